@@ -1,0 +1,255 @@
+"""The sizes of a SAM 3, as data: read from a checkpoint's ``config.json``, or from the shapes of its tensors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from s3seg.errors import CheckpointError
+
+
+@dataclass(frozen=True, slots=True)
+class VisionConfig:
+    """The ViT and its neck. Sizes in pixels end in ``_size``; a grid is counted in patches."""
+
+    image_size: int = 1008
+    patch_size: int = 14
+    pretrain_image_size: int = 336  # the position embedding covers this much, and is tiled from there
+    width: int = 1024
+    depth: int = 32
+    heads: int = 16
+    mlp_width: int = 4736
+    window: int = 24  # tokens a side
+    global_layers: tuple[int, ...] = (7, 15, 23, 31)
+    rope_theta: float = 10_000.0
+    norm_eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        for name in ("image_size", "pretrain_image_size"):
+            if (size := getattr(self, name)) <= 0 or size % self.patch_size:
+                raise CheckpointError(
+                    f"{name} must be a positive multiple of the patch size {self.patch_size}, not {size}"
+                )
+
+    @property
+    def grid(self) -> int:
+        """Tokens a side at ``image_size``."""
+        return self.image_size // self.patch_size
+
+
+@dataclass(frozen=True, slots=True)
+class TextConfig:
+    """The CLIP-style text encoder."""
+
+    vocab_size: int = 49_408
+    context: int = 32  # tokens, start and end included
+    width: int = 1024
+    depth: int = 24
+    heads: int = 16
+    mlp_width: int = 4096
+    norm_eps: float = 1e-5
+
+
+@dataclass(frozen=True, slots=True)
+class TransformerConfig:
+    """A stack of attention layers at the width of the neck."""
+
+    depth: int
+    heads: int = 8
+    mlp_width: int = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Sam3Config:
+    """Everything that decides the shapes and the arithmetic of a SAM 3. The defaults are the full size."""
+
+    vision: VisionConfig = field(default_factory=VisionConfig)
+    text: TextConfig = field(default_factory=TextConfig)
+    channels: int = 256  # width of the neck, and of all that follows
+    geometry: TransformerConfig = field(default_factory=lambda: TransformerConfig(depth=3))
+    roi_size: int = 7
+    encoder: TransformerConfig = field(default_factory=lambda: TransformerConfig(depth=6))
+    decoder: TransformerConfig = field(default_factory=lambda: TransformerConfig(depth=6))
+    queries: int = 200
+    mask_heads: int = 8
+    mask_stages: int = (
+        3  # convolutions in the checkpoint's pixel decoder; the neck's levels decide how many run
+    )
+    cls_on_text_prompts: bool = True
+    """Append the geometry encoder's CLS token when a prompt has no boxes, as the reference implementation does.
+
+    The transformers port does not; a checkpoint trained through it says so in its configuration.
+    """
+
+    @classmethod
+    def from_file(cls, path: Path) -> Sam3Config:
+        """Read a ``config.json`` in the transformers layout.
+
+        Raises:
+            CheckpointError: The file is not JSON, or is not the configuration of a SAM 3.
+        """
+        try:
+            raw = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as err:
+            raise CheckpointError(f"{path} cannot be read as JSON: {err}") from err
+        try:
+            return cls.from_dict(raw)
+        except (KeyError, TypeError, ValueError, AttributeError) as err:
+            raise CheckpointError(f"{path} is not the configuration of a SAM 3: {err!r}") from err
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> Sam3Config:
+        """Read the transformers form; what it leaves out has its full-size default.
+
+        An ``s3seg`` section may hold ``cls_on_text_prompts``. The video form, which wraps the image model's
+        configuration in ``detector_config``, is accepted too.
+        """
+        raw = raw.get("detector_config") or raw
+        if not str(raw.get("model_type", "sam3")).startswith("sam3"):
+            raise ValueError(f"model_type is {raw['model_type']!r}")
+        vision, text = raw.get("vision_config") or {}, raw.get("text_config") or {}
+        vit = vision.get("backbone_config") or {}
+        decoder, mask = raw.get("detr_decoder_config") or {}, raw.get("mask_decoder_config") or {}
+        _refuse_other_arithmetic(vision, text, vit)
+        return cls(
+            vision=VisionConfig(
+                **_pick(vit, _VIT),
+                rope_theta=float((vit.get("rope_parameters") or {}).get("rope_theta", 10_000.0)),
+                global_layers=tuple(vit.get("global_attn_indexes") or VisionConfig().global_layers),
+            ),
+            text=TextConfig(**_pick(text, _TEXT)),
+            channels=vision.get("fpn_hidden_size", 256),
+            geometry=_transformer(raw, "geometry_encoder_config", depth=3),
+            roi_size=(raw.get("geometry_encoder_config") or {}).get("roi_size", 7),
+            encoder=_transformer(raw, "detr_encoder_config", depth=6),
+            decoder=_transformer(raw, "detr_decoder_config", depth=6),
+            queries=decoder.get("num_queries", 200),
+            mask_heads=mask.get("num_attention_heads", 8),
+            mask_stages=mask.get("num_upsampling_stages", 3),
+            cls_on_text_prompts=(raw.get("s3seg") or {}).get("cls_on_text_prompts", True),
+        )
+
+    @classmethod
+    def from_reference_shapes(cls, shapes: Mapping[str, tuple[int, ...]]) -> Sam3Config:
+        """Infer the configuration of a ``sam3.pt``, which comes without a ``config.json``.
+
+        Args:
+            shapes: Shape by name, in the reference layout without the ``detector.`` prefix.
+
+        Shapes tell every width and depth. The derived tables ``freqs_cis`` tell which layers are global, the
+        window, the image size and the heads of the ViT; the rest has the full model's proportions (text heads of
+        64 channels).
+
+        Raises:
+            CheckpointError: A tensor that is needed to tell is missing.
+        """
+        try:
+            return _infer(shapes)
+        except KeyError as err:
+            raise CheckpointError(f"not a SAM 3 in the reference layout: there is no tensor {err}") from err
+
+
+_VIT = {
+    "image_size": "image_size",
+    "patch_size": "patch_size",
+    "pretrain_image_size": "pretrain_image_size",
+    "width": "hidden_size",
+    "depth": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "mlp_width": "intermediate_size",
+    "window": "window_size",
+    "norm_eps": "layer_norm_eps",
+}
+_TEXT = {
+    "vocab_size": "vocab_size",
+    "context": "max_position_embeddings",
+    "width": "hidden_size",
+    "depth": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "mlp_width": "intermediate_size",
+    "norm_eps": "layer_norm_eps",
+}
+
+
+def _pick(raw: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    return {ours: raw[theirs] for ours, theirs in names.items() if theirs in raw}
+
+
+def _transformer(raw: Mapping[str, Any], section: str, *, depth: int) -> TransformerConfig:
+    part = raw.get(section) or {}
+    return TransformerConfig(
+        depth=part.get("num_layers", depth),
+        heads=part.get("num_attention_heads", 8),
+        mlp_width=part.get("intermediate_size", 2048),
+    )
+
+
+def _refuse_other_arithmetic(
+    vision: Mapping[str, Any], text: Mapping[str, Any], vit: Mapping[str, Any]
+) -> None:
+    """Refuse options of the transformers port that no SAM 3 uses and that this implementation does not compute."""
+    if vit.get("layer_scale_init_value") is not None:
+        raise ValueError("layer_scale_init_value is set; SAM 3 has no layer scale")
+    if tuple(vision.get("scale_factors") or (4.0, 2.0, 1.0, 0.5)) != (4.0, 2.0, 1.0, 0.5):
+        raise ValueError(f"scale_factors are {vision['scale_factors']}; SAM 3 has 4, 2, 1 and 0.5")
+    for name, part in (("text", text), ("vision backbone", vit)):
+        if part.get("hidden_act", "gelu") != "gelu":
+            raise ValueError(f"hidden_act of the {name} is {part['hidden_act']!r}; SAM 3 has 'gelu'")
+
+
+def _infer(shapes: Mapping[str, tuple[int, ...]]) -> Sam3Config:
+    vit, clip = "backbone.vision_backbone.trunk.", "backbone.language_backbone.encoder."
+    decoder, encoder, geometry = "transformer.decoder.", "transformer.encoder.", "geometry_encoder."
+    width, _, patch, _ = shapes[vit + "patch_embed.proj.weight"]
+    depth = _count(shapes, vit + "blocks.")
+    tables = [shapes.get(f"{vit}blocks.{i}.attn.freqs_cis") for i in range(depth)]
+    vision: dict[str, Any] = {}
+    if all(tables):
+        tokens = [table[0] for table in tables if table]  # window * window, or grid * grid
+        vision["window"] = round(min(tokens) ** 0.5)
+        vision["image_size"] = round(max(tokens) ** 0.5) * patch
+        vision["heads"] = width // (2 * (tables[0] or (0, 1))[1])
+        vision["global_layers"] = tuple(i for i, n in enumerate(tokens) if n == max(tokens))
+    channels = shapes[decoder + "query_embed.weight"][1]
+    heads = shapes[decoder + "boxRPB_embed_x.layers.1.weight"][0]
+    text_width = shapes[clip + "token_embedding.weight"][1]
+    return Sam3Config(
+        vision=VisionConfig(
+            patch_size=patch,
+            pretrain_image_size=round((shapes[vit + "pos_embed"][1] - 1) ** 0.5) * patch,
+            width=width,
+            depth=depth,
+            mlp_width=shapes[vit + "blocks.0.mlp.fc1.weight"][0],
+            **vision,
+        ),
+        text=TextConfig(
+            vocab_size=shapes[clip + "token_embedding.weight"][0],
+            context=shapes[clip + "positional_embedding"][0],
+            width=text_width,
+            depth=_count(shapes, clip + "transformer.resblocks."),
+            heads=max(1, text_width // 64),
+            mlp_width=shapes[clip + "transformer.resblocks.0.mlp.c_fc.weight"][0],
+        ),
+        channels=channels,
+        geometry=TransformerConfig(
+            _count(shapes, geometry + "encode."), heads, shapes[geometry + "encode.0.linear1.weight"][0]
+        ),
+        roi_size=shapes[geometry + "boxes_pool_project.weight"][-1],
+        encoder=TransformerConfig(
+            _count(shapes, encoder + "layers."), heads, shapes[encoder + "layers.0.linear1.weight"][0]
+        ),
+        decoder=TransformerConfig(
+            _count(shapes, decoder + "layers."), heads, shapes[decoder + "layers.0.linear1.weight"][0]
+        ),
+        queries=shapes[decoder + "query_embed.weight"][0],
+        mask_heads=heads,
+        mask_stages=_count(shapes, "segmentation_head.pixel_decoder.conv_layers."),
+    )
+
+
+def _count(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> int:
+    """How many numbered parts stand under ``prefix``."""
+    return len({name[len(prefix) :].split(".")[0] for name in shapes if name.startswith(prefix)})

@@ -1,0 +1,240 @@
+"""Read a SAM 3 from disk: either published layout, memory-mapped, straight to its device and precision."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from zipfile import BadZipFile
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from s3seg.errors import CheckpointError, CheckpointNotFoundError
+from s3seg.sam3.config import Sam3Config
+from s3seg.sam3.decoder import Decoder
+from s3seg.sam3.model import Sam3
+from s3seg.sam3.names import REFERENCE, TRANSFORMERS, Grid, Layout, Source, Stacked, Third
+
+WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "sam3.pt")
+_FP32 = ("scoring.", *(f"decoder.{name}" for name in Decoder.FP32))
+
+
+@dataclass(frozen=True, slots=True)
+class TensorFile:
+    """The tensors of a checkpoint, by name; none is read before it is asked for."""
+
+    path: Path
+    shapes: Mapping[str, tuple[int, ...]]
+    read: Callable[[str], Tensor]
+
+
+def load(path: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Sam3:
+    """Load a SAM 3 for inference.
+
+    Args:
+        path: A folder with ``model.safetensors`` (or its shards and index) or ``sam3.pt``, or one such file. A
+            ``config.json`` beside it is read; ``sam3.pt`` may do without.
+        device: Where the weights go.
+        dtype: Their precision. Boxes, scores and presence stay fp32 in every one.
+
+    Raises:
+        CheckpointNotFoundError: There are no weights at ``path``.
+        CheckpointError: The weights are truncated, or of another model; missing and unexpected names are listed.
+    """
+    weights = find_weights(Path(path))
+    with ExitStack() as stack:
+        source = _open(weights, stack)
+        layout = _detect_layout(source.shapes)
+        if layout is None:
+            raise CheckpointError(
+                f"{weights} is not a SAM 3: it holds {len(source.shapes)} tensors, and none has the name that the "
+                f"presence token has in either layout (the first is {next(iter(source.shapes), None)!r})"
+            )
+        model = blank(_config(weights, source, layout))
+        wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        plan = plan_loading(source.shapes, layout, wanted, path=weights)
+        in_file = layout.strip(source.shapes)
+        state = {
+            ours: _assemble(found, wanted[ours], lambda name: source.read(in_file[name]))
+            .to(device, torch.float32 if ours.startswith(_FP32) else dtype, copy=True)
+            .contiguous()
+            for ours, found in plan.items()
+        }
+    model.load_state_dict(state, assign=True)
+    return model.eval().requires_grad_(False)
+
+
+def blank(config: Sam3Config) -> Sam3:
+    """A SAM 3 without weights: every tensor has its shape and no memory."""
+    with torch.device("meta"), _NoInitialisation():
+        return Sam3(config)
+
+
+class _NoInitialisation(TorchFunctionMode):
+    """Leave new parameters as they are: filling meta tensors computes nothing, and imports torch's compiler (2 s)."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
+
+
+def find_weights(path: Path) -> Path:
+    """The weight file at a path: itself, or the one in the folder.
+
+    Raises:
+        CheckpointNotFoundError: There is none.
+    """
+    if path.is_file():
+        return path
+    if not path.exists():
+        raise CheckpointNotFoundError(f"no checkpoint at {path}: there is no such file or folder")
+    for name in WEIGHT_FILES:
+        if (path / name).is_file():
+            return path / name
+    raise CheckpointNotFoundError(f"no checkpoint in {path}: it holds none of {', '.join(WEIGHT_FILES)}")
+
+
+def plan_loading(
+    names: Mapping[str, tuple[int, ...]], layout: Layout, wanted: Mapping[str, tuple[int, ...]], *, path: Path
+) -> dict[str, Source]:
+    """Say where in a file each of our tensors is, and make sure that it holds these and no others.
+
+    Args:
+        names: Shape by name of what the file holds.
+        layout: How its names are to be read.
+        wanted: Shape by name of every tensor of the model.
+        path: The file, for messages.
+
+    Returns:
+        By our name, where in the file it is, under the file's own names.
+
+    Raises:
+        CheckpointError: Tensors are missing, unexpected, or of the wrong shape; all are listed.
+    """
+    in_file = layout.strip(names)
+    unexpected = {name for name in in_file if not layout.is_unused(name)}
+    plan: dict[str, Source] = {}
+    problems: list[str] = []
+    for ours, shape in wanted.items():
+        source = layout.source(ours)
+        parts, part_shape = _parts(source, shape)
+        unexpected.difference_update(parts)
+        for part in parts:
+            if part not in in_file:
+                problems.append(f"missing {part} {list(part_shape)}")
+            elif names[in_file[part]] != part_shape:
+                problems.append(f"{in_file[part]} is {list(names[in_file[part]])}, not {list(part_shape)}")
+        plan[ours] = source
+    problems = sorted(set(problems)) + [f"unexpected {in_file[name]}" for name in sorted(unexpected)]
+    if problems:
+        shown = "\n  ".join(problems[:40])
+        more = f"\n  and {len(problems) - 40} more" if len(problems) > 40 else ""
+        raise CheckpointError(
+            f"{path} does not fit its configuration ({layout.name} layout); {len(problems)} tensors do not match:"
+            f"\n  {shown}{more}"
+        )
+    return plan
+
+
+def _detect_layout(names: Mapping[str, tuple[int, ...]]) -> Layout | None:
+    """The layout that a file's names are in, told by one tensor that every SAM 3 has."""
+    for layout in (TRANSFORMERS, REFERENCE):
+        if layout.source("decoder.presence_token") in layout.strip(names):
+            return layout
+    return None
+
+
+def _parts(source: Source, shape: tuple[int, ...]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """The names in a file that make up a tensor of ours of this shape, and the shape of each."""
+    match source:
+        case Stacked(names):
+            return names, (shape[0] // 3, *shape[1:])
+        case Third(name, _):
+            return (name,), (shape[0] * 3, *shape[1:])
+        case Grid(name, cls_rows):
+            return (name,), (1, shape[0] * shape[1] + cls_rows, shape[2])
+        case str():
+            return (source,), shape
+
+
+def _assemble(source: Source, shape: tuple[int, ...], read: Callable[[str], Tensor]) -> Tensor:
+    """Make a tensor of ours, of this shape, from what the file holds."""
+    match source:
+        case Stacked(names):
+            return torch.cat([read(name) for name in names])
+        case Third(name, index):
+            return read(name).chunk(3)[index]
+        case Grid(name, cls_rows):
+            return read(name)[0, cls_rows:].reshape(shape)
+        case str():
+            return read(source)
+
+
+def _config(weights: Path, source: TensorFile, layout: Layout) -> Sam3Config:
+    beside = weights.parent / "config.json"
+    if beside.is_file():
+        return Sam3Config.from_file(beside)
+    if layout is REFERENCE:
+        own = {name: source.shapes[full] for name, full in layout.strip(source.shapes).items()}
+        return Sam3Config.from_reference_shapes(own)
+    raise CheckpointNotFoundError(f"{weights} needs the config.json that was published with it, at {beside}")
+
+
+def _open(weights: Path, stack: ExitStack) -> TensorFile:
+    if weights.name.endswith(".index.json"):
+        return _open_shards(weights, stack)
+    if weights.suffix == ".safetensors":
+        return _open_safetensors(weights, stack)
+    return _open_pickle(weights)
+
+
+def _open_safetensors(path: Path, stack: ExitStack) -> TensorFile:
+    try:
+        file = stack.enter_context(safe_open(path, framework="pt"))
+    except (SafetensorError, OSError) as err:
+        raise CheckpointError(
+            f"{path} ({path.stat().st_size:,} bytes) is not a complete safetensors file: {err}. Download it again."
+        ) from err
+    shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    return TensorFile(path, shapes, file.get_tensor)
+
+
+def _open_shards(index: Path, stack: ExitStack) -> TensorFile:
+    try:
+        weight_map: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        names = sorted(set(weight_map.values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as err:
+        raise CheckpointError(f"{index} is not an index of shards: {err!r}") from err
+    absent = [name for name in names if Path(name).name != name or not (index.parent / name).is_file()]
+    if absent:
+        raise CheckpointError(f"{index} names shards that are not beside it: {', '.join(absent)}")
+    shards = {name: _open_safetensors(index.parent / name, stack) for name in names}
+    lacking = [name for name, shard in weight_map.items() if name not in shards[shard].shapes]
+    if lacking:
+        raise CheckpointError(f"{index} names tensors that its shards do not hold: {', '.join(lacking[:10])}")
+    shapes = {name: shards[shard].shapes[name] for name, shard in weight_map.items()}
+    return TensorFile(index, shapes, lambda name: shards[weight_map[name]].read(name))
+
+
+def _open_pickle(path: Path) -> TensorFile:
+    try:
+        content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, BadZipFile) as err:
+        reason = str(err).splitlines()[0] if str(err) else repr(err)
+        raise CheckpointError(
+            f"{path} ({path.stat().st_size:,} bytes) is not a complete PyTorch checkpoint of plain tensors: {reason}"
+        ) from err
+    if isinstance(content, dict) and isinstance(content.get("model"), dict):
+        content = content["model"]
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise CheckpointError(f"{path} holds {type(content).__name__}, not tensors by name")
+    tensors: dict[str, Tensor] = content
+    return TensorFile(path, {name: tuple(t.shape) for name, t in tensors.items()}, tensors.__getitem__)

@@ -1,0 +1,289 @@
+"""Two tables of names: what each tensor of ours is called in the two published layouts.
+
+A ``*`` stands for the number of a layer, the same on both sides. Where a name on the left ends in the name of a
+module, both its weight and its bias are meant.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Stacked:
+    """Our tensor is three of theirs, one below the other."""
+
+    names: tuple[str, str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Third:
+    """Our tensor is one third of theirs."""
+
+    name: str
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Our tensor (side, side, width) is theirs (1, side * side, width), perhaps behind a CLS row."""
+
+    name: str
+    cls_rows: int
+
+
+Source = str | Stacked | Third | Grid
+"""Where a tensor of ours is found in a file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """One published way to name the tensors of SAM 3."""
+
+    name: str
+    prefix: str
+    """In front of every name, in files that hold more than the image model."""
+    foreign: tuple[str, ...]
+    """What the names of the other models in such a file start with."""
+    table: Mapping[str, Source]
+    unused: tuple[str, ...]
+    """Patterns of tensors that a checkpoint holds and the image model never reads."""
+
+    def source(self, ours: str) -> Source:
+        """Where a tensor of ours is found, without the prefix."""
+        number = re.search(r"\.(\d+)\.", ours)
+        general = re.sub(r"\.\d+\.", ".*.", ours, count=1)
+        for key, suffix in ((general, ""), general.rsplit(".", 1), (ours, ""), ours.rsplit(".", 1)):
+            if found := self.table.get(key):
+                return _complete(found, number[1] if number else "", suffix)
+        raise KeyError(ours)
+
+    def strip(self, names: Iterable[str]) -> dict[str, str]:
+        """Names of the image model without the prefix, each with the name it has in the file."""
+        own = [name for name in names if not name.startswith(self.foreign)]
+        return {name.removeprefix(self.prefix): name for name in own}
+
+    def is_unused(self, name: str) -> bool:
+        """Whether a name (without the prefix) is of a tensor that the image model never reads."""
+        return any(re.fullmatch(pattern, name) for pattern in self.unused)
+
+
+def _complete(source: Source, number: str, suffix: str) -> Source:
+    def name(template: str) -> str:
+        joint = "" if not suffix or template.endswith("_") else "."
+        return template.replace("*", number) + joint + suffix
+
+    match source:
+        case Stacked(names):
+            a, b, c = map(name, names)
+            return Stacked((a, b, c))
+        case Third(template, index):
+            return Third(name(template), index)
+        case Grid(template, cls_rows):
+            return Grid(name(template), cls_rows)
+        case str():
+            return name(source)
+
+
+def _separate(ours: str, theirs: str) -> Mapping[str, Source]:
+    """Attention whose q, k and v are tensors of their own on both sides."""
+    return {f"{ours}.{n}": f"{theirs}.{n}_proj" for n in "qkv"} | {f"{ours}.out": f"{theirs}.o_proj"}
+
+
+def _fused(ours: str, theirs: str) -> Mapping[str, Source]:
+    """Attention whose q, k and v are one tensor in the file, as PyTorch's MultiheadAttention keeps them."""
+    return {f"{ours}.{n}": Third(f"{theirs}.in_proj_", i) for i, n in enumerate("qkv")} | {
+        f"{ours}.out": f"{theirs}.out_proj"
+    }
+
+
+def _stacked(theirs: str) -> Stacked:
+    return Stacked((f"{theirs}.q_proj", f"{theirs}.k_proj", f"{theirs}.v_proj"))
+
+
+def _mlp(ours: str, theirs: str, layers: int, *, start: int = 1) -> dict[str, Source]:
+    """An MLP, whose layers count from zero here and often from one in the file."""
+    return {f"{ours}.layers.{i}": f"{theirs}{i + start}" for i in range(layers)}
+
+
+_VIT, _CLIP = "vision_encoder.backbone", "text_encoder.text_model"
+
+TRANSFORMERS = Layout(
+    name="transformers",
+    prefix="detector_model.",
+    foreign=("tracker_",),
+    table={
+        "vision.trunk.patch_embed": f"{_VIT}.embeddings.patch_embeddings.projection",
+        "vision.trunk.position_embedding": Grid(f"{_VIT}.embeddings.position_embeddings", 0),
+        "vision.trunk.norm": f"{_VIT}.layer_norm",
+        "vision.trunk.layers.*.norm1": f"{_VIT}.layers.*.layer_norm1",
+        "vision.trunk.layers.*.attention.qkv": _stacked(f"{_VIT}.layers.*.attention"),
+        "vision.trunk.layers.*.attention.out": f"{_VIT}.layers.*.attention.o_proj",
+        "vision.trunk.layers.*.norm2": f"{_VIT}.layers.*.layer_norm2",
+        "vision.trunk.layers.*.fc1": f"{_VIT}.layers.*.mlp.fc1",
+        "vision.trunk.layers.*.fc2": f"{_VIT}.layers.*.mlp.fc2",
+        "vision.neck.up4_first": "vision_encoder.neck.fpn_layers.0.scale_layers.0",
+        "vision.neck.up4_second": "vision_encoder.neck.fpn_layers.0.scale_layers.2",
+        "vision.neck.up2": "vision_encoder.neck.fpn_layers.1.scale_layers.0",
+        "vision.neck.project.*": "vision_encoder.neck.fpn_layers.*.proj1",
+        "vision.neck.smooth.*": "vision_encoder.neck.fpn_layers.*.proj2",
+        "text.token_embedding": f"{_CLIP}.embeddings.token_embedding",
+        "text.position_embedding": f"{_CLIP}.embeddings.position_embedding.weight",
+        "text.layers.*.norm1": f"{_CLIP}.encoder.layers.*.layer_norm1",
+        "text.layers.*.qkv": _stacked(f"{_CLIP}.encoder.layers.*.self_attn"),
+        "text.layers.*.out": f"{_CLIP}.encoder.layers.*.self_attn.out_proj",
+        "text.layers.*.norm2": f"{_CLIP}.encoder.layers.*.layer_norm2",
+        "text.layers.*.fc1": f"{_CLIP}.encoder.layers.*.mlp.fc1",
+        "text.layers.*.fc2": f"{_CLIP}.encoder.layers.*.mlp.fc2",
+        "text.norm": f"{_CLIP}.final_layer_norm",
+        "text.project": "text_projection",
+        "geometry.label_embedding": "geometry_encoder.label_embed.weight",
+        "geometry.cls": "geometry_encoder.cls_embed.weight",
+        "geometry.coordinates": "geometry_encoder.boxes_direct_project",
+        "geometry.image_norm": "geometry_encoder.vision_layer_norm",
+        "geometry.pool": "geometry_encoder.boxes_pool_project",
+        "geometry.position": "geometry_encoder.boxes_pos_enc_project",
+        "geometry.project": "geometry_encoder.final_proj",
+        "geometry.norm": "geometry_encoder.prompt_layer_norm",
+        "geometry.layers.*.norm1": "geometry_encoder.layers.*.layer_norm1",
+        **_separate("geometry.layers.*.self_attention", "geometry_encoder.layers.*.self_attn"),
+        "geometry.layers.*.norm2": "geometry_encoder.layers.*.layer_norm2",
+        **_separate("geometry.layers.*.image_attention", "geometry_encoder.layers.*.cross_attn"),
+        "geometry.layers.*.norm3": "geometry_encoder.layers.*.layer_norm3",
+        **_mlp("geometry.layers.*.mlp", "geometry_encoder.layers.*.mlp.fc", 2),
+        "geometry.output_norm": "geometry_encoder.output_layer_norm",
+        "encoder.layers.*.norm1": "detr_encoder.layers.*.layer_norm1",
+        **_separate("encoder.layers.*.self_attention", "detr_encoder.layers.*.self_attn"),
+        "encoder.layers.*.norm2": "detr_encoder.layers.*.layer_norm2",
+        **_separate("encoder.layers.*.prompt_attention", "detr_encoder.layers.*.cross_attn"),
+        "encoder.layers.*.norm3": "detr_encoder.layers.*.layer_norm3",
+        **_mlp("encoder.layers.*.mlp", "detr_encoder.layers.*.mlp.fc", 2),
+        "decoder.query_embedding": "detr_decoder.query_embed.weight",
+        "decoder.reference_boxes": "detr_decoder.reference_points.weight",
+        "decoder.presence_token": "detr_decoder.presence_token.weight",
+        **_separate("decoder.layers.*.self_attention", "detr_decoder.layers.*.self_attn"),
+        "decoder.layers.*.self_norm": "detr_decoder.layers.*.self_attn_layer_norm",
+        **_separate("decoder.layers.*.prompt_attention", "detr_decoder.layers.*.text_cross_attn"),
+        "decoder.layers.*.prompt_norm": "detr_decoder.layers.*.text_cross_attn_layer_norm",
+        **_separate("decoder.layers.*.image_attention", "detr_decoder.layers.*.vision_cross_attn"),
+        "decoder.layers.*.image_norm": "detr_decoder.layers.*.vision_cross_attn_layer_norm",
+        **_mlp("decoder.layers.*.mlp", "detr_decoder.layers.*.mlp.fc", 2),
+        "decoder.layers.*.mlp_norm": "detr_decoder.layers.*.mlp_layer_norm",
+        "decoder.norm": "detr_decoder.output_layer_norm",
+        **_mlp("decoder.box_head", "detr_decoder.box_head.layer", 3),
+        **_mlp("decoder.box_position", "detr_decoder.ref_point_head.layer", 2),
+        **_mlp("decoder.bias_x", "detr_decoder.box_rpb_embed_x.layer", 2),
+        **_mlp("decoder.bias_y", "detr_decoder.box_rpb_embed_y.layer", 2),
+        "decoder.presence_norm": "detr_decoder.presence_layer_norm",
+        **_mlp("decoder.presence_head", "detr_decoder.presence_head.layer", 3),
+        **_mlp("scoring.prompt_mlp", "dot_product_scoring.text_mlp.layer", 2),
+        "scoring.prompt_norm": "dot_product_scoring.text_mlp_out_norm",
+        "scoring.prompt_project": "dot_product_scoring.text_proj",
+        "scoring.query_project": "dot_product_scoring.query_proj",
+        "mask_head.prompt_norm": "mask_decoder.prompt_cross_attn_norm",
+        **_separate("mask_head.prompt_attention", "mask_decoder.prompt_cross_attn"),
+        "mask_head.convolutions.*": "mask_decoder.pixel_decoder.conv_layers.*",
+        "mask_head.norms.*": "mask_decoder.pixel_decoder.norms.*",
+        "mask_head.pixel_project": "mask_decoder.instance_projection",
+        **_mlp("mask_head.query_mlp", "mask_decoder.mask_embedder.layers.", 3, start=0),
+    },
+    unused=(
+        r"vision_encoder\.neck\.fpn_layers\.3\..*",  # half the patch grid
+        r"text_encoder\.text_projection\.weight",  # CLIP's own; SAM 3 has text_projection
+        r"text_encoder\.text_model\.embeddings\.position_ids",
+        r"mask_decoder\.semantic_projection\..*",
+    ),
+)
+
+_VIT, _CLIP = "backbone.vision_backbone.trunk", "backbone.language_backbone.encoder"
+_NECK = "backbone.vision_backbone.convs"
+
+REFERENCE = Layout(
+    name="reference",
+    prefix="detector.",
+    foreign=("tracker.", "detector.backbone.vision_backbone.sam2_convs."),
+    table={
+        "vision.trunk.patch_embed": f"{_VIT}.patch_embed.proj",
+        "vision.trunk.position_embedding": Grid(f"{_VIT}.pos_embed", 1),
+        "vision.trunk.norm": f"{_VIT}.ln_pre",
+        "vision.trunk.layers.*.norm1": f"{_VIT}.blocks.*.norm1",
+        "vision.trunk.layers.*.attention.qkv": f"{_VIT}.blocks.*.attn.qkv",
+        "vision.trunk.layers.*.attention.out": f"{_VIT}.blocks.*.attn.proj",
+        "vision.trunk.layers.*.norm2": f"{_VIT}.blocks.*.norm2",
+        "vision.trunk.layers.*.fc1": f"{_VIT}.blocks.*.mlp.fc1",
+        "vision.trunk.layers.*.fc2": f"{_VIT}.blocks.*.mlp.fc2",
+        "vision.neck.up4_first": f"{_NECK}.0.dconv_2x2_0",
+        "vision.neck.up4_second": f"{_NECK}.0.dconv_2x2_1",
+        "vision.neck.up2": f"{_NECK}.1.dconv_2x2",
+        "vision.neck.project.*": f"{_NECK}.*.conv_1x1",
+        "vision.neck.smooth.*": f"{_NECK}.*.conv_3x3",
+        "text.token_embedding": f"{_CLIP}.token_embedding",
+        "text.position_embedding": f"{_CLIP}.positional_embedding",
+        "text.layers.*.norm1": f"{_CLIP}.transformer.resblocks.*.ln_1",
+        "text.layers.*.qkv": f"{_CLIP}.transformer.resblocks.*.attn.in_proj_",
+        "text.layers.*.out": f"{_CLIP}.transformer.resblocks.*.attn.out_proj",
+        "text.layers.*.norm2": f"{_CLIP}.transformer.resblocks.*.ln_2",
+        "text.layers.*.fc1": f"{_CLIP}.transformer.resblocks.*.mlp.c_fc",
+        "text.layers.*.fc2": f"{_CLIP}.transformer.resblocks.*.mlp.c_proj",
+        "text.norm": f"{_CLIP}.ln_final",
+        "text.project": "backbone.language_backbone.resizer",
+        "geometry.label_embedding": "geometry_encoder.label_embed.weight",
+        "geometry.cls": "geometry_encoder.cls_embed.weight",
+        "geometry.coordinates": "geometry_encoder.boxes_direct_project",
+        "geometry.image_norm": "geometry_encoder.img_pre_norm",
+        "geometry.pool": "geometry_encoder.boxes_pool_project",
+        "geometry.position": "geometry_encoder.boxes_pos_enc_project",
+        "geometry.project": "geometry_encoder.final_proj",
+        "geometry.norm": "geometry_encoder.norm",
+        "geometry.layers.*.norm1": "geometry_encoder.encode.*.norm1",
+        **_fused("geometry.layers.*.self_attention", "geometry_encoder.encode.*.self_attn"),
+        "geometry.layers.*.norm2": "geometry_encoder.encode.*.norm2",
+        **_fused("geometry.layers.*.image_attention", "geometry_encoder.encode.*.cross_attn_image"),
+        "geometry.layers.*.norm3": "geometry_encoder.encode.*.norm3",
+        **_mlp("geometry.layers.*.mlp", "geometry_encoder.encode.*.linear", 2),
+        "geometry.output_norm": "geometry_encoder.encode_norm",
+        "encoder.layers.*.norm1": "transformer.encoder.layers.*.norm1",
+        **_fused("encoder.layers.*.self_attention", "transformer.encoder.layers.*.self_attn"),
+        "encoder.layers.*.norm2": "transformer.encoder.layers.*.norm2",
+        **_fused("encoder.layers.*.prompt_attention", "transformer.encoder.layers.*.cross_attn_image"),
+        "encoder.layers.*.norm3": "transformer.encoder.layers.*.norm3",
+        **_mlp("encoder.layers.*.mlp", "transformer.encoder.layers.*.linear", 2),
+        "decoder.query_embedding": "transformer.decoder.query_embed.weight",
+        "decoder.reference_boxes": "transformer.decoder.reference_points.weight",
+        "decoder.presence_token": "transformer.decoder.presence_token.weight",
+        **_fused("decoder.layers.*.self_attention", "transformer.decoder.layers.*.self_attn"),
+        "decoder.layers.*.self_norm": "transformer.decoder.layers.*.norm2",
+        **_fused("decoder.layers.*.prompt_attention", "transformer.decoder.layers.*.ca_text"),
+        "decoder.layers.*.prompt_norm": "transformer.decoder.layers.*.catext_norm",
+        **_fused("decoder.layers.*.image_attention", "transformer.decoder.layers.*.cross_attn"),
+        "decoder.layers.*.image_norm": "transformer.decoder.layers.*.norm1",
+        **_mlp("decoder.layers.*.mlp", "transformer.decoder.layers.*.linear", 2),
+        "decoder.layers.*.mlp_norm": "transformer.decoder.layers.*.norm3",
+        "decoder.norm": "transformer.decoder.norm",
+        **_mlp("decoder.box_head", "transformer.decoder.bbox_embed.layers.", 3, start=0),
+        **_mlp("decoder.box_position", "transformer.decoder.ref_point_head.layers.", 2, start=0),
+        **_mlp("decoder.bias_x", "transformer.decoder.boxRPB_embed_x.layers.", 2, start=0),
+        **_mlp("decoder.bias_y", "transformer.decoder.boxRPB_embed_y.layers.", 2, start=0),
+        "decoder.presence_norm": "transformer.decoder.presence_token_out_norm",
+        **_mlp("decoder.presence_head", "transformer.decoder.presence_token_head.layers.", 3, start=0),
+        **_mlp("scoring.prompt_mlp", "dot_prod_scoring.prompt_mlp.layers.", 2, start=0),
+        "scoring.prompt_norm": "dot_prod_scoring.prompt_mlp.out_norm",
+        "scoring.prompt_project": "dot_prod_scoring.prompt_proj",
+        "scoring.query_project": "dot_prod_scoring.hs_proj",
+        "mask_head.prompt_norm": "segmentation_head.cross_attn_norm",
+        **_fused("mask_head.prompt_attention", "segmentation_head.cross_attend_prompt"),
+        "mask_head.convolutions.*": "segmentation_head.pixel_decoder.conv_layers.*",
+        "mask_head.norms.*": "segmentation_head.pixel_decoder.norms.*",
+        "mask_head.pixel_project": "segmentation_head.instance_seg_head",
+        **_mlp("mask_head.query_mlp", "segmentation_head.mask_predictor.mask_embed.layers.", 3, start=0),
+    },
+    unused=(
+        r"backbone\.vision_backbone\.trunk\.blocks\.\d+\.attn\.freqs_cis",  # derived
+        r"backbone\.vision_backbone\.convs\.3\..*",  # half the patch grid
+        r"backbone\.language_backbone\.encoder\.text_projection",  # CLIP's own; SAM 3 has the resizer
+        r"geometry_encoder\.points_.*",
+        r"segmentation_head\.semantic_seg_head\..*",
+    ),
+)

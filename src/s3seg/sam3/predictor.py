@@ -1,0 +1,236 @@
+"""SAM 3 for people: arrays and words in, arrays out. The only door between the network and the rest of s3seg."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from s3seg.errors import InferenceError
+from s3seg.sam3.layers import cxcywh_to_xyxy
+from s3seg.sam3.load import find_weights, load
+from s3seg.sam3.model import BoxPrompts, ImageFeatures, Sam3
+from s3seg.sam3.postprocess import MaskCrop, upsample_mask
+from s3seg.sam3.tokenizer import Tokenizer
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+_TOKENS_AT_ONCE = 65_536  # image tokens of all prompts that are decoded together: 12 prompts at full size
+_TEXTS_KEPT = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class BoxPrompt:
+    """A box in the image that shows what is meant, or what is not."""
+
+    cxcywh: tuple[float, float, float, float]
+    """Normalised to the image, 0..1."""
+    positive: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One prompt: words, boxes, or both. Boxes without words go with the word ``visual``, as in the reference."""
+
+    text: str
+    boxes: tuple[BoxPrompt, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What one prompt found in one image, best first."""
+
+    scores: np.ndarray
+    """float32 (N,), 0..1."""
+    boxes_xyxy: np.ndarray
+    """float32 (N, 4), normalised to the image, 0..1."""
+    mask_logits: Tensor
+    """fp32 (N, h, w); h and w are 4 times the patch grid."""
+    presence: float
+    """0..1"""
+
+    def mask(self, index: int, size: tuple[int, int]) -> MaskCrop:
+        """One mask at the image's size (height, width)."""
+        return upsample_mask(self.mask_logits[index], size)
+
+
+class Predictor:
+    """A loaded SAM 3 with its tokenizer. Safe to share between threads."""
+
+    def __init__(self, model: Sam3, tokenizer: Tokenizer) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self._texts: OrderedDict[str, Tensor] = OrderedDict()
+        self._texts_lock = threading.Lock()
+
+    @classmethod
+    def from_path(cls, path: Path, *, device: str, dtype: str) -> Predictor:
+        """Load a checkpoint folder or weight file; ``dtype`` is one of fp32, fp16, bf16.
+
+        Raises:
+            CheckpointError: See :func:`s3seg.sam3.load.load`.
+        """
+        model = load(path, device=device, dtype=DTYPES[dtype])
+        folder = find_weights(path).parent
+        return cls(model, Tokenizer.from_folder(folder, context=model.config.text.context))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.model.vision.trunk.patch_embed.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of most weights."""
+        return self.model.vision.trunk.patch_embed.weight.dtype
+
+    @property
+    def parameters(self) -> int:
+        """How many weights the model has."""
+        return sum(p.numel() for p in self.model.parameters())
+
+    @torch.inference_mode()
+    def encode_images(self, images: Sequence[np.ndarray]) -> list[ImageFeatures]:
+        """Encode images together: uint8 (H, W, 3) RGB of any sizes -> features, one a picture."""
+        pixels = torch.cat([preprocess(image, self.model.config.vision.image_size) for image in images])
+        with _stage("image"):
+            features = self.model.encode_image(pixels.to(self.device, self.dtype))
+        return [ImageFeatures(tuple(m[i : i + 1] for m in features.maps)) for i in range(len(images))]
+
+    @torch.inference_mode()
+    def encode_texts(self, prompts: Sequence[str]) -> list[Tensor]:
+        """Prompts -> (T, C) each; the most recent ones are remembered.
+
+        Raises:
+            PromptError: A prompt is empty or too long.
+        """
+        ids = {prompt: self.tokenizer(prompt) for prompt in prompts}
+        with self._texts_lock:
+            known = {prompt: self._texts[prompt] for prompt in ids if prompt in self._texts}
+        new = [prompt for prompt in ids if prompt not in known]
+        if new:
+            longest = max(len(ids[prompt]) for prompt in new)
+            padded = torch.tensor([ids[prompt] + [0] * (longest - len(ids[prompt])) for prompt in new])
+            with _stage("text"):
+                encoded = self.model.encode_text(padded.to(self.device))
+            known |= {
+                prompt: row[: len(ids[prompt])].clone() for prompt, row in zip(new, encoded, strict=True)
+            }
+        with self._texts_lock:
+            for prompt in ids:
+                self._texts[prompt] = known[prompt]
+                self._texts.move_to_end(prompt)
+            while len(self._texts) > _TEXTS_KEPT:
+                self._texts.popitem(last=False)
+        return [known[prompt] for prompt in prompts]
+
+    @torch.inference_mode()
+    def find(
+        self, image: ImageFeatures, queries: Sequence[Query], *, threshold: float, most: int | None = None
+    ) -> list[Found]:
+        """Look for each query in one encoded image; keep what scores above ``threshold``, at most ``most`` each."""
+        texts = self.encode_texts([query.text for query in queries])
+        height, width = image.maps[-1].shape[-2:]
+        chunk = max(1, _TOKENS_AT_ONCE // (height * width))
+        found: list[Found] = []
+        for start in range(0, len(queries), chunk):
+            part = slice(start, start + chunk)
+            with _stage("prompt"):
+                found += self._decode(image, queries[part], texts[part], threshold, most)
+        return found
+
+    def _decode(
+        self,
+        image: ImageFeatures,
+        queries: Sequence[Query],
+        texts: Sequence[Tensor],
+        threshold: float,
+        most: int | None,
+    ) -> list[Found]:
+        model = self.model
+        image = image.select(None, len(queries))
+        text, valid = _pad(texts)
+        prompt = model.prompt(image, text, valid, self._boxes(queries))
+        encoded = model.encode_prompted(image, prompt)
+        detections = model.detect(image, encoded, prompt)
+        scores = detections.scores.nan_to_num(0)
+        order = scores.argsort(dim=1, descending=True, stable=True)[:, :most]
+        counts = (scores.gather(1, order) > threshold).sum(1).tolist()
+        grid = tuple(4 * n for n in image.maps[-1].shape[-2:])
+        masks: dict[int, Tensor] = {}
+        if rows := [row for row, count in enumerate(counts) if count]:  # the rest need no mask head
+            index = torch.tensor(rows, device=scores.device)
+            kept = order[index, : max(counts)]
+            chosen = detections.queries[index].gather(
+                1, kept[..., None].expand(-1, -1, detections.queries.shape[-1])
+            )
+            logits = model.masks(image.select(index, len(rows)), encoded[index], prompt.select(index), chosen)
+            masks = {row: logits[i, : counts[row]].float() for i, row in enumerate(rows)}
+        presence = detections.presence_logits.sigmoid().tolist()
+        return [
+            Found(
+                scores=scores[row, order[row, :count]].cpu().numpy(),
+                boxes_xyxy=_corners(detections.boxes_cxcywh[row, order[row, :count]]),
+                mask_logits=masks.get(row, torch.zeros(0, *grid)),
+                presence=presence[row],
+            )
+            for row, count in enumerate(counts)
+        ]
+
+    def _boxes(self, queries: Sequence[Query]) -> BoxPrompts | None:
+        longest = max(len(query.boxes) for query in queries)
+        if not longest:
+            return None
+        empty = BoxPrompt((0.5, 0.5, 1.0, 1.0), positive=False)
+        padded = [[*query.boxes, *[empty] * (longest - len(query.boxes))] for query in queries]
+        return BoxPrompts(
+            torch.tensor([[box.cxcywh for box in row] for row in padded], device=self.device),
+            torch.tensor([[box.positive for box in row] for row in padded], device=self.device),
+            torch.tensor(
+                [[i < len(query.boxes) for i in range(longest)] for query in queries], device=self.device
+            ),
+        )
+
+
+@contextmanager
+def _stage(name: str) -> Iterator[None]:
+    """Name the part of the network in which a computation failed."""
+    try:
+        yield
+    except torch.OutOfMemoryError as err:
+        raise InferenceError(f"out of memory in the {name} part of the network: {err}") from err
+    except RuntimeError as err:
+        raise InferenceError(f"the network failed in its {name} part: {err}") from err
+
+
+def _pad(texts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Texts (T, C) of different lengths -> (P, longest, C), and which tokens are real, bool (P, longest)."""
+    lengths = torch.tensor([len(text) for text in texts], device=texts[0].device)
+    padded = torch.nn.utils.rnn.pad_sequence(list(texts), batch_first=True)
+    return padded, torch.arange(padded.shape[1], device=padded.device) < lengths[:, None]
+
+
+def _corners(boxes_cxcywh: Tensor) -> np.ndarray:
+    return cxcywh_to_xyxy(boxes_cxcywh).clamp(0, 1).cpu().numpy()
+
+
+def preprocess(image: np.ndarray, size: int) -> Tensor:
+    """Resize without keeping the aspect ratio (antialiased bilinear) and normalise to -1..1.
+
+    Args:
+        image: uint8 (H, W, 3), RGB.
+        size: Side of the model's input, in pixels.
+
+    Returns:
+        fp32 (1, 3, size, size)
+    """
+    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
+    resized = F.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True)
+    return resized.float() / 127.5 - 1

@@ -1,0 +1,137 @@
+"""The image encoder: a ViT with windowed attention and rotary positions, and a neck of three scales."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from s3seg.sam3.config import Sam3Config, VisionConfig
+from s3seg.sam3.positions import rotary_table, rotate
+
+
+class VisionEncoder(nn.Module):
+    """Pixels to feature maps at 4, 2 and 1 times the patch grid; computed once per image, whatever the prompts."""
+
+    def __init__(self, config: Sam3Config) -> None:
+        super().__init__()
+        self.trunk = ViT(config.vision)
+        self.neck = Neck(config.vision.width, config.channels)
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """(B, 3, H, W) normalised to -1..1 -> maps (B, channels, s * H / patch, s * W / patch), s = 4, 2, 1."""
+        return self.neck(self.trunk(pixels))
+
+
+class ViT(nn.Module):
+    """A plain vision transformer in which most layers attend within windows."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.patch_embed = nn.Conv2d(3, config.width, config.patch_size, config.patch_size, bias=False)
+        side = config.pretrain_image_size // config.patch_size
+        self.position_embedding = nn.Parameter(torch.zeros(side, side, config.width))
+        self.norm = nn.LayerNorm(config.width, config.norm_eps)
+        self.layers = nn.ModuleList(
+            ViTLayer(config, window=0 if i in config.global_layers else config.window)
+            for i in range(config.depth)
+        )
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, H / patch, W / patch, width)."""
+        x = self.patch_embed(pixels).permute(0, 2, 3, 1)  # (B, h, w, width)
+        x = self.norm(x + self._tiled_positions(*x.shape[1:3]))
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+    def _tiled_positions(self, height: int, width: int) -> Tensor:
+        side = self.position_embedding.shape[0]
+        return self.position_embedding.repeat(-(-height // side), -(-width // side), 1)[:height, :width]
+
+
+class ViTLayer(nn.Module):
+    """Attention, over windows of ``window`` tokens a side or over all (0), then an MLP."""
+
+    def __init__(self, config: VisionConfig, *, window: int) -> None:
+        super().__init__()
+        self.window = window
+        self.norm1 = nn.LayerNorm(config.width, config.norm_eps)
+        self.attention = RotaryAttention(config)
+        self.norm2 = nn.LayerNorm(config.width, config.norm_eps)
+        self.fc1 = nn.Linear(config.width, config.mlp_width)
+        self.fc2 = nn.Linear(config.mlp_width, config.width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, h, w, width) -> the same."""
+        _, height, width, _ = x.shape
+        normed = self.norm1(x)
+        if self.window:
+            windows = split_windows(normed, self.window)
+            x = x + join_windows(self.attention(windows), height, width)
+        else:
+            x = x + self.attention(normed)
+        return x + self.fc2(F.gelu(self.fc1(self.norm2(x))))
+
+
+class RotaryAttention(nn.Module):
+    """Self-attention over a grid of tokens, with axial 2-D RoPE."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.qkv = nn.Linear(config.width, 3 * config.width)
+        self.out = nn.Linear(config.width, config.width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, h, w, width) -> the same."""
+        _, height, width, channels = x.shape
+        heads = self.config.heads
+        qkv = self.qkv(x.flatten(1, 2)).unflatten(-1, (3, heads, -1))  # (B, N, 3, heads, width / heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, N, width / heads)
+        table = rotary_table(
+            height, width, channels // heads, self.config.window / width, self.config.rope_theta, x.device
+        )
+        attended = F.scaled_dot_product_attention(rotate(q, table), rotate(k, table), v)
+        return self.out(attended.transpose(1, 2).flatten(2)).unflatten(1, (height, width))
+
+
+def split_windows(x: Tensor, window: int) -> Tensor:
+    """(B, h, w, C) -> (B * windows, window, window, C); a grid the window does not divide is filled up with zeros.
+
+    The filling is seen by its neighbours: the reference implementation does not mask it.
+    """
+    _, height, width, _ = x.shape
+    x = F.pad(x, (0, 0, 0, -width % window, 0, -height % window))
+    x = x.unflatten(2, (-1, window)).unflatten(1, (-1, window))  # (B, rows, window, columns, window, C)
+    return x.transpose(2, 3).flatten(0, 2)
+
+
+def join_windows(windows: Tensor, height: int, width: int) -> Tensor:
+    """Undo :func:`split_windows`: (B * windows, window, window, C) -> (B, height, width, C)."""
+    window = windows.shape[1]
+    rows, columns = -(-height // window), -(-width // window)
+    x = windows.unflatten(0, (-1, rows, columns)).transpose(2, 3)  # (B, rows, window, columns, window, C)
+    return x.flatten(3, 4).flatten(1, 2)[:, :height, :width]
+
+
+class Neck(nn.Module):
+    """Three feature maps from the ViT's one. The checkpoint's fourth, at half the grid, is used by nothing."""
+
+    def __init__(self, width: int, channels: int) -> None:
+        super().__init__()
+        self.up4_first = nn.ConvTranspose2d(width, width // 2, 2, 2)
+        self.up4_second = nn.ConvTranspose2d(width // 2, width // 4, 2, 2)
+        self.up2 = nn.ConvTranspose2d(width, width // 2, 2, 2)
+        self.project = nn.ModuleList(nn.Conv2d(width // n, channels, 1) for n in (4, 2, 1))
+        self.smooth = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in range(3))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """(B, h, w, width) -> (B, channels, s * h, s * w) for s = 4, 2, 1."""
+        x = x.permute(0, 3, 1, 2)
+        scales = (self.up4_second(F.gelu(self.up4_first(x))), self.up2(x), x)
+        return tuple(
+            smooth(project(scale))
+            for scale, project, smooth in zip(scales, self.project, self.smooth, strict=True)
+        )
