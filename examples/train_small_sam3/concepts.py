@@ -1,0 +1,97 @@
+"""The things the checkpoint learns to find: their names, other words for them, and the icons that draw them."""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+TABLE = Path(__file__).with_name("concepts.tsv")
+SEED_VOCABULARY = Path(__file__).with_name("seed_vocabulary.json")
+
+
+@dataclass(frozen=True, slots=True)
+class Concept:
+    """One row of `concepts.tsv`."""
+
+    name: str
+    plural: str
+    group: str
+    synonyms: tuple[str, ...]
+    broader: tuple[str, ...]
+    """Words that find this concept and others: "fruit" finds apples and pears."""
+    tint: bool
+    """Whether it makes sense in any colour: a car does, a banana does not."""
+    icons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """All concepts, and the words that find them. A concept is known by its index."""
+
+    concepts: tuple[Concept, ...]
+
+    def __len__(self) -> int:
+        return len(self.concepts)
+
+    @cached_property
+    def groups(self) -> dict[str, tuple[int, ...]]:
+        """Indices of the concepts of each group, where hard negatives come from."""
+        found = defaultdict(list)
+        for index, concept in enumerate(self.concepts):
+            found[concept.group].append(index)
+        return {group: tuple(members) for group, members in found.items()}
+
+    @cached_property
+    def by_word(self) -> dict[str, frozenset[int]]:
+        """Each singular word -> the concepts that it finds."""
+        found = defaultdict(set)
+        for index, concept in enumerate(self.concepts):
+            for word in (concept.name, *concept.synonyms, *concept.broader):
+                found[word].add(index)
+        return {word: frozenset(indices) for word, indices in found.items()}
+
+    def plural_of(self, word: str) -> str:
+        """Return the plural of a word of this vocabulary."""
+        for concept in self.concepts:
+            if concept.name == word:
+                return concept.plural
+        return regular_plural(word)
+
+    def restricted_to(self, names: set[str]) -> tuple[int, ...]:
+        """Return the concepts of which some name is among `names`."""
+        return tuple(i for i, c in enumerate(self.concepts) if names & {c.name, *c.synonyms})
+
+
+def regular_plural(word: str) -> str:
+    """Return the plural by the rules of spelling: box -> boxes, berry -> berries, cat -> cats."""
+    if word.endswith(("s", "x", "ch", "sh")):
+        return word + "es"
+    if word.endswith("y") and word[-2:-1] not in "aeiou":
+        return word[:-1] + "ies"
+    return word + "s"
+
+
+def load_vocabulary(table: Path = TABLE) -> Vocabulary:
+    """Read the table of concepts."""
+    with table.open(newline="", encoding="utf-8") as file:
+        rows = csv.DictReader(file, delimiter="\t")
+        return Vocabulary(tuple(_concept(row) for row in rows))
+
+
+def _concept(row: dict[str, str]) -> Concept:
+    return Concept(
+        name=row["name"],
+        plural=row["plural"] or regular_plural(row["name"]),
+        group=row["group"],
+        synonyms=_split(row["synonyms"]),
+        broader=_split(row["broader"]),
+        tint=row["tint"] == "yes",
+        icons=_split(row["icons"]),
+    )
+
+
+def _split(cell: str) -> tuple[str, ...]:
+    return tuple(word for word in cell.split(",") if word)

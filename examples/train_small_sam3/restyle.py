@@ -1,0 +1,120 @@
+"""Make one drawing style into many: tone, flat colours, ink lines; and paint an icon in a colour."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from .shapes import COLOURS
+
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+KERNEL = np.ones((3, 3), np.uint8)
+
+
+def restyle(icon: np.ndarray, rng: np.random.Generator, *, keep_hue: bool = False) -> np.ndarray:
+    """Redraw an icon in a style of chance.
+
+    Args:
+        icon: Premultiplied RGBA (K, K, 4) uint8.
+        rng: Where the style comes from.
+        keep_hue: Leave colours recognisable, for icons whose colour is asked for.
+
+    Returns:
+        Premultiplied RGBA (K, K, 4) uint8 with the same alpha.
+    """
+    flat_rgb = _unpremultiply(icon)
+    kind = rng.random()
+    inked = kind < 0.38
+    colours = _posterise(flat_rgb, rng) if kind < 0.62 else flat_rgb.astype(np.float32)
+    colours = _tone(colours, rng, keep_hue=keep_hue)
+    if inked:
+        colours = _ink_lines(colours, flat_rgb, icon[..., 3], rng)
+    return _premultiply(colours, icon[..., 3])
+
+
+def tint(icon: np.ndarray, colour: str, rng: np.random.Generator) -> np.ndarray:
+    """Paint the main colour of an icon in another: a red car becomes a green one. Same shapes and shades."""
+    rgb = _unpremultiply(icon)
+    hsv = cv2.cvtColor(rgb, cv2.COLOR_RGB2HSV).astype(np.float32)
+    body = _main_colour(hsv, icon[..., 3])
+    shade = rgb.astype(np.float32) @ LUMA
+    middle = np.median(shade[body > 0.5]) if (body > 0.5).any() else 128.0
+    target = np.clip(np.array(COLOURS[colour], np.float32) + rng.uniform(-14, 14, 3), 0, 255)
+    painted = target + (shade - middle)[..., None] * rng.uniform(0.5, 0.9)
+    mixed = rgb * (1 - body[..., None]) + painted * body[..., None]
+    return _premultiply(mixed, icon[..., 3])
+
+
+def _main_colour(hsv: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Return how much each pixel belongs to the commonest hue, or to the greys if those prevail: (K, K) 0..1."""
+    solid, coloured = alpha > 127, hsv[..., 1] > 70
+    if (solid & coloured).sum() < 0.25 * solid.sum():
+        return ((~coloured) & (hsv[..., 2] > 60)).astype(np.float32)
+    counts = np.bincount((hsv[..., 0][solid & coloured] / 10).astype(int), minlength=18)
+    hue = 10 * int(np.argmax(counts + np.roll(counts, 1) + np.roll(counts, -1))) + 5
+    distance = np.abs((hsv[..., 0] - hue + 90) % 180 - 90)
+    return (np.clip((24 - distance) / 8, 0, 1) * np.clip((hsv[..., 1] - 50) / 30, 0, 1)).astype(np.float32)
+
+
+def _posterise(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    large = len(rgb) >= 64
+    smooth = cv2.medianBlur(rgb, 5 if large else 3)
+    if large and rng.random() < 0.5:
+        smooth = cv2.medianBlur(smooth, 5)
+    levels = int(rng.integers(3, 7))
+    colours = np.round(smooth.astype(np.float32) / 255 * levels) / levels * 255
+    if rng.random() < 0.4:
+        colours += (255 - colours) * rng.uniform(0.1, 0.45)
+    return colours
+
+
+def _tone(colours: np.ndarray, rng: np.random.Generator, *, keep_hue: bool) -> np.ndarray:
+    kind = rng.random()
+    if kind < 0.1 and not keep_hue:
+        return np.repeat((colours @ LUMA)[..., None], 3, axis=2) * rng.uniform(0.85, 1.1, 3)
+    if kind > 0.75:
+        return colours
+    hsv = cv2.cvtColor(colours.clip(0, 255).astype(np.uint8), cv2.COLOR_RGB2HSV).astype(np.float32)
+    hue_spread = 3 if keep_hue else 7 if kind < 0.55 else 18
+    hsv[..., 0] = (hsv[..., 0] + rng.normal(0, hue_spread)) % 180
+    hsv[..., 1] = np.clip(hsv[..., 1] * rng.uniform(0.55, 1.4), 0, 255)
+    hsv[..., 2] = np.clip(hsv[..., 2] * rng.uniform(0.75, 1.2) + rng.uniform(-10, 10), 0, 255)
+    return cv2.cvtColor(hsv.astype(np.uint8), cv2.COLOR_HSV2RGB).astype(np.float32)
+
+
+def _ink_lines(
+    colours: np.ndarray, rgb: np.ndarray, alpha: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    size = len(rgb)
+    width = max(1, round(size / rng.uniform(26, 50)))
+    solid = (alpha > 127).astype(np.uint8)
+    lines = solid - cv2.erode(solid, KERNEL, iterations=width, borderValue=0)
+    if rng.random() < 0.75:
+        edges = _edges(cv2.medianBlur(rgb, 3 if size < 64 else 5)) > rng.uniform(110, 260)
+        inner = (edges & (alpha > 127)).astype(np.uint8)
+        if width > 2 and rng.random() < 0.5:
+            inner = cv2.dilate(inner, KERNEL)
+        lines = np.maximum(lines, inner)
+    ink = rng.uniform(0, 60, 3) if rng.random() < 0.85 else rng.uniform(0, 255, 3)
+    if rng.random() < 0.25:  # a line drawing on paper
+        colours = colours + (rng.uniform(215, 255) - colours) * rng.uniform(0.6, 1)
+    strength = cv2.GaussianBlur(lines.astype(np.float32), (3, 3), 0)[..., None]
+    return colours * (1 - strength) + ink * strength
+
+
+def _edges(rgb: np.ndarray) -> np.ndarray:
+    channels = rgb.astype(np.float32)
+    gradient = np.abs(cv2.Sobel(channels, cv2.CV_32F, 1, 0)) + np.abs(cv2.Sobel(channels, cv2.CV_32F, 0, 1))
+    return gradient.max(axis=2)
+
+
+def _unpremultiply(icon: np.ndarray) -> np.ndarray:
+    alpha = icon[..., 3:].astype(np.float32) / 255
+    rgb = np.clip(icon[..., :3] / np.maximum(alpha, 0.02), 0, 255).astype(np.uint8)
+    rgb[icon[..., 3] < 3] = 128
+    return rgb
+
+
+def _premultiply(rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    opaque = rgb.clip(0, 255) * (alpha[..., None].astype(np.float32) / 255)
+    return np.dstack([opaque, alpha]).astype(np.uint8)
