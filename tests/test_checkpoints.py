@@ -152,7 +152,7 @@ def test_a_revision_is_found_by_its_commit() -> None:
         checkpoints.resolve("org/repo", revision="e" * 40)
 
 
-@pytest.mark.parametrize("name", ["sam4", "", "C:\\weights\\sam3", "a/b/c", "../up", "./nothing"])
+@pytest.mark.parametrize("name", ["sam4", "", "C:\\weights\\sam3", "a/b/c", "../up", "./nothing", "x" * 5000])
 def test_what_names_nothing_is_an_error_that_lists_what_can_be_named(name: str) -> None:
     with pytest.raises(CheckpointNotFoundError, match="embedded, sam3"):
         checkpoints.resolve(name)

@@ -60,11 +60,13 @@ def _expand_one(item: str, *, recursive: bool) -> list[str | Path]:
     if item == STDIN or item.lower().startswith(("http://", "https://")):
         return [item]
     path = Path(item).expanduser()
-    if path.is_dir():
+    try:
+        is_folder, exists = path.is_dir(), path.exists()
+    except OSError:  # a name too long, or a disk that is gone: opening it will say so
+        return [path]
+    if is_folder:
         return _in_folder(path, recursive=recursive)
-    if not path.exists() and glob.has_magic(item):
-        return _matching(path)
-    return [path]
+    return _matching(path) if glob.has_magic(item) and not exists else [path]
 
 
 def _in_folder(folder: Path, *, recursive: bool) -> list[str | Path]:

@@ -28,7 +28,8 @@ def explain(err: Exception, asked: Asked) -> CheckpointError:
     if isinstance(err, errors.RepositoryNotFoundError):
         return CheckpointNotFoundError(
             f"no repository {asked.repo_id!r} at {asked.endpoint}, "
-            "or it is private and your token may not see it; check the spelling, or log in with: hf auth login"
+            "or it is private and your token may not see it; "
+            "check the spelling, or log in with: hf auth login"
         )
     if isinstance(err, errors.RevisionNotFoundError):
         return CheckpointNotFoundError(f"{asked.repo_id} has no revision {asked.revision!r}")
@@ -68,7 +69,8 @@ def _gated(err: Exception, asked: Asked) -> str:
         if status == 403
         else "no valid token was sent"
     )
-    said = getattr(err, "server_message", None)
+    server_message = getattr(err, "server_message", None)
+    said = f"\nThe hub said: {server_message}" if server_message else ""
     return (
         f"{asked.repo_id} is gated: only who has accepted its licence may download it, and {state}.\n"
         f"  1. Open https://huggingface.co/{asked.repo_id}, log in, and accept the licence\n"
@@ -78,7 +80,7 @@ def _gated(err: Exception, asked: Asked) -> str:
         f"  3. Pull again: s3seg models pull {asked.name}\n"
         "If your organisation keeps a mirror, set HF_ENDPOINT to it; "
         "files that you have already need no pull: name their folder as the checkpoint."
-        + (f"\nThe hub said: {said}" if said else "")
+        f"{said}"
     )
 
 

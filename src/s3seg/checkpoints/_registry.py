@@ -140,7 +140,7 @@ def resolve(name: str | Path | None = None, *, revision: str | None = None) -> C
         return _whole(Checkpoint(EMBEDDED, _embedded_folder(), "embedded"))
     known = KNOWN.get(text)
     path = Path(text).expanduser()
-    if known is None and text.strip() and path.exists():
+    if known is None and text.strip() and _exists(path):
         return _local(text, path)
     repo_id = known.repo_id if known else text
     if repo_id is not None and is_repo_id(repo_id):
@@ -159,6 +159,13 @@ def inventory() -> list[InventoryItem]:
 def is_repo_id(text: str) -> bool:
     """Whether a text has the form of a repo id: "org/repo"."""
     return _REPO_ID.fullmatch(text) is not None
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name too long is no file
+        return False
 
 
 def _default() -> Checkpoint:

@@ -27,7 +27,7 @@ ImageSource = Any
 
 MAX_PIXELS = 178_956_970
 """Largest picture read by default: the size at which Pillow itself refuses, above any single shot of a camera
-(medium format backs have 151 megapixels). Decoding one takes about 1.3 GB for a moment; a service sets less."""
+(medium format backs have 151 megapixels). Decoding takes 1.3 GB for a moment; a service sets less."""
 
 MAX_BYTES = 512 * 2**20
 """Most bytes taken from a URL or a stream by default: an uncompressed RGB picture of ``MAX_PIXELS`` fits."""
