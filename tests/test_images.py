@@ -37,6 +37,7 @@ def _plain(mode: str, colour) -> Image.Image:
     return Image.new(mode, (6, 4), colour)
 
 
+NEEDS_AVIF = pytest.mark.skipif("avif" not in features.modules, reason="Pillow reads AVIF from 11.3 on")
 PNG = _encode(Image.fromarray(NOISE))
 
 
@@ -269,9 +270,7 @@ def test_the_pixel_limit_is_the_callers_and_not_pillows() -> None:
         ("BMP", {}),
         ("TIFF", {"compression": "tiff_lzw"}),
         ("JPEG2000", {}),
-        pytest.param(
-            "AVIF", {}, marks=pytest.mark.skipif(not features.check("avif"), reason="Pillow 11.3 on")
-        ),
+        pytest.param("AVIF", {}, marks=NEEDS_AVIF),
         ("PPM", {}),
     ],
     ids=str,

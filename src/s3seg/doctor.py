@@ -157,7 +157,8 @@ def _pillow() -> Iterator[Finding]:
     from PIL import features
 
     wanted = ("jpg", "zlib", "webp", "avif", "jpg_2000", "libtiff", "libjpeg_turbo")
-    here = [name for name in wanted if features.check(name)]
+    known = {*features.modules, *features.codecs, *features.features}  # by version; asking for others warns
+    here = [name for name in wanted if name in known and features.check(name)]
     lacking = [name for name in wanted if name not in here]
     if lacking:
         yield Finding(
