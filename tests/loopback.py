@@ -89,9 +89,7 @@ class Mirror:
             }
             reply(request, 200, json.dumps(info).encode(), {"Content-Type": "application/json"})
         elif request.path.startswith(f"/api/models/{self.repo_id}/revision/"):
-            reply(
-                request, 404, b"{}", {"X-Error-Code": "RevisionNotFound", "X-Error-Message": "Invalid rev id"}
-            )
+            reply(request, 404, b"{}", {"X-Error-Code": "RevisionNotFound", "X-Error-Message": "Invalid rev id"})
         elif match := re.fullmatch(rf"/{self.repo_id}/resolve/(main|{COMMIT})/(.+)", request.path):
             if self._passes_the_gate(request):
                 self._resolve(request, match[2])
@@ -152,6 +150,4 @@ class Mirror:
 
     def _note(self, request: BaseHTTPRequestHandler) -> None:
         headers = request.headers
-        self.requests.append(
-            (request.command, request.path, headers.get("Range"), headers.get("Authorization"))
-        )
+        self.requests.append((request.command, request.path, headers.get("Range"), headers.get("Authorization")))

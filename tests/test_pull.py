@@ -51,9 +51,7 @@ def test_a_pull_brings_the_needed_files_and_no_others(mirror: Mirror) -> None:
         "tokenizer.json",
         "tokenizer_config.json",
     }
-    assert all(
-        (pulled.path / path.name).read_bytes() == mirror.files[path.name] for path in pulled.path.iterdir()
-    )
+    assert all((pulled.path / path.name).read_bytes() == mirror.files[path.name] for path in pulled.path.iterdir())
     assert pulled.version == f"facebook/sam3@{COMMIT[:8]}"
 
 
@@ -174,9 +172,7 @@ def test_without_a_token_the_gate_is_explained_in_one_message(mirror: Mirror) ->
     assert "Please log in" in message
 
 
-def test_a_token_without_access_is_told_apart_and_never_shown(
-    mirror: Mirror, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_token_without_access_is_told_apart_and_never_shown(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
     mirror.token, mirror.known_tokens = "hf_right", ("hf_stranger",)
     monkeypatch.setenv("HF_TOKEN", "hf_stranger")
     with pytest.raises(CheckpointNotFoundError, match="has not been given access") as caught:
@@ -211,9 +207,7 @@ def test_the_reference_layout_is_pulled_where_there_is_no_other(mirror: Mirror) 
 
 def test_shards_are_pulled_with_their_index(mirror: Mirror) -> None:
     shards = {f"model-0000{n}-of-00002.safetensors": bytes([n]) * 100 for n in (1, 2)}
-    index = (
-        '{"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}'
-    )
+    index = '{"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}'
     mirror.files = {
         "config.json": b"{}",
         "tokenizer.json": b"{}",
@@ -224,9 +218,7 @@ def test_shards_are_pulled_with_their_index(mirror: Mirror) -> None:
     assert {path.name for path in pulled.files} == set(mirror.files)
 
 
-def test_offline_uses_what_is_here_and_otherwise_says_so(
-    mirror: Mirror, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_offline_uses_what_is_here_and_otherwise_says_so(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(CheckpointNotFoundError, match="HF_HUB_OFFLINE"):
         checkpoints.pull("sam3")
@@ -253,9 +245,7 @@ def test_a_server_that_is_no_hub_is_recognised(monkeypatch: pytest.MonkeyPatch) 
             checkpoints.pull("sam3")
 
 
-def test_too_small_a_disk_is_refused_before_the_first_byte(
-    mirror: Mirror, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_small_a_disk_is_refused_before_the_first_byte(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(".")
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=1000))
     with pytest.raises(CheckpointError, match="not enough room"):

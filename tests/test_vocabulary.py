@@ -9,7 +9,19 @@ KNOWN = Vocabulary(["cat", "hot dog", "red", "circle", "cherries", "fox", "knife
 
 @pytest.mark.parametrize(
     "prompt",
-    ["cat", "a cat", "THE CATS", "red circles", "hot dogs", "foxes", "knives", "leaves", "buses", "cherries", "red-fox"],
+    [
+        "cat",
+        "a cat",
+        "THE CATS",
+        "red circles",
+        "hot dogs",
+        "foxes",
+        "knives",
+        "leaves",
+        "buses",
+        "cherries",
+        "red-fox",
+    ],
 )
 def test_known_words_are_known_in_every_form(prompt):
     assert KNOWN.unknown(prompt) == []

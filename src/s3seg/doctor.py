@@ -97,9 +97,7 @@ def compute_in_subprocess(*, timeout: float = 120.0) -> Compute:
     except subprocess.TimeoutExpired as err:
         raise TimeoutError(f"torch did not answer within {timeout:g} seconds") from err
     if done.returncode != 0:
-        last_words = done.stderr.strip().splitlines()[-1:] or [
-            f"the process ended with code {done.returncode}"
-        ]
+        last_words = done.stderr.strip().splitlines()[-1:] or [f"the process ended with code {done.returncode}"]
         raise RuntimeError(last_words[0])
     answer = json.loads(done.stdout.strip().splitlines()[-1])
     devices = tuple(answer["devices"])
@@ -179,11 +177,7 @@ def _checkpoints() -> Iterator[Finding]:
         elif item.name == "embedded":
             yield Finding(topic, "problem", "its files are missing", "pip install --force-reinstall s3seg")
         else:
-            begun = (
-                f"not whole, {item.size_bytes / 1e6:,.1f} MB here"
-                if item.size_bytes
-                else "not on this machine"
-            )
+            begun = f"not whole, {item.size_bytes / 1e6:,.1f} MB here" if item.size_bytes else "not on this machine"
             yield Finding(topic, "note", begun, f"s3seg models pull {item.name}")
     try:
         yield Finding("checkpoint by default", "ok", checkpoints.resolve().version)
@@ -197,14 +191,10 @@ def _disk() -> Finding:
         existing = next(folder for folder in (cache, *cache.parents) if folder.is_dir())
         free = shutil.disk_usage(existing).free
     except (OSError, StopIteration) as err:
-        return Finding(
-            "disk", "note", f"{cache} cannot be looked at: {err}", "set HF_HOME to a folder of yours"
-        )
+        return Finding("disk", "note", f"{cache} cannot be looked at: {err}", "set HF_HOME to a folder of yours")
     value = f"{free / 1e9:.1f} GB free for {cache}"
     if free < 4e9 and not _full_is_here():
-        return Finding(
-            "disk", "note", value, "full SAM 3 needs 3.5 GB; set HF_HOME to a folder on a larger disk"
-        )
+        return Finding("disk", "note", value, "full SAM 3 needs 3.5 GB; set HF_HOME to a folder on a larger disk")
     return Finding("disk", "ok", value)
 
 

@@ -37,9 +37,7 @@ def expand(inputs: Iterable[str | Path], *, recursive: bool = False) -> list[str
         for image in _expand_one(str(item), recursive=recursive):
             found.setdefault(_identity(image), image)
     if not found:
-        raise InvalidRequestError(
-            "no image was given; name files, folders, globs, URLs or - (standard input)"
-        )
+        raise InvalidRequestError("no image was given; name files, folders, globs, URLs or - (standard input)")
     return list(found.values())
 
 
@@ -93,8 +91,7 @@ def _matching(pattern: Path) -> list[str | Path]:
         return [*images]
     if matches:
         raise InvalidRequestError(
-            f'none of the {len(matches)} names that match "{pattern}" is a picture '
-            f"(looked for {_examples(suffixes)})"
+            f'none of the {len(matches)} names that match "{pattern}" is a picture (looked for {_examples(suffixes)})'
         )
     raise InvalidRequestError(f'nothing matches "{pattern}"')
 

@@ -93,9 +93,7 @@ class Segmenter:
         self.card = Card.from_folder(self.checkpoint.folder)
         from s3seg.sam3.predictor import Predictor
 
-        self._predictor = Predictor.from_path(
-            self.checkpoint.path, device=device, dtype=dtype, image_size=image_size
-        )
+        self._predictor = Predictor.from_path(self.checkpoint.path, device=device, dtype=dtype, image_size=image_size)
         self.model = ModelInfo(
             name=self.card.name or self.checkpoint.name,
             version=self.card.version or self.checkpoint.version,
@@ -184,9 +182,7 @@ class Segmenter:
         threshold = self._threshold(threshold, max_instances)
         embedding = image if isinstance(image, Embedding) else self.encode(image)
         if embedding.owner is not self:
-            raise InvalidRequestError(
-                f"{embedding!r} was encoded by another Segmenter; encode it with this one"
-            )
+            raise InvalidRequestError(f"{embedding!r} was encoded by another Segmenter; encode it with this one")
         results = self._find(embedding, prompts, boxes, negative_boxes, threshold, max_instances)
         return results[0] if prompt is None or isinstance(prompt, str) else results
 
@@ -275,8 +271,7 @@ class Segmenter:
         features = self._predictor.encode_images([image.pixels for image in loaded])
         each = _milliseconds_since(start) / len(loaded)
         return [
-            Embedding(image, {"image": each}, encoded, self)
-            for image, encoded in zip(loaded, features, strict=True)
+            Embedding(image, {"image": each}, encoded, self) for image, encoded in zip(loaded, features, strict=True)
         ]
 
     def _find(

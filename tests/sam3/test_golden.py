@@ -56,6 +56,4 @@ def _boxes(case) -> BoxPrompts | None:
     if not case["boxes_cxcywh_label"]:
         return None
     boxes, labels = zip(*case["boxes_cxcywh_label"], strict=True)
-    return BoxPrompts(
-        torch.tensor([boxes]), torch.tensor([labels]), torch.ones(1, len(boxes), dtype=torch.bool)
-    )
+    return BoxPrompts(torch.tensor([boxes]), torch.tensor([labels]), torch.ones(1, len(boxes), dtype=torch.bool))

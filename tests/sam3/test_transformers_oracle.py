@@ -85,9 +85,7 @@ def test_text_prompts_agree_with_the_cls_token(pair, inputs):
 def test_box_prompts_agree(pair, inputs):
     oracle, ours = pair
     pixels, ids, valid = inputs
-    boxes = torch.tensor(
-        [[[0.4, 0.5, 0.3, 0.6], [0.7, 0.3, 0.2, 0.1]], [[0.5, 0.5, 1.0, 0.9], [0.0, 0.0, 0.0, 0.0]]]
-    )
+    boxes = torch.tensor([[[0.4, 0.5, 0.3, 0.6], [0.7, 0.3, 0.2, 0.1]], [[0.5, 0.5, 1.0, 0.9], [0.0, 0.0, 0.0, 0.0]]])
     labels = torch.tensor([[1, 0], [1, -10]])
     expected = oracle(
         pixel_values=pixels,
@@ -108,9 +106,7 @@ def test_one_image_serves_many_prompts_as_if_each_had_its_own(pair, inputs):
     shared = _detect_encoded(ours, image.select(None, 2), text, valid, None)
     for row in range(2):
         length = int(valid[row].sum())
-        single = _detect_encoded(
-            ours, image, text[row : row + 1, :length], valid[row : row + 1, :length], None
-        )
+        single = _detect_encoded(ours, image, text[row : row + 1, :length], valid[row : row + 1, :length], None)
         for many, one in zip(shared, single, strict=True):
             torch.testing.assert_close(many[row : row + 1], one, atol=2e-5, rtol=1e-4)
 

@@ -34,13 +34,9 @@ def explain(err: Exception, asked: Asked) -> CheckpointError:
     if isinstance(err, errors.RevisionNotFoundError):
         return CheckpointNotFoundError(f"{asked.repo_id} has no revision {asked.revision!r}")
     if isinstance(err, errors.EntryNotFoundError):
-        return CheckpointNotFoundError(
-            f"{asked.endpoint} lists a file of {asked.repo_id} but does not have it: {err}"
-        )
+        return CheckpointNotFoundError(f"{asked.endpoint} lists a file of {asked.repo_id} but does not have it: {err}")
     if isinstance(err, errors.OfflineModeIsEnabled):
-        return CheckpointNotFoundError(
-            f"cannot pull {asked.name!r}: HF_HUB_OFFLINE forbids the network; unset it"
-        )
+        return CheckpointNotFoundError(f"cannot pull {asked.name!r}: HF_HUB_OFFLINE forbids the network; unset it")
     if isinstance(err, errors.HfHubHTTPError):
         return _http_status(err, asked)
     if isinstance(err, errors.HTTPError):  # pyright: ignore[reportPrivateImportUsage]
@@ -56,8 +52,7 @@ def explain(err: Exception, asked: Asked) -> CheckpointError:
     if isinstance(err, OSError):
         return CheckpointError(f"cannot write to {hub_cache()}: {err}; set HF_HOME to a folder of yours")
     return CheckpointError(
-        f"{asked.endpoint} does not answer like a Hugging Face hub ({type(err).__name__}: {err}); "
-        "check HF_ENDPOINT"
+        f"{asked.endpoint} does not answer like a Hugging Face hub ({type(err).__name__}: {err}); check HF_ENDPOINT"
     )
 
 
@@ -93,7 +88,5 @@ def _http_status(err: Exception, asked: Asked) -> CheckpointError:
             f"log in again with: hf auth login, or correct HF_TOKEN. The hub said: {said}"
         )
     if status == 429:
-        return CheckpointError(
-            f"{asked.endpoint} asks for fewer requests; wait some minutes and pull again. {said}"
-        )
+        return CheckpointError(f"{asked.endpoint} asks for fewer requests; wait some minutes and pull again. {said}")
     return CheckpointError(f"{asked.endpoint} answered {status}: {said}; try again later")

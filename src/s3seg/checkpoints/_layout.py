@@ -76,9 +76,7 @@ def check_safetensors(path: Path) -> None:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or not 2 <= length <= _MAX_HEADER:
-            raise CheckpointError(
-                f"{path}: not a safetensors file ({size} bytes, and no header at its start)"
-            )
+            raise CheckpointError(f"{path}: not a safetensors file ({size} bytes, and no header at its start)")
         header = file.read(length)
     if len(header) < length:
         raise CheckpointError(f"{path}: truncated inside its header ({size} bytes); pull or copy it again")
@@ -86,16 +84,12 @@ def check_safetensors(path: Path) -> None:
         entries = json.loads(header)
         ends = [entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"]
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as err:
-        raise CheckpointError(
-            f"{path}: not a safetensors file (its header is not the JSON it should be)"
-        ) from err
+        raise CheckpointError(f"{path}: not a safetensors file (its header is not the JSON it should be)") from err
     promised = 8 + length + max(ends, default=0)
     if size < promised:
         raise CheckpointError(f"{path}: truncated: {size} bytes of {promised}; pull or copy it again")
     if size > promised:
-        raise CheckpointError(
-            f"{path}: {size - promised} bytes more than its header promises; pull or copy it again"
-        )
+        raise CheckpointError(f"{path}: {size - promised} bytes more than its header promises; pull or copy it again")
 
 
 def hub_home() -> Path:

@@ -47,9 +47,7 @@ class _File:
 
     @property
     def is_here(self) -> bool:
-        return any(
-            path.is_file() and self.size in (None, path.stat().st_size) for path in (self.pointer, self.blob)
-        )
+        return any(path.is_file() and self.size in (None, path.stat().st_size) for path in (self.pointer, self.blob))
 
 
 def pull(
@@ -155,12 +153,8 @@ def _list_files(asked: Asked, token: str | None) -> tuple[str, list[_File]]:
         metadata = get_hf_file_metadata(url, token=token, timeout=_TIMEOUT, endpoint=asked.endpoint)
         etag = metadata.etag
         if not etag or not etag.isalnum():  # it becomes a file name
-            raise CheckpointError(
-                f"{asked.endpoint} does not answer like a Hugging Face hub (no ETag for {name})"
-            )
-        files.append(
-            _File(name, url, etag, metadata.size, root / "blobs" / etag, root / "snapshots" / commit / name)
-        )
+            raise CheckpointError(f"{asked.endpoint} does not answer like a Hugging Face hub (no ETag for {name})")
+        files.append(_File(name, url, etag, metadata.size, root / "blobs" / etag, root / "snapshots" / commit / name))
     return commit, files
 
 
@@ -235,9 +229,7 @@ def _receive(file: _File, offset: int, token: str | None, progress: Progress | N
     headers = {**build_hf_headers(token=token, library_name="s3seg"), "Accept-Encoding": "identity"}
     if offset:
         headers["Range"] = f"bytes={offset}-"
-    with get_session().stream(
-        "GET", file.url, headers=headers, timeout=_TIMEOUT, follow_redirects=True
-    ) as response:
+    with get_session().stream("GET", file.url, headers=headers, timeout=_TIMEOUT, follow_redirects=True) as response:
         hf_raise_for_status(response)
         resumed = response.status_code == 206
         done = offset if resumed else 0

@@ -47,12 +47,8 @@ class KnownCheckpoint:
 KNOWN = {
     known.name: known
     for known in (
-        KnownCheckpoint(
-            EMBEDDED, None, False, "small, inside the package: knows pictograms, shapes and colours"
-        ),
-        KnownCheckpoint(
-            FULL, "facebook/sam3", True, "full SAM 3, 840 M parameters, 3.4 GB: knows photographs"
-        ),
+        KnownCheckpoint(EMBEDDED, None, False, "small, inside the package: knows pictograms, shapes and colours"),
+        KnownCheckpoint(FULL, "facebook/sam3", True, "full SAM 3, 840 M parameters, 3.4 GB: knows photographs"),
     )
 }
 
@@ -186,20 +182,14 @@ def _embedded_folder() -> Path:
 
 def _local(name: str, path: Path) -> Checkpoint:
     if path.is_file() and path.suffix not in (".safetensors", ".pt", ".pth"):
-        raise CheckpointError(
-            f"{path}: not weights; name a folder, or a file that ends in .safetensors or .pt"
-        )
+        raise CheckpointError(f"{path}: not weights; name a folder, or a file that ends in .safetensors or .pt")
     checkpoint = Checkpoint(name, path, "local")
     return _whole(checkpoint) if path.is_dir() else checkpoint
 
 
 def _whole(checkpoint: Checkpoint) -> Checkpoint:
     if missing := missing_files(checkpoint.path):
-        advice = (
-            "reinstall s3seg"
-            if checkpoint.origin == "embedded"
-            else "copy them there, or name another folder"
-        )
+        advice = "reinstall s3seg" if checkpoint.origin == "embedded" else "copy them there, or name another folder"
         raise CheckpointNotFoundError(
             f"{checkpoint.path}: not a whole checkpoint, {', '.join(missing)} missing; {advice}"
         )
@@ -252,9 +242,7 @@ def _bytes_in(folder: Path) -> int:
 
 def _cached_sam3_repos() -> list[str]:
     cache = hub_cache()
-    repo_ids = [
-        folder.name.removeprefix("models--").replace("--", "/") for folder in cache.glob("models--*--*")
-    ]
+    repo_ids = [folder.name.removeprefix("models--").replace("--", "/") for folder in cache.glob("models--*--*")]
     return sorted(
         repo_id
         for repo_id in repo_ids

@@ -112,9 +112,7 @@ def _load_path(path: str | Path, name: str, *, max_pixels: int, max_bytes: int) 
     except (OSError, ValueError, RuntimeError) as err:
         if isinstance(err, ImageDecodeError):
             raise
-        raise ImageDecodeError(
-            f"{short_name}: cannot be opened: {getattr(err, 'strerror', None) or err}"
-        ) from err
+        raise ImageDecodeError(f"{short_name}: cannot be opened: {getattr(err, 'strerror', None) or err}") from err
 
 
 def _read_stream(stream: IO[bytes], name: str, max_bytes: int) -> io.BytesIO:
@@ -126,9 +124,7 @@ def _read_stream(stream: IO[bytes], name: str, max_bytes: int) -> io.BytesIO:
     if isinstance(content, str):
         raise ImageDecodeError(f'{name}: the file is open as text; open it with mode "rb"')
     if len(content) > max_bytes:
-        raise ImageDecodeError(
-            f"{name}: more than the {max_bytes} bytes that are read from a stream (max_bytes)"
-        )
+        raise ImageDecodeError(f"{name}: more than the {max_bytes} bytes that are read from a stream (max_bytes)")
     return io.BytesIO(content)
 
 

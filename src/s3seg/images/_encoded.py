@@ -81,9 +81,7 @@ def rgb_from_pil(picture: Image.Image, name: str, *, max_pixels: int) -> LoadedI
         raise
     except (ValueError, OSError) as err:
         raise ImageDecodeError(f"{name}: pictures of mode {stored_mode} cannot be converted: {err}") from err
-    return LoadedImage(
-        pixels=pixels, source=name, format=stored_format, mode=stored_mode, steps=(*steps, *converted)
-    )
+    return LoadedImage(pixels=pixels, source=name, format=stored_format, mode=stored_mode, steps=(*steps, *converted))
 
 
 def _open(stream: IO[bytes], prefix: bytes) -> Image.Image:
@@ -136,8 +134,7 @@ def _sixteen_bit(picture: Image.Image, name: str) -> np.ndarray:
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > 65535:
         raise ImageDecodeError(
-            f"{name}: its integers go from {low} to {high}, beyond 16 bits; "
-            "save it with 8 or 16 bits a channel"
+            f"{name}: its integers go from {low} to {high}, beyond 16 bits; save it with 8 or 16 bits a channel"
         )
     return values.astype(np.uint16)
 

@@ -135,9 +135,7 @@ class Predictor:
             padded = torch.tensor([ids[prompt] + [0] * (longest - len(ids[prompt])) for prompt in new])
             with _stage("text"):
                 encoded = self.model.encode_text(padded.to(self.device))
-            known |= {
-                prompt: row[: len(ids[prompt])].clone() for prompt, row in zip(new, encoded, strict=True)
-            }
+            known |= {prompt: row[: len(ids[prompt])].clone() for prompt, row in zip(new, encoded, strict=True)}
         with self._texts_lock:
             for prompt in ids:
                 self._texts[prompt] = known[prompt]
@@ -183,9 +181,7 @@ class Predictor:
         if rows := [row for row, count in enumerate(counts) if count]:  # the rest need no mask head
             index = torch.tensor(rows, device=scores.device)
             kept = order[index, : max(counts)]
-            chosen = detections.queries[index].gather(
-                1, kept[..., None].expand(-1, -1, detections.queries.shape[-1])
-            )
+            chosen = detections.queries[index].gather(1, kept[..., None].expand(-1, -1, detections.queries.shape[-1]))
             logits = model.masks(image.select(index, len(rows)), encoded[index], prompt.select(index), chosen)
             masks = {row: logits[i, : counts[row]].float() for i, row in enumerate(rows)}
         presence = detections.presence_logits.sigmoid().tolist()
@@ -208,9 +204,7 @@ class Predictor:
         return BoxPrompts(
             torch.tensor([[box.cxcywh for box in row] for row in padded], device=self.device),
             torch.tensor([[box.positive for box in row] for row in padded], device=self.device),
-            torch.tensor(
-                [[i < len(query.boxes) for i in range(longest)] for query in queries], device=self.device
-            ),
+            torch.tensor([[i < len(query.boxes) for i in range(longest)] for query in queries], device=self.device),
         )
 
 
