@@ -118,9 +118,7 @@ def test_a_folder_that_is_not_whole_says_what_it_lacks(tmp_path: Path, missing: 
 @pytest.mark.parametrize(
     "tokenizer", [("vocab.json", "merges.txt"), ("bpe_simple_vocab_16e6.txt.gz",), ("tokenizer.json",)]
 )
-def test_the_reference_layout_needs_only_weights_and_a_tokenizer(
-    tmp_path: Path, tokenizer: tuple[str, ...]
-) -> None:
+def test_the_reference_layout_needs_only_weights_and_a_tokenizer(tmp_path: Path, tokenizer: tuple[str, ...]) -> None:
     for name in ("sam3.pt", *tokenizer):
         (tmp_path / name).write_bytes(b"x")
     assert checkpoints.resolve(tmp_path).path == tmp_path
@@ -186,9 +184,7 @@ def test_the_cache_is_where_huggingface_hub_has_it(monkeypatch: pytest.MonkeyPat
     assert checkpoints.hub_cache() == tmp_path / "xdg" / "huggingface" / "hub"
 
 
-@given(
-    st.dictionaries(st.text(min_size=1).filter(lambda n: n != "__metadata__"), st.integers(0, 50), max_size=4)
-)
+@given(st.dictionaries(st.text(min_size=1).filter(lambda n: n != "__metadata__"), st.integers(0, 50), max_size=4))
 def test_what_safetensors_writes_is_accepted_and_any_cut_of_it_refused(
     tmp_path_factory: pytest.TempPathFactory, sizes: dict[str, int]
 ) -> None:

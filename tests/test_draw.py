@@ -81,9 +81,7 @@ def test_pictures_of_any_pil_mode_can_be_drawn_on(mode):
     assert (overlay.mode, overlay.size) == ("RGB", (300, 200))
 
 
-@pytest.mark.parametrize(
-    "image", [np.zeros((20, 30, 3), np.uint8), np.zeros((200, 300, 3)), np.zeros((200, 300))]
-)
+@pytest.mark.parametrize("image", [np.zeros((20, 30, 3), np.uint8), np.zeros((200, 300, 3)), np.zeros((200, 300))])
 def test_a_picture_of_another_size_or_kind_is_refused(image):
     with pytest.raises(InvalidRequestError, match=r"picture is"):
         draw.overlay(image, result_of(STACK))
@@ -97,9 +95,7 @@ def test_any_result_can_be_drawn_on_a_tiny_picture_whatever_its_prompt(result):
     assert draw.overlay(image, [result, result]).size == (result.size[1], result.size[0])
 
 
-@pytest.mark.parametrize(
-    "prompt", ["고양이", "猫 🐈", "\n\t\x00", "ﷺ", "a" * 5000, "é\u0301", "\u202e reversed"]
-)
+@pytest.mark.parametrize("prompt", ["고양이", "猫 🐈", "\n\t\x00", "ﷺ", "a" * 5000, "é\u0301", "\u202e reversed"])
 def test_prompts_that_the_font_lacks_or_that_never_end_still_give_a_label(prompt):
     plain = np.array(draw.overlay(GREY, result_of(STACK[:1]), labels=False))
     labelled = np.array(draw.overlay(GREY, result_of(STACK[:1], prompt=prompt)))
@@ -118,9 +114,7 @@ boxes = st.tuples(st.floats(0, 290), st.floats(0, 190), st.floats(1, 300), st.fl
 def test_labels_never_cover_each_other(chosen):
     colors = [(20 * k, 255, 0) for k in range(len(chosen))]
     canvas = Image.new("RGB", (300, 200))
-    draw_chips(
-        canvas, [Chip("cat", 0.5, box, color) for box, color in zip(chosen, colors, strict=True)], gap=2
-    )
+    draw_chips(canvas, [Chip("cat", 0.5, box, color) for box, color in zip(chosen, colors, strict=True)], gap=2)
     pixels = np.array(canvas)
     grounds = [np.round(np.array(color) * 240 / 255) for color in colors]  # labels are slightly translucent
     visible = {int(np.all(np.abs(pixels - ground) <= 1, axis=2).sum()) for ground in grounds} - {0}

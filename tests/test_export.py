@@ -96,9 +96,7 @@ def fill_even_odd(path: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 def paths_of(text: str, size: tuple[int, int]) -> list[np.ndarray]:
     height, width = size
-    return [
-        np.array(line.split()[1:], dtype=float).reshape(-1, 2) * [width, height] for line in text.splitlines()
-    ]
+    return [np.array(line.split()[1:], dtype=float).reshape(-1, 2) * [width, height] for line in text.splitlines()]
 
 
 @given(any_result())

@@ -43,9 +43,7 @@ PNG = _encode(Image.fromarray(NOISE))
 
 def _png_header(width: int, height: int) -> bytes:
     def chunk(kind: bytes, content: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-        )
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
@@ -144,9 +142,7 @@ def test_the_users_pil_image_stays_as_it_is() -> None:
     ],
     ids=lambda value: value.mode if isinstance(value, Image.Image) else None,
 )
-def test_every_mode_becomes_rgb(
-    picture: Image.Image, format_name: str, expected: tuple[int, int, int]
-) -> None:
+def test_every_mode_becomes_rgb(picture: Image.Image, format_name: str, expected: tuple[int, int, int]) -> None:
     lossless = {"lossless": True, "exact": True} if format_name == "WEBP" else {}
     loaded = images.load(_encode(picture, format_name, **lossless))
     assert loaded.pixels.shape == (4, 6, 3)
@@ -156,9 +152,7 @@ def test_every_mode_becomes_rgb(
 
 def test_an_opaque_picture_loses_its_alpha_without_a_word() -> None:
     assert images.load(_encode(_plain("RGBA", (10, 20, 30, 255)))).steps == ()
-    assert images.load(_encode(_plain("RGBA", (10, 20, 30, 9)))).steps == (
-        "transparency composited on white",
-    )
+    assert images.load(_encode(_plain("RGBA", (10, 20, 30, 9)))).steps == ("transparency composited on white",)
 
 
 @pytest.mark.parametrize("mode", ["YCbCr", "HSV", "LAB", "PA", "La", "RGBa", "RGBX"])
@@ -204,9 +198,7 @@ def test_exif_orientation_is_applied_once(orientation: int, format_name: str) ->
     picture = Image.fromarray(NOISE)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    encoded = _encode(
-        picture, format_name, exif=exif, **({"lossless": True} if format_name == "WEBP" else {})
-    )
+    encoded = _encode(picture, format_name, exif=exif, **({"lossless": True} if format_name == "WEBP" else {}))
     loaded = images.load(encoded)
     with Image.open(io.BytesIO(encoded)) as stored:
         upright = np.array(ImageOps.exif_transpose(stored).convert("RGB"))
@@ -328,9 +320,7 @@ def test_a_cut_file_is_an_error_also_where_pillow_was_told_to_forgive(
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_is_not_an_image_is_named_for_what_it_looks_like(
-    content: bytes, message: str, tmp_path: Path
-) -> None:
+def test_what_is_not_an_image_is_named_for_what_it_looks_like(content: bytes, message: str, tmp_path: Path) -> None:
     path = tmp_path / "photo.png"
     path.write_bytes(content)
     with pytest.raises(ImageDecodeError, match=message) as caught:
@@ -339,9 +329,7 @@ def test_what_is_not_an_image_is_named_for_what_it_looks_like(
 
 
 @settings(deadline=None)
-@given(
-    st.binary(max_size=200), st.sampled_from([b"", PNG[:33], b"\xff\xd8\xff\xe0", b"II*\0", b"GIF89a", b"BM"])
-)
+@given(st.binary(max_size=200), st.sampled_from([b"", PNG[:33], b"\xff\xd8\xff\xe0", b"II*\0", b"GIF89a", b"BM"]))
 def test_no_bytes_whatever_raise_anything_else(content: bytes, head: bytes) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's own, on corrupt metadata

@@ -84,9 +84,7 @@ def test_a_folder_whose_pictures_are_all_deeper_says_so(tmp_path: Path) -> None:
         ("photos/summer", "no picture in the folder"),
     ],
 )
-def test_an_input_without_any_picture_is_an_error_that_names_it(
-    photos: Path, named: str, message: str
-) -> None:
+def test_an_input_without_any_picture_is_an_error_that_names_it(photos: Path, named: str, message: str) -> None:
     (photos / "summer" / "c.webp").unlink()
     with pytest.raises(InvalidRequestError, match=message):
         expand([named])

@@ -146,9 +146,7 @@ def test_runs_of_length_zero_are_merged_away():
 def test_counts_with_a_changed_character_either_describe_a_mask_exactly_or_are_refused(mask, data):
     counts = list(masks.encode(mask).counts)
     where = data.draw(st.integers(0, len(counts) - 1))
-    counts[where : where + 1] = data.draw(
-        st.text(st.characters(min_codepoint=46, max_codepoint=113), max_size=3)
-    )
+    counts[where : where + 1] = data.draw(st.text(st.characters(min_codepoint=46, max_codepoint=113), max_size=3))
     try:
         rle = RLE(mask.shape, "".join(counts))
     except MaskError:

@@ -181,10 +181,7 @@ def test_an_embedding_belongs_to_the_segmenter_that_made_it(seg, street):
 def test_a_segmenter_may_be_shared_between_threads(seg):
     expected = seg.segment(STREET, ["car", "tree"])
     results: list[list[s3seg.Segmentation]] = []
-    threads = [
-        threading.Thread(target=lambda: results.append(seg.segment(STREET, ["car", "tree"])))
-        for _ in range(4)
-    ]
+    threads = [threading.Thread(target=lambda: results.append(seg.segment(STREET, ["car", "tree"]))) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

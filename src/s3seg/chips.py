@@ -142,9 +142,7 @@ def _draw_chip(canvas: Image.Image, place: Box, text: tuple[str, str], color: RG
     large = Image.new("L", (4 * (right - left), 4 * (bottom - top)))  # drawn large, for smooth corners
     corner = 4 * 0.34 * layout.em
     ImageDraw.Draw(large).rounded_rectangle((0, 0, large.width - 1, large.height - 1), corner, fill=240)
-    canvas.paste(
-        color, (left, top, right, bottom), large.resize((right - left, bottom - top), Image.Resampling.BOX)
-    )
+    canvas.paste(color, (left, top, right, bottom), large.resize((right - left, bottom - top), Image.Resampling.BOX))
     ink = text_color(color)
     pen = ImageDraw.Draw(canvas)
     baseline = top + layout.height / 2 + 0.36 * layout.em

@@ -44,9 +44,7 @@ def coco(results: Iterable[Columns]) -> dict[str, Any]:
             {"id": len(images) + 1, "file_name": result.source or fallback, "height": height, "width": width},
         )
         if (image["height"], image["width"]) != result.size:
-            raise InvalidRequestError(
-                f"two results for {image['file_name']} differ in size: are they one picture?"
-            )
+            raise InvalidRequestError(f"two results for {image['file_name']} differ in size: are they one picture?")
         for rle, score, box in zip(result.rles, result.scores.tolist(), result.boxes.tolist(), strict=True):
             x1, y1, x2, y2 = masks.box(rle)
             annotations.append(

@@ -125,9 +125,7 @@ class Segmentation:
 
     def __post_init__(self) -> None:
         size = masks.checked_size(self.size)
-        with np.errstate(
-            over="ignore"
-        ):  # a number too large for float32 becomes infinite, and is refused below
+        with np.errstate(over="ignore"):  # a number too large for float32 becomes infinite, and is refused below
             scores = np.asarray(self.scores, dtype=np.float32).reshape(-1)
             boxes = np.asarray(self.boxes, dtype=np.float32).reshape(-1, 4)
         if not len(self.rles) == len(scores) == len(boxes):
@@ -136,9 +134,7 @@ class Segmentation:
         if not np.all((scores >= 0) & (scores <= 1)) or not 0 <= self.presence <= 1:
             raise InvalidRequestError(f"scores and presence are 0..1, got {scores} and {self.presence}")
         if not np.all(np.isfinite(boxes)):
-            raise InvalidRequestError(
-                f"boxes must be finite, got {boxes[~np.isfinite(boxes).all(axis=1)][0]}"
-            )
+            raise InvalidRequestError(f"boxes must be finite, got {boxes[~np.isfinite(boxes).all(axis=1)][0]}")
         if self.image is not None and (self.image.dtype != np.uint8 or self.image.shape != (*size, 3)):
             kind = f"{self.image.dtype} of shape {self.image.shape}"
             raise InvalidRequestError(f"the picture must be (H, W, 3) uint8 of size {size}, got {kind}")
@@ -359,9 +355,7 @@ class Segmentation:
 
     def _image(self, image: PIL.Image.Image | np.ndarray | None) -> PIL.Image.Image | np.ndarray:
         if image is None and self.image is None:
-            raise InvalidRequestError(
-                "this result does not hold its picture (a loaded one never does): pass image=..."
-            )
+            raise InvalidRequestError("this result does not hold its picture (a loaded one never does): pass image=...")
         return self.image if image is None else image  # type: ignore[return-value]
 
     # ---- other formats ----

@@ -187,7 +187,7 @@ class Segmenter:
         return results[0] if prompt is None or isinstance(prompt, str) else results
 
     @overload
-    def segment_many(
+    def segment_many(  # pyright: ignore[reportOverlappingOverload] (a str is a sequence of str)
         self,
         sources: Iterable[S],
         prompt: str,
