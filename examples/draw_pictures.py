@@ -140,13 +140,14 @@ def park(icons: IconSet) -> Picture:
     middle, half = 420 + 90 * np.sin(t * 3.2), 14 + 80 * t**1.3
     path = [*zip(middle - half, y, strict=True), *reversed(list(zip(middle + half, y, strict=True)))]
     p.polygon(path, (226, 203, 160))
-    p.ellipse(170, 575, 150, 50, (92, 172, 214))
-    p.ellipse(170, 571, 136, 41, (128, 198, 232))
+    p.ellipse(185, 580, 178, 62, (92, 172, 214))
+    p.ellipse(185, 576, 163, 52, (128, 198, 232))
     put(p, icons, [
-        Item("sun", "sun", 690, 170, 150, shadow=False), Item("cloud", "cloud", 330, 150, 165, shadow=False),
-        Item("tree", "deciduous-tree", 130, 400, 230), Item("tree", "deciduous-tree", 665, 420, 225),
-        Item("cat", "cat", 335, 480, 165), Item("duck", "duck", 165, 590, 155, shadow=False, flip=True),
-        Item("dog", "dog", 520, 600, 185), Item("dog", "dog", 710, 622, 175, flip=True),
+        Item("sun", "sun-with-face", 690, 165, 150, shadow=False), Item("cloud", "cloud", 330, 140, 165, shadow=False),
+        Item("tree", "deciduous-tree", 130, 390, 230), Item("tree", "deciduous-tree", 660, 415, 225),
+        Item("duck", "duck", 110, 560, 150, shadow=False, flip=True), Item("duck", "duck", 275, 615, 150, shadow=False),
+        Item("soccer ball", "soccer-ball", 330, 462, 118), Item("dog", "dog", 510, 600, 185),
+        Item("sunflower", "sunflower", 730, 632, 170),
     ])  # fmt: skip
     return p
 
