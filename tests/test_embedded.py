@@ -1,4 +1,4 @@
-"""The embedded checkpoint on a fixed set of drawn scenes: the same as transformers finds with it, and as good as we say."""
+"""The embedded checkpoint on fixed drawn scenes: what transformers finds with it, and as good as we say."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
-from train_small_sam3.metrics import compare, summarise
 
 import s3seg
 from s3seg import images, masks
 from s3seg.sam3.load import load
+from train_small_sam3.metrics import compare, summarise
 
 SCENES = Path(__file__).parent / "data" / "scenes"
 TRUTH = json.loads((SCENES / "scenes.json").read_text())
