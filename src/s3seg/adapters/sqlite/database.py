@@ -1,8 +1,8 @@
 """One SQLite file, shared by threads and processes: a writer thread, reader threads, and group commit.
 
-Writes that wait for the writer together share one transaction and one fsync, each under a savepoint of its own:
-a refused one leaves no trace, the others go ahead. Several processes may have the file open; ``BEGIN IMMEDIATE``
-and the busy timeout make them take turns.
+Writes that wait for the writer together share one transaction and one fsync, each under a savepoint of its
+own: a refused one leaves no trace, the others go ahead. Several processes may have the file open;
+``BEGIN IMMEDIATE`` and the busy timeout make them take turns.
 """
 
 from __future__ import annotations
@@ -247,5 +247,6 @@ def _unavailable(err: BaseException) -> BaseException:
 
 def _touch(connection: sqlite3.Connection) -> None:
     connection.execute(
-        "INSERT INTO meta VALUES ('checked', datetime('now')) ON CONFLICT DO UPDATE SET value = excluded.value"
+        "INSERT INTO meta VALUES ('checked', datetime('now')) "
+        "ON CONFLICT DO UPDATE SET value = excluded.value"
     )

@@ -68,7 +68,7 @@ def find_task(connection: sqlite3.Connection, task_id: str) -> Task | None:
 
 def find_image(connection: sqlite3.Connection, column: str, value: str) -> StoredImage | None:
     """An image by a unique column."""
-    row = connection.execute(f"{_SELECT_IMAGE} WHERE {column} = ?", (value,)).fetchone()  # noqa: S608
+    row = connection.execute(f"{_SELECT_IMAGE} WHERE {column} = ?", (value,)).fetchone()
     if row is None:
         return None
     return StoredImage(
@@ -212,7 +212,8 @@ def save_move(connection: sqlite3.Connection, before: Task, after: Task, *, now:
     elif after.attempts != before.attempts and after.attempts.expires_at is not None:
         attempts = after.attempts
         connection.execute(
-            "INSERT OR REPLACE INTO leases (task_id, attempt, released, worker, expires_at) VALUES (?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO leases (task_id, attempt, released, worker, expires_at) "
+            "VALUES (?, ?, ?, ?, ?)",
             (
                 after.task_id,
                 attempts.number,

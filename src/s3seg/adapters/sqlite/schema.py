@@ -158,17 +158,17 @@ def migrate(connection: sqlite3.Connection) -> None:
     Raises:
         ConfigurationError: If a newer s3seg made the file.
     """
-    if _version(connection) == VERSION:
+    found = _version(connection)
+    if found == VERSION:
         return
+    if found > VERSION:
+        raise ConfigurationError(
+            f"the task database has version {found}, this s3seg knows {VERSION}: upgrade s3seg, "
+            "or point data_dir elsewhere"
+        )
     connection.execute("BEGIN IMMEDIATE")
     try:
-        found = _version(connection)
-        if found > VERSION:
-            raise ConfigurationError(
-                f"the task database has version {found}, this s3seg knows {VERSION}: upgrade s3seg, "
-                "or point data_dir elsewhere"
-            )
-        if found == 0:
+        if _version(connection) == 0:
             for statement in _STATEMENTS:
                 connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {VERSION}")

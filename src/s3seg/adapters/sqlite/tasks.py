@@ -184,7 +184,8 @@ class SqliteTaskStore:
         def work(db: sqlite3.Connection) -> Project:
             self._ensure(db, caller)
             db.execute(
-                "INSERT INTO projects (project_id, user_id, name, created_at, updated_at) VALUES (?, ?, ?, ?, ?)",
+                "INSERT INTO projects (project_id, user_id, name, created_at, updated_at) "
+                "VALUES (?, ?, ?, ?, ?)",
                 (project.project_id, caller.user_id, name, microseconds(now), microseconds(now)),
             )
             return project
