@@ -40,32 +40,27 @@ class RateDecision:
             )
 
 
-def decide(action: Action, times: Sequence[float], *, limit: int, now: float) -> RateDecision:
+def decide(action: Action, inside: Sequence[float], *, limit: int, now: float) -> RateDecision:
     """Judge one more action.
 
     Args:
         action: What is counted.
-        times: When the counted actions of the last 60 seconds happened, newest first; those beyond the first
-            ``limit`` do not matter.
+        inside: When the actions that were counted in the last 60 seconds happened (later than ``now - 60``),
+            newest first, at most the ``limit`` newest.
         limit: Actions allowed in any 60 seconds.
         now: The time of this one, in the same seconds.
 
     Returns:
         A decision that counts this action if it is allowed.
     """
-    inside = [time for time in times[:limit] if time > now - RATE_WINDOW_S]
-    if len(inside) >= limit:
-        # the action that must leave before another may enter: the limit-th newest
-        wait = max(inside[-1] + RATE_WINDOW_S - now, 0.0) if inside else float(RATE_WINDOW_S)
-        return RateDecision(
-            action=action, allowed=False, limit=limit, remaining=0, reset_after=wait, retry_after=wait
-        )
-    oldest = inside[-1] if inside else now
+    # the last of them is the one that must leave before another may enter
+    reset_after = (inside[-1] if inside else now) + RATE_WINDOW_S - now
+    allowed = len(inside) < limit
     return RateDecision(
         action=action,
-        allowed=True,
+        allowed=allowed,
         limit=limit,
-        remaining=limit - len(inside) - 1,
-        reset_after=oldest + RATE_WINDOW_S - now,
-        retry_after=0.0,
+        remaining=limit - len(inside) - 1 if allowed else 0,
+        reset_after=reset_after,
+        retry_after=0.0 if allowed else reset_after,
     )

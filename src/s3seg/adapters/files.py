@@ -49,8 +49,8 @@ class FileObjectStore:
     async def stream(self, key: str) -> ObjectStream:
         """See `ObjectStore.stream`."""
         path = self._existing_path(key)
-        info, descriptor = await asyncio.to_thread(_open, key, path)
-        return ObjectStream(info=info, chunks=_chunks(descriptor))
+        info, first = await asyncio.to_thread(_read_first, key, path)
+        return ObjectStream(info=info, chunks=_chunks(path, info.size_bytes, first))
 
     async def delete(self, key: str) -> None:
         """See `ObjectStore.delete`."""
@@ -203,22 +203,30 @@ def _read(path: Path) -> bytes:
         raise UnavailableError(f"the object store cannot be read: {err.strerror}") from err
 
 
-def _open(key: str, path: Path) -> tuple[ObjectInfo, int]:
+def _read_first(key: str, path: Path) -> tuple[ObjectInfo, bytes]:
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-    except (FileNotFoundError, NotADirectoryError):
+        with path.open("rb") as file:
+            return _info(key, os.fstat(file.fileno())), file.read(_CHUNK)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise NotFoundError("no such object") from None
     except OSError as err:
         raise UnavailableError(f"the object store cannot be read: {err.strerror}") from err
-    return _info(key, os.fstat(descriptor)), descriptor
 
 
-async def _chunks(descriptor: int) -> AsyncIterator[bytes]:
+def _read_at(path: Path, start: int) -> bytes:
     try:
-        while chunk := await asyncio.to_thread(os.read, descriptor, _CHUNK):
-            yield chunk
-    finally:
-        os.close(descriptor)
+        with path.open("rb") as file:
+            file.seek(start)
+            return file.read(_CHUNK)
+    except OSError as err:
+        raise UnavailableError(f"the object store cannot be read: {err.strerror}") from err
+
+
+async def _chunks(path: Path, size_bytes: int, first: bytes) -> AsyncIterator[bytes]:
+    # no file stays open between chunks, so a reader that goes away leaks nothing; objects never change
+    yield first
+    for start in range(len(first), size_bytes, _CHUNK):
+        yield await asyncio.to_thread(_read_at, path, start)
 
 
 def _unlink(path: Path) -> None:

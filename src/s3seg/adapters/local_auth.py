@@ -1,4 +1,4 @@
-"""Tokens of our own, for an installation without Supabase: an ES256 key in a file, made with the first use."""
+"""Tokens of our own, for an installation without Supabase, signed with an ES256 key in a file."""
 
 from __future__ import annotations
 
@@ -91,14 +91,14 @@ class LocalKeys:
         """See `Part.aclose`."""
 
     def _load(self) -> ec.EllipticCurvePrivateKey:
-        if not self._path.exists():
-            _make_key_file(self._path)
         try:
+            if not self._path.exists():
+                _make_key_file(self._path)
             key = serialization.load_pem_private_key(self._path.read_bytes(), password=None)
         except (OSError, ValueError, TypeError) as err:
             raise ConfigurationError(
-                f"cannot read the signing key {self._path}: {err}; restore it, or delete it to make another "
-                "(which ends every token signed with it)"
+                f"cannot read or make the signing key {self._path}: {err}; restore it, or delete it to make "
+                "another (which ends every token signed with it)"
             ) from err
         if not isinstance(key, ec.EllipticCurvePrivateKey) or key.curve.name != "secp256r1":
             raise ConfigurationError(f"the signing key {self._path} is not an ES256 (P-256) key")

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import replace
+from datetime import timedelta
 from typing import TypeVar
 
 from s3seg import task_machine
 from s3seg.adapters.memory.tables import MemoryTables
-from s3seg.contract.limits import Action
+from s3seg.contract.limits import RATE_WINDOW_S, Action
 from s3seg.errors import ForbiddenError, InvalidRequestError, NotFoundError
 from s3seg.moving_window import decide
 from s3seg.object_keys import check_key, public_url
@@ -85,13 +86,14 @@ class MemoryTaskStore:
         if repeat is not None:
             return Submitted(task=repeat, created=False, rate=None)
         now = self._t.now()
+        begin = now - timedelta(seconds=RATE_WINDOW_S)
         debits = [
             entry.created_at.timestamp()
             for entry in reversed(self._t.ledger)
-            if entry.user_id == caller.user_id and entry.reason == "segment"
+            if entry.user_id == caller.user_id and entry.reason == "segment" and entry.created_at > begin
         ]
         limit = self._t.rates[account.tier][Action.SEGMENT]
-        rate = decide(Action.SEGMENT, debits, limit=limit, now=now.timestamp())
+        rate = decide(Action.SEGMENT, debits[:limit], limit=limit, now=now.timestamp())
         rate.require()
         image = next((row for row in self._t.images.values() if row.image_url == order.image_url), None)
         if image is None or image.user_id != caller.user_id:
