@@ -23,7 +23,7 @@ the current attempt may renew, finish or fail it. The legal transitions, and the
 
 ``done`` and ``error`` are final. A lease never outlives the deadline. An attempt whose lease has expired is
 still the current one until another claims the task, so work that is merely late is not wasted.
-``updated_at`` tells when the status last changed; leases come and go without touching it.
+What has ended has no lease any more. ``updated_at`` tells when the status last changed; leases come and go without touching it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from typing import Any
 
 from s3seg.contract.edge import TaskStatus
 from s3seg.errors import InsufficientCreditsError, LeaseLostError
-from s3seg.tasks import Failure, Lease, Order, Outcome, Task
+from s3seg.tasks import Attempts, Failure, Lease, Order, Outcome, Task
 
 _PENDING, _PROCESSING, _DONE, _ERROR = (
     TaskStatus.PENDING,
@@ -202,11 +202,11 @@ def finish(task: Task, lease: Lease, outcome: Outcome, *, now: datetime) -> Task
         task,
         Event.FINISH,
         now,
-        attempts=replace(task.attempts, worker=None),
+        attempts=Attempts(),
         mask_image_url=outcome.mask_image_url,
         labels=outcome.labels,
         metadata=dict(outcome.metadata),
-        object_keys=outcome.object_keys,
+        object_keys=tuple(sorted(outcome.object_keys)),
     )
 
 
@@ -286,7 +286,7 @@ def _end_in_error(task: Task, event: Event, failure: Failure, now: datetime) -> 
         task,
         event,
         now,
-        attempts=replace(task.attempts, worker=None),
+        attempts=Attempts(),
         error_code=failure.code,
         error_message=failure.message[:MAX_MESSAGE_CHARS],
     )

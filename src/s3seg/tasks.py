@@ -52,10 +52,10 @@ class Task:
         mask_image_url: Address of the mask; "" until done.
         labels: Prompts that were found.
         metadata: ``inference_time_ms``, ``confidence``, ``model_version``, and more; empty until done.
-        object_keys: Every object that the result consists of.
+        object_keys: Every object that the result consists of, sorted.
         error_code: A code of the contract, or ``CANCELLED``; None unless in error.
         error_message: A sentence for the owner; None unless in error.
-        attempts: The lease, kept beside the row.
+        attempts: The lease, kept beside the row while the task is live.
     """
 
     task_id: str

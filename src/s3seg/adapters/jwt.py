@@ -98,8 +98,9 @@ def _read_header(token: str) -> tuple[str | None, str]:
 def _identity(claims: dict[str, Any], token: str) -> Identity:
     try:
         user_id = str(uuid.UUID(claims["sub"]))
-    except (ValueError, TypeError, AttributeError):
-        raise AuthInvalidError("the token's subject is not a user id") from None
+        expires_at = datetime.fromtimestamp(int(claims["exp"]), UTC)
+    except (ValueError, TypeError, AttributeError, OverflowError, OSError):
+        raise AuthInvalidError("the token's subject is not a user id, or its end is no time") from None
     if claims.get("role") != "authenticated":
         raise ForbiddenError("this kind of token may not use the API; sign in as a user")
     if claims.get("is_anonymous", False) is not False:
@@ -108,7 +109,7 @@ def _identity(claims: dict[str, Any], token: str) -> Identity:
         user_id=user_id,
         tier=_tier(claims),
         anonymous=False,
-        expires_at=datetime.fromtimestamp(claims["exp"], UTC),
+        expires_at=expires_at,
         token=token,
     )
 

@@ -251,5 +251,5 @@ def _task(row: Sequence[Any]) -> Task:
         )
         if claimed
         else Attempts(),
-        object_keys=tuple(json.loads(row[19])),
+        object_keys=tuple(sorted(json.loads(row[19]))),
     )
