@@ -23,7 +23,8 @@ the current attempt may renew, finish or fail it. The legal transitions, and the
 
 ``done`` and ``error`` are final. A lease never outlives the deadline. An attempt whose lease has expired is
 still the current one until another claims the task, so work that is merely late is not wasted.
-What has ended has no lease any more. ``updated_at`` tells when the status last changed; leases come and go without touching it.
+What has ended has no lease any more. ``updated_at`` tells when the status last changed; leases come and go
+without touching it.
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ from s3seg.testing import (
     TaskQueueSuite,
     TaskStoreSuite,
 )
-from tests.contracts.worlds import MemoryWorld
+
+from .worlds import MemoryWorld
 
 
 class TestMemoryObjectStore(ObjectStoreSuite):

@@ -1,7 +1,8 @@
 import pytest
 
 from s3seg.testing import TaskQueueSuite, TaskStoreSuite
-from tests.contracts.worlds import SqliteWorld
+
+from .worlds import SqliteWorld
 
 
 class _OnSqlite:

@@ -9,8 +9,8 @@ Subclass the suite of your port in a test module, give it the fixture that it as
         def store(self):
             return MyStore(...)
 
-They need pytest and anyio's pytest plugin (which comes with anyio); the stateful model needs hypothesis and is
-imported from `s3seg.testing.task_model`.
+They need pytest and anyio's pytest plugin (which comes with anyio); the stateful model needs hypothesis and
+is imported from `s3seg.testing.task_model`.
 """
 
 from s3seg.testing.access import AuthenticatorSuite, InferenceSuite, RateLimiterSuite

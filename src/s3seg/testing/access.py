@@ -41,7 +41,7 @@ def claims_of(user_id: str, **changes: Any) -> dict[str, Any]:
 
 
 class AuthenticatorSuite(AsyncSuite):
-    """Give fixtures ``authenticator`` and ``mint`` (see `Mint`; it adds the right ``iss`` if none is given)."""
+    """Give fixtures ``authenticator`` and ``mint`` (see `Mint`; it adds the right ``iss`` if need be)."""
 
     @pytest.fixture
     def authenticator(self) -> Authenticator:

@@ -88,14 +88,14 @@ class TaskWorld(ABC):
     async def claim(self, task: Task, *, worker: str = "worker-1", lease_s: float = 30) -> Lease:
         """A lease on a task that may be claimed."""
         claim = await self.queue.claim(worker, task.task_id, lease_s=lease_s)
-        assert claim is not None, f"{task.task_id} could not be claimed"  # noqa: S101
+        assert claim is not None, f"{task.task_id} could not be claimed"
         return claim.lease
 
     async def credits(self, caller: Identity) -> int:
         """The caller's balance, after making sure that it is the sum of their ledger."""
         account = await self.store.account(caller)
         ledger = await self.accounts.ledger(caller.user_id)
-        assert account.credits == sum(entry.delta for entry in ledger)  # noqa: S101
+        assert account.credits == sum(entry.delta for entry in ledger)
         return account.credits
 
 
