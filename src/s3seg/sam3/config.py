@@ -113,12 +113,13 @@ class Sam3Config:
         vision, text = raw.get("vision_config") or {}, raw.get("text_config") or {}
         vit = vision.get("backbone_config") or {}
         decoder, mask = raw.get("detr_decoder_config") or {}, raw.get("mask_decoder_config") or {}
+        global_layers = vit.get("global_attn_indexes")
         _refuse_other_arithmetic(vision, text, vit)
         return cls(
             vision=VisionConfig(
                 **_pick(vit, _VIT),
                 rope_theta=float((vit.get("rope_parameters") or {}).get("rope_theta", 10_000.0)),
-                global_layers=tuple(vit.get("global_attn_indexes") or VisionConfig().global_layers),
+                global_layers=VisionConfig().global_layers if global_layers is None else tuple(global_layers),
             ),
             text=TextConfig(**_pick(text, _TEXT)),
             channels=vision.get("fpn_hidden_size", 256),

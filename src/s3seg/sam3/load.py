@@ -209,10 +209,11 @@ def _open_safetensors(path: Path, stack: ExitStack) -> TensorFile:
 
 def _open_shards(index: Path, stack: ExitStack) -> TensorFile:
     try:
-        weight_map: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        names = sorted(set(weight_map.values()))
+        content = json.loads(index.read_text(encoding="utf-8"))
+        weight_map = {name: str(shard) for name, shard in content["weight_map"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as err:
         raise CheckpointError(f"{index} is not an index of shards: {err!r}") from err
+    names = sorted(set(weight_map.values()))
     absent = [name for name in names if Path(name).name != name or not (index.parent / name).is_file()]
     if absent:
         raise CheckpointError(f"{index} names shards that are not beside it: {', '.join(absent)}")
