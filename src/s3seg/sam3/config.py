@@ -97,7 +97,9 @@ class Sam3Config:
             raise CheckpointError(f"{path} cannot be read as JSON: {err}") from err
         try:
             return cls.from_dict(raw)
-        except (KeyError, TypeError, ValueError, AttributeError) as err:
+        except CheckpointError as err:
+            raise CheckpointError(f"{path} is not the configuration of a SAM 3: {err}") from err
+        except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as err:
             raise CheckpointError(f"{path} is not the configuration of a SAM 3: {err!r}") from err
 
     @classmethod
@@ -145,12 +147,14 @@ class Sam3Config:
         64 channels).
 
         Raises:
-            CheckpointError: A tensor that is needed to tell is missing.
+            CheckpointError: A tensor that is needed to tell is missing, or has no such shape in any SAM 3.
         """
         try:
             return _infer(shapes)
         except KeyError as err:
             raise CheckpointError(f"not a SAM 3 in the reference layout: there is no tensor {err}") from err
+        except (IndexError, ValueError, ArithmeticError) as err:
+            raise CheckpointError(f"not a SAM 3 in the reference layout, by its shapes: {err!r}") from err
 
 
 _VIT = {

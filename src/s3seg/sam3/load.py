@@ -56,7 +56,11 @@ def load(path: str | Path, *, device: str | torch.device = "cpu", dtype: torch.d
                 f"{weights} is not a SAM 3: it holds {len(source.shapes)} tensors, and none has the name that the "
                 f"presence token has in either layout (the first is {next(iter(source.shapes), None)!r})"
             )
-        model = blank(_config(weights, source, layout))
+        config = _config(weights, source, layout)
+        try:
+            model = blank(config)
+        except (TypeError, ValueError, RuntimeError, ArithmeticError) as err:
+            raise CheckpointError(f"the configuration of {weights} describes no network: {err}") from err
         wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
         plan = plan_loading(source.shapes, layout, wanted, path=weights)
         in_file = layout.strip(source.shapes)
@@ -184,7 +188,10 @@ def _config(weights: Path, source: TensorFile, layout: Layout) -> Sam3Config:
         return Sam3Config.from_file(beside)
     if layout is REFERENCE:
         own = {name: source.shapes[full] for name, full in layout.strip(source.shapes).items()}
-        return Sam3Config.from_reference_shapes(own)
+        try:
+            return Sam3Config.from_reference_shapes(own)
+        except CheckpointError as err:
+            raise CheckpointError(f"{weights} is {err}") from err
     raise CheckpointNotFoundError(f"{weights} needs the config.json that was published with it, at {beside}")
 
 
