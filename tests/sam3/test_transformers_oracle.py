@@ -53,7 +53,7 @@ def test_image_and_text_features_agree(pair, inputs):
     oracle, ours = pair
     pixels, ids, valid = inputs
     for found, expected in zip(
-        ours.encode_image(pixels).maps, oracle.vision_encoder(pixels).fpn_hidden_states
+        ours.encode_image(pixels).maps, oracle.vision_encoder(pixels).fpn_hidden_states[:3], strict=True
     ):
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
     expected = oracle.get_text_features(input_ids=ids, attention_mask=valid.long()).pooler_output
