@@ -192,7 +192,6 @@ TRANSFORMERS = Layout(
     unused=(
         r"vision_encoder\.neck\.fpn_layers\.3\..*",  # half the patch grid
         r"text_encoder\.text_projection\.weight",  # CLIP's own; SAM 3 has text_projection
-        r"text_encoder\.text_model\.embeddings\.position_ids",
         r"mask_decoder\.semantic_projection\..*",
     ),
 )
