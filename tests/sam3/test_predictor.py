@@ -52,7 +52,7 @@ def folder(request, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def shared(folder) -> Predictor:
-    return Predictor.from_path(folder, device="cpu", dtype="fp32")
+    return Predictor.from_path(folder, device="cpu", dtype="float32")
 
 
 @pytest.fixture
@@ -249,13 +249,13 @@ class TestThreads:
 
 
 class TestPrecision:
-    @pytest.mark.parametrize(("dtype", "tolerance"), [("bf16", 0.03), ("fp16", 0.005)])
+    @pytest.mark.parametrize(("dtype", "tolerance"), [("bfloat16", 0.03), ("float16", 0.005)])
     def test_half_precision_scores_what_fp32_scores(self, folder, predictor, images, dtype, tolerance):
         half = Predictor.from_path(folder, device="cpu", dtype=dtype)
         queries = QUERIES[:4]
         found = half.find(half.encode_images(images[:1])[0], queries, threshold=-1)
         expected = predictor.find(predictor.encode_images(images[:1])[0], queries, threshold=-1)
-        assert half.dtype == {"bf16": torch.bfloat16, "fp16": torch.float16}[dtype]
+        assert half.dtype == {"bfloat16": torch.bfloat16, "float16": torch.float16}[dtype]
         for one, other in zip(found, expected, strict=True):
             assert one.mask_logits.dtype == torch.float32
             assert one.scores.dtype == one.boxes_xyxy.dtype == np.float32
@@ -328,14 +328,15 @@ class TestUpsampling:
         assert crop.pixels.any()
         assert max(crop.pixels.shape) <= 24  # of ten pixels a cell
 
-    def test_an_empty_mask_has_no_crop(self):
+    def test_an_empty_mask_is_an_empty_pixel(self):
         crop = upsample_mask(torch.zeros(8, 8), (100, 100))
-        assert (crop.pixels.shape, crop.pixels.dtype, crop.offset) == ((0, 0), bool, (0, 0))
+        assert (crop.pixels.shape, crop.pixels.dtype, crop.offset) == ((1, 1), bool, (0, 0))
+        assert not crop.pixels.any()
 
 
 class TestFromPath:
     def test_a_weight_file_finds_the_tokenizer_beside_it(self, folder, predictor, image):
-        found = Predictor.from_path(folder / "model.safetensors", device="cpu", dtype="fp32")
+        found = Predictor.from_path(folder / "model.safetensors", device="cpu", dtype="float32")
         assert found.tokenizer("a cat") == predictor.tokenizer("a cat")
         assert found.parameters == sum(tensor.numel() for tensor in found.model.state_dict().values())
         assert found.device == torch.device("cpu")
@@ -343,13 +344,13 @@ class TestFromPath:
     def test_a_checkpoint_without_a_tokenizer_says_so(self, folder, tmp_path):
         bare = shutil.copytree(folder, tmp_path / "bare", ignore=shutil.ignore_patterns("*.gz"))
         with pytest.raises(CheckpointNotFoundError, match="no tokenizer"):
-            Predictor.from_path(bare, device="cpu", dtype="fp32")
+            Predictor.from_path(bare, device="cpu", dtype="float32")
 
     def test_a_tokenizer_with_more_tokens_than_the_weights_know_is_refused(self, folder, tmp_path):
         other = shutil.copytree(folder, tmp_path / "other")
         write_packed(other, [*PAIRS, ("d", "a")])
         with pytest.raises(CheckpointError, match="is of another model"):
-            Predictor.from_path(other, device="cpu", dtype="fp32")
+            Predictor.from_path(other, device="cpu", dtype="float32")
 
 
 def _assert_same(found: Found, expected: Found) -> None:

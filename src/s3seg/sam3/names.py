@@ -202,7 +202,11 @@ _NECK = "backbone.vision_backbone.convs"
 REFERENCE = Layout(
     name="reference",
     prefix="detector.",
-    foreign=("tracker.", "detector.backbone.vision_backbone.sam2_convs."),
+    foreign=(
+        "tracker.",
+        "detector.backbone.vision_backbone.sam2_convs.",  # the necks of video tracking
+        "backbone.vision_backbone.sam2_convs.",
+    ),
     table={
         "vision.trunk.patch_embed": f"{_VIT}.patch_embed.proj",
         "vision.trunk.position_embedding": Grid(f"{_VIT}.pos_embed", 1),
