@@ -242,6 +242,14 @@ class TaskModel(RuleBasedStateMachine):
         self._do(self._world.pass_time(seconds))
         self._now += seconds
 
+    @precondition(lambda self: self._tasks and self._leases)
+    @rule(which=_PICK, worker=_WORKER)
+    def come_too_late(self, which: int, worker: str) -> None:
+        """After the deadline nothing can be claimed or renewed, though nobody has reaped."""
+        self.pass_time(901.19)
+        self.claim(which, worker)
+        self.renew(which)
+
     @rule()
     def reap(self) -> None:
         """Ends exactly the hopeless."""
