@@ -9,11 +9,11 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "adapter"
 
 
 def python(*arguments, paths=()):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*map(str, paths), *filter(None, sys.path)])}
+    path = os.pathsep.join([*map(str, paths), *filter(None, sys.path)])
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=EXAMPLE,
-        env=environment,
+        env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         text=True,
         check=False,
@@ -21,9 +21,8 @@ def python(*arguments, paths=()):
 
 
 def test_it_passes_the_suite_that_we_ship():
-    result = python(
-        "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", "tests", paths=[EXAMPLE / "src"]
-    )
+    pytest = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error")
+    result = python(*pytest, "tests", paths=[EXAMPLE / "src"])
     assert result.returncode == 0, result.stdout
 
 

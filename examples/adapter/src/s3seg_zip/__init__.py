@@ -1,4 +1,4 @@
-"""Objects in one zip file: an example of a third party's adapter. For one process; slow, but easy to carry."""
+"""Objects in one zip file: an example of a third party's adapter. For one process; slow, easy to carry."""
 
 from __future__ import annotations
 
