@@ -106,7 +106,13 @@ def test_a_moving_window_never_lets_more_than_the_limit_into_any_minute(steps, l
     for step in steps:
         now += step
         inside = [moment for moment in reversed(counted) if moment > now - 60][:limit]
-        decision = decide(Action.UPLOAD, inside, limit=limit, now=now)
+        decision = decide(
+            Action.UPLOAD,
+            count=len(inside),
+            oldest=inside[-1] if inside else None,
+            limit=limit,
+            now=now,
+        )
         assert decision.allowed == (len(inside) < limit)
         assert 0 <= decision.retry_after <= 60
         if decision.allowed:
