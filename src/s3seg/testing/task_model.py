@@ -246,9 +246,10 @@ class TaskModel(RuleBasedStateMachine):
     @rule(which=_PICK, worker=_WORKER)
     def come_too_late(self, which: int, worker: str) -> None:
         """After the deadline nothing can be claimed or renewed, though nobody has reaped."""
+        self.claim(which, worker)
         self.pass_time(901.19)
         self.claim(which, worker)
-        self.renew(which)
+        self.renew(len(self._leases) - 1)
 
     @rule()
     def reap(self) -> None:
