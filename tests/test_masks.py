@@ -1,4 +1,4 @@
-"""RLE against pycocotools, polygons against an independent filling, and what hostile input may do: raise MaskError."""
+"""RLE against pycocotools, polygons against ray casting; hostile input may only raise MaskError."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def by_pycocotools(mask: np.ndarray) -> dict:
     return coco.encode(np.asfortranarray(mask.astype(np.uint8)))
 
 
-# ---- encode, decode, measure -----------------------------------------------------------------------------------------
+# ---- encode, decode, measure ----
 
 
 @given(any_mask)
@@ -114,7 +114,7 @@ def test_masks_of_different_sizes_cannot_be_combined():
             combine([one, other])
 
 
-# ---- COCO dictionaries, malformed and hostile ones -------------------------------------------------------------------
+# ---- COCO dictionaries, malformed and hostile ones ----
 
 
 @given(any_mask)
@@ -201,7 +201,7 @@ def test_a_malformed_rle_is_a_mask_error_that_says_why(rle, why):
         masks.from_coco(rle)
 
 
-# ---- label maps ------------------------------------------------------------------------------------------------------
+# ---- label maps ----
 
 
 @given(same_size_masks())
@@ -226,7 +226,7 @@ def test_a_label_map_needs_masks_of_its_own_size():
         masks.label_map([masks.encode(np.ones((2, 2), bool))], (3, 3))
 
 
-# ---- polygons --------------------------------------------------------------------------------------------------------
+# ---- polygons ----
 
 
 def even_odd(polygon: Polygon, shape: tuple[int, int]) -> np.ndarray:

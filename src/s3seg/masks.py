@@ -1,8 +1,8 @@
 """Masks as COCO run-length encodings: encode, decode, measure, combine.
 
-An RLE lists the lengths of alternating runs of background and foreground, column by column, and COCO packs that
-list into a short string. It is how masks are stored and sent: a 12-megapixel mask takes a few kilobytes. The heavy
-loops are hotcoco's (Rust); nothing outside this file knows that.
+An RLE lists the lengths of alternating runs of background and foreground, column by column, and COCO packs
+that list into a short string. It is how masks are stored and sent: a 12-megapixel mask takes a few kilobytes.
+The heavy loops are hotcoco's (Rust); nothing outside this file knows that.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class RLE:
     counts: str
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "size", _checked_size(self.size))
+        object.__setattr__(self, "size", checked_size(self.size))
         if not isinstance(self.counts, str):
             raise MaskError(f"RLE counts must be text, got {type(self.counts).__name__}")
         _unpack(self)
@@ -66,15 +66,13 @@ def encode(mask: np.ndarray, *, offset: tuple[int, int] = (0, 0), size: tuple[in
     """
     if mask.ndim != 2 or mask.size == 0 or mask.dtype not in (np.bool_, np.uint8):
         raise MaskError(f"a mask must be a 2-D bool or uint8 array, got {mask.dtype} of shape {mask.shape}")
-    height, width = _checked_size(mask.shape if size is None else size)
+    height, width = checked_size(mask.shape if size is None else size)
     y, x = offset
     if y < 0 or x < 0 or y + mask.shape[0] > height or x + mask.shape[1] > width:
-        raise MaskError(
-            f"a crop of {mask.shape} at {tuple(offset)} reaches outside a mask of {(height, width)}"
-        )
+        raise MaskError(f"a crop of {mask.shape} at {(y, x)} reaches outside a mask of {(height, width)}")
     if mask.shape == (height, width):
         return RLE((height, width), hotcoco_mask.encode(mask)["counts"].decode("ascii"))
-    strip = np.zeros((height, mask.shape[1]), dtype=mask.dtype, order="F")
+    strip = np.zeros((height, mask.shape[1]), dtype=np.bool_, order="F")
     strip[y : y + mask.shape[0]] = mask
     starts, ends = runs(RLE(strip.shape, hotcoco_mask.encode(strip)["counts"].decode("ascii")))
     return _from_runs(starts + x * height, ends + x * height, (height, width))
@@ -93,9 +91,7 @@ def decode_box(rle: RLE) -> tuple[np.ndarray, tuple[int, int]]:
 
 def runs(rle: RLE) -> tuple[np.ndarray, np.ndarray]:
     """Foreground runs as starts and exclusive ends (R,) int64 in the column-major order of pixels."""
-    edges = np.cumsum(_unpack(rle))
-    starts, ends = edges[0::2][: len(edges) // 2], edges[1::2]
-    return starts[ends > starts], ends[ends > starts]
+    return _foreground(_unpack(rle))
 
 
 def area(rle: RLE) -> int:
@@ -120,7 +116,7 @@ def intersection(rles: Sequence[RLE]) -> RLE:
 
 
 def iou(first: Sequence[RLE], second: Sequence[RLE]) -> np.ndarray:
-    """Intersection over union of every pair, (len(first), len(second)) float64 in 0..1; two empty masks give 0."""
+    """IoU of every pair, (len(first), len(second)) float64 in 0..1; two empty masks give 0."""
     if not first or not second:
         return np.zeros((len(first), len(second)))
     _one_size([*first, *second])
@@ -138,15 +134,15 @@ def label_map(rles: Sequence[RLE], size: tuple[int, int]) -> np.ndarray:
     """Number every pixel with the first mask that covers it.
 
     Returns:
-        (H, W) uint8, or uint16 beyond 255 masks: 0 is background, k the k-th mask (counted from 1). Where masks
-        overlap the earlier one, of higher score in a result, wins.
+        (H, W) uint8, or uint16 beyond 255 masks: 0 is background, k the k-th mask (counted from 1).
+        Where masks overlap the earlier one, of higher score in a result, wins.
 
     Raises:
         MaskError: a mask has another size, or there are more than 65535 masks.
     """
     if len(rles) > np.iinfo(np.uint16).max:
         raise MaskError(f"a label map holds 65535 masks at most, got {len(rles)}")
-    labels = np.zeros(_checked_size(size), dtype=np.uint8 if len(rles) <= 255 else np.uint16)
+    labels = np.zeros(checked_size(size), dtype=np.uint8 if len(rles) <= 255 else np.uint16)
     for k in range(len(rles), 0, -1):
         rle = rles[k - 1]
         if rle.size != labels.shape:
@@ -171,7 +167,7 @@ def from_coco(coco: Mapping[str, Any]) -> RLE:
     """
     if not isinstance(coco, Mapping) or "size" not in coco or "counts" not in coco:
         raise MaskError(f"an RLE is a dictionary with 'size' and 'counts', got {str(coco)[:80]}")
-    size, counts = _checked_size(coco["size"]), coco["counts"]
+    size, counts = checked_size(coco["size"]), coco["counts"]
     if isinstance(counts, bytes):
         counts = counts.decode("ascii", errors="replace")
     if isinstance(counts, str):
@@ -181,18 +177,19 @@ def from_coco(coco: Mapping[str, Any]) -> RLE:
         raise MaskError("RLE counts must be text or a list of run lengths")
     if sum(counts) != size[0] * size[1]:
         raise MaskError(f"RLE counts add up to {sum(counts)} pixels, but {size} has {size[0] * size[1]}")
-    edges = np.cumsum(np.asarray(counts, dtype=np.int64))
+    return _from_runs(*_foreground(np.asarray(counts, dtype=np.int64)), size)
+
+
+def _foreground(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    edges = np.cumsum(counts)
     starts, ends = edges[0::2][: len(edges) // 2], edges[1::2]
-    return _from_runs(starts[ends > starts], ends[ends > starts], size)
+    return starts[ends > starts], ends[ends > starts]
 
 
 def _from_runs(starts: np.ndarray, ends: np.ndarray, size: tuple[int, int]) -> RLE:
     """Encode ascending foreground runs; those that touch, as at the end of a column, become one."""
-    touching = starts[1:] == ends[:-1]
-    starts, ends = (
-        starts[np.append(True, ~touching)[: len(starts)]],
-        ends[np.append(~touching, True)[: len(ends)]],
-    )
+    apart = starts[1:] != ends[:-1]
+    starts, ends = np.append(starts[:1], starts[1:][apart]), np.append(ends[:-1][apart], ends[-1:])
     edges = np.stack([starts, ends], axis=1).ravel()
     counts = np.diff(edges, prepend=0, append=size[0] * size[1]).tolist()
     if counts[-1] == 0:
@@ -203,8 +200,9 @@ def _from_runs(starts: np.ndarray, ends: np.ndarray, size: tuple[int, int]) -> R
 def _unpack(rle: RLE) -> np.ndarray:
     """Run lengths (R,) int64 of COCO's compressed form, checked (maskApi.c, `rleFrString`).
 
-    A number is written in digits of 5 bits, lowest first, each plus 48; bit 6 says that more follow, and the top bit
-    of the last digit is the sign. From the fourth number on, the difference to the last but one is written.
+    A number is written in digits of 5 bits, lowest first, each plus 48; a sixth bit says that more follow,
+    and the top bit of the last digit is the sign. From the fourth number on, what is written is the
+    difference to the last but one.
     """
     height, width = rle.size
     pixels = height * width
@@ -242,8 +240,12 @@ def _one_size(rles: Sequence[RLE]) -> tuple[int, int]:
     return sizes.pop()
 
 
-def _checked_size(size: Any) -> tuple[int, int]:
-    """(height, width) as two positive ints; NumPy integers are welcome, floats and bools are not."""
+def checked_size(size: Any) -> tuple[int, int]:
+    """(height, width) as positive ints; NumPy's are welcome, floats and bools are not.
+
+    Raises:
+        MaskError: something else, or more than `MAX_PIXELS` pixels.
+    """
     try:
         height, width = (operator.index(side) for side in size if not isinstance(side, bool))
     except (TypeError, ValueError):

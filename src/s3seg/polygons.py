@@ -1,8 +1,8 @@
 """Boundaries of a mask as polygons with holes, exact on pixel edges.
 
-A pixel (x, y) is the square [x, x+1] × [y, y+1], so ring vertices are integers and filling the rings gives back the
-very mask. A polygon is one 4-connected part of the mask: its exterior first, then its holes. Rings never cross or
-touch themselves, which makes the polygons valid in the OGC sense (shapely, PostGIS).
+A pixel (x, y) is the square [x, x+1] × [y, y+1], so ring vertices are integers and filling the rings gives
+back the very mask. A polygon is one 4-connected part of the mask: its exterior first, then its holes. Rings
+never cross or touch themselves, which makes the polygons valid in the OGC sense (shapely, PostGIS).
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def trace_polygons(mask: np.ndarray, *, offset: tuple[int, int] = (0, 0)) -> lis
         One polygon for each part, in reading order of its topmost row; empty for an empty mask.
     """
     padded = np.pad(np.asarray(mask, dtype=bool), 1)
-    x, y, leaves_sideways, follower = _corners(padded)
-    rings = _split_into_rings(x, y, leaves_sideways, follower)
+    x, y, follower = _corners(padded)
+    rings = _split_into_rings(x, y, follower)
     shift = np.array([offset[1], offset[0]])
     areas = [_shoelace(x[ring], y[ring]) for ring in rings]
     owner = _exterior_of_each_ring(x, y, follower, rings, areas)
@@ -41,14 +41,14 @@ def trace_polygons(mask: np.ndarray, *, offset: tuple[int, int] = (0, 0)) -> lis
     return list(polygons.values())
 
 
-def _corners(padded: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _corners(padded: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Corners of the boundary and, for each, the corner that follows it with the mask on the right.
 
     A vertex where one or three of the four pixels around it are set is one corner. Where two set pixels touch
     diagonally there are two corners, each turning around its own pixel: this keeps parts 4-connected.
 
     Returns:
-        x, y (C,) int64; whether the edge that leaves the corner is horizontal (C,) bool; the follower (C,) int64.
+        x, y (C,) int64, and the index of the follower (C,) int64.
     """
     around = padded.view(np.uint8)  # the four pixels around a vertex as bits: TL 1, TR 2, BL 4, BR 8
     around = around[:-1, :-1] | around[:-1, 1:] << 1 | around[1:, :-1] << 2 | around[1:, 1:] << 3
@@ -58,14 +58,14 @@ def _corners(padded: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np
     for bit, to_left, to_up in ((1, 1, 1), (2, 0, 1), (4, 1, 0), (8, 0, 0)):
         for is_convex, patterns in ((True, (bit, 6 if bit in (2, 4) else 9)), (False, (15 - bit,))):
             found = np.isin(pattern, patterns)
-            # Around the top-left or bottom-right pixel the path leaves sideways; a concave corner runs backwards.
+            # Around the TL or BR pixel the path leaves sideways; at a concave corner it runs the other way.
             flags = (to_left, to_up, (to_left == to_up) == is_convex)
             parts.append((xs[found], ys[found], *(np.full(int(found.sum()), flag) for flag in flags)))
     x, y, to_left, to_up, leaves_sideways = (np.concatenate(column) for column in zip(*parts, strict=True))
-    # Along a line of the grid, corners pair up into edges; a corner that ends an edge sorts before one that starts it.
+    # Along a grid line corners pair up into edges; at a shared vertex the one that ends an edge sorts first.
     sideways = _partners(np.lexsort((1 - to_left, x, y)))
     updown = _partners(np.lexsort((1 - to_up, y, x)))
-    return x, y, leaves_sideways, np.where(leaves_sideways, sideways, updown)
+    return x, y, np.where(leaves_sideways, sideways, updown)
 
 
 def _partners(order: np.ndarray) -> np.ndarray:
@@ -74,17 +74,14 @@ def _partners(order: np.ndarray) -> np.ndarray:
     return partner
 
 
-def _split_into_rings(
-    x: np.ndarray, y: np.ndarray, leaves_sideways: np.ndarray, follower: np.ndarray
-) -> list[np.ndarray]:
-    """Walk from corner to corner; whenever the walk meets a vertex again, what lies between is a ring of its own."""
+def _split_into_rings(x: np.ndarray, y: np.ndarray, follower: np.ndarray) -> list[np.ndarray]:
+    """Walk from corner to corner; at a vertex met before, what was walked since is a ring of its own."""
     vertex = (y * (int(x.max(initial=0)) + 1) + x).tolist()
     after = follower.tolist()
-    start_order = np.lexsort((x, y)).tolist()
     met_twice = set(_repeated(vertex))
     seen = bytearray(len(after))
     rings = []
-    for start in start_order:
+    for start in np.lexsort((x, y)).tolist():
         path: list[int] = []
         places: dict[int, int] = {}  # vertices of `path` that two corners share -> where in the path
         corner = start
@@ -119,8 +116,8 @@ def _exterior_of_each_ring(
 ) -> list[int]:
     """For each ring, the index of the exterior of its part (an exterior is its own).
 
-    The row of mask pixels that ends at a hole's leftmost edge starts at an edge of the same part: at its exterior,
-    or at another hole that begins further left and is therefore known already.
+    The row of mask pixels that ends at a hole's leftmost edge starts at an edge of the same part: at its
+    exterior, or at another hole that begins further left and is therefore known already.
     """
     owner = list(range(len(rings)))
     holes = [k for k, area in enumerate(areas) if area < 0]
