@@ -1,4 +1,4 @@
-"""Servers on this machine for tests: plain HTTP answers, and a mirror that speaks what a pull asks of a hub."""
+"""Servers on this machine for tests: plain HTTP answers, and a mirror that speaks what a pull asks."""
 
 from __future__ import annotations
 
@@ -75,21 +75,33 @@ class Mirror:
     @contextlib.contextmanager
     def running(self) -> Iterator[Mirror]:
         """Run the hub and, on another origin, the storage that large files are redirected to."""
-        with serving(self._hub) as self.endpoint, serving(self._storage) as self.storage:
+        with serving(self._hub) as self.endpoint, serving(self._storage) as storage:
+            self.storage = storage.replace("127.0.0.1", "localhost")  # another host, as in real life
             yield self
 
     def _hub(self, request: BaseHTTPRequestHandler) -> None:
         self._note(request)
         if re.fullmatch(rf"/api/models/{self.repo_id}(/revision/(main|{COMMIT}))?", request.path):
-            info = {"id": self.repo_id, "sha": COMMIT, "siblings": [{"rfilename": name} for name in self.files]}
+            info = {
+                "id": self.repo_id,
+                "sha": COMMIT,
+                "siblings": [{"rfilename": name} for name in self.files],
+            }
             reply(request, 200, json.dumps(info).encode(), {"Content-Type": "application/json"})
         elif request.path.startswith(f"/api/models/{self.repo_id}/revision/"):
-            reply(request, 404, b"{}", {"X-Error-Code": "RevisionNotFound", "X-Error-Message": "Invalid rev id"})
+            reply(
+                request, 404, b"{}", {"X-Error-Code": "RevisionNotFound", "X-Error-Message": "Invalid rev id"}
+            )
         elif match := re.fullmatch(rf"/{self.repo_id}/resolve/(main|{COMMIT})/(.+)", request.path):
             if self._passes_the_gate(request):
                 self._resolve(request, match[2])
         else:
-            reply(request, 404, b"{}", {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"})
+            reply(
+                request,
+                404,
+                b"{}",
+                {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"},
+            )
 
     def _passes_the_gate(self, request: BaseHTTPRequestHandler) -> bool:
         sent = request.headers.get("Authorization")
@@ -101,7 +113,7 @@ class Mirror:
             said = f"Access to {name} is restricted and you are not in the authorized list."
         else:
             status = 401
-            said = f"Access to {name} is restricted. You must have access to it and be authenticated. Please log in."
+            said = f"Access to {name} is restricted. Please log in."
         reply(request, status, said.encode(), {"X-Error-Code": "GatedRepo", "X-Error-Message": said})
         return False
 
@@ -112,7 +124,10 @@ class Mirror:
         content = self.files[name]
         headers = {"X-Repo-Commit": COMMIT}
         if name.endswith((".safetensors", ".pt")):
-            linked = {"X-Linked-Etag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Linked-Size": str(len(content))}
+            linked = {
+                "X-Linked-Etag": f'"{hashlib.sha256(content).hexdigest()}"',
+                "X-Linked-Size": str(len(content)),
+            }
             reply(request, 302, b"", {**headers, **linked, "Location": f"{self.storage}/{name}?signed"})
             return
         digest = hashlib.sha1(f"blob {len(content)}\0".encode() + content).hexdigest()
@@ -137,4 +152,6 @@ class Mirror:
 
     def _note(self, request: BaseHTTPRequestHandler) -> None:
         headers = request.headers
-        self.requests.append((request.command, request.path, headers.get("Range"), headers.get("Authorization")))
+        self.requests.append(
+            (request.command, request.path, headers.get("Range"), headers.get("Authorization"))
+        )

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
-from loopback import COMMIT, Mirror, reply, serving
 
+from loopback import COMMIT, Mirror, reply, serving
 from s3seg import checkpoints
 from s3seg.checkpoints import _pull
 from s3seg.errors import CheckpointError, CheckpointNotFoundError
@@ -21,7 +21,13 @@ WEIGHTS = "model.safetensors"
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_TOKEN", "HF_HUB_OFFLINE", "S3SEG_CHECKPOINT"):
+    for variable in (
+        "HF_HUB_CACHE",
+        "HUGGINGFACE_HUB_CACHE",
+        "HF_TOKEN",
+        "HF_HUB_OFFLINE",
+        "S3SEG_CHECKPOINT",
+    ):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     monkeypatch.setattr(_pull, "_WAITS", (0.0, 0.0))
@@ -45,7 +51,9 @@ def test_a_pull_brings_the_needed_files_and_no_others(mirror: Mirror) -> None:
         "tokenizer.json",
         "tokenizer_config.json",
     }
-    assert all((pulled.path / path.name).read_bytes() == mirror.files[path.name] for path in pulled.path.iterdir())
+    assert all(
+        (pulled.path / path.name).read_bytes() == mirror.files[path.name] for path in pulled.path.iterdir()
+    )
     assert pulled.version == f"facebook/sam3@{COMMIT[:8]}"
 
 
@@ -156,7 +164,12 @@ def test_without_a_token_the_gate_is_explained_in_one_message(mirror: Mirror) ->
         checkpoints.pull("sam3")
     message = str(caught.value)
     assert "no valid token" in message
-    for step in ("https://huggingface.co/facebook/sam3", "hf auth login", "HF_TOKEN", "s3seg models pull sam3"):
+    for step in (
+        "https://huggingface.co/facebook/sam3",
+        "hf auth login",
+        "HF_TOKEN",
+        "s3seg models pull sam3",
+    ):
         assert step in message
     assert "Please log in" in message
 
@@ -198,7 +211,9 @@ def test_the_reference_layout_is_pulled_where_there_is_no_other(mirror: Mirror) 
 
 def test_shards_are_pulled_with_their_index(mirror: Mirror) -> None:
     shards = {f"model-0000{n}-of-00002.safetensors": bytes([n]) * 100 for n in (1, 2)}
-    index = '{"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}'
+    index = (
+        '{"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}'
+    )
     mirror.files = {
         "config.json": b"{}",
         "tokenizer.json": b"{}",
@@ -209,7 +224,9 @@ def test_shards_are_pulled_with_their_index(mirror: Mirror) -> None:
     assert {path.name for path in pulled.files} == set(mirror.files)
 
 
-def test_offline_uses_what_is_here_and_otherwise_says_so(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_uses_what_is_here_and_otherwise_says_so(
+    mirror: Mirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(CheckpointNotFoundError, match="HF_HUB_OFFLINE"):
         checkpoints.pull("sam3")
@@ -236,7 +253,9 @@ def test_a_server_that_is_no_hub_is_recognised(monkeypatch: pytest.MonkeyPatch) 
             checkpoints.pull("sam3")
 
 
-def test_too_small_a_disk_is_refused_before_the_first_byte(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_small_a_disk_is_refused_before_the_first_byte(
+    mirror: Mirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
     usage = shutil.disk_usage(".")
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=1000))
     with pytest.raises(CheckpointError, match="not enough room"):

@@ -97,7 +97,9 @@ def compute_in_subprocess(*, timeout: float = 120.0) -> Compute:
     except subprocess.TimeoutExpired as err:
         raise TimeoutError(f"torch did not answer within {timeout:g} seconds") from err
     if done.returncode != 0:
-        last_words = done.stderr.strip().splitlines()[-1:] or [f"the process ended with code {done.returncode}"]
+        last_words = done.stderr.strip().splitlines()[-1:] or [
+            f"the process ended with code {done.returncode}"
+        ]
         raise RuntimeError(last_words[0])
     answer = json.loads(done.stdout.strip().splitlines()[-1])
     devices = tuple(answer["devices"])
@@ -118,8 +120,6 @@ print(json.dumps({"devices": [*devices, "cpu"], "threads": torch.get_num_threads
 
 def _python() -> Finding:
     version = f"{platform.python_version()} ({platform.python_implementation()}, {sys.executable})"
-    if sys.version_info < (3, 11):
-        return Finding("python", "problem", version, "s3seg needs Python 3.11 or later")
     return Finding("python", "ok", version)
 
 
@@ -157,11 +157,15 @@ def _pillow() -> Iterator[Finding]:
     from PIL import features
 
     wanted = ("jpg", "zlib", "webp", "avif", "jpg_2000", "libtiff", "libjpeg_turbo")
-    here = [name for name in wanted if features.check(name)]
+    known = {*features.modules, *features.codecs, *features.features}  # by version; asking for others warns
+    here = [name for name in wanted if name in known and features.check(name)]
     lacking = [name for name in wanted if name not in here]
     if lacking:
         yield Finding(
-            "image formats", "note", f"{', '.join(here)}; not {', '.join(lacking)}", "pip install --upgrade pillow"
+            "image formats",
+            "note",
+            f"{', '.join(here)}; not {', '.join(lacking)}",
+            "pip install --upgrade pillow",
         )
     else:
         yield Finding("image formats", "ok", ", ".join(here))
@@ -175,7 +179,11 @@ def _checkpoints() -> Iterator[Finding]:
         elif item.name == "embedded":
             yield Finding(topic, "problem", "its files are missing", "pip install --force-reinstall s3seg")
         else:
-            begun = f"not whole, {item.size_bytes / 1e6:,.1f} MB here" if item.size_bytes else "not on this machine"
+            begun = (
+                f"not whole, {item.size_bytes / 1e6:,.1f} MB here"
+                if item.size_bytes
+                else "not on this machine"
+            )
             yield Finding(topic, "note", begun, f"s3seg models pull {item.name}")
     try:
         yield Finding("checkpoint by default", "ok", checkpoints.resolve().version)
@@ -189,10 +197,14 @@ def _disk() -> Finding:
         existing = next(folder for folder in (cache, *cache.parents) if folder.is_dir())
         free = shutil.disk_usage(existing).free
     except (OSError, StopIteration) as err:
-        return Finding("disk", "note", f"{cache} cannot be looked at: {err}", "set HF_HOME to a folder of yours")
+        return Finding(
+            "disk", "note", f"{cache} cannot be looked at: {err}", "set HF_HOME to a folder of yours"
+        )
     value = f"{free / 1e9:.1f} GB free for {cache}"
     if free < 4e9 and not _full_is_here():
-        return Finding("disk", "note", value, "full SAM 3 needs 3.5 GB; set HF_HOME to a folder on a larger disk")
+        return Finding(
+            "disk", "note", value, "full SAM 3 needs 3.5 GB; set HF_HOME to a folder on a larger disk"
+        )
     return Finding("disk", "ok", value)
 
 

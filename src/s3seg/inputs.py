@@ -16,10 +16,11 @@ STDIN = "-"
 def expand(inputs: Iterable[str | Path], *, recursive: bool = False) -> list[str | Path]:
     """List the images that a user named.
 
-    A folder gives the pictures directly in it (with ``recursive``, in its subfolders too), a glob the pictures that
-    match (``**`` goes into subfolders), both sorted by path; hidden files and folders are left out. URLs, ``-`` and
-    plain files are taken as they are: a file is not judged by its suffix, and one that is missing is reported when
-    it is opened, so that it does not keep the others from being done. What is named twice is listed once.
+    A folder gives the pictures directly in it (with ``recursive``, in its subfolders too), a glob the
+    pictures that match (``**`` goes into subfolders), both sorted by path; hidden files and folders are left
+    out. URLs, ``-`` and plain files are taken as they are: a file is not judged by its suffix, and one that
+    is missing is reported when it is opened, so that it does not keep the others from being done. What is
+    named twice is listed once.
 
     Args:
         inputs: What the user typed, in order.
@@ -36,7 +37,9 @@ def expand(inputs: Iterable[str | Path], *, recursive: bool = False) -> list[str
         for image in _expand_one(str(item), recursive=recursive):
             found.setdefault(_identity(image), image)
     if not found:
-        raise InvalidRequestError("no image was given; name files, folders, globs, URLs or - (standard input)")
+        raise InvalidRequestError(
+            "no image was given; name files, folders, globs, URLs or - (standard input)"
+        )
     return list(found.values())
 
 
@@ -57,11 +60,13 @@ def _expand_one(item: str, *, recursive: bool) -> list[str | Path]:
     if item == STDIN or item.lower().startswith(("http://", "https://")):
         return [item]
     path = Path(item).expanduser()
-    if path.is_dir():
+    try:
+        is_folder, exists = path.is_dir(), path.exists()
+    except OSError:  # a name too long, or a disk that is gone: opening it will say so
+        return [path]
+    if is_folder:
         return _in_folder(path, recursive=recursive)
-    if not path.exists() and glob.has_magic(item):
-        return _matching(path)
-    return [path]
+    return _matching(path) if glob.has_magic(item) and not exists else [path]
 
 
 def _in_folder(folder: Path, *, recursive: bool) -> list[str | Path]:
@@ -82,13 +87,14 @@ def _in_folder(folder: Path, *, recursive: bool) -> list[str | Path]:
 
 def _matching(pattern: Path) -> list[str | Path]:
     suffixes = image_suffixes()
-    matches = sorted(Path(match) for match in glob.glob(str(pattern), recursive=True))
+    matches = sorted(Path(match) for match in glob.glob(str(pattern), recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
     images = [match for match in matches if match.is_file() and match.suffix.lower() in suffixes]
     if images:
         return [*images]
     if matches:
         raise InvalidRequestError(
-            f'none of the {len(matches)} names that match "{pattern}" is a picture (looked for {_examples(suffixes)})'
+            f'none of the {len(matches)} names that match "{pattern}" is a picture '
+            f"(looked for {_examples(suffixes)})"
         )
     raise InvalidRequestError(f'nothing matches "{pattern}"')
 

@@ -1,8 +1,8 @@
-"""Where the weights are: named checkpoints, local folders, the Hugging Face cache, and how to get and check them.
+"""Where the weights are: named ones, local folders, the Hugging Face cache; how to get and check them.
 
-A checkpoint is a folder with weights (``model.safetensors``, also in shards, or ``sam3.pt``), ``config.json`` and a
-tokenizer. :func:`resolve` finds one on this machine and never touches the network; :func:`pull` brings one here;
-:func:`verify` reads it through; :func:`inventory` lists what there is. No torch in here.
+A checkpoint is a folder with weights (``model.safetensors``, also in shards, or ``sam3.pt``), ``config.json``
+and a tokenizer. :func:`resolve` finds one on this machine and never touches the network; :func:`pull` brings
+one here; :func:`verify` reads it through; :func:`inventory` lists what there is. No torch in here.
 """
 
 from s3seg.checkpoints._layout import check_safetensors, hub_cache, hub_home

@@ -23,8 +23,8 @@ _MAX_HEADER = 100 * 2**20  # safetensors' own limit
 def wanted_files(listing: Iterable[str]) -> list[str]:
     """Choose from the files of a repository those that s3seg needs, the small ones first.
 
-    One layout of the weights is enough: ``model.safetensors``, else its shards with their index, else ``sam3.pt``.
-    No weights chosen means that the repository has none.
+    One layout of the weights is enough: ``model.safetensors``, else its shards with their index, else
+    ``sam3.pt``. No weights chosen means that the repository has none.
     """
     names = set(listing)
     small = sorted(name for name in names if name in (CONFIG, *_TOKENIZER_FILES) or _is_bpe(name))
@@ -41,7 +41,7 @@ def is_weights(name: str) -> bool:
 
 
 def weight_names(folder: Path) -> list[str]:
-    """Names of the weight files of a checkpoint folder, present or promised by its index; empty if it has none."""
+    """Names of the weight files of a folder, present or promised by its index; empty if it has none."""
     if (folder / WEIGHTS).is_file():
         return [WEIGHTS]
     if (folder / INDEX).is_file():
@@ -76,7 +76,9 @@ def check_safetensors(path: Path) -> None:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or not 2 <= length <= _MAX_HEADER:
-            raise CheckpointError(f"{path}: not a safetensors file ({size} bytes, and no header at its start)")
+            raise CheckpointError(
+                f"{path}: not a safetensors file ({size} bytes, and no header at its start)"
+            )
         header = file.read(length)
     if len(header) < length:
         raise CheckpointError(f"{path}: truncated inside its header ({size} bytes); pull or copy it again")
@@ -84,12 +86,16 @@ def check_safetensors(path: Path) -> None:
         entries = json.loads(header)
         ends = [entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"]
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as err:
-        raise CheckpointError(f"{path}: not a safetensors file (its header is not the JSON it should be)") from err
+        raise CheckpointError(
+            f"{path}: not a safetensors file (its header is not the JSON it should be)"
+        ) from err
     promised = 8 + length + max(ends, default=0)
     if size < promised:
         raise CheckpointError(f"{path}: truncated: {size} bytes of {promised}; pull or copy it again")
     if size > promised:
-        raise CheckpointError(f"{path}: {size - promised} bytes more than its header promises; pull or copy it again")
+        raise CheckpointError(
+            f"{path}: {size - promised} bytes more than its header promises; pull or copy it again"
+        )
 
 
 def hub_home() -> Path:
@@ -110,7 +116,7 @@ def repo_folder(repo_id: str) -> Path:
 
 
 def snapshots(repo_id: str, revision: str | None = None) -> Iterator[Path]:
-    """Snapshot folders of a repository in the cache, best first: the asked revision's, or main's, then newest first.
+    """Snapshot folders of a repository in the cache: main's, then the others, newest first.
 
     With a ``revision`` (branch, tag or commit) only that one's.
     """

@@ -1,8 +1,9 @@
 """Download a checkpoint into the Hugging Face cache.
 
-huggingface_hub answers what there is and where; the bytes are fetched here, because it starts a file anew after an
-interruption (https://github.com/huggingface/huggingface_hub/pull/4228), and 3.4 GB deserve to be resumed. The
-result has the cache's own layout, so that every other program finds the files too, and the other way round.
+huggingface_hub answers what there is and where; the bytes are fetched here, because it starts a file anew
+after an interruption (https://github.com/huggingface/huggingface_hub/pull/4228), and 3.4 GB deserve to be
+resumed. The result has the cache's own layout, so that every other program finds the files too, and the other
+way round.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ _WAITS = (0.5, 1.0, 2.0, 4.0)  # seconds before each new try; any byte received 
 class _File:
     """A file of the repository: where to get it, and where it goes.
 
-    ``blob`` holds the contents under their checksum, ``pointer`` is the name in the snapshot that links to it.
+    ``blob`` holds the contents under their checksum, ``pointer`` is the name in the snapshot that links to
+    it.
     """
 
     name: str
@@ -59,9 +61,9 @@ def pull(
 ) -> Checkpoint:
     """Bring a checkpoint to this machine, and only what is not here yet.
 
-    An interrupted pull goes on where it stopped; every file is checked against the hub's checksum before it gets
-    its name. Honours ``HF_HOME``, ``HF_HUB_CACHE``, ``HF_ENDPOINT`` (a mirror), ``HF_TOKEN``, ``HF_HUB_OFFLINE`` and
-    the token of ``hf auth login``.
+    An interrupted pull goes on where it stopped; every file is checked against the hub's checksum before it
+    gets its name. Honours ``HF_HOME``, ``HF_HUB_CACHE``, ``HF_ENDPOINT`` (a mirror), ``HF_TOKEN``,
+    ``HF_HUB_OFFLINE`` and the token of ``hf auth login``.
 
     Args:
         name: A known name ("sam3") or a repo id ("org/repo").
@@ -73,8 +75,8 @@ def pull(
         The checkpoint, whole.
 
     Raises:
-        CheckpointNotFoundError: No such repository or revision, no access to it (the message tells how to get it),
-            or the machine is offline.
+        CheckpointNotFoundError: No such repository or revision, no access to it (the message tells how to get
+            it), or the machine is offline.
         CheckpointError: The network or the disk failed, or what arrived is not what the hub has.
     """
     repo_id = _repo_id(name)
@@ -105,7 +107,7 @@ def _repo_id(name: str) -> str | None:
         return KNOWN[name].repo_id
     if not is_repo_id(name):
         raise CheckpointNotFoundError(
-            f"cannot pull {name!r}: name one of {', '.join(KNOWN)}, or a repo id such as \"facebook/sam3\""
+            f'cannot pull {name!r}: name one of {", ".join(KNOWN)}, or a repo id such as "facebook/sam3"'
         )
     return name
 
@@ -153,7 +155,9 @@ def _list_files(asked: Asked, token: str | None) -> tuple[str, list[_File]]:
         metadata = get_hf_file_metadata(url, token=token, timeout=_TIMEOUT, endpoint=asked.endpoint)
         etag = metadata.etag
         if not etag or not etag.isalnum():  # it becomes a file name
-            raise CheckpointError(f"{asked.endpoint} does not answer like a Hugging Face hub (no ETag for {name})")
+            raise CheckpointError(
+                f"{asked.endpoint} does not answer like a Hugging Face hub (no ETag for {name})"
+            )
         files.append(
             _File(name, url, etag, metadata.size, root / "blobs" / etag, root / "snapshots" / commit / name)
         )
@@ -175,7 +179,7 @@ def _check_disk(files: Sequence[_File]) -> None:
 
 
 def _fetch(file: _File, token: str | None, progress: Progress | None) -> None:
-    """Download one file, going on with what an earlier try left, and name it only once its checksum is right."""
+    """Download one file, going on with what is here already; it gets its name once its checksum is right."""
     from huggingface_hub.utils import WeakFileLock
 
     lock = hub_cache() / ".locks" / file.blob.parents[1].name / f"{file.etag}.lock"
@@ -192,7 +196,11 @@ def _fetch(file: _File, token: str | None, progress: Progress | None) -> None:
 
 
 def _receive_with_retries(file: _File, token: str | None, progress: Progress | None) -> None:
-    from huggingface_hub.errors import HfHubHTTPError, HTTPError
+    # Of httpx or of httpx2, by the version of huggingface_hub.
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HTTPError,  # pyright: ignore[reportPrivateImportUsage]
+    )
 
     waits = iter(_WAITS)
     while True:

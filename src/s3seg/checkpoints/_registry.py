@@ -47,8 +47,12 @@ class KnownCheckpoint:
 KNOWN = {
     known.name: known
     for known in (
-        KnownCheckpoint(EMBEDDED, None, False, "small, inside the package: knows pictograms, shapes and colours"),
-        KnownCheckpoint(FULL, "facebook/sam3", True, "full SAM 3, 840 M parameters, 3.4 GB: knows photographs"),
+        KnownCheckpoint(
+            EMBEDDED, None, False, "small, inside the package: knows pictograms, shapes and colours"
+        ),
+        KnownCheckpoint(
+            FULL, "facebook/sam3", True, "full SAM 3, 840 M parameters, 3.4 GB: knows photographs"
+        ),
     )
 }
 
@@ -116,9 +120,9 @@ class InventoryItem:
 def resolve(name: str | Path | None = None, *, revision: str | None = None) -> Checkpoint:
     """Find a checkpoint on this machine; the network is never asked.
 
-    A known name ("embedded", "sam3") wins over a folder of that name (write ``./sam3`` for the folder); any other
-    path that exists wins over a repo id of the same spelling. Repositories count as here once all needed files are
-    in the Hugging Face cache, whoever put them there.
+    A known name ("embedded", "sam3") wins over a folder of that name (write ``./sam3`` for the folder); any
+    other path that exists wins over a repo id of the same spelling. Repositories count as here once all
+    needed files are in the Hugging Face cache, whoever put them there.
 
     Args:
         name: A known name, a folder, a weights file, or a repo id ("org/repo"). None means: what
@@ -136,7 +140,7 @@ def resolve(name: str | Path | None = None, *, revision: str | None = None) -> C
         return _whole(Checkpoint(EMBEDDED, _embedded_folder(), "embedded"))
     known = KNOWN.get(text)
     path = Path(text).expanduser()
-    if known is None and text.strip() and path.exists():
+    if known is None and text.strip() and _exists(path):
         return _local(text, path)
     repo_id = known.repo_id if known else text
     if repo_id is not None and is_repo_id(repo_id):
@@ -155,6 +159,13 @@ def inventory() -> list[InventoryItem]:
 def is_repo_id(text: str) -> bool:
     """Whether a text has the form of a repo id: "org/repo"."""
     return _REPO_ID.fullmatch(text) is not None
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name too long is no file
+        return False
 
 
 def _default() -> Checkpoint:
@@ -184,7 +195,11 @@ def _local(name: str, path: Path) -> Checkpoint:
 
 def _whole(checkpoint: Checkpoint) -> Checkpoint:
     if missing := missing_files(checkpoint.path):
-        advice = "reinstall s3seg" if checkpoint.origin == "embedded" else "copy them there, or name another folder"
+        advice = (
+            "reinstall s3seg"
+            if checkpoint.origin == "embedded"
+            else "copy them there, or name another folder"
+        )
         raise CheckpointNotFoundError(
             f"{checkpoint.path}: not a whole checkpoint, {', '.join(missing)} missing; {advice}"
         )
@@ -199,9 +214,11 @@ def _in_hub_cache(name: str, repo_id: str, revision: str | None) -> Checkpoint:
     at = f" --revision {revision}" if revision else ""
     found = f"only partly ({', '.join(missing_files(folders[0]))} missing)" if folders else "not"
     known = KNOWN.get(name)
-    gate = f" ({repo_id} is gated: first accept its licence at https://huggingface.co/{repo_id})" if (
-        known and known.gated
-    ) else ""
+    gate = (
+        f" ({repo_id} is gated: first accept its licence at https://huggingface.co/{repo_id})"
+        if (known and known.gated)
+        else ""
+    )
     raise CheckpointNotFoundError(
         f"the checkpoint {name!r} is {found} on this machine (looked in {repo_folder(repo_id)}); "
         f"get it with: s3seg models pull {name}{at}{gate}"
@@ -235,7 +252,9 @@ def _bytes_in(folder: Path) -> int:
 
 def _cached_sam3_repos() -> list[str]:
     cache = hub_cache()
-    repo_ids = [folder.name.removeprefix("models--").replace("--", "/") for folder in cache.glob("models--*--*")]
+    repo_ids = [
+        folder.name.removeprefix("models--").replace("--", "/") for folder in cache.glob("models--*--*")
+    ]
     return sorted(
         repo_id
         for repo_id in repo_ids

@@ -27,8 +27,8 @@ class FileCheck:
     Attributes:
         path: The file.
         size_bytes: Its size.
-        checksum: Whether its contents have the checksum under which the hub keeps them; unknown for files that did
-            not come through the Hugging Face cache, and where the disk has no symbolic links.
+        checksum: Whether its contents have the checksum under which the hub keeps them; unknown for files
+            that did not come through the Hugging Face cache, and where the disk has no symbolic links.
         problem: What is wrong, in words; None if nothing is.
     """
 
@@ -51,7 +51,9 @@ class Verification:
         return all(file.problem is None for file in self.files)
 
 
-def verify(checkpoint: Checkpoint | str | Path | None = None, *, progress: Progress | None = None) -> Verification:
+def verify(
+    checkpoint: Checkpoint | str | Path | None = None, *, progress: Progress | None = None
+) -> Verification:
     """Check every file of a checkpoint: complete, well-formed, and with the hub's checksum where it is known.
 
     Raises:
@@ -62,7 +64,9 @@ def verify(checkpoint: Checkpoint | str | Path | None = None, *, progress: Progr
     return Verification(checkpoint, tuple(_check(path, progress) for path in checkpoint.files))
 
 
-def matches_etag(path: Path, etag: str, *, progress: Progress | None = None, name: str | None = None) -> bool | None:
+def matches_etag(
+    path: Path, etag: str, *, progress: Progress | None = None, name: str | None = None
+) -> bool | None:
     """Whether a file has the contents that the hub's ETag promises; None if the ETag is no known checksum.
 
     The hub uses SHA-256 for large files, and git's blob SHA-1 for small ones.

@@ -1,8 +1,8 @@
 """From whatever the user holds to an RGB array: path, URL, bytes, file object, PIL, numpy or torch.
 
 The reading goes inwards in four steps, one file each: get the bytes (``_download``), open and decode them
-(``_encoded``), or take an array as it is (``_arrays``); when something cannot be read, ``_filetypes`` says what it
-looks like instead. Nothing here changes Pillow's global settings.
+(``_encoded``), or take an array as it is (``_arrays``); when something cannot be read, ``_filetypes`` says
+what it looks like instead. Nothing here changes Pillow's global settings.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ ImageSource = Any
 """str | Path | bytes | file object | PIL image | numpy array | torch tensor | LoadedImage."""
 
 MAX_PIXELS = 178_956_970
-"""Largest picture read by default: the size at which Pillow itself refuses, above any single-shot camera today
-(a 151-megapixel medium format back). Decoding one takes about 1.3 GB for a moment; a service sets less."""
+"""Largest picture read by default: the size at which Pillow itself refuses, above any single shot of a camera
+(medium format backs have 151 megapixels). Decoding takes 1.3 GB for a moment; a service sets less."""
 
 MAX_BYTES = 512 * 2**20
-"""Most bytes taken from a URL or a stream by default: a raw RGB picture of ``MAX_PIXELS`` pixels just fits."""
+"""Most bytes taken from a URL or a stream by default: an uncompressed RGB picture of ``MAX_PIXELS`` fits."""
 
 
 def load(
@@ -43,18 +43,20 @@ def load(
 ) -> LoadedImage:
     """Read an image from anything, as RGB.
 
-    What is done to it, always in this order, and told in ``LoadedImage.steps``: the first frame of an animation or
-    of a multi-page file is taken; EXIF orientation is applied; 16-bit values are divided by 257 (no stretching, so a
-    12-bit scan stored in 16 bits stays dark); transparency is composited on white; grey, palette, CMYK, YCbCr, LAB
-    and HSV become RGB. Colour profiles are ignored, as SAM 3's own preprocessing does.
+    What is done to it, always in this order, and told in ``LoadedImage.steps``: the first frame of an
+    animation or of a multi-page file is taken; EXIF orientation is applied; 16-bit values are divided by 257
+    (no stretching, so a 12-bit scan stored in 16 bits stays dark); transparency is composited on white; grey,
+    palette, CMYK, YCbCr, LAB and HSV become RGB. Colour profiles are ignored, as SAM 3's own preprocessing
+    does.
 
-    Arrays are ``(H, W)``, ``(H, W, 1)``, ``(H, W, 3)`` or ``(H, W, 4)``, the channels last and in RGB(A) order;
-    uint8, uint16, bool, or floats in 0..1. Tensors may have the channels first too: the axis of size 1, 3 or 4 is
-    the channels, and when both the first and the last could be, that is an error, not a guess.
+    Arrays are ``(H, W)``, ``(H, W, 1)``, ``(H, W, 3)`` or ``(H, W, 4)``, the channels last and in RGB(A)
+    order; uint8, uint16, bool, or floats in 0..1. Tensors may have the channels first too: the axis of size
+    1, 3 or 4 is the channels, and when both the first and the last could be, that is an error, not a guess.
 
     Args:
-        source: A path, an http(s) URL, the bytes of an encoded image, a binary file object (read from where it
-            stands), a PIL image, an array or a tensor. Do not pass strings of a stranger: a string is opened.
+        source: A path, an http(s) URL, the bytes of an encoded image, a binary file object (read from where
+            it stands), a PIL image, an array or a tensor. Do not pass strings of a stranger: a string is
+            opened.
         name: What messages and results call it; by default the path, the URL or a description.
         max_pixels: Refuse pictures with more pixels, before they are decoded.
         max_bytes: Refuse longer downloads and streams.
@@ -110,7 +112,9 @@ def _load_path(path: str | Path, name: str, *, max_pixels: int, max_bytes: int) 
     except (OSError, ValueError, RuntimeError) as err:
         if isinstance(err, ImageDecodeError):
             raise
-        raise ImageDecodeError(f"{short_name}: cannot be opened: {err}") from err
+        raise ImageDecodeError(
+            f"{short_name}: cannot be opened: {getattr(err, 'strerror', None) or err}"
+        ) from err
 
 
 def _read_stream(stream: IO[bytes], name: str, max_bytes: int) -> io.BytesIO:
@@ -122,7 +126,9 @@ def _read_stream(stream: IO[bytes], name: str, max_bytes: int) -> io.BytesIO:
     if isinstance(content, str):
         raise ImageDecodeError(f'{name}: the file is open as text; open it with mode "rb"')
     if len(content) > max_bytes:
-        raise ImageDecodeError(f"{name}: more than the {max_bytes} bytes that are read from a stream (max_bytes)")
+        raise ImageDecodeError(
+            f"{name}: more than the {max_bytes} bytes that are read from a stream (max_bytes)"
+        )
     return io.BytesIO(content)
 
 

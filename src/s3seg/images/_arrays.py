@@ -11,6 +11,7 @@ from PIL import Image
 from s3seg.errors import ImageDecodeError
 
 _CHANNELS = (1, 3, 4)
+_STRIP = 256  # rows
 _FLOAT_SLACK = 1e-3  # what interpolation may add outside 0..1
 
 
@@ -63,7 +64,7 @@ def rgb_from_array(array: npt.NDArray[Any], name: str) -> tuple[npt.NDArray[np.u
     if channels == 3:
         return np.array(values, order="C"), steps
     picture, composited = flatten_alpha(Image.fromarray(np.ascontiguousarray(values)))
-    return np.array(picture), (*steps, *composited)
+    return pixels_of(picture), (*steps, *composited)
 
 
 def flatten_alpha(rgba: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
@@ -72,6 +73,15 @@ def flatten_alpha(rgba: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
         return rgba.convert("RGB"), ()
     white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
     return Image.alpha_composite(white, rgba).convert("RGB"), ("transparency composited on white",)
+
+
+def pixels_of(rgb: Image.Image) -> npt.NDArray[np.uint8]:
+    """Copy the pixels of an RGB picture, in strips: numpy's own way holds them twice for a moment."""
+    pixels = np.empty((rgb.height, rgb.width, 3), np.uint8)
+    for top in range(0, rgb.height, _STRIP):
+        bottom = min(top + _STRIP, rgb.height)
+        pixels[top:bottom] = np.asarray(rgb.crop((0, top, rgb.width, bottom)))
+    return pixels
 
 
 def _check_shape(shape: tuple[int, ...], name: str) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from s3seg.errors import ImageDecodeError
-from s3seg.images._arrays import flatten_alpha, rgb_from_array
+from s3seg.images._arrays import flatten_alpha, pixels_of, rgb_from_array
 from s3seg.images._filetypes import looks_like
 from s3seg.images._loaded import LoadedImage, check_size
 
@@ -45,7 +45,7 @@ def decode(stream: IO[bytes], name: str, *, max_pixels: int) -> LoadedImage:
     except UnidentifiedImageError:
         raise ImageDecodeError(f"{name}: not an image: it looks like {looks_like(head)}") from None
     except Exception as err:
-        raise ImageDecodeError(f"{name}: its header cannot be read: {_reason(err)}") from err
+        raise ImageDecodeError(f"{name}: {_broken(err)}") from err
     with picture:
         loaded = rgb_from_pil(picture, name, max_pixels=max_pixels)
         _refuse_cut(picture, stream, name)
@@ -117,7 +117,7 @@ def _open(stream: IO[bytes], prefix: bytes) -> Image.Image:
 def _to_rgb(picture: Image.Image, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
     mode = picture.mode
     if mode == "RGB" and not picture.has_transparency_data:
-        return np.array(picture), ()
+        return pixels_of(picture), ()
     if mode.startswith("I"):
         return rgb_from_array(_sixteen_bit(picture, name), name)
     if mode == "F":
@@ -126,8 +126,8 @@ def _to_rgb(picture: Image.Image, name: str) -> tuple[np.ndarray, tuple[str, ...
         if mode == "La":
             picture = picture.convert("LA")
         flat, steps = flatten_alpha(picture.convert("RGBA"))
-        return np.array(flat), steps if mode == "RGBA" else (f"{mode} converted to RGB", *steps)
-    return np.array(picture.convert("RGB")), (f"{mode} converted to RGB",)
+        return pixels_of(flat), steps if mode == "RGBA" else (f"{mode} converted to RGB", *steps)
+    return pixels_of(picture.convert("RGB")), (f"{mode} converted to RGB",)
 
 
 def _sixteen_bit(picture: Image.Image, name: str) -> np.ndarray:
@@ -136,7 +136,8 @@ def _sixteen_bit(picture: Image.Image, name: str) -> np.ndarray:
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > 65535:
         raise ImageDecodeError(
-            f"{name}: its integers go from {low} to {high}, beyond 16 bits; save it with 8 or 16 bits a channel"
+            f"{name}: its integers go from {low} to {high}, beyond 16 bits; "
+            "save it with 8 or 16 bits a channel"
         )
     return values.astype(np.uint16)
 

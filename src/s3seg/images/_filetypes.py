@@ -5,7 +5,10 @@ from __future__ import annotations
 _LEADING_BYTES = (
     (b"%PDF", "a PDF document; export its pages as PNG first"),
     (b"%!PS", "a PostScript file; export it as PNG first (PostScript is a program, and is not run)"),
-    (b"\xc5\xd0\xd3\xc6", "a PostScript file; export it as PNG first (PostScript is a program, and is not run)"),
+    (
+        b"\xc5\xd0\xd3\xc6",
+        "a PostScript file; export it as PNG first (PostScript is a program, and is not run)",
+    ),
     (b"PK\x03\x04", "a ZIP archive (or an office document); unpack it first"),
     (b"\x1f\x8b", "a gzip archive; unpack it first"),
     (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive; unpack it first"),
@@ -24,9 +27,9 @@ _LEADING_BYTES = (
     (b"MZ", "a Windows program"),
 )
 _BRANDS = {
-    b"heic": "a HEIC picture (as iPhones take); convert it to JPEG or PNG, or register pillow-heif with Pillow",
-    b"heix": "a HEIC picture (as iPhones take); convert it to JPEG or PNG, or register pillow-heif with Pillow",
-    b"mif1": "a HEIF picture; convert it to JPEG or PNG, or register pillow-heif with Pillow",
+    b"heic": "a HEIC picture (as iPhones take); convert it to JPEG or PNG, or register pillow-heif",
+    b"heix": "a HEIC picture (as iPhones take); convert it to JPEG or PNG, or register pillow-heif",
+    b"mif1": "a HEIF picture; convert it to JPEG or PNG, or register pillow-heif",
     b"avif": "an AVIF picture, which this build of Pillow cannot read; convert it to PNG or JPEG",
     b"crx ": "a camera's raw picture (CR3); develop it to JPEG or TIFF first",
 }

@@ -55,5 +55,6 @@ def check_size(width: int, height: int, name: str, *, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise ImageDecodeError(
             f"{name}: too large: {width} x {height} is {width * height / 1e6:.1f} megapixels, "
-            f"and the limit is {max_pixels / 1e6:.1f}; make it smaller, or raise max_pixels if you trust the file"
+            f"and the limit is {max_pixels / 1e6:.1f}; "
+            "make it smaller, or raise max_pixels if you trust the file"
         )
