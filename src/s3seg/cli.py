@@ -14,12 +14,14 @@ import typer
 from s3seg import __version__
 from s3seg.commands import doctor, models, segment
 from s3seg.commands.endings import GroupWithEndings
+from s3seg.commands.help import CommandWithSections
 
 app = typer.Typer(
     name="s3seg",
     cls=GroupWithEndings,
     no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,  # a traceback is asked for with --debug, and is then Python's own
 )
 
@@ -43,7 +45,7 @@ def _root(
     """Say what you are looking for in a picture, get its masks."""
 
 
-app.command("segment")(segment.segment)
+app.command("segment", cls=CommandWithSections)(segment.segment)
 app.add_typer(models.app, name="models")
 app.command("doctor")(doctor.doctor)
 

@@ -13,7 +13,7 @@ from s3seg.commands.endings import ERROR
 if TYPE_CHECKING:
     from s3seg.commands.terminal import Terminal
 
-app = typer.Typer(help="List, get and check checkpoints.", no_args_is_help=True)
+app = typer.Typer(help="List, get and check checkpoints.", no_args_is_help=True, rich_markup_mode=None)
 
 _NAME_HERE = typer.Argument(
     metavar="[NAME|PATH|REPO]",
