@@ -29,6 +29,7 @@ _FALLBACK_FONTS = (
 )
 
 
+_LONGEST_PROMPT = 120  # characters; no label is wide enough for more
 _MOST_HIDDEN = 0.8  # of instances, in whole ones; a label that hides more is left out
 
 
@@ -74,7 +75,7 @@ def draw_chips(canvas: Image.Image, chips: Sequence[Chip], *, gap: float) -> Non
     boxes = np.array([chip.box for chip in chips]).reshape(-1, 4)
     placed: list[Box] = []
     for chip in chips:
-        prompt = "".join(c for c in " ".join(chip.prompt.split()) if c.isprintable())
+        prompt = "".join(c for c in " ".join(chip.prompt[:_LONGEST_PROMPT].split()) if c.isprintable())
         if prompt not in fonts:
             fonts[prompt] = _font_for(prompt, em)
         layout = _Layout(fonts[prompt], em)

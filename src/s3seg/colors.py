@@ -42,10 +42,10 @@ def deal_colors(boxes: np.ndarray) -> list[int]:
 
 
 def text_color(background: RGB) -> RGB:
-    """Near-black or white, whichever contrasts more with the background (WCAG relative luminance)."""
+    """Black or white, whichever contrasts more with the background (WCAG relative luminance)."""
     linear = [(c / 255 / 12.92 if c <= 10 else ((c / 255 + 0.055) / 1.055) ** 2.4) for c in background]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-    return (255, 255, 255) if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.055 else (16, 18, 24)
+    return (255, 255, 255) if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.05 else (0, 0, 0)
 
 
 def _palette_oklab(index: int) -> tuple[float, float, float]:

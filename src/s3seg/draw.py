@@ -51,11 +51,7 @@ def overlay(
         InvalidRequestError: a result is of another size than the picture.
     """
     columns: list[Columns] = [results] if hasattr(results, "rles") else list(results)  # type: ignore[list-item, arg-type]
-    canvas = _as_rgb(image).copy()
-    for result in columns:
-        if result.size != (canvas.height, canvas.width):
-            size = (canvas.height, canvas.width)
-            raise InvalidRequestError(f"the picture is {size} (height, width), but the result {result.size}")
+    canvas = _as_rgb(image, columns).copy()
     by_prompt = color_by == "prompt" or (color_by == "auto" and len(columns) > 1)
     rles = [rle for result in columns for rle in result.rles]
     colors = _colors(columns, by_prompt=by_prompt)
@@ -85,10 +81,7 @@ def crops(image: Image.Image | np.ndarray, result: Columns) -> list[Image.Image]
     Raises:
         InvalidRequestError: the result is of another size than the picture.
     """
-    picture = _as_rgb(image)
-    if result.size != (picture.height, picture.width):
-        size = (picture.height, picture.width)
-        raise InvalidRequestError(f"the picture is {size} (height, width), but the result {result.size}")
+    picture = _as_rgb(image, [result])
     cut = []
     for rle in result.rles:
         mask, (y, x) = masks.decode_box(rle)
@@ -151,9 +144,15 @@ def _as_alpha(mask: np.ndarray) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(mask).view(np.uint8) * np.uint8(255))
 
 
-def _as_rgb(image: Image.Image | np.ndarray) -> Image.Image:
-    if isinstance(image, Image.Image):
-        return image.convert("RGB")
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise InvalidRequestError(f"a picture is (H, W, 3) uint8, got {image.dtype} of shape {image.shape}")
-    return Image.fromarray(np.ascontiguousarray(image))
+def _as_rgb(image: Image.Image | np.ndarray, results: Sequence[Columns]) -> Image.Image:
+    """The picture as PIL RGB, when it is one and of the results' size."""
+    if not isinstance(image, Image.Image):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            kind = f"{image.dtype} of shape {image.shape}"
+            raise InvalidRequestError(f"a picture is a PIL image or (H, W, 3) uint8, got {kind}")
+        image = Image.fromarray(np.ascontiguousarray(image))
+    size = (image.height, image.width)
+    for result in results:
+        if result.size != size:
+            raise InvalidRequestError(f"the picture is {size} (height, width), but the result {result.size}")
+    return image.convert("RGB")
