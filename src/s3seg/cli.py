@@ -47,7 +47,7 @@ def _root(
 
 app.command("segment", cls=CommandWithSections)(segment.segment)
 app.add_typer(models.app, name="models")
-app.command("doctor")(doctor.doctor)
+app.command("doctor", cls=CommandWithSections)(doctor.doctor)
 
 
 def main() -> None:

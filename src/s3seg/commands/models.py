@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from s3seg.commands.endings import ERROR
+from s3seg.commands.help import CommandWithSections
 
 if TYPE_CHECKING:
     from s3seg.commands.terminal import Terminal
@@ -22,11 +23,14 @@ _NAME_HERE = typer.Argument(
 )
 
 
-@app.command("list")
+@app.command("list", cls=CommandWithSections)
 def list_(
     json: Annotated[bool, typer.Option("--json", help="As a JSON array.")] = False,
 ) -> None:
-    """List the checkpoints: which are on this machine, and which one is used by default."""
+    """List the checkpoints that can be used.
+
+    Says which are on this machine, where, and which one is used by default.
+    """
     from s3seg import checkpoints
     from s3seg.commands.terminal import Terminal
     from s3seg.errors import CheckpointError
@@ -83,7 +87,7 @@ def list_(
     terminal.note("* is used by default")
 
 
-@app.command()
+@app.command(cls=CommandWithSections)
 def pull(
     name: Annotated[
         str, typer.Argument(metavar="[NAME|REPO]", help='"sam3", or a repo id such as "org/repo".')
@@ -91,9 +95,9 @@ def pull(
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.", show_default="main")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.")] = False,
 ) -> None:
-    """Bring a checkpoint to this machine; an interrupted pull goes on where it stopped.
+    """Bring a checkpoint to this machine.
 
-    Honours HF_HOME, HF_TOKEN (or `hf auth login`), HF_ENDPOINT (a mirror) and HF_HUB_OFFLINE.
+    An interrupted pull goes on where it stopped. Honours HF_HOME, HF_TOKEN (or `hf auth login`), HF_ENDPOINT (a mirror) and HF_HUB_OFFLINE.
     """
     from s3seg import checkpoints
     from s3seg.commands.terminal import Terminal
@@ -105,11 +109,11 @@ def pull(
     terminal.write(f"{checkpoint.path}\n")
 
 
-@app.command()
+@app.command(cls=CommandWithSections)
 def verify(name: Annotated[str | None, _NAME_HERE] = None) -> None:
-    """Read a checkpoint through: complete, well-formed, and with the hub's checksum where it is known.
+    """Read a checkpoint through.
 
-    Exits with 1 if a file has a problem.
+    Are its files complete and well-formed, with the hub's checksum where that is known? Exits with 1 if a file has a problem.
     """
     from rich.table import Table
     from rich.text import Text
@@ -138,7 +142,7 @@ def verify(name: Annotated[str | None, _NAME_HERE] = None) -> None:
         raise typer.Exit(ERROR)
 
 
-@app.command()
+@app.command(cls=CommandWithSections)
 def path(name: Annotated[str | None, _NAME_HERE] = None) -> None:
     """Print where a checkpoint is."""
     from s3seg import checkpoints
