@@ -12,7 +12,8 @@ _SIGNS = {"ok": ("✓", "green"), "note": ("·", "yellow"), "problem": ("✗", "
 def doctor() -> None:
     """Examine this machine, and say what is missing.
 
-    Device, versions, checkpoints, and the command that gets what there is not. Exits with 1 if there is a problem that keeps s3seg from working.
+    Device, versions, checkpoints, and the command that gets what there is not.
+    Exits with 1 if there is a problem that keeps s3seg from working.
     """
     from rich.table import Table
     from rich.text import Text

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from typer.core import TyperCommand
+from typer.core import TyperArgument, TyperCommand
 
 
 class CommandWithSections(TyperCommand):
-    """A command of the command line; its ``--help`` lists options under their ``rich_help_panel``."""
+    """A command whose ``--help`` lists options under their ``rich_help_panel``."""
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        """The usage line, with arguments spelt as their metavars are."""
-        arguments = [
-            p.metavar or p.human_readable_name for p in self.params if p.param_type_name == "argument"
-        ]
+        """The usage line, with the arguments spelt as their metavars are."""
+        arguments = [p.metavar or str(p.name) for p in self.params if isinstance(p, TyperArgument)]
         return ["[OPTIONS]", *arguments]
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
@@ -22,13 +20,11 @@ class CommandWithSections(TyperCommand):
         sections: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
             if record := parameter.get_help_record(ctx):
-                is_argument = parameter.param_type_name == "argument"
-                if is_argument and parameter.metavar:
-                    record = (parameter.metavar, record[1])
-                name = getattr(parameter, "rich_help_panel", None) or (
-                    "Arguments" if is_argument else "Options"
-                )
-                sections.setdefault(name, []).append(record)
-        for name, records in sections.items():
-            with formatter.section(name):
+                name, text = record
+                section = getattr(parameter, "rich_help_panel", None) or "Options"
+                if isinstance(parameter, TyperArgument):
+                    name, section = parameter.metavar or name, "Arguments"
+                sections.setdefault(section, []).append((name, text))
+        for section, records in sections.items():
+            with formatter.section(section):
                 formatter.write_dl(records)

@@ -97,7 +97,8 @@ def pull(
 ) -> None:
     """Bring a checkpoint to this machine.
 
-    An interrupted pull goes on where it stopped. Honours HF_HOME, HF_TOKEN (or `hf auth login`), HF_ENDPOINT (a mirror) and HF_HUB_OFFLINE.
+    An interrupted pull goes on where it stopped. Honours HF_HOME,
+    HF_TOKEN (or `hf auth login`), HF_ENDPOINT (a mirror) and HF_HUB_OFFLINE.
     """
     from s3seg import checkpoints
     from s3seg.commands.terminal import Terminal
@@ -113,7 +114,8 @@ def pull(
 def verify(name: Annotated[str | None, _NAME_HERE] = None) -> None:
     """Read a checkpoint through.
 
-    Are its files complete and well-formed, with the hub's checksum where that is known? Exits with 1 if a file has a problem.
+    Are its files complete and well-formed, with the hub's checksum where that is known?
+    Exits with 1 if a file has a problem.
     """
     from rich.table import Table
     from rich.text import Text

@@ -178,9 +178,10 @@ def tell(account: Account, segmenter: Segmenter | None, written: Sequence[Path],
     stages = [f"{stage} {_duration(ms)}" for stage, ms in account.milliseconds.items() if ms >= 1]
     terminal.note(" · ".join(stages), label="time")
     model = segmenter.model
-    terminal.note(f"{model.name} {model.version} on {model.device} in {model.dtype}", label="checkpoint")
-    if segmenter.card.summary:
-        terminal.note(segmenter.card.summary, label="it")
+    which = f"{model.name} {model.version} on {model.device} in {model.dtype}"
+    terminal.note(
+        f"{which}; {segmenter.card.summary}" if segmenter.card.summary else which, label="checkpoint"
+    )
     for hint in account.hints:
         terminal.warn(hint, label="hint")
 

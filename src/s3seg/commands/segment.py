@@ -40,7 +40,11 @@ def segment(
     threshold: Annotated[
         float | None,
         typer.Option(
-            min=0, max=1, help="Keep instances that score above this.", show_default="the checkpoint's"
+            min=0,
+            max=1,
+            metavar="SCORE",
+            help="Keep instances that score above this.",
+            show_default="the checkpoint's",
         ),
     ] = None,
     max_instances: Annotated[
@@ -111,10 +115,10 @@ def segment(
         ),
     ] = None,
     device: Annotated[
-        str, typer.Option(help="auto, cpu, mps, cuda, cuda:1 ...", rich_help_panel=_MODEL)
+        str, typer.Option(metavar="NAME", help="auto, cpu, mps, cuda, cuda:1 ...", rich_help_panel=_MODEL)
     ] = "auto",
     dtype: Annotated[
-        str, typer.Option(help="auto, float32, bfloat16 or float16.", rich_help_panel=_MODEL)
+        str, typer.Option(metavar="NAME", help="auto, float32, bfloat16 or float16.", rich_help_panel=_MODEL)
     ] = "auto",
     image_size: Annotated[
         int | None,
