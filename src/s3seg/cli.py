@@ -54,7 +54,5 @@ def main() -> None:
     """Run the command that ``sys.argv`` names, and exit with its code."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(
-                errors="replace"
-            )  # a name or a sign that the terminal cannot show stops nothing
+            stream.reconfigure(errors="replace")  # a name or a sign that the terminal cannot show stops nothing
     app(prog_name="s3seg")

@@ -13,9 +13,7 @@ from s3seg.inputs import STDIN, image_suffixes
 _EXAMPLE = 's3seg segment photo.jpg "cat"'
 
 
-def split(
-    words: Sequence[str], prompts: Sequence[str], *, has_boxes: bool = False
-) -> tuple[list[str], list[str]]:
+def split(words: Sequence[str], prompts: Sequence[str], *, has_boxes: bool = False) -> tuple[list[str], list[str]]:
     """Tell the pictures from the prompts.
 
     The last word is a prompt, and those of ``--prompt`` follow it. When ``--prompt`` or ``--box`` already says what
@@ -41,15 +39,12 @@ def split(
             found = [last, *prompts]
     elif _names_a_picture(last) or (not pictures and Path(last).exists()):
         raise InvalidRequestError(
-            f"say what to look for: the last argument is the prompt, but {last!r} names a picture; "
-            f"as in: {_EXAMPLE}"
+            f"say what to look for: the last argument is the prompt, but {last!r} names a picture; as in: {_EXAMPLE}"
         )
     else:
         found = [last]
     if not pictures:
-        raise InvalidRequestError(
-            f"no picture was given: name pictures before the prompt {last!r}, as in: {_EXAMPLE}"
-        )
+        raise InvalidRequestError(f"no picture was given: name pictures before the prompt {last!r}, as in: {_EXAMPLE}")
     if any(not prompt.strip() for prompt in found):
         raise InvalidRequestError(f"the prompt is empty; say what to look for, as in: {_EXAMPLE}")
     return pictures, list(dict.fromkeys(found))

@@ -38,9 +38,7 @@ def csv_document(results: Iterable[Segmentation]) -> str:
     """A row for each instance."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(
-        ["source", "prompt", "instance", "score", "x1", "y1", "x2", "y2", "area", "height", "width"]
-    )
+    rows.writerow(["source", "prompt", "instance", "score", "x1", "y1", "x2", "y2", "area", "height", "width"])
     for result in results:
         for k, one in enumerate(result, start=1):
             box = (round(side, 2) for side in one.box)
@@ -96,9 +94,7 @@ class LinesFile:
     Each line is a `Segmentation.to_dict` with the key of its request besides, so the file itself tells what is done.
     """
 
-    def __init__(
-        self, path: Path, keys: Mapping[str, str], *, prompts: int, resume: bool, files: Files
-    ) -> None:
+    def __init__(self, path: Path, keys: Mapping[str, str], *, prompts: int, resume: bool, files: Files) -> None:
         """Begin the file, or go on with it.
 
         Args:

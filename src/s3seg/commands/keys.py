@@ -42,9 +42,7 @@ class Request:
 
     def key(self, checkpoint: Checkpoint) -> str:
         """The part of the keys that all pictures share: this request, answered by this checkpoint."""
-        files = [
-            (file.name, (status := file.stat()).st_size, status.st_mtime_ns) for file in checkpoint.files
-        ]
+        files = [(file.name, (status := file.stat()).st_size, status.st_mtime_ns) for file in checkpoint.files]
         asked = [list(self.prompts), list(self.boxes), list(self.negative_boxes)]
         options = [self.threshold, self.max_instances, self.image_size, self.dtype]
         return _digest([checkpoint.version, files, asked, options])

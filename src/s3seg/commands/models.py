@@ -80,9 +80,7 @@ def list_(
         table.add_row(mark, Text(item.name, "bold"), state, about)
     if default and default not in [item.checkpoint for item in items]:
         place = Text(f"{default.path}", "dim")
-        table.add_row(
-            Text("*", "bold green"), Text(default.name, "bold"), Text(_megabytes(default.size_bytes)), place
-        )
+        table.add_row(Text("*", "bold green"), Text(default.name, "bold"), Text(_megabytes(default.size_bytes)), place)
     terminal.show(table)
     terminal.note("* is used by default")
 

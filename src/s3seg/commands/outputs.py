@@ -50,6 +50,8 @@ class Screen:
         """Print a table."""
         from s3seg.commands.table import instance_table
 
+        if not self._first:
+            self._terminal.show("")
         self._terminal.show(instance_table(results, header=self._first))
         self._first = False
 
@@ -106,9 +108,7 @@ class Journal:
         """Whether a file was written by a run, and is unchanged since."""
         if path.parent.resolve() != self._folder.resolve():
             return False
-        written = (
-            entry["files"][path.name] for entry in self._entries.values() if path.name in entry["files"]
-        )
+        written = (entry["files"][path.name] for entry in self._entries.values() if path.name in entry["files"])
         return any(self._unchanged((path.name, mark)) for mark in written)
 
     def add(self, kind: str, name: str, key: str, names: Sequence[str]) -> None:
@@ -133,9 +133,7 @@ class Journal:
 class Folder:
     """Files in a folder, named after their pictures."""
 
-    def __init__(
-        self, folder: Path, kind: str, rendering: Rendering, *, files: Files, journal: Journal
-    ) -> None:
+    def __init__(self, folder: Path, kind: str, rendering: Rendering, *, files: Files, journal: Journal) -> None:
         self._folder = folder
         self._kind = kind
         self._rendering = rendering

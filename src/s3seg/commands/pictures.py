@@ -76,9 +76,7 @@ def find(
                 sources.setdefault(source, source)
             elif not leave_out(source):
                 sources.setdefault(source.resolve(), source)
-    return [
-        Picture(source, name) for source, name in zip(sources.values(), _names(sources.values()), strict=True)
-    ]
+    return [Picture(source, name) for source, name in zip(sources.values(), _names(sources.values()), strict=True)]
 
 
 def _names(sources: Any) -> list[str]:

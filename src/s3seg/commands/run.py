@@ -97,9 +97,7 @@ def run(
             segmenter = _load(checkpoint, request, device)
             account.milliseconds["load"] = _since(start)
             if bar:
-                bar.update(
-                    bar.task_ids[0], description=f"looking for {', '.join(request.prompts) or 'the boxes'}"
-                )
+                bar.update(bar.task_ids[0], description=f"looking for {', '.join(request.prompts) or 'the boxes'}")
 
             def failed(picture: Picture, err: S3segError) -> None:
                 if isinstance(err, PromptError):
@@ -179,9 +177,7 @@ def tell(account: Account, segmenter: Segmenter | None, written: Sequence[Path],
     terminal.note(" · ".join(stages), label="time")
     model = segmenter.model
     which = f"{model.name} {model.version} on {model.device} in {model.dtype}"
-    terminal.note(
-        f"{which}; {segmenter.card.summary}" if segmenter.card.summary else which, label="checkpoint"
-    )
+    terminal.note(f"{which}; {segmenter.card.summary}" if segmenter.card.summary else which, label="checkpoint")
     for hint in account.hints:
         terminal.warn(hint, label="hint")
 

@@ -33,9 +33,7 @@ def segment(
     ] = None,
     negative_boxes: Annotated[
         list[str] | None,
-        typer.Option(
-            "--negative-box", metavar="X1,Y1,X2,Y2", help="An example of what not to find; repeatable."
-        ),
+        typer.Option("--negative-box", metavar="X1,Y1,X2,Y2", help="An example of what not to find; repeatable."),
     ] = None,
     threshold: Annotated[
         float | None,
@@ -51,9 +49,7 @@ def segment(
         int | None,
         typer.Option(min=1, metavar="N", help="Keep the best N of each prompt.", show_default="all"),
     ] = None,
-    recursive: Annotated[
-        bool, typer.Option("--recursive", "-r", help="Search folders with their subfolders.")
-    ] = False,
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Search folders with their subfolders.")] = False,
     overlay: Annotated[
         Path | None,
         typer.Option(metavar="PATH|DIR", help="Draw the instances on the picture.", rich_help_panel=_OUTPUT),
@@ -98,9 +94,7 @@ def segment(
     ] = None,
     resume: Annotated[
         bool,
-        typer.Option(
-            "--resume", help="Go on with an earlier run: skip what is done.", rich_help_panel=_OUTPUT
-        ),
+        typer.Option("--resume", help="Go on with an earlier run: skip what is done.", rich_help_panel=_OUTPUT),
     ] = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Only results and errors.", rich_help_panel=_OUTPUT)
@@ -199,9 +193,7 @@ def segment(
         )
     except KeyboardInterrupt:
         go_on = "; the same command with --resume goes on" if wanted.lasting else ""
-        terminal.warn(
-            f"after {account.done + account.skipped} of {len(found)} pictures{go_on}", label="stopped"
-        )
+        terminal.warn(f"after {account.done + account.skipped} of {len(found)} pictures{go_on}", label="stopped")
         raise
     tell(account, segmenter, files.written, terminal)
     raise typer.Exit(account.exit_code)

@@ -65,9 +65,7 @@ class Targets:
     def folders(self) -> list[Path]:
         """The folders among them."""
         candidates = [self.overlay, self.mask, self.output]
-        return list(
-            dict.fromkeys([p for p in candidates if p and _is_folder(p)] + [p for p in [self.crops] if p])
-        )
+        return list(dict.fromkeys([p for p in candidates if p and _is_folder(p)] + [p for p in [self.crops] if p]))
 
     @property
     def lasting(self) -> bool:
@@ -89,18 +87,12 @@ class Targets:
                 raise InvalidRequestError(_one_file_for_many(option, path, f"{len(run.keys)} pictures"))
         if self.mask and not _is_folder(self.mask) and len(run.prompts) > 1:
             raise InvalidRequestError(_one_file_for_many("--mask", self.mask, f"{len(run.prompts)} prompts"))
-        if (
-            several
-            and self.format in (Format.GEOJSON, Format.YOLO)
-            and not (self.output and _is_folder(self.output))
-        ):
+        if several and self.format in (Format.GEOJSON, Format.YOLO) and not (self.output and _is_folder(self.output)):
             raise InvalidRequestError(
                 f"{self.format} is a file for each picture, and there are {len(run.keys)}: name a folder, -o out/"
             )
 
-    def outputs(
-        self, run: Run, *, files: Files, terminal: Terminal, journals: Mapping[Path, Journal]
-    ) -> list[Output]:
+    def outputs(self, run: Run, *, files: Files, terminal: Terminal, journals: Mapping[Path, Journal]) -> list[Output]:
         """Make the outputs.
 
         Args:
@@ -127,9 +119,7 @@ class Targets:
         if self.mask:
             made.append(one(self.mask, "mask", renderings.mask))
         if self.crops:
-            made.append(
-                Folder(self.crops, "crops", renderings.crops, files=files, journal=journals[self.crops])
-            )
+            made.append(Folder(self.crops, "crops", renderings.crops, files=files, journal=journals[self.crops]))
         if self.format:
             made.append(self._formatted(self.format, run, one=one, files=files, terminal=terminal))
         return made or [Screen(terminal)]
@@ -181,9 +171,7 @@ def parse(
             raise InvalidRequestError(f"what shall {output} be? say it with --format: {', '.join(Format)}")
     if output and _is_folder(output) and chosen in (Format.JSONL, Format.COCO, Format.CSV):
         name = "coco.json" if chosen is Format.COCO else f"found.{chosen}"
-        raise InvalidRequestError(
-            f"{chosen} is one file for all pictures: name it, such as -o {output / name}"
-        )
+        raise InvalidRequestError(f"{chosen} is one file for all pictures: name it, such as -o {output / name}")
     if overlay and not _is_folder(overlay) and overlay.suffix.lower() not in renderings.PICTURE_SUFFIXES:
         raise InvalidRequestError(f"--overlay writes {', '.join(renderings.PICTURE_SUFFIXES)}, not {overlay}")
     if mask and not _is_folder(mask) and mask.suffix.lower() != ".png":

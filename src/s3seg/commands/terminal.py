@@ -47,7 +47,7 @@ class Terminal:
     def _say(self, label: str, text: str, style: str) -> None:
         line = Text.assemble((f"{label}: " if label else "", style), (text, "dim" if style == "dim" else ""))
         with self._without_progress():
-            self._err.print(line, soft_wrap=True)
+            self._err.print(line, soft_wrap=not self._err.is_terminal)
 
     @property
     def progress_console(self) -> Console | None:
