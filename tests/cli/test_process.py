@@ -73,6 +73,12 @@ def test_a_picture_comes_from_standard_input(picture: GetPicture) -> None:
     assert len(result["instances"]) > 1
 
 
+def test_standard_input_that_is_a_terminal_is_not_waited_for() -> None:
+    returncode, _, screen = _on_a_terminal(words("segment", "-", "star"), type_into=True)
+    assert returncode == 2
+    assert "nothing is piped into it" in screen
+
+
 def test_progress_goes_to_a_terminal_on_stderr_and_results_alone_to_stdout(picture: GetPicture) -> None:
     command = words("segment", picture("shapes"), picture("street"), "star", "--jsonl")
     returncode, stdout, screen = _on_a_terminal(command)
@@ -84,8 +90,7 @@ def test_progress_goes_to_a_terminal_on_stderr_and_results_alone_to_stdout(pictu
 
 
 def test_no_color_is_respected_on_a_terminal(picture: GetPicture) -> None:
-    environment = {**os.environ, "NO_COLOR": "1", "TERM": "xterm-256color"}
-    _, _, screen = _on_a_terminal(words("models", "list"), env=environment)
+    _, _, screen = _on_a_terminal(words("models", "list"), variables={"NO_COLOR": "1"})
     assert "* is used by default" in screen
     assert "\x1b[3" not in screen
 
@@ -137,11 +142,16 @@ def _wait_for(condition: object) -> None:
     pytest.fail("it did not come in a minute")
 
 
-def _on_a_terminal(command: list[str], **options: object) -> tuple[int, str, str]:
-    """Run with stderr on a terminal: exit code, what came on stdout, what the screen was sent."""
+def _on_a_terminal(
+    command: list[str], *, type_into: bool = False, variables: dict[str, str] | None = None
+) -> tuple[int, str, str]:
+    """Run with stderr (and stdin) on a terminal: exit code, what came on stdout, what the screen was sent."""
     ours, theirs = pty.openpty()
-    environment = {"env": {**os.environ, "TERM": "xterm-256color"}} | options
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs, text=True, **environment) as running:  # type: ignore
+    environment = {**os.environ, "TERM": "xterm-256color", **(variables or {})}
+    stdin = theirs if type_into else subprocess.DEVNULL
+    with subprocess.Popen(
+        command, stdin=stdin, stdout=subprocess.PIPE, stderr=theirs, text=True, env=environment
+    ) as running:
         os.close(theirs)
         screen = b""
         with contextlib.suppress(OSError):  # Linux says "input/output error" when the other side is closed

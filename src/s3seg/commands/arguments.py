@@ -33,11 +33,11 @@ def split(words: Sequence[str], prompts: Sequence[str], *, has_boxes: bool = Fal
     """
     *pictures, last = words
     if prompts or has_boxes:
-        if _names_a_picture(last) or Path(last).exists():
+        if _names_a_picture(last) or _exists(last):
             pictures, found = [*words], [*prompts]
         else:
             found = [last, *prompts]
-    elif _names_a_picture(last) or (not pictures and Path(last).exists()):
+    elif _names_a_picture(last) or (not pictures and _exists(last)):
         raise InvalidRequestError(
             f"say what to look for: the last argument is the prompt, but {last!r} names a picture; as in: {_EXAMPLE}"
         )
@@ -90,3 +90,10 @@ def _names_a_picture(word: str) -> bool:
     if word == STDIN or word.lower().startswith(("http://", "https://")) or "*" in word:
         return True
     return Path(word).suffix.lower() in image_suffixes()
+
+
+def _exists(word: str) -> bool:
+    try:
+        return Path(word).exists()
+    except (OSError, ValueError):  # too long for a name, or with a zero in it
+        return False

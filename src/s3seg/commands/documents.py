@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,14 +23,14 @@ _KEY = "request"  # the field that a line in a file has besides those of Segment
 
 def json_document(results: Iterable[Segmentation]) -> str:
     """An array with an object for each picture and prompt; `Segmentation.from_dict` reads each."""
-    return json.dumps([result.to_dict() for result in results], ensure_ascii=False, allow_nan=False) + "\n"
+    return lines.encode([result.to_dict() for result in results])
 
 
 def coco_document(results: Iterable[Segmentation]) -> str:
     """One COCO dataset."""
     from s3seg import export
 
-    return json.dumps(export.coco(results), ensure_ascii=False, allow_nan=False) + "\n"
+    return lines.encode(export.coco(results))
 
 
 def csv_document(results: Iterable[Segmentation]) -> str:

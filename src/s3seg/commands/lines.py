@@ -24,9 +24,17 @@ def read(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
                 yield line, value
 
 
-def encode(value: dict[str, Any]) -> str:
-    """One line, with its end."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n"
+def encode(value: Any) -> str:
+    """One line of JSON, with its end.
+
+    Letters of all languages stay as they are; file names that are not text (surrogates) are escaped.
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        text = json.dumps(value, allow_nan=False)
+    return f"{text}\n"
 
 
 def append(path: Path, values: list[dict[str, Any]]) -> None:

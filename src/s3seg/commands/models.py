@@ -68,19 +68,19 @@ def list_(
         table.add_column(heading, overflow="fold", no_wrap=heading != "what it is", justify="left")
     for item in items:
         here = item.checkpoint is not None
-        state = Text(_megabytes(item.size_bytes), "green") if here else Text("no", "dim")
+        state = Text(_size(item.size_bytes), "green") if here else Text("no", "dim")
         about = Text(item.summary)
         if here and item.checkpoint:
             about.append(f"\n{item.checkpoint.path}", "dim")
         elif item.size_bytes:
-            state = Text(f"partly, {_megabytes(item.size_bytes)}", "yellow")
+            state = Text(f"partly, {_size(item.size_bytes)}", "yellow")
         if not here:
             about.append(f"\nget it with: s3seg models pull {item.name}", "dim")
         mark = Text("*", "bold green") if here and item.checkpoint == default else Text("")
         table.add_row(mark, Text(item.name, "bold"), state, about)
     if default and default not in [item.checkpoint for item in items]:
         place = Text(f"{default.path}", "dim")
-        table.add_row(Text("*", "bold green"), Text(default.name, "bold"), Text(_megabytes(default.size_bytes)), place)
+        table.add_row(Text("*", "bold green"), Text(default.name, "bold"), Text(_size(default.size_bytes)), place)
     terminal.show(table)
     terminal.note("* is used by default")
 
@@ -104,7 +104,7 @@ def pull(
     terminal = Terminal(quiet=quiet)
     with _bytes_bar(terminal) as progress:
         checkpoint = checkpoints.pull(name, revision=revision, progress=progress)
-    terminal.note(f"{checkpoint.version}, {_megabytes(checkpoint.size_bytes)}, is in:")
+    terminal.note(f"{checkpoint.version}, {_size(checkpoint.size_bytes)}, is in:")
     terminal.write(f"{checkpoint.path}\n")
 
 
@@ -135,7 +135,7 @@ def verify(name: Annotated[str | None, _NAME_HERE] = None) -> None:
             "unknown": "no checksum is known",
         }
         said = Text(file.problem, "red") if file.problem else Text(known[file.checksum], "dim")
-        table.add_row(sign, Text(file.path.name, "bold"), _megabytes(file.size_bytes), said)
+        table.add_row(sign, Text(file.path.name, "bold"), _size(file.size_bytes), said)
     terminal.show(table)
     terminal.note(f"{verification.checkpoint.version} in {verification.checkpoint.path}")
     if not verification.ok:
@@ -180,5 +180,8 @@ def _bytes_bar(terminal: Terminal) -> Iterator[Callable[[str, int, int | None], 
         yield progress
 
 
-def _megabytes(size: int) -> str:
-    return f"{size / 1e9:,.2f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
+def _size(count: int) -> str:
+    for unit, bytes_ in (("GB", 1e9), ("MB", 1e6)):
+        if count >= bytes_:
+            return f"{count / bytes_:.1f} {unit}"
+    return f"{count / 1e3:.1f} kB"

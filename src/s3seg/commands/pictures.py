@@ -63,7 +63,12 @@ def find(
         recursive: Search folders with their subfolders.
         leave_out: Says which files are not wanted, such as drawings of an earlier run.
         on_error: Told of a folder or a glob in which there is no picture.
+
+    Raises:
+        InvalidRequestError: "-" was named, and standard input is a terminal.
     """
+    if inputs.STDIN in words and sys.stdin.isatty():
+        raise InvalidRequestError("- reads a picture from standard input, and nothing is piped into it")
     sources: dict[str | Path, str | Path] = {}
     for word in words:
         try:

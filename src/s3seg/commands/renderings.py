@@ -5,11 +5,10 @@ The results are those of all prompts of the run, in order. What holds one prompt
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
-from typing import Any
 
+from s3seg.commands import lines
 from s3seg.commands.arguments import distinct, slug
 from s3seg.segmentation import Segmentation
 
@@ -57,7 +56,7 @@ def crops(results: Sequence[Segmentation]) -> Iterator[tuple[str, bytes]]:
 def json_files(results: Sequence[Segmentation]) -> Iterator[tuple[str, str]]:
     """For each prompt the result, as `Segmentation.load` reads it."""
     for said, result in _by_slug(results):
-        yield f".{said}.json", _json(result.to_dict())
+        yield f".{said}.json", lines.encode(result.to_dict())
 
 
 def geojson(results: Sequence[Segmentation]) -> Iterator[tuple[str, str]]:
@@ -65,7 +64,7 @@ def geojson(results: Sequence[Segmentation]) -> Iterator[tuple[str, str]]:
     collections = [result.to_geojson() for result in results]
     features = [feature for collection in collections for feature in collection["features"]]
     numbered = [feature | {"id": k} for k, feature in enumerate(features, start=1)]
-    yield ".geojson", _json(collections[0] | {"features": numbered})
+    yield ".geojson", lines.encode(collections[0] | {"features": numbered})
 
 
 def yolo(results: Sequence[Segmentation]) -> Iterator[tuple[str, str]]:
@@ -75,7 +74,3 @@ def yolo(results: Sequence[Segmentation]) -> Iterator[tuple[str, str]]:
 
 def _by_slug(results: Sequence[Segmentation]) -> Iterator[tuple[str, Segmentation]]:
     return zip(distinct([slug(result.prompt or "boxes") for result in results]), results, strict=True)
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n"
