@@ -74,9 +74,7 @@ def check_text(text: str, *, what: str, limit: int) -> str:
         raise ValueError(f"{what} has at most {limit} characters, this one {len(text)}")
     for position, char in enumerate(text):
         if unicodedata.category(char) in _FORBIDDEN_CATEGORIES or char in _BIDI_CONTROLS:
-            raise ValueError(
-                f"{what} must not contain control characters: U+{ord(char):04X} at position {position}"
-            )
+            raise ValueError(f"{what} must not contain control characters: U+{ord(char):04X} at position {position}")
     return text
 
 
