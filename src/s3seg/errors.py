@@ -7,7 +7,18 @@
     │   └── MaskError              a mask or an RLE that does not fit its image
     ├── CheckpointError            code MODEL_NOT_LOADED  weights are missing, wrong or truncated
     │   └── CheckpointNotFoundError
-    └── InferenceError             code INFERENCE_FAILED  the network could not finish
+    ├── InferenceError             code INFERENCE_FAILED  the network could not finish
+    ├── AuthRequiredError          code AUTH_REQUIRED     no credentials were sent
+    ├── AuthInvalidError           code AUTH_INVALID      credentials that do not hold
+    ├── ForbiddenError             code FORBIDDEN         valid credentials of the wrong kind
+    ├── NotFoundError              code NOT_FOUND         no such thing, or not this user's
+    ├── FileTooLargeError          code FILE_TOO_LARGE
+    ├── InsufficientCreditsError   code INSUFFICIENT_CREDITS
+    ├── RateLimitedError           code RATE_LIMITED      says when to come back
+    ├── UnavailableError           code UNAVAILABLE       a part that we stand on does not answer
+    ├── LeaseLostError             code INTERNAL_ERROR    this attempt no longer owns its task
+    ├── ObjectExistsError          code INTERNAL_ERROR    an object key is taken
+    └── ConfigurationError         code INTERNAL_ERROR    a setting cannot work; names it and the remedy
 
 ``code`` is stable, and the same word that the services put in an error body.
 """
@@ -53,3 +64,83 @@ class InferenceError(S3segError):
     """The network could not finish; the message says at what stage."""
 
     code = "INFERENCE_FAILED"
+
+
+class AuthRequiredError(S3segError):
+    """No credentials were sent."""
+
+    code = "AUTH_REQUIRED"
+
+
+class AuthInvalidError(S3segError):
+    """The credentials are malformed, expired, or signed by nobody we trust."""
+
+    code = "AUTH_INVALID"
+
+
+class ForbiddenError(S3segError):
+    """The credentials are valid but of a kind that may not do this (anonymous, or another role)."""
+
+    code = "FORBIDDEN"
+
+
+class NotFoundError(S3segError):
+    """There is no such thing for this caller; absent and foreign things are told apart nowhere."""
+
+    code = "NOT_FOUND"
+
+
+class FileTooLargeError(S3segError):
+    """An upload exceeds the limit of the contract."""
+
+    code = "FILE_TOO_LARGE"
+
+
+class InsufficientCreditsError(S3segError):
+    """The account holds fewer credits than the task costs."""
+
+    code = "INSUFFICIENT_CREDITS"
+
+
+class RateLimitedError(S3segError):
+    """More than the tier's number of actions within a minute.
+
+    Args:
+        message: What was exceeded.
+        limit: Actions allowed in any 60 seconds.
+        retry_after: Seconds until the next one will be allowed.
+    """
+
+    code = "RATE_LIMITED"
+
+    def __init__(self, message: str, *, limit: int, retry_after: float) -> None:
+        super().__init__(message)
+        self.limit = limit
+        self.retry_after = retry_after
+
+
+class UnavailableError(S3segError):
+    """A part that we stand on (disk, database, store) does not answer, or we are at capacity.
+
+    Args:
+        message: Which part, and what it said.
+        retry_after: Seconds after which another try makes sense.
+    """
+
+    code = "UNAVAILABLE"
+
+    def __init__(self, message: str, *, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class LeaseLostError(S3segError):
+    """This attempt no longer owns its task: stop, and delete what it stored."""
+
+
+class ObjectExistsError(S3segError):
+    """An object of that key exists already; nothing was written."""
+
+
+class ConfigurationError(S3segError):
+    """A setting cannot work; the message names it, its value, and the remedy."""

@@ -75,9 +75,7 @@ class Sam3Config:
     decoder: TransformerConfig = field(default_factory=lambda: TransformerConfig(depth=6))
     queries: int = 200
     mask_heads: int = 8
-    mask_stages: int = (
-        3  # convolutions in the checkpoint's pixel decoder; the neck's levels decide how many run
-    )
+    mask_stages: int = 3  # convolutions in the checkpoint's pixel decoder; the neck's levels decide how many run
     cls_on_text_prompts: bool = True
     """Append the geometry encoder's CLS token when a prompt has no boxes, as the reference implementation does.
 
@@ -187,9 +185,7 @@ def _transformer(raw: Mapping[str, Any], section: str, *, depth: int) -> Transfo
     )
 
 
-def _refuse_other_arithmetic(
-    vision: Mapping[str, Any], text: Mapping[str, Any], vit: Mapping[str, Any]
-) -> None:
+def _refuse_other_arithmetic(vision: Mapping[str, Any], text: Mapping[str, Any], vit: Mapping[str, Any]) -> None:
     """Refuse options of the transformers port that no SAM 3 uses and that this implementation does not compute."""
     if vit.get("layer_scale_init_value") is not None:
         raise ValueError("layer_scale_init_value is set; SAM 3 has no layer scale")

@@ -52,9 +52,7 @@ class Decoder(nn.Module):
         self.query_embedding = nn.Parameter(torch.zeros(config.queries, channels))
         self.reference_boxes = nn.Parameter(torch.zeros(config.queries, 4))  # cxcywh before the sigmoid
         self.presence_token = nn.Parameter(torch.zeros(1, channels))
-        self.layers = nn.ModuleList(
-            DecoderLayer(channels, config.decoder) for _ in range(config.decoder.depth)
-        )
+        self.layers = nn.ModuleList(DecoderLayer(channels, config.decoder) for _ in range(config.decoder.depth))
         self.norm = nn.LayerNorm(channels)
         self.box_head = MLP(channels, channels, channels, 4)
         self.box_position = MLP(2 * channels, channels, channels)
@@ -83,9 +81,7 @@ class Decoder(nn.Module):
         for layer in self.layers:
             query_positions = self.box_position(encode_boxes(boxes, channels)).to(x.dtype)
             query_positions = F.pad(query_positions, (0, 0, 1, 0))  # the presence token has none,
-            bias = F.pad(
-                self._position_bias(boxes, grid).to(x.dtype), (0, 0, 1, 0)
-            )  # and sees all cells alike
+            bias = F.pad(self._position_bias(boxes, grid).to(x.dtype), (0, 0, 1, 0))  # and sees all cells alike
             x = layer(x, query_positions, prompt, mask, keys, image, bias)
             queries = self.norm(x[:, 1:])
             refined = (inverse_sigmoid(boxes) + self.box_head(queries.float())).sigmoid()

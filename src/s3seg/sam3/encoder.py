@@ -13,9 +13,7 @@ class Encoder(nn.Module):
 
     def __init__(self, config: Sam3Config) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(
-            EncoderLayer(config.channels, config.encoder) for _ in range(config.encoder.depth)
-        )
+        self.layers = nn.ModuleList(EncoderLayer(config.channels, config.encoder) for _ in range(config.encoder.depth))
 
     def forward(self, image: Tensor, positions: Tensor, prompt: Tensor, valid: Tensor) -> Tensor:
         """Condition each prompt's image tokens on it.

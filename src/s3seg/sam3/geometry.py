@@ -26,9 +26,7 @@ class GeometryEncoder(nn.Module):
         self.position = nn.Linear(channels + 2, channels)
         self.project = nn.Linear(channels, channels)
         self.norm = nn.LayerNorm(channels)
-        self.layers = nn.ModuleList(
-            GeometryLayer(channels, config.geometry) for _ in range(config.geometry.depth)
-        )
+        self.layers = nn.ModuleList(GeometryLayer(channels, config.geometry) for _ in range(config.geometry.depth))
         self.output_norm = nn.LayerNorm(channels)
 
     def forward(

@@ -6,7 +6,7 @@ import json
 import pickle
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -34,7 +34,13 @@ class TensorFile:
     read: Callable[[str], Tensor]
 
 
-def load(path: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Sam3:
+def load(
+    path: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    image_size: int | None = None,
+) -> Sam3:
     """Load a SAM 3 for inference.
 
     Args:
@@ -42,6 +48,7 @@ def load(path: str | Path, *, device: str | torch.device = "cpu", dtype: torch.d
             ``config.json`` beside it is read; ``sam3.pt`` may do without.
         device: Where the weights go.
         dtype: Their precision. Boxes, scores and presence stay fp32 in every one.
+        image_size: Side of the input in pixels, a multiple of the patch size; None takes the checkpoint's own.
 
     Raises:
         CheckpointNotFoundError: There are no weights at ``path``.
@@ -56,7 +63,10 @@ def load(path: str | Path, *, device: str | torch.device = "cpu", dtype: torch.d
                 f"{weights} is not a SAM 3: it holds {len(source.shapes)} tensors, and none has the name that the "
                 f"presence token has in either layout (the first is {next(iter(source.shapes), None)!r})"
             )
-        model = blank(_config(weights, source, layout))
+        config = _config(weights, source, layout)
+        if image_size is not None:
+            config = replace(config, vision=replace(config.vision, image_size=image_size))
+        model = blank(config)
         wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
         plan = plan_loading(source.shapes, layout, wanted, path=weights)
         in_file = layout.strip(source.shapes)

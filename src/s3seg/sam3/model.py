@@ -106,9 +106,7 @@ class Sam3(nn.Module):
         """int64 (P, T) -> (P, T, C). A causal model: what stands behind a text's end changes nothing before it."""
         return self.text(token_ids)
 
-    def prompt(
-        self, image: ImageFeatures, text: Tensor, text_valid: Tensor, boxes: BoxPrompts | None
-    ) -> Prompt:
+    def prompt(self, image: ImageFeatures, text: Tensor, text_valid: Tensor, boxes: BoxPrompts | None) -> Prompt:
         """Join what was said and what was shown.
 
         Args:

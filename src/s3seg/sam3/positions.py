@@ -42,9 +42,7 @@ def encode_grid(height: int, width: int, channels: int, device: torch.device) ->
     return _grid_table(height, width, channels, device)
 
 
-def rotary_table(
-    height: int, width: int, features: int, scale: float, theta: float, device: torch.device
-) -> Tensor:
+def rotary_table(height: int, width: int, features: int, scale: float, theta: float, device: torch.device) -> Tensor:
     """Angles of the axial 2-D RoPE: fp32 (2, height * width, features), cosines then sines.
 
     The first half of the features turns with x, the second with y; neighbours share an angle.
@@ -74,9 +72,7 @@ def _grid_table(height: int, width: int, channels: int, device: torch.device) ->
 
 @functools.lru_cache(maxsize=16)
 @torch.inference_mode(False)
-def _rotary_table(
-    height: int, width: int, features: int, scale: float, theta: float, device: torch.device
-) -> Tensor:
+def _rotary_table(height: int, width: int, features: int, scale: float, theta: float, device: torch.device) -> Tensor:
     half = features // 2
     frequencies = theta ** -(torch.arange(0, half, 2, device=device, dtype=torch.float32) / half)
     y, x = torch.meshgrid(

@@ -33,7 +33,7 @@ def upsample_mask(logits: Tensor, size: tuple[int, int]) -> MaskCrop:
     positive = logits > 0
     rows, columns = positive.any(1).nonzero()[:, 0], positive.any(0).nonzero()[:, 0]
     if not len(rows):
-        return MaskCrop(np.zeros((0, 0), bool), (0, 0))
+        return MaskCrop(np.zeros((1, 1), bool), (0, 0))
     top, y_low, y_weight = _taps(rows, logits.shape[0], size[0])
     left, x_low, x_weight = _taps(columns, logits.shape[1], size[1])
     y_high = (y_low + 1).clamp(max=logits.shape[0] - 1)

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from s3seg.errors import InferenceError
+from s3seg.errors import InferenceError, InvalidRequestError
 from s3seg.sam3.layers import cxcywh_to_xyxy
 from s3seg.sam3.load import find_weights, load
 from s3seg.sam3.model import BoxPrompts, ImageFeatures, Sam3
 from s3seg.sam3.postprocess import MaskCrop, upsample_mask
 from s3seg.sam3.tokenizer import Tokenizer
 
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _TOKENS_AT_ONCE = 65_536  # image tokens of all prompts that are decoded together: 12 prompts at full size
 _TEXTS_KEPT = 1024
 
@@ -71,13 +71,23 @@ class Predictor:
         self._texts_lock = threading.Lock()
 
     @classmethod
-    def from_path(cls, path: Path, *, device: str, dtype: str) -> Predictor:
-        """Load a checkpoint folder or weight file; ``dtype`` is one of fp32, fp16, bf16.
+    def from_path(
+        cls, path: Path, *, device: str = "auto", dtype: str = "auto", image_size: int | None = None
+    ) -> Predictor:
+        """Load a checkpoint folder or weight file.
+
+        Args:
+            path: See :func:`s3seg.sam3.load.load`.
+            device: A torch device, or "auto": CUDA, else MPS, else the CPU.
+            dtype: One of :data:`DTYPES`, or "auto": bfloat16 on CUDA, else float32.
+            image_size: Side of the network's input in pixels; None takes the checkpoint's own.
 
         Raises:
             CheckpointError: See :func:`s3seg.sam3.load.load`.
+            InvalidRequestError: There is no such device or precision here.
         """
-        model = load(path, device=device, dtype=DTYPES[dtype])
+        where = choose_device(device)
+        model = load(path, device=where, dtype=choose_dtype(dtype, where), image_size=image_size)
         folder = find_weights(path).parent
         return cls(model, Tokenizer.from_folder(folder, context=model.config.text.context))
 
@@ -92,6 +102,11 @@ class Predictor:
         return self.model.vision.trunk.patch_embed.weight.dtype
 
     @property
+    def image_size(self) -> int:
+        """Side of the network's input, in pixels."""
+        return self.model.config.vision.image_size
+
+    @property
     def parameters(self) -> int:
         """How many weights the model has."""
         return sum(p.numel() for p in self.model.parameters())
@@ -99,7 +114,7 @@ class Predictor:
     @torch.inference_mode()
     def encode_images(self, images: Sequence[np.ndarray]) -> list[ImageFeatures]:
         """Encode images together: uint8 (H, W, 3) RGB of any sizes -> features, one a picture."""
-        pixels = torch.cat([preprocess(image, self.model.config.vision.image_size) for image in images])
+        pixels = torch.cat([preprocess(image, self.image_size) for image in images])
         with _stage("image"):
             features = self.model.encode_image(pixels.to(self.device, self.dtype))
         return [ImageFeatures(tuple(m[i : i + 1] for m in features.maps)) for i in range(len(images))]
@@ -120,9 +135,7 @@ class Predictor:
             padded = torch.tensor([ids[prompt] + [0] * (longest - len(ids[prompt])) for prompt in new])
             with _stage("text"):
                 encoded = self.model.encode_text(padded.to(self.device))
-            known |= {
-                prompt: row[: len(ids[prompt])].clone() for prompt, row in zip(new, encoded, strict=True)
-            }
+            known |= {prompt: row[: len(ids[prompt])].clone() for prompt, row in zip(new, encoded, strict=True)}
         with self._texts_lock:
             for prompt in ids:
                 self._texts[prompt] = known[prompt]
@@ -168,9 +181,7 @@ class Predictor:
         if rows := [row for row, count in enumerate(counts) if count]:  # the rest need no mask head
             index = torch.tensor(rows, device=scores.device)
             kept = order[index, : max(counts)]
-            chosen = detections.queries[index].gather(
-                1, kept[..., None].expand(-1, -1, detections.queries.shape[-1])
-            )
+            chosen = detections.queries[index].gather(1, kept[..., None].expand(-1, -1, detections.queries.shape[-1]))
             logits = model.masks(image.select(index, len(rows)), encoded[index], prompt.select(index), chosen)
             masks = {row: logits[i, : counts[row]].float() for i, row in enumerate(rows)}
         presence = detections.presence_logits.sigmoid().tolist()
@@ -193,9 +204,7 @@ class Predictor:
         return BoxPrompts(
             torch.tensor([[box.cxcywh for box in row] for row in padded], device=self.device),
             torch.tensor([[box.positive for box in row] for row in padded], device=self.device),
-            torch.tensor(
-                [[i < len(query.boxes) for i in range(longest)] for query in queries], device=self.device
-            ),
+            torch.tensor([[i < len(query.boxes) for i in range(longest)] for query in queries], device=self.device),
         )
 
 
@@ -219,6 +228,40 @@ def _pad(texts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 def _corners(boxes_cxcywh: Tensor) -> np.ndarray:
     return cxcywh_to_xyxy(boxes_cxcywh).clamp(0, 1).cpu().numpy()
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of a name, "auto" being the best there is.
+
+    Raises:
+        InvalidRequestError: There is no such device here.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda:0")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as err:
+        reason = str(err).splitlines()[0]
+        raise InvalidRequestError(
+            f"the device {name!r} cannot be used (torch {torch.__version__}): {reason}; 'auto' takes the best there is"
+        ) from err
+    return device
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The precision of a name, "auto" being the best for a device.
+
+    Raises:
+        InvalidRequestError: It is none of :data:`DTYPES`.
+    """
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    if name not in DTYPES:
+        raise InvalidRequestError(f"the precision {name!r} is none of auto, {', '.join(DTYPES)}")
+    return DTYPES[name]
 
 
 def preprocess(image: np.ndarray, size: int) -> Tensor:

@@ -34,8 +34,7 @@ class ViT(nn.Module):
         self.position_embedding = nn.Parameter(torch.zeros(side, side, config.width))
         self.norm = nn.LayerNorm(config.width, config.norm_eps)
         self.layers = nn.ModuleList(
-            ViTLayer(config, window=0 if i in config.global_layers else config.window)
-            for i in range(config.depth)
+            ViTLayer(config, window=0 if i in config.global_layers else config.window) for i in range(config.depth)
         )
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -132,6 +131,5 @@ class Neck(nn.Module):
         x = x.permute(0, 3, 1, 2)
         scales = (self.up4_second(F.gelu(self.up4_first(x))), self.up2(x), x)
         return tuple(
-            smooth(project(scale))
-            for scale, project, smooth in zip(scales, self.project, self.smooth, strict=True)
+            smooth(project(scale)) for scale, project, smooth in zip(scales, self.project, self.smooth, strict=True)
         )

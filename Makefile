@@ -1,0 +1,46 @@
+# Everything on a fresh machine with Python 3.11+: `make demo`, `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PICTURES := examples/pictures
+
+.PHONY: demo test test-slow check bench clean help
+
+help:
+	@echo "make demo       set up, then find things in a picture and draw them (out/demo.png)"
+	@echo "make test       set up, then run all tests"
+	@echo "make test-slow  the tests that take minutes"
+	@echo "make check      formatting, lint, types, layers"
+	@echo "make bench      measure, side by side with the peers"
+
+$(READY): pyproject.toml constraints.txt
+	@echo "setting up $(VENV) (some minutes the first time, most of them PyTorch) ..."
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "s3seg needs Python 3.11 or later, this is " + sys.version.split()[0] + "; try make PYTHON=python3.12 ...")'
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable . --group dev
+	@touch $(READY)
+
+demo: $(READY)
+	@mkdir -p out
+	@$(BIN)/s3seg segment $(PICTURES)/street.png car --prompt house --prompt tree --overlay out/demo.png
+	@echo "drawn: out/demo.png"
+
+test: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope
+
+test-slow: $(READY)
+	$(BIN)/python -m pytest -m slow
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) out

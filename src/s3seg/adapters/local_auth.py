@@ -1,0 +1,142 @@
+"""Tokens of our own, for an installation without Supabase, signed with an ES256 key in a file."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import json
+import os
+import secrets
+import time
+import uuid
+from pathlib import Path
+
+import jwt
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from s3seg.contract.limits import Tier
+from s3seg.errors import ConfigurationError
+from s3seg.records import VerificationKey
+
+ISSUER = "https://s3seg.local/auth/v1"
+"""The ``iss`` of local tokens."""
+
+_NAMES = uuid.UUID("6f1c0a5e-7b1d-5f60-9a3e-2c4f6d8e0b12")  # namespace of the ids of named local users
+
+
+def user_id_of(name: str) -> str:
+    """The id of a local user: a UUID stands for itself, any other name for one derived from it."""
+    try:
+        return str(uuid.UUID(name))
+    except ValueError:
+        return str(uuid.uuid5(_NAMES, name))
+
+
+class LocalKeys:
+    """A `KeySource` with one ES256 key in a file of mode 0600; processes that race to make it agree on one.
+
+    Args:
+        path: The key's file (PEM, PKCS8).
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._key: ec.EllipticCurvePrivateKey | None = None
+        self._key_id = ""
+
+    async def find(self, key_id: str | None, algorithm: str) -> VerificationKey | None:
+        """See `KeySource.find`."""
+        key = self._key or await asyncio.to_thread(self._load)
+        if key_id != self._key_id or algorithm != "ES256":
+            return None
+        return VerificationKey(key_id=self._key_id, algorithm="ES256", key=key.public_key())
+
+    def mint(self, user: str, *, tier: Tier | None = None, ttl_s: int = 86_400) -> str:
+        """A token for a user, with the claims that Supabase Auth gives.
+
+        Args:
+            user: A UUID, or any name (see `user_id_of`).
+            tier: Named in ``app_metadata``; what a new account begins with.
+            ttl_s: Seconds that it is good for.
+        """
+        key = self._key or self._load()
+        now = int(time.time())
+        claims = {
+            "iss": ISSUER,
+            "sub": user_id_of(user),
+            "aud": "authenticated",
+            "exp": now + ttl_s,
+            "iat": now,
+            "role": "authenticated",
+            "aal": "aal1",
+            "session_id": str(uuid.uuid4()),
+            "is_anonymous": False,
+            "app_metadata": {"provider": "s3seg"} | ({"tier": tier.value} if tier else {}),
+            "user_metadata": {"name": user},
+        }
+        return jwt.encode(claims, key, algorithm="ES256", headers={"kid": self._key_id})
+
+    def jwks(self) -> dict[str, list[dict[str, str]]]:
+        """The public key as a JSON Web Key Set, for others that judge our tokens."""
+        key = self._key or self._load()
+        return {"keys": [{**_public_jwk(key), "kid": self._key_id, "alg": "ES256", "use": "sig"}]}
+
+    async def check(self) -> None:
+        """See `Part.check`."""
+        await asyncio.to_thread(self._load)
+
+    async def aclose(self) -> None:
+        """See `Part.aclose`."""
+
+    def _load(self) -> ec.EllipticCurvePrivateKey:
+        try:
+            if not self._path.exists():
+                _make_key_file(self._path)
+            key = serialization.load_pem_private_key(self._path.read_bytes(), password=None)
+        except (OSError, ValueError, TypeError) as err:
+            raise ConfigurationError(
+                f"cannot read or make the signing key {self._path}: {err}; restore it, or delete it to make "
+                "another (which ends every token signed with it)"
+            ) from err
+        if not isinstance(key, ec.EllipticCurvePrivateKey) or key.curve.name != "secp256r1":
+            raise ConfigurationError(f"the signing key {self._path} is not an ES256 (P-256) key")
+        self._key_id = _thumbprint(_public_jwk(key))
+        self._key = key
+        return key
+
+
+def _make_key_file(path: Path) -> None:
+    pem = ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(pem)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(partial, path)  # whole or not at all, and only the first of several
+        except FileExistsError:
+            return
+    finally:
+        partial.unlink()
+
+
+def _public_jwk(key: ec.EllipticCurvePrivateKey) -> dict[str, str]:
+    numbers = key.public_key().public_numbers()
+
+    def field(number: int) -> str:
+        return base64.urlsafe_b64encode(number.to_bytes(32, "big")).rstrip(b"=").decode("ascii")
+
+    return {"crv": "P-256", "kty": "EC", "x": field(numbers.x), "y": field(numbers.y)}
+
+
+def _thumbprint(jwk: dict[str, str]) -> str:
+    """RFC 7638."""
+    canonical = json.dumps(jwk, sort_keys=True, separators=(",", ":")).encode("ascii")
+    return base64.urlsafe_b64encode(hashlib.sha256(canonical).digest()).rstrip(b"=").decode("ascii")

@@ -1,0 +1,21 @@
+"""Adapters that keep everything in the process: for tests, notebooks and a single small server.
+
+They pass the same behaviour suites as the ones that last.
+"""
+
+from s3seg.adapters.memory.inference import MemoryInference
+from s3seg.adapters.memory.limiter import MemoryRateLimiter
+from s3seg.adapters.memory.objects import MemoryObjectStore
+from s3seg.adapters.memory.tables import MemoryTables
+from s3seg.adapters.memory.tasks import MemoryTaskStore
+from s3seg.adapters.memory.work import MemoryAccounts, MemoryTaskQueue
+
+__all__ = [
+    "MemoryAccounts",
+    "MemoryInference",
+    "MemoryObjectStore",
+    "MemoryRateLimiter",
+    "MemoryTables",
+    "MemoryTaskQueue",
+    "MemoryTaskStore",
+]

@@ -1,0 +1,71 @@
+"""The dictionaries that store, queue and accounts share, and what keeps them consistent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from s3seg import task_machine
+from s3seg.contract.limits import RATE_LIMITS, RateTable, Tier
+from s3seg.records import Account, LedgerEntry, Project, StoredImage
+from s3seg.task_machine import Rules
+from s3seg.tasks import Task
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(slots=True, kw_only=True)
+class MemoryTables:
+    """All state of tasks and accounts.
+
+    Attributes:
+        public_base: Public base of object addresses.
+        rules: Attempts and deadline.
+        rates: Actions allowed in any 60 seconds.
+        welcome_credits: What a new account begins with.
+        now: The time, UTC.
+    """
+
+    public_base: str = "http://127.0.0.1:8000/files"
+    rules: Rules = field(default_factory=Rules)
+    rates: RateTable = field(default_factory=lambda: RATE_LIMITS)
+    welcome_credits: int = 10
+    now: Callable[[], datetime] = _utc_now
+    accounts: dict[str, Account] = field(default_factory=dict)
+    ledger: list[LedgerEntry] = field(default_factory=list)
+    images: dict[str, StoredImage] = field(default_factory=dict)
+    projects: dict[str, Project] = field(default_factory=dict)
+    tasks: dict[str, Task] = field(default_factory=dict)
+    orders: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
+    """(user, idempotency key) -> (fingerprint, task)"""
+
+    def ensure(self, user_id: str, tier: Tier | None) -> Account:
+        """The account, made if need be."""
+        account = self.accounts.get(user_id)
+        if account is None:
+            self.accounts[user_id] = Account(user_id=user_id, tier=tier or Tier.FREE, credits=0)
+            self.book(user_id, self.welcome_credits, "grant", None)
+        return self.accounts[user_id]
+
+    def book(self, user_id: str, delta: int, reason: str, task_id: str | None) -> None:
+        """Move credits: one ledger row, and the balance with it."""
+        if delta == 0:
+            return
+        account = self.accounts[user_id]
+        self.ledger.append(
+            LedgerEntry(user_id=user_id, delta=delta, reason=reason, task_id=task_id, created_at=self.now())
+        )
+        self.accounts[user_id] = replace(account, credits=account.credits + delta)
+
+    def save(self, before: Task, after: Task) -> Task:
+        """Keep a task's new state, and refund it if it fell into error."""
+        self.tasks[after.task_id] = after
+        self.book(after.user_id, task_machine.refund(before, after), "refund", after.task_id)
+        return after
+
+    def oldest_first(self) -> Iterator[Task]:
+        """Every task, in the order of acceptance."""
+        return iter(sorted(self.tasks.values(), key=lambda task: (task.created_at, task.task_id)))

@@ -1,0 +1,228 @@
+"""What one user may do, on dictionaries.
+
+No method awaits anything between reading and writing, so each is one transaction on its event loop.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import replace
+from datetime import timedelta
+from typing import TypeVar
+
+from s3seg import task_machine
+from s3seg.adapters.memory.tables import MemoryTables
+from s3seg.contract.limits import RATE_WINDOW_S, Action
+from s3seg.errors import ForbiddenError, InvalidRequestError, NotFoundError
+from s3seg.moving_window import decide
+from s3seg.object_keys import check_key, public_url
+from s3seg.records import (
+    Account,
+    Cursor,
+    Identity,
+    NewImage,
+    Project,
+    ProjectPage,
+    StoredImage,
+    Submitted,
+    TaskPage,
+)
+from s3seg.tasks import Order, Task
+
+_Row = TypeVar("_Row", StoredImage, Project, Task)
+
+
+class MemoryTaskStore:
+    """A `TaskStore` in dictionaries."""
+
+    def __init__(self, tables: MemoryTables) -> None:
+        self._t = tables
+
+    async def account(self, caller: Identity) -> Account:
+        """See `TaskStore.account`."""
+        return self._t.ensure(caller.user_id, caller.tier)
+
+    async def register_image(self, caller: Identity, image: NewImage) -> StoredImage:
+        """See `TaskStore.register_image`."""
+        _refuse_anonymous(caller)
+        if not check_key(image.object_key).startswith(f"users/{caller.user_id}/images/"):
+            raise InvalidRequestError("the object key is not under the caller's prefix")
+        if any(known.object_key == image.object_key for known in self._t.images.values()):
+            raise InvalidRequestError("the object key is registered already")
+        self._require_project(caller, image.project_id)
+        self._t.ensure(caller.user_id, caller.tier)
+        stored = StoredImage(
+            image_id=str(uuid.uuid4()),
+            user_id=caller.user_id,
+            project_id=image.project_id,
+            object_key=image.object_key,
+            image_url=public_url(self._t.public_base, image.object_key),
+            content_type=image.content_type,
+            size_bytes=image.size_bytes,
+            width=image.width,
+            height=image.height,
+            created_at=self._t.now(),
+        )
+        self._t.images[stored.image_id] = stored
+        return stored
+
+    async def get_image(self, caller: Identity, image_id: str) -> StoredImage:
+        """See `TaskStore.get_image`."""
+        return _own(self._t.images.get(image_id), caller, "image")
+
+    async def delete_image(self, caller: Identity, image_id: str) -> StoredImage:
+        """See `TaskStore.delete_image`."""
+        image = _own(self._t.images.get(image_id), caller, "image")
+        for task in [task for task in self._t.tasks.values() if task.image_id == image_id]:
+            after = self._t.save(task, task_machine.cancel(task, now=self._t.now()))
+            self._t.tasks[task.task_id] = replace(after, image_id=None)
+        return self._t.images.pop(image.image_id)
+
+    async def submit(self, caller: Identity, order: Order) -> Submitted:
+        """See `TaskStore.submit`."""
+        _refuse_anonymous(caller)
+        account = self._t.ensure(caller.user_id, caller.tier)
+        repeat = self._repeat_of(caller, order)
+        if repeat is not None:
+            return Submitted(task=repeat, created=False, rate=None)
+        now = self._t.now()
+        begin = now - timedelta(seconds=RATE_WINDOW_S)
+        debits = [
+            entry.created_at.timestamp()
+            for entry in reversed(self._t.ledger)
+            if entry.user_id == caller.user_id and entry.reason == "segment" and entry.created_at > begin
+        ]
+        limit = self._t.rates[account.tier][Action.SEGMENT]
+        rate = decide(Action.SEGMENT, debits[:limit], limit=limit, now=now.timestamp())
+        rate.require()
+        image = next((row for row in self._t.images.values() if row.image_url == order.image_url), None)
+        if image is None or image.user_id != caller.user_id:
+            raise InvalidRequestError("image_url is not one of your uploads")
+        self._require_project(caller, order.project_id)
+        task = task_machine.admit(
+            order,
+            task_id=str(uuid.uuid4()),
+            user_id=caller.user_id,
+            image_id=image.image_id,
+            credits=account.credits,
+            rules=self._t.rules,
+            now=now,
+        )
+        self._t.book(caller.user_id, -task.cost, "segment", task.task_id)
+        self._t.tasks[task.task_id] = task
+        if order.idempotency_key is not None:
+            self._t.orders[caller.user_id, order.idempotency_key] = (order.fingerprint, task.task_id)
+        return Submitted(task=task, created=True, rate=rate)
+
+    async def get_task(self, caller: Identity, task_id: str) -> Task:
+        """See `TaskStore.get_task`."""
+        return _own(self._t.tasks.get(task_id), caller, "task")
+
+    async def list_tasks(
+        self,
+        caller: Identity,
+        *,
+        project_id: str | None = None,
+        page: int = 1,
+        limit: int = 20,
+        after: Cursor | None = None,
+    ) -> TaskPage:
+        """See `TaskStore.list_tasks`."""
+        mine = [
+            task
+            for task in self._t.tasks.values()
+            if task.user_id == caller.user_id and project_id in (None, task.project_id)
+        ]
+        mine.sort(key=lambda task: (task.created_at, task.task_id), reverse=True)
+        rest = mine[(page - 1) * limit :]
+        if after is not None:
+            place = (after.created_at, after.item_id)
+            rest = [task for task in mine if (task.created_at, task.task_id) < place]
+        shown = rest[:limit]
+        more = len(rest) > limit
+        cursor = Cursor(created_at=shown[-1].created_at, item_id=shown[-1].task_id) if more else None
+        return TaskPage(tasks=tuple(shown), total=len(mine), next_cursor=cursor)
+
+    async def cancel(self, caller: Identity, task_id: str) -> Task:
+        """See `TaskStore.cancel`."""
+        task = _own(self._t.tasks.get(task_id), caller, "task")
+        return self._t.save(task, task_machine.cancel(task, now=self._t.now()))
+
+    async def delete_task(self, caller: Identity, task_id: str) -> Task:
+        """See `TaskStore.delete_task`."""
+        task = await self.cancel(caller, task_id)
+        for order in [order for order, (_, known) in self._t.orders.items() if known == task_id]:
+            del self._t.orders[order]
+        del self._t.tasks[task_id]
+        return task
+
+    async def create_project(self, caller: Identity, name: str) -> Project:
+        """See `TaskStore.create_project`."""
+        _refuse_anonymous(caller)
+        self._t.ensure(caller.user_id, caller.tier)
+        now = self._t.now()
+        project = Project(
+            project_id=str(uuid.uuid4()), user_id=caller.user_id, name=name, created_at=now, updated_at=now
+        )
+        self._t.projects[project.project_id] = project
+        return project
+
+    async def get_project(self, caller: Identity, project_id: str) -> Project:
+        """See `TaskStore.get_project`."""
+        return _own(self._t.projects.get(project_id), caller, "project")
+
+    async def list_projects(self, caller: Identity, *, page: int = 1, limit: int = 20) -> ProjectPage:
+        """See `TaskStore.list_projects`."""
+        mine = [project for project in self._t.projects.values() if project.user_id == caller.user_id]
+        mine.sort(key=lambda project: (project.created_at, project.project_id), reverse=True)
+        return ProjectPage(projects=tuple(mine[(page - 1) * limit : page * limit]), total=len(mine))
+
+    async def rename_project(self, caller: Identity, project_id: str, name: str) -> Project:
+        """See `TaskStore.rename_project`."""
+        project = await self.get_project(caller, project_id)
+        self._t.projects[project_id] = replace(project, name=name, updated_at=self._t.now())
+        return self._t.projects[project_id]
+
+    async def delete_project(self, caller: Identity, project_id: str) -> None:
+        """See `TaskStore.delete_project`."""
+        await self.get_project(caller, project_id)
+        del self._t.projects[project_id]
+        for image in [row for row in self._t.images.values() if row.project_id == project_id]:
+            self._t.images[image.image_id] = replace(image, project_id=None)
+        for task in [row for row in self._t.tasks.values() if row.project_id == project_id]:
+            self._t.tasks[task.task_id] = replace(task, project_id=None)
+
+    async def check(self) -> None:
+        """See `Part.check`."""
+
+    async def aclose(self) -> None:
+        """See `Part.aclose`."""
+
+    def _repeat_of(self, caller: Identity, order: Order) -> Task | None:
+        if order.idempotency_key is None:
+            return None
+        known = self._t.orders.get((caller.user_id, order.idempotency_key))
+        if known is None:
+            return None
+        fingerprint, task_id = known
+        if fingerprint != order.fingerprint:
+            raise InvalidRequestError("Idempotency-Key was used for another request")
+        return self._t.tasks[task_id]
+
+    def _require_project(self, caller: Identity, project_id: str | None) -> None:
+        if project_id is None:
+            return
+        project = self._t.projects.get(project_id)
+        if project is None or project.user_id != caller.user_id:
+            raise InvalidRequestError("project_id is not one of your projects")
+
+
+def _refuse_anonymous(caller: Identity) -> None:
+    if caller.anonymous:
+        raise ForbiddenError("anonymous users may not do this; sign in")
+
+
+def _own(row: _Row | None, caller: Identity, what: str) -> _Row:
+    if row is None or row.user_id != caller.user_id:
+        raise NotFoundError(f"no such {what}")
+    return row

@@ -1,0 +1,8 @@
+"""Tasks, accounts and projects in one SQLite file, which several processes may share."""
+
+from s3seg.adapters.sqlite.database import Database
+from s3seg.adapters.sqlite.rows import Policy
+from s3seg.adapters.sqlite.tasks import SqliteTaskStore
+from s3seg.adapters.sqlite.work import SqliteAccounts, SqliteTaskQueue
+
+__all__ = ["Database", "Policy", "SqliteAccounts", "SqliteTaskQueue", "SqliteTaskStore"]

@@ -1,0 +1,252 @@
+"""One SQLite file, shared by threads and processes: a writer thread, reader threads, and group commit.
+
+Writes that wait for the writer together share one transaction and one fsync, each under a savepoint of its
+own: a refused one leaves no trace, the others go ahead. Several processes may have the file open;
+``BEGIN IMMEDIATE`` and the busy timeout make them take turns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
+
+from s3seg.adapters.sqlite.schema import migrate
+from s3seg.errors import UnavailableError
+
+_T = TypeVar("_T")
+_MISTAKES = (sqlite3.IntegrityError, sqlite3.ProgrammingError)  # of one job, not of the disk
+_GROUP = 64  # writes that share a transaction at most; bounds how long other processes wait
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    work: Callable[[sqlite3.Connection], Any]
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[Any]
+
+    def settle(self, value: Any, error: BaseException | None) -> None:
+        def tell() -> None:
+            if self.future.cancelled():
+                return
+            if error is None:
+                self.future.set_result(value)
+            else:
+                self.future.set_exception(error)
+
+        try:
+            self.loop.call_soon_threadsafe(tell)
+        except RuntimeError:  # the loop has been closed: nobody waits any more
+            return
+
+
+_Jobs = SimpleQueue[_Job | None]  # None: stop
+
+
+@dataclass(frozen=True, slots=True)
+class _Threads:
+    writes: _Jobs
+    reads: _Jobs
+    writer: threading.Thread
+    readers: tuple[threading.Thread, ...]
+
+
+class Database:
+    """Access to the file. Threads and connections begin with the first use, and after `aclose` with the next.
+
+    Args:
+        path: The file; it and its folder are made if need be.
+        busy_timeout_s: How long to wait for another process's write before `UnavailableError`.
+        readers: Reader threads.
+    """
+
+    def __init__(self, path: Path, *, busy_timeout_s: float = 5.0, readers: int = 2) -> None:
+        self._path = path
+        self._busy_timeout_s = busy_timeout_s
+        self._readers = readers
+        self._lock = threading.Lock()
+        self._threads: _Threads | None = None
+
+    async def write(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        """Run ``work`` in a write transaction; committed and on disk when this returns.
+
+        What ``work`` raises is raised here, and leaves no trace. If the caller is cancelled, the work may
+        still be done.
+
+        Raises:
+            UnavailableError: If the database cannot be written (locked, full, read-only, gone).
+        """
+        return await self._run(self._running().writes, work)
+
+    async def read(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        """Run ``work`` on one consistent state, which includes every write that has returned.
+
+        Raises:
+            UnavailableError: If the database cannot be read.
+        """
+        return await self._run(self._running().reads, work)
+
+    async def check(self) -> None:
+        """Return if the file can be written; see `Part.check`."""
+        await self.write(_touch)
+
+    async def aclose(self) -> None:
+        """Finish what waits, then close. A later use opens the file again."""
+        with self._lock:
+            threads, self._threads = self._threads, None
+        if threads is None:
+            return
+        threads.writes.put(None)
+        for _ in threads.readers:
+            threads.reads.put(None)
+        for thread in (threads.writer, *threads.readers):
+            await asyncio.to_thread(thread.join)
+
+    @staticmethod
+    async def _run(jobs: _Jobs, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[_T] = loop.create_future()
+        jobs.put(_Job(work, loop, future))
+        return await future
+
+    def _running(self) -> _Threads:
+        with self._lock:
+            if self._threads is None:
+                writes: _Jobs = SimpleQueue()
+                reads: _Jobs = SimpleQueue()
+                self._threads = _Threads(
+                    writes,
+                    reads,
+                    self._start(self._serve, writes, _GROUP, "s3seg-sqlite-writer"),
+                    tuple(
+                        self._start(self._serve, reads, 1, f"s3seg-sqlite-reader-{number}")
+                        for number in range(self._readers)
+                    ),
+                )
+            return self._threads
+
+    def _start(self, target: Callable[..., None], jobs: _Jobs, group: int, name: str) -> threading.Thread:
+        # daemon: a killed transaction rolls back, so an exit need not wait for it
+        thread = threading.Thread(target=target, args=(jobs, group), name=name, daemon=True)
+        thread.start()
+        return thread
+
+    def _serve(self, jobs: _Jobs, group: int) -> None:
+        writes = group > 1
+        connection: sqlite3.Connection | None = None
+        stopping = False
+        while not stopping:
+            batch, stopping = _next_batch(jobs, group)
+            if not batch:
+                continue
+            try:
+                if connection is None:
+                    connection = self._open(read_only=not writes)
+                settled = _run_together(connection, batch, "BEGIN IMMEDIATE" if writes else "BEGIN")
+            except BaseException as err:
+                # Nothing of the batch is committed. A fresh connection next time, so that we recover.
+                if connection is not None:
+                    connection.close()
+                    connection = None
+                for job in batch:
+                    job.settle(None, _unavailable(err))
+            else:
+                for job, value, error in settled:
+                    job.settle(value, error)
+        if connection is not None:
+            connection.close()
+
+    def _open(self, *, read_only: bool) -> sqlite3.Connection:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as err:
+            raise UnavailableError(f"cannot make the folder of the task database: {err.strerror}") from err
+        connection = sqlite3.connect(
+            self._path, timeout=self._busy_timeout_s, isolation_level=None, check_same_thread=False
+        )
+        try:
+            self._use_wal(connection)
+            # FULL: an accepted task survives a power cut, not just a crash
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA foreign_keys = ON")
+            migrate(connection)
+            if read_only:
+                connection.execute("PRAGMA query_only = ON")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _use_wal(self, connection: sqlite3.Connection) -> None:
+        # The switch to WAL does not honour the busy timeout when two processes try it on a new file.
+        give_up = time.monotonic() + self._busy_timeout_s
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError:
+                if time.monotonic() > give_up:
+                    raise
+                time.sleep(0.01)
+            else:
+                return
+
+
+def _next_batch(jobs: _Jobs, most: int) -> tuple[list[_Job], bool]:
+    """Wait for a job, take along what waits with it; True once told to stop."""
+    job = jobs.get()
+    batch: list[_Job] = []
+    while job is not None:
+        batch.append(job)
+        if len(batch) == most:
+            return batch, False
+        try:
+            job = jobs.get_nowait()
+        except Empty:
+            return batch, False
+    return batch, True
+
+
+def _run_together(
+    connection: sqlite3.Connection, batch: list[_Job], begin: str
+) -> list[tuple[_Job, Any, BaseException | None]]:
+    settled: list[tuple[_Job, Any, BaseException | None]] = []
+    connection.execute(begin)
+    try:
+        for job in batch:
+            connection.execute("SAVEPOINT job")
+            try:
+                value, error = job.work(connection), None
+            except BaseException as err:
+                if isinstance(err, sqlite3.Error) and not isinstance(err, _MISTAKES):
+                    raise  # the disk or a lock, not this job: the whole batch cannot be trusted to commit
+                value, error = None, err
+                connection.execute("ROLLBACK TO job")
+            connection.execute("RELEASE job")
+            settled.append((job, value, error))
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    return settled
+
+
+def _unavailable(err: BaseException) -> BaseException:
+    if isinstance(err, sqlite3.Error):
+        wrapped = UnavailableError(f"the task database does not answer: {err}")
+        wrapped.__cause__ = err
+        return wrapped
+    return err
+
+
+def _touch(connection: sqlite3.Connection) -> None:
+    connection.execute(
+        "INSERT INTO meta VALUES ('checked', datetime('now')) "
+        "ON CONFLICT DO UPDATE SET value = excluded.value"
+    )

@@ -1,0 +1,255 @@
+"""Between rows and values: reading tasks, saving their moves, moving credits."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from s3seg import task_machine
+from s3seg.contract.edge import TaskStatus
+from s3seg.contract.limits import RATE_LIMITS, RateTable, Tier
+from s3seg.records import Account, Project, StoredImage, from_microseconds, microseconds
+from s3seg.task_machine import Rules
+from s3seg.tasks import Attempts, Task
+
+_SELECT_TASK = """
+    SELECT t.task_id, t.user_id, t.project_id, t.image_id, t.source_image_url, t.prompts, t.status,
+           t.mask_image_url, t.labels, t.metadata, t.error_code, t.error_message,
+           t.created_at, t.updated_at, t.deadline,
+           l.attempt, l.released, l.worker, l.expires_at,
+           (SELECT json_group_array(o.object_key) FROM task_objects o WHERE o.task_id = t.task_id)
+    FROM tasks t LEFT JOIN leases l ON l.task_id = t.task_id
+"""
+_SELECT_IMAGE = """
+    SELECT image_id, user_id, project_id, object_key, image_url, content_type, size_bytes, width, height,
+           created_at
+    FROM images
+"""
+_SELECT_PROJECT = "SELECT project_id, user_id, name, created_at, updated_at FROM projects"
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What the tables do not say.
+
+    Attributes:
+        public_base: Public base of object addresses.
+        rules: Attempts and deadline.
+        rates: Actions allowed in any 60 seconds.
+        welcome_credits: What a new account begins with.
+        now: The time, UTC.
+    """
+
+    public_base: str = "http://127.0.0.1:8000/files"
+    rules: Rules = field(default_factory=Rules)
+    rates: RateTable = field(default_factory=lambda: RATE_LIMITS)
+    welcome_credits: int = 10
+    now: Callable[[], datetime] = _utc_now
+
+
+def select_tasks(connection: sqlite3.Connection, where: str, values: Sequence[object]) -> list[Task]:
+    """Tasks ``t`` (with leases ``l``) that match a constant SQL condition."""
+    return [_task(row) for row in connection.execute(f"{_SELECT_TASK} {where}", values)]
+
+
+def find_task(connection: sqlite3.Connection, task_id: str) -> Task | None:
+    """A task by its id."""
+    row = connection.execute(f"{_SELECT_TASK} WHERE t.task_id = ?", (task_id,)).fetchone()
+    return None if row is None else _task(row)
+
+
+def find_image(connection: sqlite3.Connection, column: str, value: str) -> StoredImage | None:
+    """An image by a unique column."""
+    row = connection.execute(f"{_SELECT_IMAGE} WHERE {column} = ?", (value,)).fetchone()
+    if row is None:
+        return None
+    return StoredImage(
+        image_id=row[0],
+        user_id=row[1],
+        project_id=row[2],
+        object_key=row[3],
+        image_url=row[4],
+        content_type=row[5],
+        size_bytes=row[6],
+        width=row[7],
+        height=row[8],
+        created_at=from_microseconds(row[9]),
+    )
+
+
+def select_projects(connection: sqlite3.Connection, where: str, values: Sequence[object]) -> list[Project]:
+    """Projects that match a constant SQL condition."""
+    return [
+        Project(
+            project_id=row[0],
+            user_id=row[1],
+            name=row[2],
+            created_at=from_microseconds(row[3]),
+            updated_at=from_microseconds(row[4]),
+        )
+        for row in connection.execute(f"{_SELECT_PROJECT} {where}", values)
+    ]
+
+
+def ensure_account(
+    connection: sqlite3.Connection, user_id: str, tier: Tier | None, *, policy: Policy, now: datetime
+) -> Account:
+    """The account, made (and welcomed) if need be. An existing one keeps its tier."""
+    found = find_account(connection, user_id)
+    if found is not None:
+        return found
+    connection.execute(
+        "INSERT INTO accounts (user_id, tier, created_at) VALUES (?, ?, ?)",
+        (user_id, tier or Tier.FREE, microseconds(now)),
+    )
+    if policy.welcome_credits:
+        book(connection, user_id, policy.welcome_credits, "grant", task_id=None, now=now)
+    return Account(user_id=user_id, tier=tier or Tier.FREE, credits=policy.welcome_credits)
+
+
+def find_account(connection: sqlite3.Connection, user_id: str) -> Account | None:
+    """An account by its user."""
+    row = connection.execute("SELECT tier, credits FROM accounts WHERE user_id = ?", (user_id,)).fetchone()
+    return None if row is None else Account(user_id=user_id, tier=Tier(row[0]), credits=row[1])
+
+
+def book(
+    connection: sqlite3.Connection,
+    user_id: str,
+    delta: int,
+    reason: str,
+    *,
+    task_id: str | None,
+    now: datetime,
+) -> None:
+    """Move credits: a ledger row, whose trigger moves the balance."""
+    connection.execute(
+        "INSERT INTO ledger (user_id, delta, reason, task_id, created_at) VALUES (?, ?, ?, ?, ?)",
+        (user_id, delta, reason, task_id, microseconds(now)),
+    )
+
+
+def insert_image(connection: sqlite3.Connection, image: StoredImage) -> None:
+    """Keep a new image."""
+    connection.execute(
+        "INSERT INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            image.image_id,
+            image.user_id,
+            image.project_id,
+            image.object_key,
+            image.image_url,
+            image.content_type,
+            image.size_bytes,
+            image.width,
+            image.height,
+            microseconds(image.created_at),
+        ),
+    )
+
+
+def insert_task(
+    connection: sqlite3.Connection, task: Task, *, idempotency_key: str | None, fingerprint: str
+) -> None:
+    """Keep a task that was just admitted."""
+    connection.execute(
+        """
+        INSERT INTO tasks (task_id, user_id, project_id, image_id, source_image_url, prompts, status,
+                           idempotency_key, fingerprint, created_at, updated_at, deadline)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+        """,
+        (
+            task.task_id,
+            task.user_id,
+            task.project_id,
+            task.image_id,
+            task.source_image_url,
+            json.dumps(task.prompts),
+            task.status,
+            idempotency_key,
+            fingerprint,
+            microseconds(task.created_at),
+            microseconds(task.updated_at),
+            microseconds(task.deadline),
+        ),
+    )
+
+
+def save_move(connection: sqlite3.Connection, before: Task, after: Task, *, now: datetime) -> Task:
+    """Keep what a transition of the task machine changed: the row, the lease beside it, the refund."""
+    if after.status != before.status:
+        connection.execute(
+            """
+            UPDATE tasks SET status = ?, updated_at = ?, mask_image_url = ?, labels = ?, metadata = ?,
+                             error_code = ?, error_message = ?
+            WHERE task_id = ?
+            """,
+            (
+                after.status,
+                microseconds(after.updated_at),
+                after.mask_image_url,
+                json.dumps(after.labels),
+                json.dumps(dict(after.metadata)),
+                after.error_code,
+                after.error_message,
+                after.task_id,
+            ),
+        )
+        connection.executemany(
+            "INSERT INTO task_objects (object_key, task_id) VALUES (?, ?)",
+            [(key, after.task_id) for key in after.object_keys],
+        )
+    if after.ended:
+        connection.execute("DELETE FROM leases WHERE task_id = ?", (after.task_id,))
+    elif after.attempts != before.attempts and after.attempts.expires_at is not None:
+        attempts = after.attempts
+        connection.execute(
+            "INSERT OR REPLACE INTO leases (task_id, attempt, released, worker, expires_at) "
+            "VALUES (?, ?, ?, ?, ?)",
+            (
+                after.task_id,
+                attempts.number,
+                attempts.released,
+                attempts.worker,
+                microseconds(after.attempts.expires_at),
+            ),
+        )
+    refund = task_machine.refund(before, after)
+    if refund:
+        book(connection, after.user_id, refund, "refund", task_id=after.task_id, now=now)
+    return after
+
+
+def _task(row: Sequence[Any]) -> Task:
+    claimed = row[15] is not None
+    return Task(
+        task_id=row[0],
+        user_id=row[1],
+        project_id=row[2],
+        image_id=row[3],
+        source_image_url=row[4],
+        prompts=tuple(json.loads(row[5])),
+        status=TaskStatus(row[6]),
+        mask_image_url=row[7],
+        labels=tuple(json.loads(row[8])),
+        metadata=json.loads(row[9]),
+        error_code=row[10],
+        error_message=row[11],
+        created_at=from_microseconds(row[12]),
+        updated_at=from_microseconds(row[13]),
+        deadline=from_microseconds(row[14]),
+        attempts=Attempts(
+            number=row[15], released=row[16], worker=row[17], expires_at=from_microseconds(row[18])
+        )
+        if claimed
+        else Attempts(),
+        object_keys=tuple(sorted(json.loads(row[19]))),
+    )

@@ -1,0 +1,313 @@
+"""What one user may do, on SQLite."""
+
+from __future__ import annotations
+
+import sqlite3
+import uuid
+from datetime import datetime, timedelta
+
+from s3seg import task_machine
+from s3seg.adapters.sqlite import rows
+from s3seg.adapters.sqlite.database import Database
+from s3seg.adapters.sqlite.rows import Policy
+from s3seg.contract.limits import RATE_WINDOW_S, Action, Tier
+from s3seg.errors import ForbiddenError, InvalidRequestError, NotFoundError
+from s3seg.moving_window import RateDecision, decide
+from s3seg.object_keys import check_key, public_url
+from s3seg.records import (
+    Account,
+    Cursor,
+    Identity,
+    NewImage,
+    Project,
+    ProjectPage,
+    StoredImage,
+    Submitted,
+    TaskPage,
+    from_microseconds,
+    microseconds,
+)
+from s3seg.tasks import Order, Task
+
+
+class SqliteTaskStore:
+    """A `TaskStore` on one SQLite file that edge and gpu processes share."""
+
+    def __init__(self, database: Database, *, policy: Policy | None = None) -> None:
+        self._db = database
+        self._policy = policy or Policy()
+
+    async def account(self, caller: Identity) -> Account:
+        """See `TaskStore.account`."""
+        found = await self._db.read(lambda db: rows.find_account(db, caller.user_id))
+        return found or await self._db.write(lambda db: self._ensure(db, caller))
+
+    async def register_image(self, caller: Identity, image: NewImage) -> StoredImage:
+        """See `TaskStore.register_image`."""
+        _refuse_anonymous(caller)
+        if not check_key(image.object_key).startswith(f"users/{caller.user_id}/images/"):
+            raise InvalidRequestError("the object key is not under the caller's prefix")
+        stored = StoredImage(
+            image_id=str(uuid.uuid4()),
+            user_id=caller.user_id,
+            project_id=image.project_id,
+            object_key=image.object_key,
+            image_url=public_url(self._policy.public_base, image.object_key),
+            content_type=image.content_type,
+            size_bytes=image.size_bytes,
+            width=image.width,
+            height=image.height,
+            created_at=self._policy.now(),
+        )
+
+        def work(db: sqlite3.Connection) -> StoredImage:
+            self._ensure(db, caller)
+            _require_project(db, caller, image.project_id)
+            if rows.find_image(db, "object_key", image.object_key) is not None:
+                raise InvalidRequestError("the object key is registered already")
+            rows.insert_image(db, stored)
+            return stored
+
+        return await self._db.write(work)
+
+    async def get_image(self, caller: Identity, image_id: str) -> StoredImage:
+        """See `TaskStore.get_image`."""
+        return await self._db.read(lambda db: _own_image(db, caller, image_id))
+
+    async def delete_image(self, caller: Identity, image_id: str) -> StoredImage:
+        """See `TaskStore.delete_image`."""
+
+        def work(db: sqlite3.Connection) -> StoredImage:
+            image = _own_image(db, caller, image_id)
+            live = "WHERE t.image_id = ? AND t.status IN ('pending', 'processing')"
+            for task in rows.select_tasks(db, live, (image_id,)):
+                self._cancel(db, task)
+            db.execute("DELETE FROM images WHERE image_id = ?", (image_id,))
+            return image
+
+        return await self._db.write(work)
+
+    async def submit(self, caller: Identity, order: Order) -> Submitted:
+        """See `TaskStore.submit`."""
+        _refuse_anonymous(caller)
+
+        def work(db: sqlite3.Connection) -> Submitted:
+            account = self._ensure(db, caller)
+            repeat = _repeat_of(db, caller, order)
+            if repeat is not None:
+                return Submitted(task=repeat, created=False, rate=None)
+            now = self._policy.now()
+            rate = self._submit_rate(db, caller, account.tier, now)
+            rate.require()
+            image = rows.find_image(db, "image_url", order.image_url)
+            if image is None or image.user_id != caller.user_id:
+                raise InvalidRequestError("image_url is not one of your uploads")
+            _require_project(db, caller, order.project_id)
+            task = task_machine.admit(
+                order,
+                task_id=str(uuid.uuid4()),
+                user_id=caller.user_id,
+                image_id=image.image_id,
+                credits=account.credits,
+                rules=self._policy.rules,
+                now=now,
+            )
+            rows.book(db, caller.user_id, -task.cost, "segment", task_id=task.task_id, now=now)
+            rows.insert_task(db, task, idempotency_key=order.idempotency_key, fingerprint=order.fingerprint)
+            return Submitted(task=task, created=True, rate=rate)
+
+        return await self._db.write(work)
+
+    async def get_task(self, caller: Identity, task_id: str) -> Task:
+        """See `TaskStore.get_task`."""
+        return await self._db.read(lambda db: _own_task(db, caller, task_id))
+
+    async def list_tasks(
+        self,
+        caller: Identity,
+        *,
+        project_id: str | None = None,
+        page: int = 1,
+        limit: int = 20,
+        after: Cursor | None = None,
+    ) -> TaskPage:
+        """See `TaskStore.list_tasks`."""
+        where, values = "user_id = ?", [caller.user_id]
+        if project_id is not None:
+            where, values = "project_id = ? AND user_id = ?", [project_id, caller.user_id]
+        place: tuple[object, ...] = ()
+        seek, offset = "", (page - 1) * limit
+        if after is not None:
+            seek, offset = "AND (created_at, task_id) < (?, ?)", 0
+            place = (microseconds(after.created_at), after.item_id)
+
+        def work(db: sqlite3.Connection) -> tuple[list[Task], int]:
+            # the rows to skip are counted in the index alone; only those shown are read
+            shown = f"""
+                WHERE t.rowid IN (
+                    SELECT rowid FROM tasks WHERE {where} {seek}
+                    ORDER BY created_at DESC, task_id DESC LIMIT ? OFFSET ?)
+                ORDER BY t.created_at DESC, t.task_id DESC
+            """  # noqa: S608  (constants only; values are bound)
+            table = "accounts" if project_id is None else "projects"
+            total = db.execute(f"SELECT tasks FROM {table} WHERE {where}", values).fetchone()  # noqa: S608
+            tasks = rows.select_tasks(db, shown, (*values, *place, limit + 1, offset))
+            return tasks, total[0] if total else 0
+
+        found, total = await self._db.read(work)
+        tasks, more = found[:limit], len(found) > limit
+        cursor = Cursor(created_at=tasks[-1].created_at, item_id=tasks[-1].task_id) if more else None
+        return TaskPage(tasks=tuple(tasks), total=total, next_cursor=cursor)
+
+    async def cancel(self, caller: Identity, task_id: str) -> Task:
+        """See `TaskStore.cancel`."""
+        return await self._db.write(lambda db: self._cancel(db, _own_task(db, caller, task_id)))
+
+    async def delete_task(self, caller: Identity, task_id: str) -> Task:
+        """See `TaskStore.delete_task`."""
+
+        def work(db: sqlite3.Connection) -> Task:
+            task = self._cancel(db, _own_task(db, caller, task_id))
+            db.execute("DELETE FROM tasks WHERE task_id = ?", (task_id,))
+            return task
+
+        return await self._db.write(work)
+
+    async def create_project(self, caller: Identity, name: str) -> Project:
+        """See `TaskStore.create_project`."""
+        _refuse_anonymous(caller)
+        now = self._policy.now()
+        project = Project(
+            project_id=str(uuid.uuid4()), user_id=caller.user_id, name=name, created_at=now, updated_at=now
+        )
+
+        def work(db: sqlite3.Connection) -> Project:
+            self._ensure(db, caller)
+            db.execute(
+                "INSERT INTO projects (project_id, user_id, name, created_at, updated_at) "
+                "VALUES (?, ?, ?, ?, ?)",
+                (project.project_id, caller.user_id, name, microseconds(now), microseconds(now)),
+            )
+            return project
+
+        return await self._db.write(work)
+
+    async def get_project(self, caller: Identity, project_id: str) -> Project:
+        """See `TaskStore.get_project`."""
+        return await self._db.read(lambda db: _own_project(db, caller, project_id))
+
+    async def list_projects(self, caller: Identity, *, page: int = 1, limit: int = 20) -> ProjectPage:
+        """See `TaskStore.list_projects`."""
+
+        def work(db: sqlite3.Connection) -> ProjectPage:
+            found = rows.select_projects(
+                db,
+                "WHERE user_id = ? ORDER BY created_at DESC, project_id DESC LIMIT ? OFFSET ?",
+                (caller.user_id, limit, (page - 1) * limit),
+            )
+            count = "SELECT count(*) FROM projects WHERE user_id = ?"
+            return ProjectPage(
+                projects=tuple(found), total=db.execute(count, (caller.user_id,)).fetchone()[0]
+            )
+
+        return await self._db.read(work)
+
+    async def rename_project(self, caller: Identity, project_id: str, name: str) -> Project:
+        """See `TaskStore.rename_project`."""
+
+        def work(db: sqlite3.Connection) -> Project:
+            _own_project(db, caller, project_id)
+            db.execute(
+                "UPDATE projects SET name = ?, updated_at = ? WHERE project_id = ?",
+                (name, microseconds(self._policy.now()), project_id),
+            )
+            return _own_project(db, caller, project_id)
+
+        return await self._db.write(work)
+
+    async def delete_project(self, caller: Identity, project_id: str) -> None:
+        """See `TaskStore.delete_project`."""
+
+        def work(db: sqlite3.Connection) -> None:
+            _own_project(db, caller, project_id)
+            db.execute("DELETE FROM projects WHERE project_id = ?", (project_id,))
+
+        await self._db.write(work)
+
+    async def check(self) -> None:
+        """See `Part.check`."""
+        await self._db.check()
+
+    async def aclose(self) -> None:
+        """See `Part.aclose`."""
+        await self._db.aclose()
+
+    def _ensure(self, db: sqlite3.Connection, caller: Identity) -> Account:
+        return rows.ensure_account(
+            db, caller.user_id, caller.tier, policy=self._policy, now=self._policy.now()
+        )
+
+    def _cancel(self, db: sqlite3.Connection, task: Task) -> Task:
+        now = self._policy.now()
+        return rows.save_move(db, task, task_machine.cancel(task, now=now), now=now)
+
+    def _submit_rate(
+        self, db: sqlite3.Connection, caller: Identity, tier: Tier, now: datetime
+    ) -> RateDecision:
+        limit = self._policy.rates[tier][Action.SEGMENT]
+        recent = db.execute(
+            "SELECT created_at FROM ledger WHERE user_id = ? AND reason = 'segment' AND created_at > ? "
+            "ORDER BY created_at DESC LIMIT ?",
+            (caller.user_id, microseconds(now - timedelta(seconds=RATE_WINDOW_S)), limit),
+        )
+        times = [from_microseconds(row[0]).timestamp() for row in recent]
+        return decide(Action.SEGMENT, times, limit=limit, now=now.timestamp())
+
+
+def _refuse_anonymous(caller: Identity) -> None:
+    if caller.anonymous:
+        raise ForbiddenError("anonymous users may not do this; sign in")
+
+
+def _require_project(db: sqlite3.Connection, caller: Identity, project_id: str | None) -> None:
+    if project_id is None:
+        return
+    try:
+        _own_project(db, caller, project_id)
+    except NotFoundError:
+        raise InvalidRequestError("project_id is not one of your projects") from None
+
+
+def _own_project(db: sqlite3.Connection, caller: Identity, project_id: str) -> Project:
+    found = rows.select_projects(db, "WHERE project_id = ? AND user_id = ?", (project_id, caller.user_id))
+    if not found:
+        raise NotFoundError("no such project")
+    return found[0]
+
+
+def _own_image(db: sqlite3.Connection, caller: Identity, image_id: str) -> StoredImage:
+    image = rows.find_image(db, "image_id", image_id)
+    if image is None or image.user_id != caller.user_id:
+        raise NotFoundError("no such image")
+    return image
+
+
+def _own_task(db: sqlite3.Connection, caller: Identity, task_id: str) -> Task:
+    task = rows.find_task(db, task_id)
+    if task is None or task.user_id != caller.user_id:
+        raise NotFoundError("no such task")
+    return task
+
+
+def _repeat_of(db: sqlite3.Connection, caller: Identity, order: Order) -> Task | None:
+    if order.idempotency_key is None:
+        return None
+    found = db.execute(
+        "SELECT task_id, fingerprint FROM tasks WHERE user_id = ? AND idempotency_key = ?",
+        (caller.user_id, order.idempotency_key),
+    ).fetchone()
+    if found is None:
+        return None
+    if found[1] != order.fingerprint:
+        raise InvalidRequestError("Idempotency-Key was used for another request")
+    return rows.find_task(db, found[0])

@@ -1,0 +1,233 @@
+"""What workers and operators may do, on SQLite."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+
+from s3seg import task_machine
+from s3seg.adapters.sqlite import rows
+from s3seg.adapters.sqlite.database import Database
+from s3seg.adapters.sqlite.rows import Policy
+from s3seg.contract.limits import Tier
+from s3seg.errors import InvalidRequestError, LeaseLostError, NotFoundError
+from s3seg.records import Account, LedgerEntry, from_microseconds, microseconds
+from s3seg.tasks import Claim, Failure, Lease, Outcome, Task
+
+_CLAIMABLE = """
+    SELECT task_id FROM (
+        SELECT * FROM (
+            SELECT task_id, created_at FROM tasks WHERE status = 'pending' AND deadline > :now
+            ORDER BY created_at LIMIT :limit)
+        UNION ALL
+        SELECT * FROM (
+            SELECT t.task_id, t.created_at FROM leases l JOIN tasks t ON t.task_id = l.task_id
+            WHERE l.expires_at <= :now AND l.attempt - l.released < :attempts AND t.deadline > :now
+            ORDER BY t.created_at LIMIT :limit)
+    ) ORDER BY created_at LIMIT :limit
+"""
+_HOPELESS = """
+    SELECT task_id FROM tasks WHERE status IN ('pending', 'processing') AND deadline <= :now
+    UNION
+    SELECT task_id FROM leases WHERE expires_at <= :now AND attempt - released >= :attempts
+    LIMIT :limit
+"""
+
+
+class SqliteTaskQueue:
+    """A `TaskQueue` on one SQLite file that any number of worker processes share."""
+
+    def __init__(self, database: Database, *, policy: Policy | None = None) -> None:
+        self._db = database
+        self._policy = policy or Policy()
+
+    async def get_task(self, task_id: str) -> Task:
+        """See `TaskQueue.get_task`."""
+        task = await self._db.read(lambda db: rows.find_task(db, task_id))
+        if task is None:
+            raise NotFoundError("no such task")
+        return task
+
+    async def claim(self, worker: str, task_id: str, *, lease_s: float) -> Claim | None:
+        """See `TaskQueue.claim`."""
+
+        def work(db: sqlite3.Connection) -> Claim | None:
+            return self._claim(db, task_id, worker, lease_s)
+
+        return await self._db.write(work)
+
+    async def claim_batch(self, worker: str, *, limit: int, lease_s: float) -> Sequence[Claim]:
+        """See `TaskQueue.claim_batch`."""
+        # idle workers only read, so that their polling does not stand in the way of writers
+        if not await self._db.read(lambda db: self._candidates(db, _CLAIMABLE, 1)):
+            return []
+
+        def work(db: sqlite3.Connection) -> list[Claim]:
+            claims = [
+                self._claim(db, task_id, worker, lease_s)
+                for task_id in self._candidates(db, _CLAIMABLE, limit)
+            ]
+            return [claim for claim in claims if claim is not None]
+
+        return await self._db.write(work)
+
+    async def renew(self, lease: Lease, *, lease_s: float) -> Lease:
+        """See `TaskQueue.renew`."""
+
+        def move(task: Task) -> Task:
+            return task_machine.renew(task, lease, lease_s=lease_s, now=self._policy.now())
+
+        return task_machine.lease_of(await self._move(lease, move))
+
+    async def release(self, lease: Lease) -> None:
+        """See `TaskQueue.release`."""
+        try:
+            await self._move(lease, lambda task: task_machine.release(task, lease, now=self._policy.now()))
+        except LeaseLostError:
+            return
+
+    async def finish(self, lease: Lease, outcome: Outcome) -> Task:
+        """See `TaskQueue.finish`."""
+        return await self._move(
+            lease, lambda task: task_machine.finish(task, lease, outcome, now=self._policy.now())
+        )
+
+    async def fail(self, lease: Lease, failure: Failure, *, retry_after_s: float | None = None) -> Task:
+        """See `TaskQueue.fail`."""
+
+        def move(task: Task) -> Task:
+            return task_machine.fail(
+                task,
+                lease,
+                failure,
+                retry_after_s=retry_after_s,
+                rules=self._policy.rules,
+                now=self._policy.now(),
+            )
+
+        return await self._move(lease, move)
+
+    async def reap(self, *, limit: int = 100) -> Sequence[Task]:
+        """See `TaskQueue.reap`."""
+        if not await self._db.read(lambda db: self._candidates(db, _HOPELESS, 1)):
+            return []
+
+        def work(db: sqlite3.Connection) -> list[Task]:
+            ended: list[Task] = []
+            for task_id in self._candidates(db, _HOPELESS, limit):
+                task, now = rows.find_task(db, task_id), self._policy.now()
+                after = None if task is None else task_machine.reap(task, rules=self._policy.rules, now=now)
+                if task is not None and after is not None:
+                    ended.append(rows.save_move(db, task, after, now=now))
+            return ended
+
+        return await self._db.write(work)
+
+    async def check(self) -> None:
+        """See `Part.check`."""
+        await self._db.check()
+
+    async def aclose(self) -> None:
+        """See `Part.aclose`."""
+        await self._db.aclose()
+
+    def _candidates(self, db: sqlite3.Connection, query: str, limit: int) -> list[str]:
+        values = {
+            "now": microseconds(self._policy.now()),
+            "attempts": self._policy.rules.max_attempts,
+            "limit": limit,
+        }
+        return [row[0] for row in db.execute(query, values)]
+
+    def _claim(self, db: sqlite3.Connection, task_id: str, worker: str, lease_s: float) -> Claim | None:
+        task, now = rows.find_task(db, task_id), self._policy.now()
+        if task is None:
+            return None
+        taken = task_machine.claim(task, worker=worker, lease_s=lease_s, rules=self._policy.rules, now=now)
+        if taken is None:
+            return None
+        rows.save_move(db, task, taken, now=now)
+        return Claim(task=taken, lease=task_machine.lease_of(taken))
+
+    async def _move(self, lease: Lease, move: Callable[[Task], Task]) -> Task:
+        def work(db: sqlite3.Connection) -> Task:
+            task = rows.find_task(db, lease.task_id)
+            if task is None:
+                raise LeaseLostError(f"task {lease.task_id} is gone")
+            return rows.save_move(db, task, move(task), now=self._policy.now())
+
+        return await self._db.write(work)
+
+
+class SqliteAccounts:
+    """`Accounts` on one SQLite file."""
+
+    def __init__(self, database: Database, *, policy: Policy | None = None) -> None:
+        self._db = database
+        self._policy = policy or Policy()
+
+    async def ensure(self, user_id: str, *, tier: Tier | None = None) -> Account:
+        """See `Accounts.ensure`."""
+
+        def work(db: sqlite3.Connection) -> Account:
+            account = self._ensure(db, user_id, tier)
+            if tier is None or account.tier == tier:
+                return account
+            db.execute("UPDATE accounts SET tier = ? WHERE user_id = ?", (tier, user_id))
+            return Account(user_id=user_id, tier=tier, credits=account.credits)
+
+        return await self._db.write(work)
+
+    async def adjust(self, user_id: str, delta: int) -> Account:
+        """See `Accounts.adjust`."""
+
+        def work(db: sqlite3.Connection) -> Account:
+            account = self._ensure(db, user_id, None)
+            if account.credits + delta < 0:
+                raise InvalidRequestError(f"the account has {account.credits} credits; cannot take {-delta}")
+            if delta:
+                rows.book(db, user_id, delta, "adjust", task_id=None, now=self._policy.now())
+            return Account(user_id=user_id, tier=account.tier, credits=account.credits + delta)
+
+        return await self._db.write(work)
+
+    async def ledger(self, user_id: str) -> Sequence[LedgerEntry]:
+        """See `Accounts.ledger`."""
+
+        def work(db: sqlite3.Connection) -> list[LedgerEntry]:
+            query = "SELECT delta, reason, task_id, created_at FROM ledger WHERE user_id = ? ORDER BY id"
+            return [
+                LedgerEntry(
+                    user_id=user_id,
+                    delta=row[0],
+                    reason=row[1],
+                    task_id=row[2],
+                    created_at=from_microseconds(row[3]),
+                )
+                for row in db.execute(query, (user_id,))
+            ]
+
+        return await self._db.read(work)
+
+    async def referenced(self, keys: Sequence[str]) -> frozenset[str]:
+        """See `Accounts.referenced`."""
+
+        def named(db: sqlite3.Connection, key: str) -> bool:
+            query = """
+                SELECT EXISTS (SELECT 1 FROM images WHERE object_key = ?1)
+                    OR EXISTS (SELECT 1 FROM task_objects WHERE object_key = ?1)
+            """
+            return bool(db.execute(query, (key,)).fetchone()[0])
+
+        return await self._db.read(lambda db: frozenset(key for key in keys if named(db, key)))
+
+    async def check(self) -> None:
+        """See `Part.check`."""
+        await self._db.check()
+
+    async def aclose(self) -> None:
+        """See `Part.aclose`."""
+        await self._db.aclose()
+
+    def _ensure(self, db: sqlite3.Connection, user_id: str, tier: Tier | None) -> Account:
+        return rows.ensure_account(db, user_id, tier, policy=self._policy, now=self._policy.now())

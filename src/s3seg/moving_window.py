@@ -1,0 +1,66 @@
+"""The moving window: never more than N actions in any 60 seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from s3seg.contract.limits import RATE_WINDOW_S, Action
+from s3seg.errors import RateLimitedError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateDecision:
+    """What a limiter says about one action.
+
+    Attributes:
+        action: What was counted.
+        allowed: Whether it may go ahead; if so, it has been counted.
+        limit: Actions allowed in any 60 seconds.
+        remaining: How many more would be allowed now.
+        reset_after: Seconds until the oldest counted action leaves the window.
+        retry_after: Seconds until one more is allowed; 0 if one is allowed now.
+    """
+
+    action: Action
+    allowed: bool
+    limit: int
+    remaining: int
+    reset_after: float
+    retry_after: float
+
+    def require(self) -> None:
+        """Raise `RateLimitedError` if the action is not allowed."""
+        if not self.allowed:
+            raise RateLimitedError(
+                f"the limit of {self.limit} {self.action} requests per minute is reached; "
+                f"retry in {self.retry_after:.0f} seconds",
+                limit=self.limit,
+                retry_after=self.retry_after,
+            )
+
+
+def decide(action: Action, inside: Sequence[float], *, limit: int, now: float) -> RateDecision:
+    """Judge one more action.
+
+    Args:
+        action: What is counted.
+        inside: When the actions that were counted in the last 60 seconds happened (later than ``now - 60``),
+            newest first, at most the ``limit`` newest.
+        limit: Actions allowed in any 60 seconds.
+        now: The time of this one, in the same seconds.
+
+    Returns:
+        A decision that counts this action if it is allowed.
+    """
+    # the last of them is the one that must leave before another may enter
+    reset_after = (inside[-1] if inside else now) + RATE_WINDOW_S - now
+    allowed = len(inside) < limit
+    return RateDecision(
+        action=action,
+        allowed=allowed,
+        limit=limit,
+        remaining=limit - len(inside) - 1 if allowed else 0,
+        reset_after=reset_after,
+        retry_after=0.0 if allowed else reset_after,
+    )

@@ -1,0 +1,84 @@
+"""Every setting of the services, from the environment or a ``.env`` file; frozen once read.
+
+The name in the environment is the field's in capitals with ``S3SEG_`` before it: ``S3SEG_DATA_DIR``. The key
+of the gpu service is also read from ``API_SECRET_KEY``, its name in the contract.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AliasChoices, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from s3seg.contract.limits import RATE_LIMITS, Action, RateTable, Tier
+
+_ADAPTER = "a built-in name, the name of an entry point, or 'package.module:factory'"
+_UNLIMITED = 1_000_000_000
+
+
+class Settings(BaseSettings):
+    """Settings of edge, gpu and operator commands; what a process does not need it does not read."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="S3SEG_",
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        populate_by_name=True,
+        hide_input_in_errors=True,  # a secret that does not validate stays out of the log
+    )
+
+    data_dir: Annotated[
+        Path, Field(description="Where files, tasks and the signing key live; edge and gpu share it")
+    ] = Path.home() / ".s3seg"
+    public_base_url: Annotated[
+        str,
+        Field(
+            pattern=r"^https?://",
+            description="What image and mask URLs begin with; stored with each image, so choose it once",
+        ),
+    ] = "http://127.0.0.1:8000/files"
+
+    object_store: Annotated[str, Field(description=f"files, memory, or {_ADAPTER}")] = "files"
+    task_store: Annotated[str, Field(description=f"sqlite, memory, or {_ADAPTER}")] = "sqlite"
+    task_queue: Annotated[
+        str | None, Field(description="As task_store, for workers; follows it if unset")
+    ] = None
+    accounts: Annotated[
+        str | None, Field(description="As task_store, for operators; follows it if unset")
+    ] = None
+    authenticator: Annotated[str, Field(description=f"local, or {_ADAPTER}")] = "local"
+    rate_limiter: Annotated[str, Field(description=f"memory, or {_ADAPTER}")] = "memory"
+    inference: Annotated[str, Field(description=f"memory (same process), or {_ADAPTER}")] = "memory"
+
+    api_secret_key: Annotated[
+        SecretStr | None,
+        Field(
+            validation_alias=AliasChoices("S3SEG_API_SECRET_KEY", "API_SECRET_KEY"),
+            description="Key that the edge shows to the gpu service",
+        ),
+    ] = None
+
+    rate_limits: Annotated[
+        Literal["contract", "off"], Field(description="The contract's table, or none (for load tests)")
+    ] = "contract"
+    welcome_credits: Annotated[
+        int, Field(ge=0, description="Credits that a new local account begins with")
+    ] = 10
+    task_deadline_s: Annotated[
+        float, Field(gt=0, description="Seconds from acceptance after which a task ends in error, refunded")
+    ] = 900.0
+    max_attempts: Annotated[int, Field(ge=1, le=100, description="Attempts before a task ends in error")] = 3
+    database_timeout_s: Annotated[
+        float, Field(gt=0, description="Seconds to wait for another process's write before answering 503")
+    ] = 5.0
+
+    @property
+    def rates(self) -> RateTable:
+        """Actions allowed in any 60 seconds, by tier."""
+        if self.rate_limits == "contract":
+            return RATE_LIMITS
+        return {tier: dict.fromkeys(Action, _UNLIMITED) for tier in Tier}

@@ -1,0 +1,237 @@
+"""What every `Authenticator`, `RateLimiter` and `Inference` must do."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from s3seg.contract.edge import TaskStatus
+from s3seg.contract.limits import RATE_LIMITS, Action, Tier
+from s3seg.errors import AuthInvalidError, ForbiddenError, RateLimitedError
+from s3seg.ports import Authenticator, Inference, RateLimiter
+from s3seg.records import Identity
+from s3seg.tasks import Task
+from s3seg.testing.world import AsyncSuite
+
+Mint = Callable[..., str]
+"""``mint(header={...}, **claims)``: a well-signed token; a claim given as None is left out."""
+
+
+def claims_of(user_id: str, **changes: Any) -> dict[str, Any]:
+    """The claims that Supabase Auth gives a signed-in user, with changes; None leaves a claim out."""
+    now = int(time.time())
+    claims = {
+        "sub": user_id,
+        "aud": "authenticated",
+        "iat": now,
+        "exp": now + 600,
+        "role": "authenticated",
+        "is_anonymous": False,
+        "app_metadata": {"provider": "email"},
+        "user_metadata": {},
+        **changes,
+    }
+    return {name: value for name, value in claims.items() if value is not None}
+
+
+class AuthenticatorSuite(AsyncSuite):
+    """Give fixtures ``authenticator`` and ``mint`` (see `Mint`; it adds the right ``iss`` if need be)."""
+
+    @pytest.fixture
+    def authenticator(self) -> Authenticator:
+        """The adapter under test."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def mint(self) -> Mint:
+        """Signs claims with a key that the adapter trusts."""
+        raise NotImplementedError
+
+    async def test_a_good_token_names_its_user(self, authenticator: Authenticator, mint: Mint) -> None:
+        user = str(uuid.uuid4())
+        token = mint(**claims_of(user, app_metadata={"tier": "pro"}))
+        identity = await authenticator.authenticate(token)
+        assert (identity.user_id, identity.tier, identity.anonymous) == (user, Tier.PRO, False)
+        assert identity.expires_at is not None
+        assert identity.expires_at > datetime.now(UTC)
+        assert token not in repr(identity)
+
+    async def test_the_users_own_metadata_gives_no_tier(
+        self, authenticator: Authenticator, mint: Mint
+    ) -> None:
+        claims = claims_of(str(uuid.uuid4()), user_metadata={"tier": "enterprise"}, tier="enterprise")
+        assert (await authenticator.authenticate(mint(**claims))).tier is None
+
+    @pytest.mark.parametrize("claim", ["exp", "sub", "iat", "aud"])
+    async def test_a_missing_claim_is_refused(
+        self, authenticator: Authenticator, mint: Mint, claim: str
+    ) -> None:
+        with pytest.raises(AuthInvalidError):
+            await authenticator.authenticate(mint(**claims_of(str(uuid.uuid4()), **{claim: None})))
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"exp": int(time.time()) - 60},
+            {"exp": "soon"},
+            {"exp": 10**400},
+            {"iat": int(time.time()) + 3600},
+            {"nbf": int(time.time()) + 3600},
+            {"aud": "anon"},
+            {"aud": ["x"]},
+            {"iss": "https://elsewhere.example/auth/v1"},
+            {"sub": "alice"},
+            {"sub": ""},
+        ],
+    )
+    async def test_a_wrong_claim_is_refused(
+        self, authenticator: Authenticator, mint: Mint, change: dict[str, Any]
+    ) -> None:
+        with pytest.raises(AuthInvalidError):
+            await authenticator.authenticate(mint(**claims_of(str(uuid.uuid4()), **change)))
+
+    @pytest.mark.parametrize("change", [{"role": "service_role"}, {"role": "anon"}, {"role": None}])
+    async def test_another_role_is_forbidden(
+        self, authenticator: Authenticator, mint: Mint, change: dict[str, Any]
+    ) -> None:
+        with pytest.raises(ForbiddenError):
+            await authenticator.authenticate(mint(**claims_of(str(uuid.uuid4()), **change)))
+
+    async def test_an_anonymous_user_is_forbidden(self, authenticator: Authenticator, mint: Mint) -> None:
+        with pytest.raises(ForbiddenError):
+            await authenticator.authenticate(mint(**claims_of(str(uuid.uuid4()), is_anonymous=True)))
+
+    @pytest.mark.parametrize("header", [{"kid": "unknown"}, {"crit": ["x"], "x": 1}])
+    async def test_a_header_that_asks_for_more_is_refused(
+        self, authenticator: Authenticator, mint: Mint, header: dict[str, Any]
+    ) -> None:
+        with pytest.raises(AuthInvalidError):
+            await authenticator.authenticate(mint(header=header, **claims_of(str(uuid.uuid4()))))
+
+    async def test_a_touched_token_is_refused(self, authenticator: Authenticator, mint: Mint) -> None:
+        head, body, signature = mint(**claims_of(str(uuid.uuid4()))).split(".")
+        _, other_body, _ = mint(**claims_of(str(uuid.uuid4()))).split(".")
+        unsigned = "eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0"  # {"alg":"none","typ":"JWT"}
+        for token in (
+            f"{head}.{other_body}.{signature}",
+            f"{head}.{body}.",
+            f"{head}.{body}",
+            f"{unsigned}.{body}.",
+            f"{unsigned}.{body}.{signature}",
+            f"{head}.{body}.{signature[::-1]}",
+        ):
+            with pytest.raises(AuthInvalidError):
+                await authenticator.authenticate(token)
+
+    @pytest.mark.parametrize(
+        "token", ["", ".", "..", "abc", "a.b.c", "é.é.é", "\0", "x" * 200_000, "e30.e30.e30"]
+    )
+    async def test_what_is_no_token_is_refused(self, authenticator: Authenticator, token: str) -> None:
+        with pytest.raises(AuthInvalidError):
+            await authenticator.authenticate(token)
+
+
+class RateLimiterSuite(AsyncSuite):
+    """Give fixtures ``limiter`` (with the contract's table) and ``pass_time``."""
+
+    @pytest.fixture
+    def limiter(self) -> RateLimiter:
+        """The adapter under test."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def pass_time(self) -> Callable[[float], Awaitable[None]]:
+        """Moves the limiter's time by some seconds."""
+        raise NotImplementedError
+
+    @staticmethod
+    def someone() -> Identity:
+        """A user that the limiter has not seen."""
+        return Identity(user_id=str(uuid.uuid4()))
+
+    @pytest.mark.parametrize("tier", list(Tier))
+    @pytest.mark.parametrize("action", list(Action))
+    async def test_the_tables_number_is_allowed_and_no_more(
+        self, limiter: RateLimiter, tier: Tier, action: Action
+    ) -> None:
+        user, limit = self.someone(), RATE_LIMITS[tier][action]
+        decisions = [await limiter.take(user, action, tier) for _ in range(limit + 2)]
+        assert [decision.allowed for decision in decisions] == [True] * limit + [False] * 2
+        assert [decision.remaining for decision in decisions] == [*range(limit - 1, -1, -1), 0, 0]
+        assert all(decision.limit == limit for decision in decisions)
+        assert 0 < decisions[-1].retry_after <= 60
+        with pytest.raises(RateLimitedError):
+            decisions[-1].require()
+
+    async def test_never_more_than_the_number_in_any_minute(
+        self, limiter: RateLimiter, pass_time: Callable[[float], Awaitable[None]]
+    ) -> None:
+        user, now, allowed_at = self.someone(), 0.0, []
+        for step in [55.0, *[1.0] * 12, 30.0, 20.0, *[3.0] * 25]:
+            await pass_time(step)
+            now += step
+            while (await limiter.take(user, Action.SEGMENT, Tier.FREE)).allowed:
+                allowed_at.append(now)
+        for start in allowed_at:
+            assert sum(start <= moment < start + 60 for moment in allowed_at) <= 5
+        assert len(allowed_at) >= 10  # and those that left made room
+
+    async def test_retry_after_is_when_one_more_is_allowed(
+        self, limiter: RateLimiter, pass_time: Callable[[float], Awaitable[None]]
+    ) -> None:
+        user = self.someone()
+        for _ in range(5):
+            await limiter.take(user, Action.SEGMENT, Tier.FREE)
+            await pass_time(2)
+        refused = await limiter.take(user, Action.SEGMENT, Tier.FREE)
+        await pass_time(refused.retry_after - 0.5)
+        assert not (await limiter.take(user, Action.SEGMENT, Tier.FREE)).allowed
+        await pass_time(0.6)
+        assert (await limiter.take(user, Action.SEGMENT, Tier.FREE)).allowed
+        assert not (await limiter.take(user, Action.SEGMENT, Tier.FREE)).allowed
+
+    async def test_users_and_actions_have_buckets_of_their_own(self, limiter: RateLimiter) -> None:
+        user = self.someone()
+        for _ in range(5):
+            await limiter.take(user, Action.SEGMENT, Tier.FREE)
+        assert not (await limiter.take(user, Action.SEGMENT, Tier.FREE)).allowed
+        assert (await limiter.take(user, Action.UPLOAD, Tier.FREE)).allowed
+        assert (await limiter.take(self.someone(), Action.SEGMENT, Tier.FREE)).allowed
+
+    async def test_requests_at_once_share_one_bucket(self, limiter: RateLimiter) -> None:
+        user = self.someone()
+        decisions = await asyncio.gather(*(limiter.take(user, Action.UPLOAD, Tier.FREE) for _ in range(30)))
+        assert sum(decision.allowed for decision in decisions) == 10
+
+
+class InferenceSuite(AsyncSuite):
+    """Give a fixture ``inference``, which may well point at nobody."""
+
+    @pytest.fixture
+    def inference(self) -> Inference:
+        """The adapter under test."""
+        raise NotImplementedError
+
+    async def test_a_wake_up_call_never_fails(self, inference: Inference) -> None:
+        now = datetime.now(UTC)
+        task = Task(
+            task_id=str(uuid.uuid4()),
+            user_id=str(uuid.uuid4()),
+            project_id=None,
+            image_id=None,
+            source_image_url="https://objects.example/files/users/u/images/i.png",
+            prompts=("cat",),
+            status=TaskStatus.PENDING,
+            created_at=now,
+            updated_at=now,
+            deadline=now + timedelta(minutes=5),
+        )
+        await asyncio.gather(*(inference.wake(task) for _ in range(5)))
+        await inference.aclose()
+        await inference.aclose()
