@@ -42,9 +42,7 @@ class Losses:
     parts: dict[str, float]
 
 
-def dense_losses(
-    heads: AuxiliaryHeads, tokens: Tensor, coarsest: Tensor, text: Tensor, batch: Batch
-) -> Losses:
+def dense_losses(heads: AuxiliaryHeads, tokens: Tensor, coarsest: Tensor, text: Tensor, batch: Batch) -> Losses:
     """Compare patches with what they show.
 
     Args:

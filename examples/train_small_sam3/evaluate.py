@@ -21,7 +21,7 @@ from s3seg.sam3.predictor import Found, Predictor
 
 from .concepts import load_vocabulary
 from .icons import load_atlas
-from .metrics import Figures, Outcome, match_ious, mask_iou, summarise
+from .metrics import Figures, Outcome, mask_iou, match_ious, summarise
 from .splits import SPLITS, Examiner, Question
 
 FLOOR = 0.1
@@ -88,7 +88,10 @@ def by_concept(answers: list[Answer], threshold: float) -> list[tuple[str, Figur
 
 def table(figures: dict[str, Figures]) -> str:
     """Return the figures as a Markdown table."""
-    lines = ["| split | mask F1 | precision | recall | mean IoU | left empty | prompts |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        "| split | mask F1 | precision | recall | mean IoU | left empty | prompts |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for split, f in figures.items():
         cells = [_number(v) for v in (f.f1, f.precision, f.recall, f.mean_iou, f.left_empty)]
         lines.append(f"| {split} | {' | '.join(cells)} | {f.prompts} |")
@@ -102,9 +105,7 @@ def evaluate(checkpoint: Path, *, scenes: int, splits: tuple[str, ...], threshol
     examiner = Examiner(vocabulary, load_atlas(vocabulary), predictor.model.config.vision.image_size)
     if threshold is None:
         threshold = choose_threshold(answer(predictor, examiner.questions("validation", max(10, scenes // 2))))
-    answers = {
-        s: answer(predictor, examiner.questions(s, scenes)) for s in splits if s != "validation"
-    }
+    answers = {s: answer(predictor, examiner.questions(s, scenes)) for s in splits if s != "validation"}
     figures = {s: summarise(a.at(threshold) for a in found) for s, found in answers.items()}
     print(f"threshold {threshold}\n{table(figures)}")
     everything = [a for found in answers.values() for a in found]
@@ -129,7 +130,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=200, help="of each split")
     parser.add_argument("--splits", nargs="+", choices=SPLITS, default=list(SPLITS))
     parser.add_argument("--threshold", type=float, help="instead of the one that suits the validation split best")
-    parser.add_argument("--dtype", choices=("fp32", "fp16", "bf16"), default="fp32")
+    parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

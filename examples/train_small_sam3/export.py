@@ -1,6 +1,6 @@
 """Write a run's averaged weights as a checkpoint that `Segmenter("path")` opens: fp16, transformers' layout.
 
-    python -m train_small_sam3.export --run DIR --out CHECKPOINT --name embedded --version 2
+python -m train_small_sam3.export --run DIR --out CHECKPOINT --version 0.2
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ from .shapes import COLOUR_NAMES, PATTERNS, SHAPES
 COPIED = ("tokenizer.json", "tokenizer_config.json")
 
 
-def export(run: Path, out: Path, *, name: str, version: str, threshold: float, dtype: torch.dtype = torch.float16) -> None:
-    """Write weights, configuration, tokenizer and vocabulary into a folder.
+def export(
+    run: Path, out: Path, *, name: str, version: str, threshold: float, dtype: torch.dtype = torch.float16
+) -> None:
+    """Write weights, configuration with vocabulary, and tokenizer into a folder.
 
     Args:
         run: Folder of the run.
@@ -39,12 +41,13 @@ def export(run: Path, out: Path, *, name: str, version: str, threshold: float, d
     save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
     config = json.loads((run / "config.json").read_text())
     config["dtype"] = str(dtype).removeprefix("torch.")
+    vocabulary = load_vocabulary()
     config["s3seg"] |= {
         "name": name, "version": version, "threshold": threshold,
-        "cls_on_text_prompts": False, "vocabulary": "vocabulary.json",
+        "cls_on_text_prompts": False, "box_prompts": True, "summary": summary(vocabulary),
+        "vocabulary": known_phrases(vocabulary),
     }  # fmt: skip
     (out / "config.json").write_text(json.dumps(config, indent=1) + "\n")
-    (out / "vocabulary.json").write_text(json.dumps(known_words(load_vocabulary()), indent=0) + "\n")
     for file in COPIED:
         shutil.copy(run / file, out / file)
 
@@ -65,13 +68,17 @@ def transformers_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in renamed.items()}
 
 
-def known_words(vocabulary: Vocabulary) -> dict[str, list[str]]:
-    """Return all that may be asked for, in the singular."""
-    return {
-        "concepts": sorted(concept.name for concept in vocabulary.concepts),
-        "words": sorted(vocabulary.by_word),
-        "shapes": list(SHAPES), "colours": list(COLOUR_NAMES), "patterns": list(PATTERNS),
-    }  # fmt: skip
+def known_phrases(vocabulary: Vocabulary) -> list[str]:
+    """Return all that may be asked for, in the singular; prompts are put together from these."""
+    return [*sorted(vocabulary.by_word), "shape", *SHAPES, *COLOUR_NAMES, *PATTERNS]
+
+
+def summary(vocabulary: Vocabulary) -> str:
+    """Return one line on what the checkpoint knows."""
+    return (
+        f"knows {len(vocabulary)} everyday things drawn as pictograms, {len(SHAPES)} shapes, {len(COLOUR_NAMES)} "
+        f"colours and {len(PATTERNS)} patterns; it does not know photographs"
+    )
 
 
 def main() -> None:
@@ -79,8 +86,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--name", default="embedded")
-    parser.add_argument("--version", default="2")
+    parser.add_argument("--name", default="s3seg-embedded")
+    parser.add_argument("--version", default="0.2")
     parser.add_argument("--threshold", type=float, default=0.45)
     args = parser.parse_args()
     export(args.run, args.out, name=args.name, version=args.version, threshold=args.threshold)

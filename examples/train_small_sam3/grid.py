@@ -22,7 +22,7 @@ COLOURS = ((255, 60, 60), (60, 160, 255), (255, 200, 0), (180, 80, 255), (0, 210
 
 def draw_grid(checkpoint: Path, out: Path, *, threshold: float) -> None:
     """Write a PNG: a row or two of each split, found instances outlined, prompt and counts below."""
-    predictor = Predictor.from_path(checkpoint, device="cpu", dtype="fp32")
+    predictor = Predictor.from_path(checkpoint, device="cpu", dtype="float32")
     vocabulary = load_vocabulary()
     examiner = Examiner(vocabulary, load_atlas(vocabulary), predictor.model.config.vision.image_size)
     rows = []
@@ -60,7 +60,16 @@ def _cell(predictor: Predictor, question: Question, threshold: float) -> np.ndar
     cell[:CELL] = cv2.resize(image, (CELL, CELL))
     words = f"{question.query.text[:20]}: {len(found.scores)} of {len(question.masks)}"
     right = len(found.scores) == len(question.masks)
-    cv2.putText(cell, words, (3, CELL + 13), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 110, 0) if right else (190, 0, 0), 1, cv2.LINE_AA)
+    cv2.putText(
+        cell,
+        words,
+        (3, CELL + 13),
+        cv2.FONT_HERSHEY_SIMPLEX,
+        0.42,
+        (0, 110, 0) if right else (190, 0, 0),
+        1,
+        cv2.LINE_AA,
+    )
     return cell
 
 

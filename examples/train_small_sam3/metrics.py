@@ -59,7 +59,8 @@ def match_ious(iou: np.ndarray) -> tuple[float, ...]:
 
 def mask_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """bool (N, H, W), (M, H, W) -> IoU (N, M)."""
-    flat_a, flat_b = a.reshape(len(a), -1).astype(np.float32), b.reshape(len(b), -1).astype(np.float32)
+    pixels = a.shape[1] * a.shape[2]
+    flat_a, flat_b = a.reshape(-1, pixels).astype(np.float32), b.reshape(-1, pixels).astype(np.float32)
     both = flat_a @ flat_b.T
     either = flat_a.sum(1)[:, None] + flat_b.sum(1)[None] - both
     return both / np.maximum(either, 1)

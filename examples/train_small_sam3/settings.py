@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -50,11 +51,13 @@ class Settings:
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step, as a share of the full one: warm-up, constant, cosine down to 2 %."""
-        import math
-
         falling = (step - self.steps * (1 - self.cooldown)) / max(1, self.steps * self.cooldown)
         fall = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, falling))))
         return min(1.0, (step + 1) / max(1, self.warmup)) * fall
+
+    def from_nothing(self, dense: float) -> Settings:
+        """Return the same run for a network that has no parent: a share of the steps comes first, dense losses only."""
+        return replace(self, dense_steps=round(dense * self.steps))
 
     def save(self, folder: Path) -> None:
         """Write the settings into the run's folder."""
@@ -69,9 +72,11 @@ class Settings:
 
 TINY = Settings(
     image_size=64, vit_width=32, vit_depth=1, channels=32, decoder_layers=1, queries=4, text_width=32, text_layers=1,
-    batch=2, prompts=2, extra_texts=2, dense_steps=2, steps=6, warmup=2,
+    batch=2, prompts=2, extra_texts=2, steps=6, warmup=2,
 )  # fmt: skip
 """A run of seconds, for tests: everything happens, nothing is learned."""
 
-SHORT = replace(Settings(), vit_depth=4, batch=8, dense_steps=40, steps=120, warmup=20)
+SHORT = replace(Settings(), vit_depth=4, batch=8, steps=120, warmup=20)
 """A run of about two minutes."""
+
+SIZES = {"full": Settings(), "short": SHORT, "tiny": TINY}

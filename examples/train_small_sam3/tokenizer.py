@@ -56,7 +56,7 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path, context: int) -> None:
 
 
 def _corpus(vocabulary: Vocabulary) -> list[str]:
-    words = [VISUAL, "shape", *"a an the all every my".split(), *COLOURS, *PATTERNS]
+    words = [VISUAL, "shape", "a", "an", "the", "all", "every", "my", *COLOURS, *PATTERNS]
     words += [form for shape in SHAPES for form in (shape, regular_plural(shape))]
     corpus = words * 8  # whole words rather than pieces
     for concept in vocabulary.concepts:

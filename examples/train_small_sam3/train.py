@@ -24,13 +24,12 @@ from .batches import BatchMaker
 from .concepts import load_vocabulary
 from .icons import load_atlas
 from .optimisers import set_rate
-from .settings import SHORT, TINY, Settings
+from .settings import SIZES, Settings
 from .state import TrainingState, resume, start
 from .step import losses
 
 LARGEST_GRADIENT = 2.0
 LOG = "log.jsonl"
-SIZES = {"full": Settings(), "short": SHORT, "tiny": TINY}
 
 
 def train(
