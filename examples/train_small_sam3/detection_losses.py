@@ -59,7 +59,7 @@ def mask_losses(
     Args:
         model: The network.
         heads: The heads that only training needs.
-        image: Features with one row a prompt.
+        image: Features of the B images.
         encoded: (R, G * G, C).
         prompt: The R prompts.
         found: What each decoder layer found.
@@ -79,9 +79,9 @@ def mask_losses(
     order = place[both.row].argsort(stable=True)
     both, weight = both.only(order), weight[order]
     at = place[both.row]
-    chosen = ImageFeatures(tuple(m[rows] for m in image.maps))
+    maps = tuple(m[batch.row_image[rows]] for m in image.maps)
     part = prompt.select(rows)
-    pixels = model.mask_head.embed_pixels(chosen.maps, encoded[rows], part.tokens, part.valid)  # (M, C, H, W)
+    pixels = model.mask_head.embed_pixels(maps, encoded[rows], part.tokens, part.valid)  # (M, C, H, W)
     queries = torch.stack([layer.queries for layer in found])[both.layer, both.row, both.query]
     embedded = model.mask_head.query_mlp(queries)  # (K, C), in the order of the rows
     groups = embedded.split(torch.bincount(at, minlength=len(rows)).tolist())
