@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import s3seg
+from s3seg.sam3.predictor import BoxPrompt, Predictor, Query
 from train_small_sam3 import batches, prompts, scenes
 from train_small_sam3.concepts import load_vocabulary
 from train_small_sam3.export import export, known_phrases
@@ -117,6 +118,17 @@ def test_what_a_run_exports_opens_as_a_checkpoint(run, tmp_path, vocabulary):
     ours = seg._predictor.model.state_dict()
     assert ours.keys() == state.average.keys()
     assert all(torch.equal(ours[k], v.half().float()) for k, v in state.average.items())
+
+
+def test_a_text_beside_a_prompt_with_boxes_is_answered_as_if_alone(run, tmp_path):
+    export(run, tmp_path / "checkpoint", name="mine", version="1", threshold=0.25)
+    predictor = Predictor.from_path(tmp_path / "checkpoint", device="cpu", dtype="float32")
+    predictor.model.geometry.cls.add_(1)
+    (image,) = predictor.encode_images([np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)])
+    said, shown = Query("cat"), Query("visual", (BoxPrompt((0.5, 0.5, 0.4, 0.4), positive=True),))
+    (alone,) = predictor.find(image, [said], threshold=0)
+    beside, _ = predictor.find(image, [said, shown], threshold=0)
+    np.testing.assert_allclose(beside.scores, alone.scores, atol=1e-6)
 
 
 def test_the_whole_run_goes_from_nothing_to_a_checkpoint_and_its_figures(tmp_path, capsys):
