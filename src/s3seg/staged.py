@@ -101,9 +101,7 @@ class Network(Protocol):
         """
         ...
 
-    def result(
-        self, size: tuple[int, int], prompt: str, found: Any, timings: Mapping[str, float]
-    ) -> Segmentation:
+    def result(self, size: tuple[int, int], prompt: str, found: Any, timings: Mapping[str, float]) -> Segmentation:
         """Make masks of the picture's size from what one prompt found. Any thread."""
         ...
 
@@ -178,9 +176,7 @@ class SegmenterNetwork:
         found = iter(self._predictor.find_each(pairs, threshold=INSTANCES_ABOVE))
         return [[next(found).on_cpu() for _ in prompts] for _, prompts in jobs]
 
-    def result(
-        self, size: tuple[int, int], prompt: str, found: Any, timings: Mapping[str, float]
-    ) -> Segmentation:
+    def result(self, size: tuple[int, int], prompt: str, found: Any, timings: Mapping[str, float]) -> Segmentation:
         """See `Network.result`."""
         height, width = size
         crops = (found.mask(i, size) for i in range(len(found.scores)))

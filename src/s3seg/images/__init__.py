@@ -91,9 +91,7 @@ def load(
     return _load_array(source, name, max_pixels=max_pixels)
 
 
-def _load_path(
-    path: str | Path, name: str, *, max_pixels: int, max_bytes: int, reduce_to: int | None
-) -> LoadedImage:
+def _load_path(path: str | Path, name: str, *, max_pixels: int, max_bytes: int, reduce_to: int | None) -> LoadedImage:
     """Open a file and decode it; every way in which opening fails gets its own sentence."""
     short_name = name if len(name) <= 300 else f"{name[:300]}..."
     try:
