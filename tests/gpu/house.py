@@ -124,9 +124,7 @@ class ObedientNetwork:
         self.asked.append([prompt for _, prompts in jobs for prompt in prompts])
         return [[prompt != "nothing" for prompt in prompts] for _, prompts in jobs]
 
-    def result(
-        self, size: tuple[int, int], prompt: str, found: Any, timings: Mapping[str, float]
-    ) -> Segmentation:
+    def result(self, size: tuple[int, int], prompt: str, found: Any, timings: Mapping[str, float]) -> Segmentation:
         left = np.zeros(size, bool)
         left[:, : size[1] // 2] = True
         rles = (masks.encode(left), masks.encode(~left)) if found else ()

@@ -11,6 +11,7 @@ from s3seg import masks
 from s3seg.errors import ImageDecodeError, InferenceError, OutOfMemoryError, PromptError
 from s3seg.segmenter import Segmenter
 from s3seg.staged import SegmenterNetwork
+
 from .house import PICTURES, STREET, png
 
 pytestmark = pytest.mark.anyio
