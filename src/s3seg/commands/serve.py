@@ -21,6 +21,11 @@ Device = Annotated[str | None, typer.Option(help="auto, cuda:0, mps, cpu.")]
 Dtype = Annotated[str | None, typer.Option(help="auto, float32, bfloat16, float16.")]
 
 
+@app.callback()
+def _serve() -> None:
+    """Serve over HTTP until SIGTERM, which drains; a second one stops."""
+
+
 @app.command("gpu")
 def serve_gpu(
     host: Host = "127.0.0.1",
