@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from s3seg.app import local
     from s3seg.errors import (
         CheckpointError,
         CheckpointNotFoundError,
@@ -43,6 +44,7 @@ _HOME = {
     "S3segError": "errors",
     "Segmentation": "segmentation",
     "Segmenter": "segmenter",
+    "local": "app",
 }
 
 __all__ = [
@@ -60,6 +62,7 @@ __all__ = [
     "Segmentation",
     "Segmenter",
     "__version__",
+    "local",
 ]
 
 
