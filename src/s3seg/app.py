@@ -8,7 +8,8 @@ point in the group ``s3seg.<port>`` (such as ``s3seg.object_store``), or a dotte
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import cached_property
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,8 @@ from s3seg.settings import Settings
 from s3seg.task_machine import Rules
 
 if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
     from s3seg.adapters.local_auth import LocalKeys
     from s3seg.adapters.memory import MemoryTables
 
@@ -122,6 +125,52 @@ class Parts:
         )
 
 
+def edge_app(settings: Settings | None = None, *, parts: Parts | None = None) -> Starlette:
+    """The edge service as an ASGI application, on the adapters that the settings choose.
+
+    Mounted in an application of yours, it needs nothing more: every part begins with its first use. Starlette does
+    not run the lifespan of what is mounted, so run it in yours, to close files and threads at the end::
+
+        edge = edge_app(Settings(public_base_url="https://me.example/seg/files"))
+
+        @asynccontextmanager
+        async def lifespan(app):
+            async with edge.router.lifespan_context(edge):
+                yield
+
+        app = FastAPI(lifespan=lifespan)
+        app.mount("/seg", edge)
+
+    Args:
+        settings: Frozen settings; read from the environment if not given.
+        parts: Adapters to share with another service of the same process; its maker closes them.
+    """
+    from s3seg.edge import Edge, EdgeOptions
+    from s3seg.web.edge_service import edge_service
+
+    own = parts is None
+    parts = parts or Parts(settings)
+    edge = Edge(
+        objects=parts.objects,
+        tasks=parts.task_store,
+        authenticator=parts.authenticator,
+        limiter=parts.rate_limiter,
+        inference=parts.inference,
+        options=EdgeOptions(max_pixels=parts.settings.upload_max_pixels),
+    )
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await edge.aclose()
+            if own:
+                await parts.aclose()
+
+    return edge_service(edge, rates=parts.settings.rates, cors_origins=parts.settings.cors_origins, lifespan=lifespan)
+
+
 def local_keys(settings: Settings) -> LocalKeys:
     """The key that signs and checks the tokens of an installation without Supabase."""
     from s3seg.adapters.local_auth import LocalKeys
@@ -201,6 +250,22 @@ def _memory_inference(parts: Parts) -> Inference:
     return MemoryInference()
 
 
+def _http_inference(parts: Parts) -> Inference:
+    from s3seg.adapters.http_inference import HttpInference
+    from s3seg.web.logs import bound_fields
+
+    settings = parts.settings
+    if settings.api_secret_key is None:
+        raise ConfigurationError(
+            "inference='http' needs the gpu service's key; set API_SECRET_KEY to the same value in both services"
+        )
+    return HttpInference(
+        settings.gpu_url,
+        api_key=settings.api_secret_key.get_secret_value(),
+        request_id=lambda: bound_fields().get("request_id"),
+    )
+
+
 # vendors are imported when chosen, never before
 _OURS: dict[tuple[str, str], Callable[[Parts], Part]] = {
     ("object_store", "files"): _files,
@@ -214,6 +279,7 @@ _OURS: dict[tuple[str, str], Callable[[Parts], Part]] = {
     ("authenticator", "local"): _local_auth,
     ("rate_limiter", "memory"): _memory_limiter,
     ("inference", "memory"): _memory_inference,
+    ("inference", "http"): _http_inference,
 }
 
 

@@ -37,6 +37,7 @@ class RateDecision:
                 f"retry in {self.retry_after:.0f} seconds",
                 limit=self.limit,
                 retry_after=self.retry_after,
+                action=self.action,
             )
 
 

@@ -91,7 +91,10 @@ def test_ten_megabytes_are_the_limit_to_the_byte():
         inspect(png + bytes(padding + 1), max_pixels=PIXELS)
 
 
-@given(data=st.binary(max_size=200), head=st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF\0\0\0\0WEBP"]))
+@given(
+    data=st.binary(max_size=200),
+    head=st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF\0\0\0\0WEBP"]),
+)
 def test_no_bytes_break_it(data, head):
     with pytest.raises(ImageDecodeError):
         inspect(head + data, max_pixels=PIXELS)

@@ -135,9 +135,7 @@ class Edge:
 
     # ---- images ----
 
-    async def upload(
-        self, caller: Identity, upload: Upload | Callable[[], Awaitable[Upload]]
-    ) -> Limited[StoredImage]:
+    async def upload(self, caller: Identity, upload: Upload | Callable[[], Awaitable[Upload]]) -> Limited[StoredImage]:
         """Store a picture under an unguessable key of the caller's, and register it.
 
         Args:

@@ -66,7 +66,6 @@ def inspect(data: bytes, *, max_pixels: int) -> Picture:
 
 
 def _has_signature(head: bytes) -> bool:
-    return (
-        head.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"))
-        or (head.startswith(b"RIFF") and head[8:12] == b"WEBP")
+    return head.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")) or (
+        head.startswith(b"RIFF") and head[8:12] == b"WEBP"
     )
