@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
@@ -41,6 +42,7 @@ _TIER_TTL_S = 30.0
 _TIERS_KEPT = 10_000
 _POKES_AT_ONCE = 256
 _CHECK_TIMEOUT_S = 5.0
+_CHECKED_FOR_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +112,9 @@ class Edge:
         self._decoding = asyncio.Semaphore(self._options.decodes_at_once)
         self._watching = 0
         self._pokes: set[asyncio.Task[None]] = set()
+        self._checking = asyncio.Lock()
+        self._checked: dict[str, str | None] = {}
+        self._checked_until = -math.inf
 
     # ---- who calls ----
 
@@ -330,15 +335,15 @@ class Edge:
     # ---- the service itself ----
 
     async def check(self) -> dict[str, str | None]:
-        """Ask every part whether it works: None, or what is wrong with it."""
-        parts: dict[str, Part] = {
-            "objects": self._objects,
-            "tasks": self._tasks,
-            "authenticator": self._authenticator,
-            "rate_limiter": self._limiter,
-        }
-        said = await asyncio.gather(*(_complaint(part) for part in parts.values()))
-        return dict(zip(parts, said, strict=True))
+        """Ask every part whether it works: None, or what is wrong with it. Answers are good for a second.
+
+        So that asking often, which anybody may, does not cost the disk a write each time.
+        """
+        async with self._checking:
+            if time.monotonic() >= self._checked_until:
+                self._checked = await self._check()
+                self._checked_until = time.monotonic() + _CHECKED_FOR_S
+        return self._checked
 
     async def aclose(self) -> None:
         """Stop telling others of work. The parts are closed by whoever made them."""
@@ -370,6 +375,16 @@ class Edge:
         while len(self._tiers) > _TIERS_KEPT:
             self._tiers.popitem(last=False)
         return tier
+
+    async def _check(self) -> dict[str, str | None]:
+        parts: dict[str, Part] = {
+            "objects": self._objects,
+            "tasks": self._tasks,
+            "authenticator": self._authenticator,
+            "rate_limiter": self._limiter,
+        }
+        said = await asyncio.gather(*(_complaint(part) for part in parts.values()))
+        return dict(zip(parts, said, strict=True))
 
     async def _store(self, caller: Identity, upload: Upload) -> StoredImage:
         async with self._decoding:

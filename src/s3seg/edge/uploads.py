@@ -17,6 +17,7 @@ _CONTENT_TYPES = MappingProxyType(
         "WEBP": "image/webp",
     }
 )
+_PNG_END = b"IEND\xaeB`\x82"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +63,8 @@ def inspect(data: bytes, *, max_pixels: int) -> Picture:
     content_type = _CONTENT_TYPES.get(picture.format or "")
     if content_type is None:
         raise ImageDecodeError("file: not a PNG, JPEG or WebP picture")
+    if content_type == "image/png" and _PNG_END not in data:  # a decoder that has all pixels does not miss it
+        raise ImageDecodeError("file: it is truncated: its end is missing")
     return Picture(content_type=content_type, width=picture.width, height=picture.height)
 
 

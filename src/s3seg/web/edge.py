@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from pydantic import BaseModel
 from starlette.requests import Request
-from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
+from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from s3seg import __version__
 from s3seg.contract.additions import (
@@ -218,7 +218,8 @@ def answer(
 def render_error(error: ErrorAnswer, request_id: str) -> Response:
     """Put an error into the envelope."""
     envelope = ApiResponse[None].failed(error.code, error.message, request_id=request_id, timestamp=datetime.now(UTC))
-    return JSONResponse(envelope.model_dump(mode="json"), error.status)
+    headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else None
+    return Response(envelope.model_dump_json(), error.status, headers, media_type="application/json")
 
 
 def _with_rate(response: Response, rate: RateDecision | None) -> Response:
