@@ -8,6 +8,7 @@
     ├── CheckpointError            code MODEL_NOT_LOADED  weights are missing, wrong or truncated
     │   └── CheckpointNotFoundError
     ├── InferenceError             code INFERENCE_FAILED  the network could not finish
+    │   └── OutOfMemoryError       the device's memory does not hold what was asked at once
     ├── AuthRequiredError          code AUTH_REQUIRED     no credentials were sent
     ├── AuthInvalidError           code AUTH_INVALID      credentials that do not hold
     ├── ForbiddenError             code FORBIDDEN         valid credentials of the wrong kind
@@ -64,6 +65,10 @@ class InferenceError(S3segError):
     """The network could not finish; the message says at what stage."""
 
     code = "INFERENCE_FAILED"
+
+
+class OutOfMemoryError(InferenceError):
+    """The device's memory does not hold what was asked at once; less at once may do."""
 
 
 class AuthRequiredError(S3segError):

@@ -35,9 +35,7 @@ def tier(user: _User, tier: Annotated[Tier, typer.Argument(help="free, pro or en
 
 @app.command()
 def gc(
-    older_than: Annotated[
-        float, typer.Option("--older-than", min=1, help="Hours; younger objects stay.")
-    ] = 24.0,
+    older_than: Annotated[float, typer.Option("--older-than", min=1, help="Hours; younger objects stay.")] = 24.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
 ) -> None:
     """Remove objects that no image and no result names."""
@@ -46,9 +44,7 @@ def gc(
     before = datetime.now(UTC) - timedelta(hours=older_than)
     found = run(lambda parts: collect_garbage(parts.objects, parts.accounts, before=before, dry_run=dry_run))
     verb = "would remove" if dry_run else "removed"
-    typer.echo(
-        f"{verb} {found.objects} objects ({found.size_bytes} bytes) and {found.partial_writes} partial writes"
-    )
+    typer.echo(f"{verb} {found.objects} objects ({found.size_bytes} bytes) and {found.partial_writes} partial writes")
 
 
 @app.command()

@@ -72,9 +72,7 @@ def check_prompt(prompt: str) -> str:
         raise ValueError(f"a prompt has at most {MAX_PROMPT_CHARS} characters, this one {len(prompt)}")
     for position, char in enumerate(prompt):
         if unicodedata.category(char) in _FORBIDDEN_CATEGORIES or char in _BIDI_CONTROLS:
-            raise ValueError(
-                f"a prompt must not contain control characters: U+{ord(char):04X} at position {position}"
-            )
+            raise ValueError(f"a prompt must not contain control characters: U+{ord(char):04X} at position {position}")
     return prompt
 
 

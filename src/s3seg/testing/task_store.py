@@ -74,9 +74,7 @@ class TaskStoreSuite(AsyncSuite):
     async def test_submits_at_once_cannot_spend_a_credit_twice(self, world: TaskWorld) -> None:
         user = await world.user(credits=7)
         image = await world.image(user)
-        answers = await asyncio.gather(
-            *(world.submit(user, image=image) for _ in range(25)), return_exceptions=True
-        )
+        answers = await asyncio.gather(*(world.submit(user, image=image) for _ in range(25)), return_exceptions=True)
         refused = [answer for answer in answers if isinstance(answer, InsufficientCreditsError)]
         assert len(refused) == 18
         assert await world.credits(user) == 0
@@ -184,9 +182,7 @@ class TaskStoreSuite(AsyncSuite):
     async def test_submits_at_once_do_not_slip_past_the_limit(self, world: TaskWorld) -> None:
         user = await world.user(tier=Tier.FREE, credits=50)
         image = await world.image(user)
-        answers = await asyncio.gather(
-            *(world.submit(user, image=image) for _ in range(15)), return_exceptions=True
-        )
+        answers = await asyncio.gather(*(world.submit(user, image=image) for _ in range(15)), return_exceptions=True)
         assert sum(isinstance(answer, RateLimitedError) for answer in answers) == 10
 
     async def test_deleting_or_cancelling_does_not_make_room(self, world: TaskWorld) -> None:

@@ -19,9 +19,7 @@ class MemoryRateLimiter:
         clock: Seconds that never go backwards.
     """
 
-    def __init__(
-        self, *, table: RateTable = RATE_LIMITS, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, *, table: RateTable = RATE_LIMITS, clock: Callable[[], float] = time.monotonic) -> None:
         self._table = table
         self._clock = clock
         self._times: dict[tuple[str, Action], deque[float]] = {}  # newest first

@@ -247,6 +247,5 @@ def _unavailable(err: BaseException) -> BaseException:
 
 def _touch(connection: sqlite3.Connection) -> None:
     connection.execute(
-        "INSERT INTO meta VALUES ('checked', datetime('now')) "
-        "ON CONFLICT DO UPDATE SET value = excluded.value"
+        "INSERT INTO meta VALUES ('checked', datetime('now')) ON CONFLICT DO UPDATE SET value = excluded.value"
     )
