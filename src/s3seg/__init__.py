@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from s3seg.client import AsyncClient, Client
     from s3seg.errors import (
         CheckpointError,
         CheckpointNotFoundError,
@@ -30,8 +31,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0.dev0"
 
 _HOME = {
+    "AsyncClient": "client",
     "CheckpointError": "errors",
     "CheckpointNotFoundError": "errors",
+    "Client": "client",
     "Embedding": "segmenter",
     "ImageDecodeError": "errors",
     "InferenceError": "errors",
@@ -46,8 +49,10 @@ _HOME = {
 }
 
 __all__ = [
+    "AsyncClient",
     "CheckpointError",
     "CheckpointNotFoundError",
+    "Client",
     "Embedding",
     "ImageDecodeError",
     "InferenceError",
