@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from s3seg.app import local
     from s3seg.client import AsyncClient, Client
     from s3seg.errors import (
         CheckpointError,
@@ -46,6 +47,7 @@ _HOME = {
     "S3segError": "errors",
     "Segmentation": "segmentation",
     "Segmenter": "segmenter",
+    "local": "app",
 }
 
 __all__ = [
@@ -65,6 +67,7 @@ __all__ = [
     "Segmentation",
     "Segmenter",
     "__version__",
+    "local",
 ]
 
 

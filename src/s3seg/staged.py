@@ -67,6 +67,20 @@ class Network(Protocol):
         """Which network, as results tell it."""
         ...
 
+    @property
+    def parameters(self) -> int:
+        """How many weights it has."""
+        ...
+
+    @property
+    def weights_bytes(self) -> int:
+        """What the weights take in memory."""
+        ...
+
+    def device_status(self) -> DeviceStatus:
+        """What its device says of itself now. Any thread."""
+        ...
+
     def read(self, content: bytes, *, name: str) -> ReadyImage:
         """Decode and resize an encoded picture. Any thread.
 
@@ -135,16 +149,16 @@ class SegmenterNetwork:
 
     @property
     def parameters(self) -> int:
-        """How many weights it has."""
+        """See `Network.parameters`."""
         return self._predictor.parameters
 
     @property
     def weights_bytes(self) -> int:
-        """What the weights take in memory."""
+        """See `Network.weights_bytes`."""
         return self._predictor.weights_bytes
 
     def device_status(self) -> DeviceStatus:
-        """What the device says of itself now."""
+        """See `Network.device_status`."""
         from s3seg.sam3.device import device_status
 
         return device_status(self._predictor.device)

@@ -135,12 +135,23 @@ class Worker:
             NotFoundError: There is no such task.
             UnavailableError: This worker has too much to do already, or drains.
         """
-        self._admit()
+        self.require_room()
         self._requests += 1
         try:
             return await self._predict(task_id)
         finally:
             self._requests -= 1
+
+    def require_room(self) -> None:
+        """Return if a request can be taken on now.
+
+        Raises:
+            UnavailableError: There is too much to do already, or it drains; says when to come back.
+        """
+        if self.draining:
+            raise UnavailableError("this worker is stopping", retry_after=1.0)
+        if self.load >= self._limits.admitted:
+            raise UnavailableError("at capacity", retry_after=self.retry_after_s())
 
     def retry_after_s(self) -> float:
         """When it will have worked off its load, from the rate of the last minutes, seconds."""
@@ -163,12 +174,6 @@ class Worker:
                 raise UnavailableError("this worker is stopping", retry_after=1.0)
             await asyncio.sleep(pause)
             pause = min(1.0, 2 * pause)
-
-    def _admit(self) -> None:
-        if self.draining:
-            raise UnavailableError("this worker is stopping", retry_after=1.0)
-        if self.load >= self._limits.admitted:
-            raise UnavailableError("at capacity", retry_after=self.retry_after_s())
 
     async def _claim_one(self, task_id: str) -> _Running | None:
         claim = await self._queue.claim(self.name, task_id, lease_s=self._limits.lease_s)

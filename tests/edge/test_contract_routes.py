@@ -90,7 +90,7 @@ class TestUpload:
         assert [info async for info in service.parts.objects.list("")] == []
 
     async def test_more_pixels_than_allowed_are_400(self, tmp_path):
-        async with running(tmp_path, upload_max_pixels=47) as service:
+        async with running(tmp_path, upload_megapixels=47e-6) as service:
             user = await service.user()
             response = await user.upload(encoded(size=(8, 6)))
             assert error_of(response) == (400, "INVALID_REQUEST")

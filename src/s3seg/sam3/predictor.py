@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from s3seg.errors import InferenceError, InvalidRequestError, OutOfMemoryError
+from s3seg.errors import CheckpointError, InferenceError, InvalidRequestError, OutOfMemoryError
 from s3seg.sam3.layers import cxcywh_to_xyxy
 from s3seg.sam3.load import find_weights, load
 from s3seg.sam3.model import BoxPrompts, ImageFeatures, Sam3
@@ -87,13 +87,18 @@ class Predictor:
             image_size: Side of the network's input in pixels; None takes the checkpoint's own.
 
         Raises:
-            CheckpointError: See :func:`s3seg.sam3.load.load`.
+            CheckpointError: See :func:`s3seg.sam3.load.load`; or the tokenizer is missing, or of another model.
             InvalidRequestError: There is no such device or precision here.
         """
         where = choose_device(device)
         model = load(path, device=where, dtype=choose_dtype(dtype, where), image_size=image_size)
         folder = find_weights(path).parent
-        return cls(model, Tokenizer.from_folder(folder, context=model.config.text.context))
+        tokenizer = Tokenizer.from_folder(folder, context=model.config.text.context)
+        if (known := tokenizer.bpe.get_vocab_size()) > (embedded := model.config.text.vocab_size):
+            raise CheckpointError(
+                f"the tokenizer in {folder} is of another model: it has {known} tokens, the weights know {embedded}"
+            )
+        return cls(model, tokenizer)
 
     @property
     def device(self) -> torch.device:
@@ -174,6 +179,8 @@ class Predictor:
         self, pairs: Sequence[tuple[ImageFeatures, Query]], *, threshold: float, most: int | None = None
     ) -> list[Found]:
         """Look for each query in its own encoded image; see `find`. All pairs share forward passes."""
+        if not pairs:
+            return []
         texts = self.encode_texts([query.text for _, query in pairs])
         height, width = pairs[0][0].maps[-1].shape[-2:]
         chunk = max(1, _TOKENS_AT_ONCE // (height * width))
@@ -297,6 +304,11 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     return DTYPES[name]
 
 
+def preprocess(image: np.ndarray, size: int) -> Tensor:
+    """An image as the network takes it: `resize`, then `normalise`; fp32 (1, 3, size, size)."""
+    return normalise(resize(image, size))
+
+
 def resize(image: np.ndarray, size: int) -> Tensor:
     """Resize without keeping the aspect ratio (antialiased bilinear).
 
@@ -307,7 +319,8 @@ def resize(image: np.ndarray, size: int) -> Tensor:
     Returns:
         uint8 (1, 3, size, size)
     """
-    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
+    writable = np.require(image, requirements=["C", "W"])  # Pillow's arrays are not, and torch warns of those
+    pixels = torch.from_numpy(writable).permute(2, 0, 1)[None]
     return F.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True)
 
 

@@ -394,22 +394,7 @@ class TaskStoreSuite(AsyncSuite):
         assert (await world.store.list_tasks(user, project_id=project.project_id)).total == 0
         assert (await world.store.list_tasks(user)).total == 1
 
-    # --- accounts
-
-    async def test_an_operator_moves_credits_and_tiers(self, world: TaskWorld) -> None:
-        user = await world.user(tier=Tier.FREE, credits=5)
-        assert (await world.accounts.adjust(user.user_id, 100)).credits == 105
-        assert (await world.accounts.ensure(user.user_id, tier=Tier.PRO)).tier == Tier.PRO
-        account = await world.store.account(user)
-        assert (account.tier, account.credits) == (Tier.PRO, 105)
-        assert await world.credits(user) == 105
-
-    async def test_an_account_never_goes_below_zero(self, world: TaskWorld) -> None:
-        user = await world.user(credits=5)
-        with pytest.raises(InvalidRequestError):
-            await world.accounts.adjust(user.user_id, -6)
-        assert (await world.accounts.adjust(user.user_id, -5)).credits == 0
-        assert await world.credits(user) == 0
+    # --- the rest
 
     async def test_an_error_is_explained_to_its_owner(self, world: TaskWorld) -> None:
         user = await world.user()

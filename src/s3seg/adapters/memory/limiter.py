@@ -33,7 +33,7 @@ class MemoryRateLimiter:
         times = self._times.setdefault((caller.user_id, action), deque())
         while times and times[-1] <= now - RATE_WINDOW_S:
             times.pop()
-        decision = decide(action, times, limit=limit, now=now)
+        decision = decide(action, count=len(times), oldest=times[-1] if times else None, limit=limit, now=now)
         if decision.allowed:
             times.appendleft(now)
         return decision

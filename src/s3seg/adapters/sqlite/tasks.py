@@ -248,13 +248,19 @@ class SqliteTaskStore:
 
     def _submit_rate(self, db: sqlite3.Connection, caller: Identity, tier: Tier, now: datetime) -> RateDecision:
         limit = self._policy.rates[tier][Action.SEGMENT]
-        recent = db.execute(
+        count, oldest = db.execute(
+            "SELECT count(*), min(created_at) FROM ("
             "SELECT created_at FROM ledger WHERE user_id = ? AND reason = 'segment' AND created_at > ? "
-            "ORDER BY created_at DESC LIMIT ?",
+            "ORDER BY created_at DESC LIMIT ?)",
             (caller.user_id, microseconds(now - timedelta(seconds=RATE_WINDOW_S)), limit),
+        ).fetchone()
+        return decide(
+            Action.SEGMENT,
+            count=count,
+            oldest=None if oldest is None else from_microseconds(oldest).timestamp(),
+            limit=limit,
+            now=now.timestamp(),
         )
-        times = [from_microseconds(row[0]).timestamp() for row in recent]
-        return decide(Action.SEGMENT, times, limit=limit, now=now.timestamp())
 
 
 def _refuse_anonymous(caller: Identity) -> None:
