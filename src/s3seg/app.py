@@ -149,30 +149,51 @@ def edge_app(settings: Settings | None = None, *, parts: Parts | None = None) ->
         settings: Frozen settings; read from the environment if not given.
         parts: Adapters to share with another service of the same process; its maker closes them.
     """
+    own = parts is None
+    parts = parts or Parts(settings)
+    return _edge_app(parts, engine=None, close_parts=own)
+
+
+def whole_app(settings: Settings | None = None) -> Starlette:
+    """The edge service with the inference side in the same process; its lifespan must run.
+
+    Args:
+        settings: Frozen settings; read from the environment if not given. ``inference`` is taken to be ``memory``.
+    """
+    parts = Parts((settings or Settings()).model_copy(update={"inference": "memory"}))
+    return _edge_app(parts, engine=make_engine(parts), close_parts=True)
+
+
+def _edge_app(parts: Parts, *, engine: Engine | None, close_parts: bool) -> Starlette:
     from s3seg.edge import Edge, EdgeOptions
     from s3seg.web.edge_service import edge_service
 
-    own = parts is None
-    parts = parts or Parts(settings)
+    settings = parts.settings
     edge = Edge(
         objects=parts.objects,
         tasks=parts.task_store,
         authenticator=parts.authenticator,
         limiter=parts.rate_limiter,
         inference=parts.inference,
-        options=EdgeOptions(max_pixels=int(parts.settings.upload_megapixels * 1e6)),
+        options=EdgeOptions(max_pixels=int(settings.upload_megapixels * 1e6)),
     )
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        if engine is not None:
+            engine.start()
         try:
             yield
         finally:
             await edge.aclose()
-            if own:
+            if engine is not None:
+                await engine.aclose(grace_s=settings.drain_s)
+            if close_parts:
                 await parts.aclose()
 
-    return edge_service(edge, rates=parts.settings.rates, cors_origins=parts.settings.cors_origins, lifespan=lifespan)
+    app = edge_service(edge, rates=settings.rates, cors_origins=settings.cors_origins, lifespan=lifespan)
+    app.state.engine = engine
+    return app
 
 
 def gpu_app(
