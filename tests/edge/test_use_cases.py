@@ -132,7 +132,7 @@ class TestUpload:
             await house.edge.upload(user, read)
 
     async def test_over_capacity_is_unavailable_and_passes(self):
-        house = House(options=EdgeOptions(uploads_at_once=1))
+        house = House(options=EdgeOptions(uploads_at_once=1, upload_wait_s=0.01))
         user = await house.user()
         go_on = asyncio.Event()
 

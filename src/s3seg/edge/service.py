@@ -51,7 +51,8 @@ class EdgeOptions:
 
     Attributes:
         max_pixels: Largest picture accepted.
-        uploads_at_once: Uploads held in memory together, at most 10 MB each; more are answered 503.
+        uploads_at_once: Uploads held in memory together, at most 10 MB each.
+        upload_wait_s: Seconds that a further one waits for a place, its body unread, before it is answered 503.
         decodes_at_once: Pictures decoded together, each of which takes about 7 bytes a pixel.
         watchers_at_once: Requests that wait for a task to end.
         presign_s: Seconds that a redirect to a private object is good for.
@@ -59,6 +60,7 @@ class EdgeOptions:
 
     max_pixels: int = 50_000_000
     uploads_at_once: int = 32
+    upload_wait_s: float = 2.0
     decodes_at_once: int = 2
     watchers_at_once: int = 500
     presign_s: int = 300
@@ -108,7 +110,7 @@ class Edge:
         self._inference = inference
         self._options = options or EdgeOptions()
         self._tiers: OrderedDict[str, tuple[float, Tier]] = OrderedDict()
-        self._uploading = 0
+        self._uploading = asyncio.Semaphore(self._options.uploads_at_once)
         self._decoding = asyncio.Semaphore(self._options.decodes_at_once)
         self._watching = 0
         self._pokes: set[asyncio.Task[None]] = set()
@@ -153,15 +155,10 @@ class Edge:
             InvalidRequestError: The project is not one of the caller's.
         """
         rate = await self._count(caller, Action.UPLOAD)
-        if self._uploading >= self._options.uploads_at_once:
-            raise UnavailableError("too many uploads at the same time; try again in a moment", retry_after=2)
-        self._uploading += 1
-        try:
+        async with self._place_to_upload():
             if not isinstance(upload, Upload):
                 upload = await upload()
             return Limited(value=await self._store(caller, upload), rate=rate)
-        finally:
-            self._uploading -= 1
 
     async def delete_image(self, caller: Identity, image_id: str) -> Limited[StoredImage]:
         """Cancel the image's live tasks, forget it, and remove its object; results that exist stay.
@@ -385,6 +382,18 @@ class Edge:
         }
         said = await asyncio.gather(*(_complaint(part) for part in parts.values()))
         return dict(zip(parts, said, strict=True))
+
+    @contextlib.asynccontextmanager
+    async def _place_to_upload(self) -> AsyncGenerator[None, None]:
+        try:
+            async with asyncio.timeout(self._options.upload_wait_s):
+                await self._uploading.acquire()
+        except TimeoutError:
+            raise UnavailableError("too many uploads at the same time; try again", retry_after=2) from None
+        try:
+            yield
+        finally:
+            self._uploading.release()
 
     async def _store(self, caller: Identity, upload: Upload) -> StoredImage:
         async with self._decoding:
