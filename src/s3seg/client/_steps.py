@@ -103,7 +103,8 @@ def fetch(send: Send, patience: Patience) -> Steps[httpx.Response]:
             response: httpx.Response = yield send
         except httpx.TransportError as err:
             sent = not isinstance(err, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
-            error: S3segError = UnavailableError(f"{send.url} was not reached: {err or type(err).__name__}")
+            why = str(err) or type(err).__name__
+            error: S3segError = UnavailableError(f"{send.url} was not reached: {why}", retry_after=0)
             error.__cause__ = err
             again = send.repeatable or not sent
         else:
@@ -173,7 +174,7 @@ _KINDS: Mapping[str, type[S3segError]] = {
 def _error_of_a_stranger(response: httpx.Response, retry_after: float | None) -> S3segError:
     message = f"{response.url} answered {response.status_code} {response.reason_phrase}".rstrip()
     if response.status_code in (429, 502, 503, 504):
-        return UnavailableError(message, retry_after=retry_after or 1.0)
+        return UnavailableError(message, retry_after=retry_after or 0.0)
     if response.status_code == 404:
         return NotFoundError(message)
     return S3segError(message)
