@@ -129,6 +129,73 @@ class Parts:
         )
 
 
+def edge_app(settings: Settings | None = None, *, parts: Parts | None = None) -> Starlette:
+    """The edge service as an ASGI application, on the adapters that the settings choose.
+
+    Mounted in an application of yours, it needs nothing more: every part begins with its first use. Starlette does
+    not run the lifespan of what is mounted, so run it in yours, to close files and threads at the end::
+
+        edge = edge_app(Settings(public_base_url="https://me.example/seg/files"))
+
+        @asynccontextmanager
+        async def lifespan(app):
+            async with edge.router.lifespan_context(edge):
+                yield
+
+        app = FastAPI(lifespan=lifespan)
+        app.mount("/seg", edge)
+
+    Args:
+        settings: Frozen settings; read from the environment if not given.
+        parts: Adapters to share with another service of the same process; its maker closes them.
+    """
+    own = parts is None
+    parts = parts or Parts(settings)
+    return _edge_app(parts, engine=None, close_parts=own)
+
+
+def whole_app(settings: Settings | None = None) -> Starlette:
+    """The edge service with the inference side in the same process; its lifespan must run.
+
+    Args:
+        settings: Frozen settings; read from the environment if not given. ``inference`` is taken to be ``memory``.
+    """
+    parts = Parts((settings or Settings()).model_copy(update={"inference": "memory"}))
+    return _edge_app(parts, engine=make_engine(parts), close_parts=True)
+
+
+def _edge_app(parts: Parts, *, engine: Engine | None, close_parts: bool) -> Starlette:
+    from s3seg.edge import Edge, EdgeOptions
+    from s3seg.web.edge_service import edge_service
+
+    settings = parts.settings
+    edge = Edge(
+        objects=parts.objects,
+        tasks=parts.task_store,
+        authenticator=parts.authenticator,
+        limiter=parts.rate_limiter,
+        inference=parts.inference,
+        options=EdgeOptions(max_pixels=int(settings.upload_megapixels * 1e6)),
+    )
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        if engine is not None:
+            engine.start()
+        try:
+            yield
+        finally:
+            await edge.aclose()
+            if engine is not None:
+                await engine.aclose(grace_s=settings.drain_s)
+            if close_parts:
+                await parts.aclose()
+
+    app = edge_service(edge, rates=settings.rates, cors_origins=settings.cors_origins, lifespan=lifespan)
+    app.state.engine = engine
+    return app
+
+
 def gpu_app(
     settings: Settings | None = None, *, parts: Parts | None = None, insecure_no_key: bool = False
 ) -> Starlette:
@@ -327,6 +394,22 @@ def _memory_inference(parts: Parts) -> Inference:
     return MemoryInference()
 
 
+def _http_inference(parts: Parts) -> Inference:
+    from s3seg.adapters.http_inference import HttpInference
+    from s3seg.web.logs import bound_fields
+
+    settings = parts.settings
+    if settings.api_secret_key is None:
+        raise ConfigurationError(
+            "inference='http' needs the gpu service's key; set API_SECRET_KEY to the same value in both services"
+        )
+    return HttpInference(
+        settings.gpu_url,
+        api_key=settings.api_secret_key.get_secret_value(),
+        request_id=lambda: bound_fields().get("request_id"),
+    )
+
+
 # vendors are imported when chosen, never before
 _OURS: dict[tuple[str, str], Callable[[Parts], Part]] = {
     ("object_store", "files"): _files,
@@ -340,6 +423,7 @@ _OURS: dict[tuple[str, str], Callable[[Parts], Part]] = {
     ("authenticator", "local"): _local_auth,
     ("rate_limiter", "memory"): _memory_limiter,
     ("inference", "memory"): _memory_inference,
+    ("inference", "http"): _http_inference,
 }
 
 

@@ -114,14 +114,16 @@ class RateLimitedError(S3segError):
         message: What was exceeded.
         limit: Actions allowed in any 60 seconds.
         retry_after: Seconds until the next one will be allowed.
+        action: What was counted, such as ``upload``.
     """
 
     code = "RATE_LIMITED"
 
-    def __init__(self, message: str, *, limit: int, retry_after: float) -> None:
+    def __init__(self, message: str, *, limit: int, retry_after: float, action: str = "") -> None:
         super().__init__(message)
         self.limit = limit
         self.retry_after = retry_after
+        self.action = action
 
 
 class UnavailableError(S3segError):

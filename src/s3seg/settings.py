@@ -48,7 +48,7 @@ class Settings(BaseSettings):
     accounts: Annotated[str | None, Field(description="As task_store, for operators; follows it if unset")] = None
     authenticator: Annotated[str, Field(description=f"local, or {_ADAPTER}")] = "local"
     rate_limiter: Annotated[str, Field(description=f"memory, or {_ADAPTER}")] = "memory"
-    inference: Annotated[str, Field(description=f"memory (same process), or {_ADAPTER}")] = "memory"
+    inference: Annotated[str, Field(description=f"memory (same process), http, or {_ADAPTER}")] = "memory"
 
     api_secret_key: Annotated[
         SecretStr | None,
@@ -98,6 +98,17 @@ class Settings(BaseSettings):
         float, Field(ge=0, description="Seconds that a failed attempt waits before the next, doubling with each")
     ] = 2.0
     drain_s: Annotated[float, Field(ge=0, description="Seconds that work gets to finish after SIGTERM")] = 30.0
+
+    gpu_url: Annotated[str, Field(pattern=r"^https?://", description="Where inference=http finds the gpu service")] = (
+        "http://127.0.0.1:8001"
+    )
+
+    cors_origins: Annotated[
+        tuple[str, ...], Field(description='Origins whose pages may call the edge, as a JSON list; ["*"] for all')
+    ] = ()
+    upload_megapixels: Annotated[
+        float, Field(gt=0, le=178, description="Larger uploads are refused; decoding one takes 7 MB a megapixel")
+    ] = 50.0
 
     rate_limits: Annotated[
         Literal["contract", "off"], Field(description="The contract's table, or none (for load tests)")

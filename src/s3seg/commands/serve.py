@@ -11,19 +11,53 @@ import typer
 if TYPE_CHECKING:
     from s3seg.settings import Settings
 
-app = typer.Typer(help="Serve over HTTP.", no_args_is_help=True)
+app = typer.Typer(help="Serve over HTTP: everything in one process, or `edge` and `gpu` apart.")
 
+_LOCAL_CREDITS = 1000
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
+EdgePort = Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")]
 Checkpoint = Annotated[str | None, typer.Option(help="Weights: embedded, sam3, or a path.")]
 Device = Annotated[str | None, typer.Option(help="auto, cuda:0, mps, cpu.")]
 Dtype = Annotated[str | None, typer.Option(help="auto, float32, bfloat16, float16.")]
 
 
-@app.callback()
-def _serve() -> None:
-    """Serve over HTTP until SIGTERM, which drains; a second one stops."""
+@app.callback(invoke_without_command=True)
+def serve(
+    context: typer.Context,
+    host: Host = "127.0.0.1",
+    port: EdgePort = 8000,
+    checkpoint: Checkpoint = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    user: Annotated[str, typer.Option(help="Whose token is printed.")] = "local",
+) -> None:
+    """Serve everything in one process, and print its address with a token to use it."""
+    if context.invoked_subcommand is not None:
+        return
+    from s3seg.app import whole_app
+    from s3seg.web.server import run_server
+
+    with serving():
+        settings = public_settings(model_settings(checkpoint, device, dtype), host, port)
+        _welcome(settings, f"http://{_spoken(host)}:{port}", user)
+        service = whole_app(settings)
+        run_server(service, host=host, port=port, drain_s=settings.drain_s, on_drain=service.state.engine.worker.drain)
+
+
+@app.command("edge")
+def serve_edge(host: Host = "127.0.0.1", port: EdgePort = 8000) -> None:
+    """The public API, without a model; never loads PyTorch."""
+    from s3seg.app import edge_app
+    from s3seg.settings import Settings
+    from s3seg.web.server import run_server
+
+    with serving():
+        settings = public_settings(Settings(), host, port)
+        if "inference" not in settings.model_fields_set and settings.api_secret_key is not None:
+            settings = settings.model_copy(update={"inference": "http"})
+        run_server(edge_app(settings), host=host, port=port, drain_s=settings.drain_s)
 
 
 @app.command("gpu")
@@ -87,6 +121,43 @@ def model_settings(checkpoint: str | None, device: str | None, dtype: str | None
     settings = Settings(**{name: value for name, value in given.items() if value is not None})
     checkpoints.resolve(settings.checkpoint)
     return settings
+
+
+def public_settings(settings: Settings, host: str, port: int) -> Settings:
+    """With the public address of images and masks, if none is set: where this process listens."""
+    if "public_base_url" in settings.model_fields_set:
+        return settings
+    return settings.model_copy(update={"public_base_url": f"http://{_spoken(host)}:{port}/files"})
+
+
+def _spoken(host: str) -> str:
+    """The host in a URL that this machine can open."""
+    if host in ("0.0.0.0", "::", ""):  # noqa: S104 (compared, not bound)
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host
+
+
+def _welcome(settings: Settings, url: str, user: str) -> None:
+    """Print address and token, the account filled up: who runs the service need not pay for it."""
+    import asyncio
+
+    from s3seg.adapters.local_auth import user_id_of
+    from s3seg.app import Parts, local_keys
+    from s3seg.contract.limits import Tier
+
+    async def fill_up() -> None:
+        parts = Parts(settings)
+        try:
+            account = await parts.accounts.ensure(user_id_of(user), tier=Tier.ENTERPRISE)
+            if account.credits < _LOCAL_CREDITS:
+                await parts.accounts.adjust(account.user_id, _LOCAL_CREDITS - account.credits)
+        finally:
+            await parts.aclose()
+
+    typer.echo(f"S3SEG_URL={url}")
+    if settings.authenticator == "local":
+        asyncio.run(fill_up())
+        typer.echo(f"S3SEG_TOKEN={local_keys(settings).mint(user, tier=Tier.ENTERPRISE)}")
 
 
 async def _work(settings: Settings) -> None:

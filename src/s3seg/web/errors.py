@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from starlette.exceptions import HTTPException
 
 from s3seg.contract.codes import ERROR_CODES, code_of
+from s3seg.contract.limits import RATE_WINDOW_S
 from s3seg.errors import RateLimitedError, UnavailableError
 
 _OURS_TO_KNOW = {
@@ -46,6 +47,8 @@ def error_answer(error: Exception) -> ErrorAnswer:
     headers: dict[str, str] = {}
     if isinstance(error, RateLimitedError | UnavailableError):
         headers["Retry-After"] = retry_after(error.retry_after)
+    if isinstance(error, RateLimitedError) and error.action:
+        headers |= rate_headers(error.action, limit=error.limit, remaining=0, reset_after=error.retry_after)
     message = _OURS_TO_KNOW.get(code) or str(error)
     return ErrorAnswer(status=ERROR_CODES[code].status, code=code, message=message, headers=headers)
 
@@ -53,6 +56,21 @@ def error_answer(error: Exception) -> ErrorAnswer:
 def retry_after(seconds: float) -> str:
     """Seconds as ``Retry-After`` wants them: whole, rounded up, at least 1."""
     return str(max(1, math.ceil(seconds)))
+
+
+def rate_headers(action: str, *, limit: int, remaining: int, reset_after: float) -> dict[str, str]:
+    """``RateLimit-Policy`` and ``RateLimit``, as draft-ietf-httpapi-ratelimit-headers-10 has them.
+
+    Args:
+        action: Name of the policy.
+        limit: Requests in any 60 seconds.
+        remaining: How many of them are left now.
+        reset_after: Seconds until one of those counted leaves the window.
+    """
+    return {
+        "RateLimit-Policy": f'"{action}";q={limit};w={RATE_WINDOW_S}',
+        "RateLimit": f'"{action}";r={remaining};t={math.ceil(reset_after)}',
+    }
 
 
 def _of_starlette(error: HTTPException) -> ErrorAnswer:

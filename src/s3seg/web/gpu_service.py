@@ -12,7 +12,6 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Lifespan
 
-import s3seg
 from s3seg.contract.additions import ReadyResponse
 from s3seg.contract.edge import TaskStatus
 from s3seg.contract.envelope import ErrorBody, GpuErrorResponse
@@ -27,6 +26,7 @@ from s3seg.contract.gpu import (
 from s3seg.engine import Engine, ModelState
 from s3seg.errors import AuthInvalidError, AuthRequiredError, InferenceError, InvalidRequestError
 from s3seg.tasks import Task
+from s3seg.version import __version__
 from s3seg.web.bodies import read_json
 from s3seg.web.errors import ErrorAnswer
 from s3seg.web.gpu_metrics import EngineGauges
@@ -179,7 +179,7 @@ class _GpuService:
             openapi_document(
                 self.operations,
                 title="s3seg gpu service",
-                version=s3seg.__version__,
+                version=__version__,
                 description="Inference only; called by the edge, never by users.",
                 security_scheme={"type": "apiKey", "in": "header", "name": "X-API-Key"},
                 error_model=GpuErrorResponse,

@@ -30,6 +30,11 @@ def bound(**fields: Any) -> Iterator[None]:
         _bound.reset(token)
 
 
+def bound_fields() -> Mapping[str, Any]:
+    """The fields that are bound here and now, such as ``request_id``."""
+    return _bound.get() or {}
+
+
 class JsonFormatter(logging.Formatter):
     """``{"time", "level", "logger", "message", ...fields}``; exceptions as ``error`` and ``trace``."""
 

@@ -37,6 +37,7 @@ def build_service(
     lifespan: Lifespan[Starlette] | None = None,
     more_routes: Sequence[BaseRoute] = (),
     accept_request_id: bool = False,
+    outer_middleware: Sequence[Middleware] = (),
 ) -> Starlette:
     """Make the application of a service.
 
@@ -47,6 +48,7 @@ def build_service(
         lifespan: What begins and ends with it.
         more_routes: Routes that are not part of the API, such as static files; asked last.
         accept_request_id: Take over a caller's ``X-Request-Id`` if it is a UUID: for services behind ours.
+        outer_middleware: What sees requests first, and every answer, those to crashes too: CORS.
     """
 
     async def show_error(request: Request, error: Exception) -> Response:
@@ -58,7 +60,8 @@ def build_service(
         routes=[*routes_of(operations), *more_routes],
         lifespan=lifespan,
         middleware=[
-            Middleware(_Frame, render_error=render_error, metrics=metrics, accept_request_id=accept_request_id)
+            *outer_middleware,
+            Middleware(_Frame, render_error=render_error, metrics=metrics, accept_request_id=accept_request_id),
         ],
         exception_handlers={HTTPException: show_error, S3segError: show_error, ClientDisconnect: show_error},
     )
