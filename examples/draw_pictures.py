@@ -103,7 +103,11 @@ class Picture:
         full_height, full_width = self.image.shape[:2]
         rows = slice(max(0, top), min(full_height, top + shape[0]))
         columns = slice(max(0, left), min(full_width, left + shape[1]))
-        return rows, columns, (slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left))
+        return (
+            rows,
+            columns,
+            (slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left)),
+        )
 
 
 def _rle(mask: np.ndarray) -> dict:
@@ -190,7 +194,15 @@ def street(icons: IconSet) -> Picture:
     """A street on the edge of a town."""
     p = Picture()
     p.gradient(0, 300, (146, 200, 242), (236, 242, 244))
-    blocks = [(30, 120, 95), (140, 165, 80), (240, 100, 70), (330, 150, 110), (470, 90, 75), (575, 140, 95), (690, 110, 100)]
+    blocks = [
+        (30, 120, 95),
+        (140, 165, 80),
+        (240, 100, 70),
+        (330, 150, 110),
+        (470, 90, 75),
+        (575, 140, 95),
+        (690, 110, 100),
+    ]
     for left, top, width in blocks:
         p.polygon([(left, top), (left + width, top), (left + width, 300), (left, 300)], (186, 206, 222))
         for window_y in range(top + 14, 280, 24):

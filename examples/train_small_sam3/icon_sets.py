@@ -27,13 +27,9 @@ SEEN_STYLES = (
     Style("fxemoji", "1.2.2", "Apache-2.0", "Mozilla", "https://github.com/mozilla/fxemoji"),
     Style("fluent-emoji", "1.2.7", "MIT", "Microsoft", "https://github.com/microsoft/fluentui-emoji"),
     Style("fluent-emoji-flat", "1.2.6", "MIT", "Microsoft", "https://github.com/microsoft/fluentui-emoji"),
-    Style(
-        "fluent-emoji-high-contrast", "1.2.6", "MIT", "Microsoft", "https://github.com/microsoft/fluentui-emoji"
-    ),
+    Style("fluent-emoji-high-contrast", "1.2.6", "MIT", "Microsoft", "https://github.com/microsoft/fluentui-emoji"),
     Style("emojione", "1.2.3", "CC-BY-4.0", "Emoji One", "https://github.com/EmojiTwo/emojitwo"),
-    Style(
-        "streamline-emojis", "1.2.4", "CC-BY-4.0", "Streamline", "https://github.com/webalys-hq/streamline-vectors"
-    ),
+    Style("streamline-emojis", "1.2.4", "CC-BY-4.0", "Streamline", "https://github.com/webalys-hq/streamline-vectors"),
 )
 """What the network is trained on: licences that permit it, with attribution where asked for."""
 
@@ -159,7 +155,8 @@ FXEMOJI_NAMES = {
     "t-shirt": "mansshirt", "hibiscus": "hibiscus", "shortcake": "shortcake", "wine-glass": "wineglass",
     "money-bag": "moneybag", "steaming-bowl": "steamingbowl", "collision": "collision", "laptop": "personalcomputer",
     "snow-capped-mountain": "snowmountains", "construction": "constructionsign", "broken-heart": "brokenheart",
-    "yellow-heart": "heartyellow", "green-heart": "heartgreen", "blue-heart": "heartblue", "purple-heart": "heartpurple",
+    "yellow-heart": "heartyellow", "green-heart": "heartgreen", "blue-heart": "heartblue",
+    "purple-heart": "heartpurple",
     "red-heart": "redheart", "smiling-face-with-smiling-eyes": "smileeyes", "grinning-face": "grinwide",
     "crying-face": "crying", "loudly-crying-face": "loudlycrying", "angry-face": "angry", "pouting-face": "pout",
     "pile-of-poo": "poo", "bread": "bread", "oncoming-fist": "fistedhand", "waving-hand": "waving",

@@ -54,6 +54,7 @@ class IconAtlas:
 
 def load_atlas(vocabulary: Vocabulary, cache: Path | None = None) -> IconAtlas:
     """Open the atlas in the cache folder; fetch and render the icons if it is not there."""
+    cv2.setNumThreads(1)  # the data loader forks, and a fork would wait for OpenCV's other threads for ever
     cache = cache or default_cache()
     index = cache / "icons.json"
     names = {icon: i for i, concept in enumerate(vocabulary.concepts) for icon in concept.icons}

@@ -48,17 +48,19 @@ def compare(found: np.ndarray, truth: np.ndarray) -> Outcome:
         found: bool (N, H, W).
         truth: bool (M, H, W).
     """
-    if not len(found) or not len(truth):
-        return Outcome(len(truth), len(found), ())
-    iou = mask_iou(found, truth)
-    rows, columns = linear_sum_assignment(-iou)
-    matched = iou[rows, columns]
-    return Outcome(len(truth), len(found), tuple(float(v) for v in matched[matched >= MATCH]))
+    return Outcome(len(truth), len(found), match_ious(mask_iou(found, truth)))
+
+
+def match_ious(iou: np.ndarray) -> tuple[float, ...]:
+    """Return the IoU, at least `MATCH`, of each match of found with true masks: (N, M) -> at most min(N, M)."""
+    matched = iou[linear_sum_assignment(-iou)]
+    return tuple(float(v) for v in matched[matched >= MATCH])
 
 
 def mask_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """bool (N, H, W), (M, H, W) -> IoU (N, M)."""
-    flat_a, flat_b = a.reshape(len(a), -1).astype(np.float32), b.reshape(len(b), -1).astype(np.float32)
+    pixels = a.shape[1] * a.shape[2]
+    flat_a, flat_b = a.reshape(-1, pixels).astype(np.float32), b.reshape(-1, pixels).astype(np.float32)
     both = flat_a @ flat_b.T
     either = flat_a.sum(1)[:, None] + flat_b.sum(1)[None] - both
     return both / np.maximum(either, 1)

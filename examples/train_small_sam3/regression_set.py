@@ -1,6 +1,6 @@
 """Draw the small fixed set of scenes on which the seed checkpoint is tested, and measure it there with transformers.
 
-    python -m train_small_sam3.regression_set --out ../tests/data/scenes --checkpoint ../src/s3seg/checkpoints/embedded
+python -m train_small_sam3.regression_set --out ../tests/data/scenes --checkpoint ../src/s3seg/checkpoints/embedded
 """
 
 from __future__ import annotations

@@ -82,9 +82,7 @@ def _tone(colours: np.ndarray, rng: np.random.Generator, *, keep_hue: bool) -> n
     return cv2.cvtColor(hsv.astype(np.uint8), cv2.COLOR_HSV2RGB).astype(np.float32)
 
 
-def _ink_lines(
-    colours: np.ndarray, rgb: np.ndarray, alpha: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
+def _ink_lines(colours: np.ndarray, rgb: np.ndarray, alpha: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     size = len(rgb)
     width = max(1, round(size / rng.uniform(26, 50)))
     solid = (alpha > 127).astype(np.uint8)

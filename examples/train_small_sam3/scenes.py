@@ -68,6 +68,7 @@ class Recipe:
         tinted: Share of the icons that allow it which are painted in a colour.
         restyled: Share of icons that are redrawn in a style of chance.
         jitter: Vary tone, blur and noise of the whole picture.
+        squashed: Share of scenes whose icons are all stretched alike, as when a wide picture becomes a square.
         held_out: Show held-out combinations of colour and shape: "never", "allowed", or "always" one.
     """
 
@@ -79,6 +80,7 @@ class Recipe:
     tinted: float = 0.25
     restyled: float = 0.45
     jitter: bool = True
+    squashed: float = 0.4
     held_out: str = "never"
 
 
@@ -102,11 +104,12 @@ def draw_scene(seed: int, recipe: Recipe, vocabulary: Vocabulary, atlas: IconAtl
     kinds = _choose_kinds(count, recipe, vocabulary, atlas, rng)
     crowd = 1.3 if count <= 2 else 1.15 if count <= 3 else 1.0 if count <= 5 else 0.88 if count <= 8 else 0.75
     scale = size / 224 * crowd * rng.uniform(0.72, 1.25)
+    aspect = math.exp(rng.uniform(-0.4, 0.25)) if rng.random() < recipe.squashed else 1.0
     for i in range(count):
         kind = kinds[i] if i < len(kinds) else kinds[int(rng.integers(len(kinds)))]
         extent = float(np.clip(scale * rng.uniform(38, 84), 26 * size / 224, 0.62 * size))
         thing, patch, turn = _draw_thing(kind, extent, recipe, atlas, rng)
-        _place(canvas, thing, patch, extent=extent, turn=turn, rng=rng, jitter=recipe.jitter)
+        _place(canvas, thing, patch, extent=extent, turn=turn, aspect=aspect, rng=rng, jitter=recipe.jitter)
     image = _photographic(canvas.image, rng) if recipe.jitter else canvas.image
     return Scene(image.clip(0, 255).astype(np.uint8), canvas.ids, tuple(canvas.things))
 
@@ -174,12 +177,12 @@ def _draw_thing(
 
 def _place(
     canvas: _Canvas, thing: Thing, patch: np.ndarray,
-    *, extent: float, turn: float, rng: np.random.Generator, jitter: bool,
+    *, extent: float, turn: float, aspect: float, rng: np.random.Generator, jitter: bool,
 ) -> None:  # fmt: skip
     """Put a patch where it hides no other thing too much; give up after some tries."""
     size, is_icon = len(canvas.ids), thing.concept is not None
     extent = extent if is_icon else extent * 0.85
-    stretch = rng.uniform(0.88, 1.12) if is_icon else 1.0
+    stretch = aspect * rng.uniform(0.88, 1.12) if is_icon else 1.0
     for attempt in range(12):
         x, y = rng.uniform(extent * 0.35, size - extent * 0.35, 2)
         pasted, window = _warp(patch, x=x, y=y, extent=extent, turn=turn, stretch=stretch, size=size)
@@ -215,11 +218,11 @@ def _warp(
     patch: np.ndarray, *, x: float, y: float, extent: float, turn: float, stretch: float, size: int
 ) -> tuple[np.ndarray, tuple[slice, slice]]:
     """Scale and turn a patch about (x, y); return its part within the picture, and that part's place."""
-    side, angle, reach = len(patch), math.radians(turn), int(extent * 0.78) + 2
+    side, angle, reach = len(patch), math.radians(turn), int(extent * 0.95) + 2
     left, top = int(x) - reach, int(y) - reach
-    kx, ky = extent / side * stretch, extent / side
-    linear = np.array(
-        [[kx * math.cos(angle), -ky * math.sin(angle)], [kx * math.sin(angle), ky * math.cos(angle)]]
+    kx, ky = extent / side * stretch**0.5, extent / side / stretch**0.5
+    linear = np.array([[kx], [ky]]) * np.array(
+        [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
     )
     shift = np.array([x - left, y - top]) - linear @ np.full(2, (side - 1) / 2)
     matrix = np.column_stack([linear, shift]).astype(np.float32)

@@ -100,7 +100,11 @@ TEST_WORDS = _words(_TEST)
 def invented_word(rng: np.random.Generator) -> str:
     """Return a word that does not exist, such as "brelunto"."""
     syllables = int(rng.integers(2, 4))
-    consonants, vowels, ends = "b br c ch d f fl g gr h j k l m n p pl r s sh st t tr v w z", "a e i o u ea oo", "n r s t k l m x"
+    consonants, vowels, ends = (
+        "b br c ch d f fl g gr h j k l m n p pl r s sh st t tr v w z",
+        "a e i o u ea oo",
+        "n r s t k l m x",
+    )
     word = "".join(_any(consonants, rng) + _any(vowels, rng) for _ in range(syllables))
     return word + (_any(ends, rng) if rng.random() < 0.5 else "")
 

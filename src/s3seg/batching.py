@@ -113,6 +113,11 @@ class Batcher:
         return self._network.threshold
 
     @property
+    def waiting(self) -> int:
+        """Requests that wait for the network now."""
+        return self._jobs.qsize()
+
+    @property
     def cache_bytes(self) -> int:
         """Memory that embeddings take now."""
         return self._cache.nbytes

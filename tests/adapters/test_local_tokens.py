@@ -96,9 +96,7 @@ def test_processes_that_start_together_agree_on_one_key(tmp_path):
     assert [file.name for file in path.parent.iterdir()] == ["key.pem"]
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"junk", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"]
-)
+@pytest.mark.parametrize("content", [b"", b"junk", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"])
 async def test_a_spoilt_key_is_named(tmp_path, content):
     path = tmp_path / "key.pem"
     path.write_bytes(content)

@@ -233,9 +233,7 @@ def test_processes_that_start_together_make_one_database(tmp_path):
     )
     path = tmp_path / "data" / "tasks.sqlite3"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(part for part in sys.path if part)}
-    processes = [
-        subprocess.Popen([sys.executable, "-c", script, str(path)], env=environment) for _ in range(4)
-    ]
+    processes = [subprocess.Popen([sys.executable, "-c", script, str(path)], env=environment) for _ in range(4)]
     assert [process.wait(60) for process in processes] == [0] * 4
     database = sqlite3.connect(path)
     assert database.execute("SELECT credits FROM accounts").fetchall() == [(10 + 80,)]
@@ -283,8 +281,7 @@ async def test_the_tables_refuse_what_no_code_of_ours_does(database, sql):
     ("query", "index"),
     [
         (
-            "SELECT rowid FROM tasks WHERE user_id = 'u' "
-            "ORDER BY created_at DESC, task_id DESC LIMIT 20 OFFSET 0",
+            "SELECT rowid FROM tasks WHERE user_id = 'u' ORDER BY created_at DESC, task_id DESC LIMIT 20 OFFSET 0",
             "USING COVERING INDEX tasks_user",
         ),
         (

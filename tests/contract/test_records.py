@@ -55,9 +55,7 @@ def test_keys_are_fresh_and_under_the_users_prefix():
         new_image_key("../x", "image/png")
 
 
-@given(
-    st.text(alphabet="ab./\\-_%\0\n", max_size=12), st.sampled_from([".png", ".json", "", ".PNG", ".png/"])
-)
+@given(st.text(alphabet="ab./\\-_%\0\n", max_size=12), st.sampled_from([".png", ".json", "", ".PNG", ".png/"]))
 def test_a_key_never_leaves_its_folder(stem, suffix):
     key = stem + suffix
     try:

@@ -116,8 +116,7 @@ def test_every_error_of_ours_has_a_row_in_the_table():
 
 def test_the_table_of_rates_is_the_originals():
     ours = {
-        tier.value: (row[Action.UPLOAD], row[Action.SEGMENT], row[Action.RESULTS])
-        for tier, row in RATE_LIMITS.items()
+        tier.value: (row[Action.UPLOAD], row[Action.SEGMENT], row[Action.RESULTS]) for tier, row in RATE_LIMITS.items()
     }
     assert ours == original.RATES
     for row in RATE_LIMITS.values():
@@ -144,9 +143,7 @@ def test_an_envelope_has_exactly_its_four_fields():
 
 def test_a_field_marked_optional_is_left_out_and_never_null():
     now = datetime.now(UTC)
-    task = edge.TaskResponse(
-        task_id=str(uuid.uuid4()), status=edge.TaskStatus.DONE, created_at=now, updated_at=now
-    )
+    task = edge.TaskResponse(task_id=str(uuid.uuid4()), status=edge.TaskStatus.DONE, created_at=now, updated_at=now)
     assert set(json.loads(task.model_dump_json())) == {"task_id", "status", "created_at", "updated_at"}
     full = task.model_copy(update={"result_id": task.task_id})
     assert json.loads(full.model_dump_json())["result_id"] == task.task_id

@@ -12,11 +12,13 @@ from s3seg.contract.limits import Tier
 
 app = typer.Typer(help="Operate an installation: credits, tiers, garbage, stuck tasks.", no_args_is_help=True)
 
-_User = Annotated[str, typer.Argument(help="A UUID, or the name of a local user.")]
+_User = Annotated[str, typer.Argument(metavar="USER", help="A UUID, or the name of a local user.")]
 
 
 @app.command(context_settings={"ignore_unknown_options": True})  # so that -100 is a number
-def credits(user: _User, amount: Annotated[int, typer.Argument(help="+100, or -100 to take.")]) -> None:
+def credits(
+    user: _User, amount: Annotated[int, typer.Argument(metavar="CREDITS", help="+100, or -100 to take.")]
+) -> None:
     """Add credits to USER's account, or take them, through the ledger."""
     from s3seg.adapters.local_auth import user_id_of
 
@@ -25,7 +27,7 @@ def credits(user: _User, amount: Annotated[int, typer.Argument(help="+100, or -1
 
 
 @app.command()
-def tier(user: _User, tier: Annotated[Tier, typer.Argument(help="free, pro or enterprise.")]) -> None:
+def tier(user: _User, tier: Annotated[Tier, typer.Argument(metavar="TIER", help="free, pro or enterprise.")]) -> None:
     """Set the tier of USER's account."""
     from s3seg.adapters.local_auth import user_id_of
 
@@ -35,7 +37,9 @@ def tier(user: _User, tier: Annotated[Tier, typer.Argument(help="free, pro or en
 
 @app.command()
 def gc(
-    older_than: Annotated[float, typer.Option("--older-than", min=1, help="Hours; younger objects stay.")] = 24.0,
+    older_than: Annotated[
+        float, typer.Option("--older-than", metavar="HOURS", min=1, help="Younger objects stay.")
+    ] = 24.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
 ) -> None:
     """Remove objects that no image and no result names."""

@@ -36,7 +36,12 @@ async def read_json(request: Request, model: type[_M], *, max_bytes: int = MAX_J
         value = json.loads(bytes(body))
     except (ValueError, RecursionError):
         raise InvalidRequestError("the body is not JSON") from None
-    return _validated(model, value)
+    validated = _validated(model, value)
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # JSON can spell it, UTF-8 and databases cannot
+        raise InvalidRequestError("the body has a lone surrogate in it, which is not text") from None
+    return validated
 
 
 def read_query(request: Request, model: type[_M]) -> _M:

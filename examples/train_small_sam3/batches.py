@@ -1,0 +1,223 @@
+"""Batches: scenes, what is asked of them in words and boxes, and everything the losses compare with.
+
+The batch of a step is made from the run's seed and the step alone: a run that is cut and taken up sees the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from .concepts import Vocabulary
+from .icons import IconAtlas
+from .prompts import Prompt, PromptMaker, phrase
+from .scenes import Recipe, Scene, Thing, draw_scene
+from .settings import Settings
+from .shapes import COLOUR_NAMES, PATTERNS, SHAPES
+from .tokenizer import VISUAL
+
+MOST_BOXES = 3
+BACKGROUND, UNCLEAR = 0, -1
+"""Labels of patches: no thing, or a bit of one; otherwise 1 + the index of the thing."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B images of at most N things, T texts, and R rows: a row is one image with one prompt."""
+
+    images: Tensor  # uint8 (B, 3, S, S)
+    patch_labels: Tensor  # int64 (B, G, G): which thing a patch shows
+    attributes: Tensor  # int64 (B, N + 1, 4): concept, shape, colour, pattern; -1 unknown; row 0 is the background
+    boxes: Tensor  # fp32 (B, N, 4), cxcywh, 0..1
+    masks: Tensor  # uint8 (B, N, 4 G, 4 G): coverage, 0..255
+    valid: Tensor  # bool (B, N): large enough to count
+    token_ids: Tensor  # int64 (T, L)
+    token_valid: Tensor  # bool (T, L)
+    dense: Tensor  # bool (T,): False for "visual", which names nothing
+    matches: Tensor  # bool (B, N + 1, T): which things a text finds
+    row_image: Tensor  # int64 (R,)
+    row_text: Tensor  # int64 (R,)
+    row_targets: Tensor  # bool (R, N)
+    shown_boxes: Tensor  # fp32 (R, MOST_BOXES, 4)
+    shown_labels: Tensor  # bool (R, MOST_BOXES)
+    shown_valid: Tensor  # bool (R, MOST_BOXES)
+
+
+@dataclass(frozen=True)
+class _Row:
+    image: int
+    text: str
+    prompt: Prompt | None
+    targets: tuple[int, ...]
+    shown: tuple[tuple[int, bool], ...] = ()
+
+
+class BatchMaker(torch.utils.data.Dataset):
+    """The batches of a run, by step; with several processes each makes its share of the images."""
+
+    def __init__(
+        self, settings: Settings, vocabulary: Vocabulary, atlas: IconAtlas, tokenizer: Tokenizer,
+        *, rank: int = 0, processes: int = 1,
+    ) -> None:  # fmt: skip
+        self.settings, self.vocabulary, self.atlas, self.tokenizer = settings, vocabulary, atlas, tokenizer
+        self.rank, self.count = rank, settings.batch // processes
+        self.recipe = Recipe(size=settings.image_size)
+        self.maker = PromptMaker(vocabulary)
+
+    def __len__(self) -> int:
+        return self.settings.steps
+
+    def __getitem__(self, step: int) -> Batch:
+        """Return the batch of a step."""
+        rng = np.random.default_rng([self.settings.seed, step, self.rank])
+        scenes = [self._scene(rng) for _ in range(self.count)]
+        rows = [row for i, scene in enumerate(scenes) for row in self._rows(i, scene, rng)]
+        texts: dict[str, Prompt | None] = {VISUAL: None}
+        texts |= {row.text: row.prompt for row in rows}
+        for _ in range(self.settings.extra_texts):
+            prompt = self.maker.anything(rng)
+            texts.setdefault(phrase(prompt, self.vocabulary, rng), prompt)
+        return self._assemble(scenes, rows, texts, rng)
+
+    def _scene(self, rng: np.random.Generator) -> Scene:
+        while True:
+            scene = draw_scene(int(rng.integers(1 << 60)), self.recipe, self.vocabulary, self.atlas)
+            if scene.things or rng.random() < 0.3:
+                return scene
+
+    def _rows(self, image: int, scene: Scene, rng: np.random.Generator) -> list[_Row]:
+        """Half of the prompts have answers; some of those are shown by boxes instead of said."""
+        half = self.settings.prompts // 2
+        visible = tuple(i for i in range(len(scene.things)) if scene.mask(i).sum() >= scene.smallest)
+        found, absent = self.maker.for_scene(scene, half, self.settings.prompts - half, rng)
+        rows = []
+        for prompt in found + absent:
+            targets = tuple(i for i in visible if prompt.finds(scene.things[i]))
+            row = _Row(image, phrase(prompt, self.vocabulary, rng), prompt, targets)
+            if targets and rng.random() < self.settings.boxes:
+                row = _show(row, scene.things, visible, rng)
+            rows.append(row)
+        return rows
+
+    def _assemble(
+        self, scenes: list[Scene], rows: list[_Row], texts: dict[str, Prompt | None], rng: np.random.Generator
+    ) -> Batch:
+        most = max(1, *(len(scene.things) for scene in scenes))
+        targets = [self._scene_targets(scene, most, list(texts.values())) for scene in scenes]
+        labels, attributes, boxes, masks, valid, matches = (np.stack(part) for part in zip(*targets, strict=True))
+        ids, token_valid = encode_texts(self.tokenizer, list(texts))
+        text_index = {text: i for i, text in enumerate(texts)}
+        wanted = np.zeros((len(rows), most), bool)
+        shown_boxes = np.full((len(rows), MOST_BOXES, 4), 0.5, np.float32)
+        shown_labels, shown_valid = np.zeros((2, len(rows), MOST_BOXES), bool)
+        for r, row in enumerate(rows):
+            wanted[r, list(row.targets)] = True
+            for k, (thing, positive) in enumerate(row.shown):
+                shown_boxes[r, k] = _drawn_by_hand(boxes[row.image, thing], rng)
+                shown_labels[r, k], shown_valid[r, k] = positive, True
+        return Batch(
+            images=torch.from_numpy(np.stack([scene.image for scene in scenes])).permute(0, 3, 1, 2).contiguous(),
+            patch_labels=torch.from_numpy(labels), attributes=torch.from_numpy(attributes),
+            boxes=torch.from_numpy(boxes), masks=torch.from_numpy(masks), valid=torch.from_numpy(valid),
+            token_ids=ids, token_valid=token_valid,
+            dense=torch.tensor([prompt is not None for prompt in texts.values()]),
+            matches=torch.from_numpy(matches),
+            row_image=torch.tensor([row.image for row in rows]),
+            row_text=torch.tensor([text_index[row.text] for row in rows]),
+            row_targets=torch.from_numpy(wanted), shown_boxes=torch.from_numpy(shown_boxes),
+            shown_labels=torch.from_numpy(shown_labels), shown_valid=torch.from_numpy(shown_valid),
+        )  # fmt: skip
+
+    def _scene_targets(self, scene: Scene, most: int, prompts: list[Prompt | None]) -> tuple[np.ndarray, ...]:
+        size, grid, fine = self.settings.image_size, self.settings.grid, 4 * self.settings.grid
+        attributes = np.full((most + 1, 4), -1, np.int64)
+        attributes[0, 0] = len(self.vocabulary) + 1
+        boxes, valid = np.zeros((most, 4), np.float32), np.zeros(most, bool)
+        masks, matches = np.zeros((most, fine, fine), np.uint8), np.zeros((most + 1, len(prompts)), bool)
+        for i, thing in enumerate(scene.things):
+            attributes[i + 1] = self._attributes(thing)
+            mask = scene.mask(i)
+            if mask.sum() < scene.smallest:
+                continue
+            valid[i] = True
+            boxes[i] = mask_box(mask) / size
+            masks[i] = cv2.resize(mask.astype(np.uint8) * 255, (fine, fine), interpolation=cv2.INTER_AREA)
+            matches[i + 1] = [prompt is not None and prompt.finds(thing) for prompt in prompts]
+        return patch_labels(scene, grid), attributes, boxes, masks, valid, matches
+
+    def _attributes(self, thing: Thing) -> list[int]:
+        colour = COLOUR_NAMES.index(thing.colour) if thing.colour else -1
+        if thing.concept is not None:
+            return [thing.concept, -1, colour, -1]
+        return [len(self.vocabulary), SHAPES.index(thing.shape), colour, PATTERNS.index(thing.pattern)]
+
+
+def _show(row: _Row, things: tuple[Thing, ...], visible: tuple[int, ...], rng: np.random.Generator) -> _Row:
+    """Turn a prompt into one with boxes: "this one and others like it", or "these, but not this"."""
+    kinds: dict[tuple, list[int]] = {}
+    for i in row.targets:
+        kinds.setdefault(_kind(things[i]), []).append(i)
+    if len(kinds) > 1 and rng.random() < 0.5:  # the words, less one kind of what they find
+        banned = list(kinds)[int(rng.integers(len(kinds)))]
+        example = kinds[banned][int(rng.integers(len(kinds[banned])))]
+        rest = tuple(i for i in row.targets if _kind(things[i]) != banned)
+        return _Row(row.image, row.text, row.prompt, rest, ((example, False),))
+    kind = list(kinds)[int(rng.integers(len(kinds)))]
+    alike = tuple(i for i in visible if _kind(things[i]) == kind)
+    examples = rng.permutation(alike)[: 2 if rng.random() < 0.3 else 1]
+    shown = [(int(i), True) for i in examples]
+    others = [i for i in visible if i not in alike]
+    if others and rng.random() < 0.35:
+        shown.append((others[int(rng.integers(len(others)))], False))
+    if rng.random() < 0.2 and set(alike) == set(row.targets):  # the words and an example
+        return _Row(row.image, row.text, row.prompt, row.targets, tuple(shown))
+    return _Row(row.image, VISUAL, None, alike, tuple(shown))
+
+
+def _kind(thing: Thing) -> tuple:
+    return thing.concept, thing.shape, thing.colour
+
+
+def _drawn_by_hand(box: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Move the edges of a box (cxcywh) by a few percent of its size."""
+    extent = np.tile(box[2:], 2)
+    return np.clip(box + rng.normal(0, 0.04, 4) * extent, 0.01, 0.99).astype(np.float32)
+
+
+def mask_box(mask: np.ndarray) -> np.ndarray:
+    """bool (H, W) -> its box cxcywh, in pixels."""
+    rows, columns = np.nonzero(mask.any(1))[0], np.nonzero(mask.any(0))[0]
+    top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+    return np.array([(left + right) / 2, (top + bottom) / 2, right - left, bottom - top], np.float32)
+
+
+def patch_labels(scene: Scene, grid: int) -> np.ndarray:
+    """Return which thing each patch shows: int64 (grid, grid), `BACKGROUND`, `UNCLEAR`, or 1 + its index."""
+    patch = len(scene.ids) // grid
+    cells = scene.ids.reshape(grid, patch, grid, patch)
+    cover = np.stack([(cells == k).mean((1, 3)) for k in range(len(scene.things) + 1)])
+    if len(cover) == 1:
+        return np.full((grid, grid), BACKGROUND, np.int64)
+    things = np.where(cover[1:].max(0) > 0.4, cover[1:].argmax(0) + 1, UNCLEAR)
+    return np.where(cover[0] > 0.9, BACKGROUND, things).astype(np.int64)
+
+
+def encode_texts(tokenizer: Tokenizer, texts: list[str]) -> tuple[Tensor, Tensor]:
+    """Texts -> token ids, int64 (T, L), and which are not padding, bool (T, L)."""
+    ids = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
+    padded = torch.zeros(len(ids), max(map(len, ids)), dtype=torch.long)
+    valid = torch.zeros_like(padded, dtype=torch.bool)
+    for row, (tokens, real) in zip(ids, zip(padded, valid, strict=True), strict=True):
+        tokens[: len(row)] = torch.tensor(row)
+        real[: len(row)] = True
+    return padded, valid
+
+
+def normalise(images: Tensor) -> Tensor:
+    """uint8 (B, 3, S, S) -> fp32, -1..1."""
+    return images.float() / 127.5 - 1

@@ -1,0 +1,130 @@
+"""What a checkpoint is examined on: fixed scenes and questions that training never sees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+
+from s3seg.sam3.predictor import BoxPrompt, Query
+
+from .backgrounds import TEST_PHOTOGRAPHS, photograph
+from .batches import mask_box
+from .concepts import Vocabulary
+from .icons import IconAtlas
+from .prompts import Prompt, PromptMaker
+from .scenes import Recipe, Scene, draw_scene
+from .shapes import HELD_OUT_COMBINATIONS
+from .tokenizer import VISUAL
+from .unknown_words import TEST_WORDS
+
+FIRST_SEED = 7_000_000_000
+"""Far from what training draws: its seeds are 60 random bits, these are consecutive numbers."""
+QUESTIONS = 3
+"""Prompts of each scene that something answers, and as many that nothing does."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One query about one image, and the masks that it should get."""
+
+    split: str
+    image: np.ndarray
+    query: Query
+    masks: np.ndarray
+    """bool (M, S, S)"""
+    about: str = ""
+    """The concept or shape that is asked for, for the table by concept."""
+
+
+@dataclass(frozen=True)
+class Examiner:
+    """Draws the scenes of each split and asks about them."""
+
+    vocabulary: Vocabulary
+    atlas: IconAtlas
+    size: int
+
+    def questions(self, split: str, scenes: int) -> Iterator[Question]:
+        """Yield all questions of a split."""
+        if split == "photographs":
+            yield from self._photographs()
+            return
+        recipe = RECIPES[split](Recipe(size=self.size, restyled=0.0, squashed=0.0), self.vocabulary)
+        maker = PromptMaker(self.vocabulary, held_out=True, unknown=TEST_WORDS)
+        for i in range(scenes):
+            seed = FIRST_SEED + 1_000_000 * list(RECIPES).index(split) + i
+            scene, rng = draw_scene(seed, recipe, self.vocabulary, self.atlas), np.random.default_rng(seed)
+            yield from self._about(split, scene, maker, rng)
+
+    def _about(self, split: str, scene: Scene, maker: PromptMaker, rng: np.random.Generator) -> Iterator[Question]:
+        if split == "unknown words":
+            for word in rng.choice(TEST_WORDS, 2 * QUESTIONS, replace=False):
+                yield self._question(split, scene, Prompt(str(word)))
+        elif split == "examples":
+            yield from self._by_example(split, scene, rng)
+        elif split == "held-out combinations":
+            pairs = {(t.colour, t.shape) for t in scene.things} & HELD_OUT_COMBINATIONS
+            for colour, shape in sorted(pairs):
+                yield self._question(split, scene, maker.of_shape(shape, colour=colour))
+        else:
+            found, absent = maker.for_scene(scene, QUESTIONS, QUESTIONS, rng)
+            for prompt in found + absent:
+                if split != "colour and thing" or (prompt.colour and prompt.concepts):
+                    yield self._question(split, scene, prompt)
+
+    def _question(self, split: str, scene: Scene, prompt: Prompt) -> Question:
+        wanted = [i for i, thing in enumerate(scene.things) if prompt.finds(thing)]
+        names = [self.vocabulary.concepts[c].name for c in prompt.concepts] if len(prompt.concepts) == 1 else []
+        about = names[0] if names else prompt.shape or prompt.words
+        return Question(split, scene.image, Query(prompt.words), self._masks(scene, wanted), about)
+
+    def _by_example(self, split: str, scene: Scene, rng: np.random.Generator) -> Iterator[Question]:
+        """A box around one thing of which there are several; the answer is all of its kind."""
+        kinds: dict[tuple, list[int]] = {}
+        for i, thing in enumerate(scene.things):
+            if scene.mask(i).sum() >= scene.smallest:
+                kinds.setdefault((thing.concept, thing.shape, thing.colour), []).append(i)
+        for alike in kinds.values():
+            if len(alike) > 1:
+                box = mask_box(scene.mask(int(rng.choice(alike)))) / self.size
+                query = Query(VISUAL, (BoxPrompt(tuple(float(v) for v in box), positive=True),))
+                yield Question(split, scene.image, query, self._masks(scene, alike))
+
+    def _photographs(self, prompts: int = 60) -> Iterator[Question]:
+        """Photographs, whole and in quarters, each with many prompts of the vocabulary: nothing is to be found."""
+        rng = np.random.default_rng(FIRST_SEED)
+        maker = PromptMaker(self.vocabulary)
+        nothing = np.zeros((0, self.size, self.size), bool)
+        for name in TEST_PHOTOGRAPHS:
+            picture = photograph(name)
+            half_height, half_width = picture.shape[0] // 2, picture.shape[1] // 2
+            views = [picture, picture[:half_height, :half_width], picture[half_height:, half_width:]]
+            for view in views:
+                image = cv2.resize(view, (self.size, self.size), interpolation=cv2.INTER_AREA)
+                for _ in range(prompts // len(views)):
+                    yield Question("photographs", image, Query(maker.anything(rng).words), nothing)
+
+    def _masks(self, scene: Scene, things: list[int]) -> np.ndarray:
+        masks = [scene.mask(i) for i in things if scene.mask(i).sum() >= scene.smallest]
+        return np.array(masks, bool).reshape(-1, self.size, self.size)
+
+
+def _tintable(vocabulary: Vocabulary) -> tuple[int, ...]:
+    return tuple(i for i, concept in enumerate(vocabulary.concepts) if concept.tint)
+
+
+RECIPES = {
+    "validation": lambda base, _: replace(base, shapes=0.35),
+    "shapes and colours": lambda base, _: replace(base, shapes=1.0),
+    "held-out combinations": lambda base, _: replace(base, shapes=1.0, held_out="always"),
+    "seen styles": lambda base, _: replace(base, shapes=0.0),
+    "twemoji (held out)": lambda base, _: replace(base, shapes=0.0, styles=("twemoji",)),
+    "openmoji (held out)": lambda base, _: replace(base, shapes=0.0, styles=("openmoji",)),
+    "colour and thing": lambda base, v: replace(base, shapes=0.0, tinted=1.0, concepts=_tintable(v)),
+    "unknown words": lambda base, _: replace(base, shapes=0.35),
+    "examples": lambda base, _: replace(base, shapes=0.35),
+}
+SPLITS = (*RECIPES, "photographs")
