@@ -51,7 +51,7 @@ def main() -> None:
             serving(BARE, str(bare_port), str(kept), path="/constant", environment={}, port=bare_port),
             serving(
                 EDGE, "edge", "--port", str(edge_port), path="/ready", environment=environment, port=edge_port
-            ) as s,
+            ) as start,
         ):
             print(f"edge process: {resident_mb(edge_port):.0f} MB resident, first answer after {start:.2f} s")
             constant = ("bare Starlette, constant", bare_port, request_bytes("GET", "/constant", {}), 200)
