@@ -452,7 +452,7 @@ class TestRateLimits:
         ("action", "method", "path"),
         [
             (Action.RESULTS, "GET", "/api/v1/results"),
-            (Action.TASKS, "GET", f"/api/v1/tasks/{uuid.uuid4()}"),
+            (Action.TASKS, "GET", "/api/v1/tasks/5b0c9a52-7a0e-4c7e-8f31-3f6f1c2d4e90"),
             (Action.UPLOAD, "POST", "/api/v1/upload"),
         ],
     )

@@ -242,7 +242,9 @@ async def test_batch_prompts_must_be_those_of_the_row(house, prompts):
         assert error_of(await predict(client, task, prompts=prompts)) == (400, "INVALID_REQUEST")
 
 
-@pytest.mark.parametrize("task_id", ["", "x", "5b0c9a52-7a0e-4c7e-8f31-3f6f1c2d4e90", "../../etc", "\u0000", "'; drop table tasks; --"])
+@pytest.mark.parametrize(
+    "task_id", ["", "x", "5b0c9a52-7a0e-4c7e-8f31-3f6f1c2d4e90", "../../etc", "\u0000", "'; drop table tasks; --"]
+)
 async def test_an_unknown_task_is_404(house, task_id):
     async with serving(house) as client:
         answer = await predict(client, await house.submit(), task_id=task_id)
