@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import random_oracle, tiny_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
+from random_models import random_oracle, tiny_config
 from small_tokenizer import merges, vocabulary, write_packed
 from torch.nn import functional as F
 

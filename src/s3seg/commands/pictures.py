@@ -137,7 +137,7 @@ def _path_and_host(url: str) -> tuple[Path, str]:
         parts = urlsplit(url)
         return Path(parts.path), parts.hostname or ""
     except ValueError:  # no URL, such as http://[cat; opening it will say so
-        return Path(""), ""
+        return Path(), ""
 
 
 def _safe(part: str) -> str:
