@@ -53,6 +53,7 @@ class Account:
         """Count the results on one picture."""
         self.done += 1
         self.instances += sum(map(len, results))
+        self.milliseconds["decode"] += results[0].timings.get("decode", 0.0)
         self.milliseconds["encode"] += results[0].timings.get("image", 0.0)
         for result in results:
             self.milliseconds["prompts"] += result.timings.get("prompt", 0.0)
