@@ -20,7 +20,7 @@ import numpy as np
 
 from s3seg import masks
 from s3seg.errors import InvalidRequestError, MaskError, S3segError
-from s3seg.files import write_atomically
+from s3seg.files import json_text, write_atomically
 from s3seg.masks import RLE, Box
 from s3seg.polygons import Polygon
 
@@ -301,7 +301,7 @@ class Segmentation:
         """
         suffix = Path(path).suffix.lower()
         if suffix == ".json":
-            return write_atomically(path, json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False))
+            return write_atomically(path, json_text(self.to_dict()))
         if suffix == ".png":
             from s3seg import export
 
