@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -190,6 +191,10 @@ class Predictor:
             logits = model.masks(image.select(index, len(rows)), encoded[index], prompt.select(index), chosen)
             masks = {row: logits[i, : counts[row]].float() for i, row in enumerate(rows)}
         presence = detections.presence_logits.sigmoid().tolist()
+        if not all(map(math.isfinite, presence)):
+            raise InferenceError(
+                f"the network computed values that are no numbers, in {self.dtype}; load it with dtype 'float32'"
+            )
         return [
             Found(
                 scores=scores[row, order[row, :count]].cpu().numpy(),
