@@ -246,8 +246,9 @@ def test_another_input_size_is_a_multiple_of_the_patch(seg):
     larger = s3seg.Segmenter("embedded", device="cpu", image_size=256)
     assert larger.image_size == 256
     assert larger.segment(STREET, "car").size == (640, 800)
-    with pytest.raises(s3seg.CheckpointError, match="multiple of the patch size 16"):
-        s3seg.Segmenter("embedded", device="cpu", image_size=250)
+    for size in (250, 0, -16):
+        with pytest.raises(InvalidRequestError, match=f"multiple of the patch size 16, not {size}"):
+            s3seg.Segmenter("embedded", device="cpu", image_size=size)
 
 
 def test_the_picture_may_be_loaded_beforehand(seg):

@@ -91,7 +91,7 @@ class Segmenter:
         Raises:
             CheckpointNotFoundError: It is not on this machine; the message says how to get it.
             CheckpointError: Its files are incomplete, or not a SAM 3.
-            InvalidRequestError: The device or precision does not exist here.
+            InvalidRequestError: The device or precision does not exist here, or the image size is none.
         """
         self.checkpoint: Checkpoint = checkpoints.resolve(checkpoint)
         self.card = Card.from_folder(self.checkpoint.folder)

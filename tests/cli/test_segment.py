@@ -170,6 +170,7 @@ def test_an_input_is_never_overwritten(s3seg: Command, folder: Path) -> None:
         (["--box", "1,2,3"], "a box is x1,y1,x2,y2"),
         (["--box", "1,2,3,4"], "has not learnt box prompts"),
         (["--device", "abacus"], "abacus"),
+        (["--image-size", "100"], "multiple of the patch size 16, not 100"),
     ],
 )
 def test_wrong_usage_exits_with_2_and_says_what_to_do(

@@ -85,7 +85,7 @@ class Predictor:
 
         Raises:
             CheckpointError: See :func:`s3seg.sam3.load.load`; or the tokenizer is missing, or of another model.
-            InvalidRequestError: There is no such device or precision here.
+            InvalidRequestError: There is no such device or precision here, or the image size is none.
         """
         where = choose_device(device)
         model = load(path, device=where, dtype=choose_dtype(dtype, where), image_size=image_size)
