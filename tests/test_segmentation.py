@@ -236,6 +236,7 @@ def test_saving_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
         {"threshold": None},
         {"model": None},
         {"model": {"name": "x"}},
+        {"model": {"name": "x", "version": "1", "device": "cpu", "dtype": "float32", "summary": 7}},
         {"timings": [1, 2]},
         {"hint": 1},
     ],

@@ -41,6 +41,8 @@ def test_it_finds_the_cars_of_a_street(seg):
     assert cars.size == (640, 800)
     assert cars.presence > 0.5
     assert cars.model.name == "s3seg-embedded"
+    assert "does not know photographs" in cars.model.summary
+    assert "does not know photographs" in cars._repr_html_()
     assert cars.source == str(STREET)
     best = masks.iou(list(cars.rles), truth("street", "car")).max(axis=0)
     assert (best > 0.7).all(), best

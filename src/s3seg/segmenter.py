@@ -103,6 +103,7 @@ class Segmenter:
             version=self.card.version or self.checkpoint.version,
             device=str(self._predictor.device),
             dtype=str(self._predictor.dtype).removeprefix("torch."),
+            summary=self.card.summary,
         )
 
     def __repr__(self) -> str:

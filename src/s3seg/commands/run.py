@@ -178,7 +178,7 @@ def tell(account: Account, segmenter: Segmenter | None, written: Sequence[Path],
     terminal.note(" · ".join(stages), label="time")
     model = segmenter.model
     which = f"{model.name} {model.version} on {model.device} in {model.dtype}"
-    terminal.note(f"{which}; {segmenter.card.summary}" if segmenter.card.summary else which, label="checkpoint")
+    terminal.note(f"{which}; {model.summary}" if model.summary else which, label="checkpoint")
     for hint in account.hints:
         terminal.warn(hint, label="hint")
 
