@@ -9,7 +9,7 @@ PICTURES := examples/pictures
 
 help:
 	@echo "make demo       set up, then find things in a picture and draw them (out/demo.png)"
-	@echo "make test       set up, then run all tests"
+	@echo "make test       set up, then run the tests"
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make check      formatting, lint, types, layers"
 	@echo "make bench      measure, side by side with the peers"

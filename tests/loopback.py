@@ -59,6 +59,7 @@ class Mirror:
 
     files: dict[str, bytes]
     repo_id: str = "facebook/sam3"
+    commit: str = COMMIT
     token: str | None = None  # if set, only this one passes the gate
     known_tokens: tuple[str, ...] = ()  # valid, but without access
     cuts: list[int] = field(default_factory=list)  # bytes after which each next large answer is cut
@@ -84,7 +85,7 @@ class Mirror:
         if re.fullmatch(rf"/api/models/{self.repo_id}(/revision/(main|{COMMIT}))?", request.path):
             info = {
                 "id": self.repo_id,
-                "sha": COMMIT,
+                "sha": self.commit,
                 "siblings": [{"rfilename": name} for name in self.files],
             }
             reply(request, 200, json.dumps(info).encode(), {"Content-Type": "application/json"})

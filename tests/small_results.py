@@ -59,6 +59,7 @@ def any_result(draw: st.DrawFn) -> Segmentation:
         presence=draw(st.floats(0, 1)),
         threshold=draw(st.floats(0, 1)),
         timings=draw(st.dictionaries(text, st.floats(0, 1e6), max_size=3)),
+        model=ModelInfo(*(draw(text) for _ in range(4)), summary=draw(st.none() | text)),
         hint=draw(st.none() | text),
         source=draw(st.none() | text),
     )

@@ -10,6 +10,7 @@ import pytest
 
 from s3seg import doctor
 from s3seg.doctor import Compute, Finding
+from s3seg.sam3.predictor import choose_device, choose_dtype
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +37,8 @@ def _examine(compute=_gpu) -> dict[str, Finding]:
 def test_a_healthy_machine_has_no_problem() -> None:
     findings = _examine()
     assert not [finding for finding in findings.values() if finding.status == "problem"]
-    assert findings["device"].value == "cuda:0 by default, of: cuda:0 NVIDIA L4, 24 GB; cpu; in bfloat16"
+    assert findings["device"].value == "cuda:0 by default, of: cuda:0 NVIDIA L4, 24 GB; cpu"
+    assert findings["dtype"].value == "bfloat16 by default"
     assert findings["checkpoint by default"].value == "embedded"
 
 
@@ -81,6 +83,8 @@ def test_a_wrong_environment_variable_is_a_problem(monkeypatch: pytest.MonkeyPat
 def test_torch_is_asked_in_a_process_of_its_own() -> None:
     found = doctor.compute_in_subprocess()
     assert "cpu" in found.devices
+    assert found.device == str(choose_device("auto"))
+    assert f"torch.{found.dtype}" == str(choose_dtype("auto", choose_device("auto")))
     assert found.threads >= 1
 
 

@@ -37,6 +37,12 @@ def test_the_inside_is_the_picture_tinted_by_the_opacity():
         assert np.allclose(pixel, (1 - opacity) * 128 + opacity * np.array(color), atol=2)
 
 
+@pytest.mark.parametrize("option", [{"opacity": 42}, {"opacity": float("nan")}, {"color_by": "score"}])
+def test_an_option_that_makes_no_sense_is_refused(option):
+    with pytest.raises(InvalidRequestError, match=str(next(iter(option.values())))):
+        draw.overlay(GREY, result_of(STACK), **option)
+
+
 def test_the_outline_is_as_thick_on_a_large_picture_as_on_a_small_one_relative_to_it():
     def share_of_line(scale: int) -> float:
         stack = discs(400 * scale, 400 * scale, (200 * scale, 200 * scale, 150 * scale))

@@ -50,6 +50,14 @@ def test_its_figures_are_those_that_transformers_reaches_with_it(found, split):
         assert getattr(figures, name) == pytest.approx(expected[name], abs=0.01), name
 
 
+def test_the_model_card_tells_these_figures():
+    card = (Path(__file__).parent.parent / "docs" / "model-card.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.split("|")[2:-1]] for line in card.splitlines() if line.startswith("| ")]
+    names = ("prompts", "f1", "precision", "recall", "mean_iou", "left_empty")
+    told = [dict(zip(names, map(float, row), strict=True)) for row in rows if row[0].isdecimal()]
+    assert told == [{name: round(TRUTH["transformers_figures"][split][name], 2) for name in names} for split in SPLITS]
+
+
 def test_it_finds_the_same_instances_as_transformers(seg, found):
     oracle = _transformers_model(seg.checkpoint.folder)
     tokenizer = seg._predictor.tokenizer

@@ -245,6 +245,13 @@ def test_a_server_that_is_no_hub_is_recognised(monkeypatch: pytest.MonkeyPatch) 
             checkpoints.pull("sam3")
 
 
+def test_a_commit_that_leads_out_of_the_cache_is_refused(mirror: Mirror) -> None:
+    mirror.commit = "../../../elsewhere"
+    with pytest.raises(CheckpointError, match="does not answer like a Hugging Face hub"):
+        checkpoints.pull("sam3")
+    assert not mirror.asked_for("/resolve/")
+
+
 def test_too_small_a_disk_is_refused_before_the_first_byte(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(".")
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=1000))

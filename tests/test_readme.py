@@ -1,4 +1,4 @@
-"""What the README shows is run."""
+"""What the README and the how-to guides show is run."""
 
 from __future__ import annotations
 
@@ -23,6 +23,26 @@ def test_the_example_runs_and_draws_a_picture(tmp_path, monkeypatch, capsys):
     drawn = np.asarray(Image.open(tmp_path / "cars.png").convert("RGB"), np.int16)
     plain = np.asarray(Image.open(ROOT / "examples" / "pictures" / "street.png").convert("RGB"), np.int16)
     assert 0.01 < (np.abs(drawn - plain).max(-1) > 8).mean() < 0.5
+
+
+def test_the_guide_to_results_runs_from_top_to_bottom(tmp_path, monkeypatch):
+    monkeypatch.setenv("S3SEG_CHECKPOINT", "embedded")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    page = (ROOT / "docs" / "how-to" / "results.md").read_text(encoding="utf-8")
+    names: dict = {}
+    for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(compile(code, "results.md", "exec"), names)
+    assert 0 < len(names["sure"]) < len(names["cars"]) < len(names["more"])
+    assert len(names["detections"]) == len(names["outlines"]) == len(names["cars"])
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "examples",
+        "cars.png",
+        "both.png",
+        "cars.json",
+        "again.png",
+        "coco.json",
+    }
 
 
 @pytest.mark.parametrize("page", sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md")]), ids=lambda p: p.stem)

@@ -195,6 +195,17 @@ def test_another_suffix_is_refused_with_the_ways_there_are(tmp_path):
         result_of(STACK).save(tmp_path / "labels.txt")
 
 
+def test_a_file_name_that_is_not_text_can_be_saved(tmp_path):
+    result = result_of(STACK, source="caf\udce9.png")
+    assert Segmentation.load(result.save(tmp_path / "result.json")) == result
+
+
+def test_saving_into_a_folder_that_is_not_there_names_the_file(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught:
+        result_of(STACK).save(tmp_path / "nowhere" / "result.json")
+    assert caught.value.filename == str(tmp_path / "nowhere" / "result.json")
+
+
 def test_saving_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "result.json"
     path.write_text("old")
@@ -225,6 +236,7 @@ def test_saving_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
         {"threshold": None},
         {"model": None},
         {"model": {"name": "x"}},
+        {"model": {"name": "x", "version": "1", "device": "cpu", "dtype": "float32", "summary": 7}},
         {"timings": [1, 2]},
         {"hint": 1},
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import threading
@@ -40,6 +41,8 @@ def test_it_finds_the_cars_of_a_street(seg):
     assert cars.size == (640, 800)
     assert cars.presence > 0.5
     assert cars.model.name == "s3seg-embedded"
+    assert "does not know photographs" in cars.model.summary
+    assert "does not know photographs" in cars._repr_html_()
     assert cars.source == str(STREET)
     best = masks.iou(list(cars.rles), truth("street", "car")).max(axis=0)
     assert (best > 0.7).all(), best
@@ -158,10 +161,43 @@ def test_a_prompt_that_is_too_long_says_how_long_it_is(seg, street):
         seg.segment(street, "extraordinarily " * 20)
 
 
-@pytest.mark.parametrize("threshold", [-0.1, 1.1, float("nan")])
+@pytest.mark.parametrize("threshold", [-0.1, 1.1, float("nan"), "high"])
 def test_a_threshold_outside_0_to_1_is_refused(seg, street, threshold):
     with pytest.raises(InvalidRequestError, match="between 0 and 1"):
         seg.segment(street, "car", threshold=threshold)
+
+
+@pytest.mark.parametrize("number", [0, -1, 2.5, "2"])
+def test_a_number_of_instances_or_pictures_is_a_whole_one(seg, street, number):
+    with pytest.raises(InvalidRequestError, match="max_instances must be a whole number"):
+        seg.segment(street, "car", max_instances=number)
+    with pytest.raises(InvalidRequestError, match="batch_size must be a whole number"):
+        seg.segment_many([STREET], "car", batch_size=number)
+
+
+@pytest.mark.parametrize("source", [str(STREET), STREET, STREET.read_bytes()], ids=["str", "path", "bytes"])
+def test_one_picture_is_not_taken_for_many(seg, source):
+    with pytest.raises(InvalidRequestError, match=r"segment_many takes a list of pictures.*for one see segment"):
+        seg.segment_many(source, "car")
+
+
+def test_a_prompt_of_numpy_is_a_plain_one(seg, street):
+    (result,) = seg.segment(street, np.array(["car"]))
+    assert type(result.prompt) is str
+
+
+def test_a_result_says_where_the_time_went(seg):
+    assert list(seg.segment(STREET, "car").timings) == ["decode", "image", "prompt", "masks"]
+    ((_, result),) = seg.segment_many([STREET], "car")
+    assert list(result.timings) == ["decode", "image", "prompt", "masks"]
+    assert all(ms > 0 for ms in result.timings.values())
+
+
+@pytest.mark.parametrize("boxes", [[1, 2, 3, 4], [[1, 2, 3]], ["1234x"], [[1, 2, 3, None]], [[1, 2, float("inf"), 4]]])
+def test_a_box_that_is_none_is_told_how_boxes_are_given(seg, street, boxes, monkeypatch):
+    monkeypatch.setattr(seg, "card", dataclasses.replace(seg.card, box_prompts=True))
+    with pytest.raises(InvalidRequestError, match=r"a box is four numbers.*boxes=\[\.\.\.\] a list of them"):
+        seg.segment(street, boxes=boxes)
 
 
 def test_box_prompts_are_refused_where_the_checkpoint_has_not_learnt_them(seg, street):
@@ -212,8 +248,9 @@ def test_another_input_size_is_a_multiple_of_the_patch(seg):
     larger = s3seg.Segmenter("embedded", device="cpu", image_size=256)
     assert larger.image_size == 256
     assert larger.segment(STREET, "car").size == (640, 800)
-    with pytest.raises(s3seg.CheckpointError, match="multiple of the patch size 16"):
-        s3seg.Segmenter("embedded", device="cpu", image_size=250)
+    for size in (250, 0, -16):
+        with pytest.raises(InvalidRequestError, match=f"multiple of the patch size 16, not {size}"):
+            s3seg.Segmenter("embedded", device="cpu", image_size=size)
 
 
 def test_the_picture_may_be_loaded_beforehand(seg):

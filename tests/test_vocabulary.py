@@ -38,6 +38,9 @@ def test_known_words_are_known_in_every_form(prompt):
         ("dog", ["dog"]),
         ("고양이", ["고양이"]),
         ("c@t", ["c", "t"]),
+        ("🐱", ["🐱"]),
+        (" the ", ["the"]),
+        ("?!", ["?!"]),
     ],
 )
 def test_the_words_it_does_not_know_are_named_in_order(prompt, unknown):

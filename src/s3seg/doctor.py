@@ -49,13 +49,13 @@ class Compute:
     Attributes:
         devices: What there is, best first ("cuda:0 NVIDIA L4, 24 GB", "mps", "cpu").
         device: Which is taken by default.
-        dtype: In which precision by default; None if not known.
+        dtype: In which precision by default.
         threads: CPU threads.
     """
 
     devices: tuple[str, ...]
     device: str
-    dtype: str | None
+    dtype: str
     threads: int
 
 
@@ -101,18 +101,22 @@ def compute_in_subprocess(*, timeout: float = 120.0) -> Compute:
         raise RuntimeError(last_words[0])
     answer = json.loads(done.stdout.strip().splitlines()[-1])
     devices = tuple(answer["devices"])
-    return Compute(devices, devices[0].split(" ")[0], None, answer["threads"])
+    return Compute(devices, answer["device"], answer["dtype"], answer["threads"])
 
 
 _ASK_TORCH = """
 import json, torch
+from s3seg.sam3.predictor import choose_device, choose_dtype
 devices = []
 for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
     p = torch.cuda.get_device_properties(i)
     devices.append(f"cuda:{i} {p.name}, {p.total_memory / 1e9:.0f} GB")
 if torch.backends.mps.is_available():
     devices.append("mps")
-print(json.dumps({"devices": [*devices, "cpu"], "threads": torch.get_num_threads()}))
+device = choose_device("auto")
+dtype = str(choose_dtype("auto", device)).removeprefix("torch.")
+threads = torch.get_num_threads()
+print(json.dumps({"devices": [*devices, "cpu"], "device": str(device), "dtype": dtype, "threads": threads}))
 """
 
 
@@ -139,11 +143,11 @@ def _compute(compute: Callable[[], Compute]) -> Iterator[Finding]:
             "install torch anew; https://pytorch.org/get-started/locally has the command for your machine",
         )
         return
-    value = "; ".join(found.devices) + (f"; in {found.dtype}" if found.dtype else "")
     if found.device.startswith("cpu"):
-        yield Finding("device", "note", value, "full SAM 3 takes about half a minute per image on a CPU")
+        yield Finding("device", "note", "cpu", "full SAM 3 takes about half a minute per image on a CPU")
     else:
-        yield Finding("device", "ok", f"{found.device} by default, of: {value}")
+        yield Finding("device", "ok", f"{found.device} by default, of: {'; '.join(found.devices)}")
+    yield Finding("dtype", "ok", f"{found.dtype} by default")
     yield Finding("cpu threads", "ok", f"{found.threads} of {os.cpu_count()} cores")
 
 

@@ -48,8 +48,12 @@ def overlay(
         A new RGB picture of the same size.
 
     Raises:
-        InvalidRequestError: a result is of another size than the picture.
+        InvalidRequestError: a result is of another size than the picture, or an option is none of those above.
     """
+    if color_by not in ("auto", "instance", "prompt"):
+        raise InvalidRequestError(f"color_by is 'auto', 'instance' or 'prompt', got {color_by!r:.60}")
+    if not 0 <= opacity <= 1:
+        raise InvalidRequestError(f"the opacity is between 0 and 1, got {opacity}")
     columns: list[Columns] = [results] if hasattr(results, "rles") else list(results)  # type: ignore[list-item, arg-type]
     canvas = _as_rgb(image, columns).copy()
     by_prompt = color_by == "prompt" or (color_by == "auto" and len(columns) > 1)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from s3seg.errors import InvalidRequestError
+from s3seg.images import is_url
 
 STDIN = "-"
 """The input that stands for one image on standard input."""
@@ -55,7 +56,7 @@ def image_suffixes() -> frozenset[str]:
 
 
 def _expand_one(item: str, *, recursive: bool) -> list[str | Path]:
-    if item == STDIN or item.lower().startswith(("http://", "https://")):
+    if item == STDIN or is_url(item):
         return [item]
     path = Path(item).expanduser()
     try:

@@ -20,7 +20,7 @@ import numpy as np
 
 from s3seg import masks
 from s3seg.errors import InvalidRequestError, MaskError, S3segError
-from s3seg.files import write_atomically
+from s3seg.files import json_text, write_atomically
 from s3seg.masks import RLE, Box
 from s3seg.polygons import Polygon
 
@@ -41,12 +41,14 @@ class ModelInfo:
         version: of the checkpoint.
         device: such as "cpu", "cuda:0" or "mps".
         dtype: such as "float32" or "bfloat16".
+        summary: one line on what it knows, where the checkpoint says so, as the embedded one does.
     """
 
     name: str
     version: str
     device: str
     dtype: str
+    summary: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,10 +282,10 @@ class Segmentation:
                 scores=np.array([one["score"] for one in instances], dtype=np.float64),
                 presence=data["presence"],
                 threshold=data["threshold"],
-                model=ModelInfo(**{f.name: _text(data["model"][f.name]) for f in fields(ModelInfo)}),
+                model=_model(data["model"]),
                 timings=data["timings"],
-                hint=None if data["hint"] is None else _text(data["hint"]),
-                source=None if data["source"] is None else _text(data["source"]),
+                hint=_text_or_none(data["hint"]),
+                source=_text_or_none(data["source"]),
             )
         except S3segError:
             raise
@@ -301,7 +303,7 @@ class Segmentation:
         """
         suffix = Path(path).suffix.lower()
         if suffix == ".json":
-            return write_atomically(path, json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False))
+            return write_atomically(path, json_text(self.to_dict()))
         if suffix == ".png":
             from s3seg import export
 
@@ -412,11 +414,22 @@ class Segmentation:
     def _repr_html_(self) -> str:
         rows = [("prompt", self.prompt or "(boxes)"), ("found", str(len(self)))]
         rows += [("scores", ", ".join(f"{score:.2f}" for score in self.scores[:10]))] if len(self) else []
-        rows += [("presence", f"{self.presence:.2f}"), ("model", f"{self.model.name} {self.model.version}")]
+        which = f"{self.model.name} {self.model.version}"
+        known = f"; {self.model.summary}" if self.model.summary else ""
+        rows += [("presence", f"{self.presence:.2f}"), ("model", which + known)]
         rows += [("hint", self.hint)] if self.hint else []
         cells = "".join(f"<tr><th>{name}</th><td>{html.escape(value)}</td></tr>" for name, value in rows)
         picture = b64encode(self._repr_png_()).decode("ascii")
         return f'<img src="data:image/png;base64,{picture}" alt="instances"/><table>{cells}</table>'
+
+
+def _model(data: Mapping[str, Any]) -> ModelInfo:
+    name, version, device, dtype = (_text(data[key]) for key in ("name", "version", "device", "dtype"))
+    return ModelInfo(name, version, device, dtype, _text_or_none(data["summary"]))
+
+
+def _text_or_none(value: object) -> str | None:
+    return None if value is None else _text(value)
 
 
 def _text(value: object) -> str:

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -40,7 +41,10 @@ class Embedding:
 
     Attributes:
         image: The picture.
-        milliseconds: What decoding and encoding it took, by stage.
+        milliseconds: What it took, by stage: "decode" (reading and decoding the picture), "image" (encoding it).
+            Of pictures that were encoded together each has its equal share.
+        features: What the network knows of it.
+        owner: Who encoded it, and alone can use it.
     """
 
     image: LoadedImage
@@ -87,7 +91,7 @@ class Segmenter:
         Raises:
             CheckpointNotFoundError: It is not on this machine; the message says how to get it.
             CheckpointError: Its files are incomplete, or not a SAM 3.
-            InvalidRequestError: The device or precision does not exist here.
+            InvalidRequestError: The device or precision does not exist here, or the image size is none.
         """
         self.checkpoint: Checkpoint = checkpoints.resolve(checkpoint)
         self.card = Card.from_folder(self.checkpoint.folder)
@@ -99,6 +103,7 @@ class Segmenter:
             version=self.card.version or self.checkpoint.version,
             device=str(self._predictor.device),
             dtype=str(self._predictor.dtype).removeprefix("torch."),
+            summary=self.card.summary,
         )
 
     def __repr__(self) -> str:
@@ -129,7 +134,7 @@ class Segmenter:
         Raises:
             ImageDecodeError: The picture cannot be read.
         """
-        return self._encode([_load(image)])[0]
+        return self._encode([_decode(image)])[0]
 
     @overload
     def segment(
@@ -243,10 +248,29 @@ class Segmenter:
         Raises:
             S3segError: As :meth:`segment` does.
         """
+        if isinstance(sources, str | bytes | Path):
+            raise InvalidRequestError(
+                f"segment_many takes a list of pictures, got {sources!r:.80}; "
+                "for one see segment, for a folder: Path(folder).glob('*.jpg')"
+            )
+        if batch_size is not None:
+            _check_positive("batch_size", batch_size)
         prompts = self._prompts(prompt, has_boxes=False)
         threshold = self._threshold(threshold, max_instances)
         size = batch_size or (1 if self._predictor.device.type == "cpu" else 8)
-        for batch in _batches(_decode_ahead(sources, ahead=2 * size), size):
+        found = self._many(sources, prompts, threshold, max_instances, size, on_error)
+        return ((source, results[0]) for source, results in found) if isinstance(prompt, str) else found
+
+    def _many(
+        self,
+        sources: Iterable[S],
+        prompts: Sequence[str],
+        threshold: float,
+        max_instances: int | None,
+        batch_size: int,
+        on_error: Callable[[S, S3segError], None] | None,
+    ) -> Iterator[tuple[S, list[Segmentation]]]:
+        for batch in _batches(_decode_ahead(sources, ahead=2 * batch_size), batch_size):
             for source, embedding in self._encode_batch(batch):
                 try:
                     if isinstance(embedding, S3segError):
@@ -257,26 +281,27 @@ class Segmenter:
                         raise
                     on_error(source, err)
                 else:
-                    yield source, results[0] if isinstance(prompt, str) else results
+                    yield source, results
 
     def _encode_batch(
-        self, batch: Sequence[tuple[S, LoadedImage | S3segError]]
+        self, batch: Sequence[tuple[S, _Decoded | S3segError]]
     ) -> Iterator[tuple[S, Embedding | S3segError]]:
-        readable = [image for _, image in batch if isinstance(image, LoadedImage)]
+        readable = [image for _, image in batch if isinstance(image, _Decoded)]
         encoded: Iterator[Embedding | S3segError]
         try:
             encoded = iter(self._encode(readable) if readable else [])
         except S3segError as err:
             encoded = itertools.repeat(err)
         for source, image in batch:
-            yield source, next(encoded) if isinstance(image, LoadedImage) else image
+            yield source, next(encoded) if isinstance(image, _Decoded) else image
 
-    def _encode(self, loaded: Sequence[LoadedImage]) -> list[Embedding]:
+    def _encode(self, decoded: Sequence[_Decoded]) -> list[Embedding]:
         start = time.perf_counter()
-        features = self._predictor.encode_images([image.pixels for image in loaded])
-        each = _milliseconds_since(start) / len(loaded)
+        features = self._predictor.encode_images([one.image.pixels for one in decoded])
+        each = _milliseconds_since(start) / len(decoded)
         return [
-            Embedding(image, {"image": each}, encoded, self) for image, encoded in zip(loaded, features, strict=True)
+            Embedding(one.image, {"decode": one.milliseconds, "image": each}, encoded, self)
+            for one, encoded in zip(decoded, features, strict=True)
         ]
 
     def _find(
@@ -343,14 +368,14 @@ class Segmenter:
                 raise PromptError(f"a prompt must be text, got {type(one).__name__}: {one!r:.60}")
             if not one.strip() and not has_boxes:
                 raise PromptError("the prompt is empty; say what to look for, such as 'cat'")
-        return prompts
+        return [str(one) for one in prompts]  # a plain str, also of numpy's
 
     def _threshold(self, threshold: float | None, max_instances: int | None) -> float:
         threshold = self.card.threshold if threshold is None else threshold
-        if not 0 <= threshold <= 1:
-            raise InvalidRequestError(f"the threshold is a score between 0 and 1, got {threshold}")
-        if max_instances is not None and max_instances < 1:
-            raise InvalidRequestError(f"max_instances must be 1 or more, got {max_instances}")
+        if not isinstance(threshold, Real) or not 0 <= threshold <= 1:
+            raise InvalidRequestError(f"the threshold is a score between 0 and 1, got {threshold!r:.60}")
+        if max_instances is not None:
+            _check_positive("max_instances", max_instances)
         return float(threshold)
 
     def _queries(
@@ -374,20 +399,27 @@ class Segmenter:
         return [Query(prompt if prompt.strip() else _VISUAL, shown) for prompt in prompts]
 
 
-def _load(source: ImageSource) -> LoadedImage:
-    return images.load(source)
+@dataclass(frozen=True, slots=True)
+class _Decoded:
+    image: LoadedImage
+    milliseconds: float
 
 
-def _decode_ahead(sources: Iterable[S], *, ahead: int) -> Iterator[tuple[S, LoadedImage | S3segError]]:
+def _decode(source: ImageSource) -> _Decoded:
+    start = time.perf_counter()
+    return _Decoded(images.load(source), _milliseconds_since(start))
+
+
+def _decode_ahead(sources: Iterable[S], *, ahead: int) -> Iterator[tuple[S, _Decoded | S3segError]]:
     """Decode pictures on threads of their own, at most ``ahead`` before they are asked for."""
 
-    def decode(source: S) -> LoadedImage | S3segError:
+    def decode(source: S) -> _Decoded | S3segError:
         try:
-            return _load(source)
+            return _decode(source)
         except S3segError as err:
             return err
 
-    pending: deque[tuple[S, Future[LoadedImage | S3segError]]] = deque()
+    pending: deque[tuple[S, Future[_Decoded | S3segError]]] = deque()
     pool = ThreadPoolExecutor(max_workers=min(4, ahead), thread_name_prefix="s3seg-decode")
     try:
         for source in sources:
@@ -411,9 +443,14 @@ def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
 def _normalised(box: Box, size: tuple[int, int]) -> tuple[float, float, float, float]:
     """Pixels xyxy -> (cx, cy, w, h) of the part inside the picture, 0..1."""
     height, width = size
-    corners = [float(side) for side in box]
+    try:
+        corners = [float(side) for side in box]
+    except (TypeError, ValueError):
+        corners = []
     if len(corners) != 4 or not all(map(math.isfinite, corners)):
-        raise InvalidRequestError(f"a box is four numbers, x1, y1, x2, y2 in pixels, got {list(box)}")
+        raise InvalidRequestError(
+            f"a box is four numbers, x1, y1, x2, y2 in pixels, and boxes=[...] a list of them; got {box!r:.80}"
+        )
     x1, y1, x2, y2 = corners
     x1, x2 = max(x1, 0.0), min(x2, float(width))
     y1, y2 = max(y1, 0.0), min(y2, float(height))
@@ -423,6 +460,11 @@ def _normalised(box: Box, size: tuple[int, int]) -> tuple[float, float, float, f
             "a box is x1, y1, x2, y2 with x1 < x2 and y1 < y2"
         )
     return ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height)
+
+
+def _check_positive(name: str, number: object) -> None:
+    if not isinstance(number, Integral) or number < 1:
+        raise InvalidRequestError(f"{name} must be a whole number, 1 or more, got {number!r:.60}")
 
 
 def _milliseconds_since(start: float) -> float:

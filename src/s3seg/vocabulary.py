@@ -27,8 +27,10 @@ class Vocabulary:
         return not self.unknown(prompt)
 
     def unknown(self, prompt: str) -> list[str]:
-        """The words of a prompt that belong to no known phrase, in order."""
+        """The words of a prompt that belong to no known phrase, in order; a prompt without words whole."""
         words = [word for word in _words(prompt) if word not in _ARTICLES]
+        if not words:  # an article, signs, a pictogram
+            return [prompt.strip()]
         unknown: list[str] = []
         at = 0
         while at < len(words):

@@ -126,6 +126,14 @@ def test_a_picture_that_fails_does_not_stop_the_rest(s3seg: Command, folder: Pat
         assert name in done.stderr
 
 
+@pytest.mark.parametrize("source", ["http://[cat/x.png", "http://", "data:image/png;base64,AAAA", "x" * 5000])
+def test_an_address_that_is_none_is_a_picture_that_fails(s3seg: Command, picture: GetPicture, source: str) -> None:
+    done = s3seg("segment", source, picture("street"), "car", "--jsonl", "--quiet")
+    assert done.exit_code == 3
+    assert len(done.stdout.splitlines()) == 1
+    assert done.stderr.startswith(f"error: {source[:20]}")
+
+
 def test_when_every_picture_fails_the_exit_code_is_1_and_no_document_is_written(s3seg: Command, tmp_path: Path) -> None:
     done = s3seg("segment", tmp_path / "gone.png", "star", "--json")
     assert (done.exit_code, done.stdout) == (1, "")
@@ -162,6 +170,7 @@ def test_an_input_is_never_overwritten(s3seg: Command, folder: Path) -> None:
         (["--box", "1,2,3"], "a box is x1,y1,x2,y2"),
         (["--box", "1,2,3,4"], "has not learnt box prompts"),
         (["--device", "abacus"], "abacus"),
+        (["--image-size", "100"], "multiple of the patch size 16, not 100"),
     ],
 )
 def test_wrong_usage_exits_with_2_and_says_what_to_do(

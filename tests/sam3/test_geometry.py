@@ -6,9 +6,9 @@ import math
 
 import pytest
 import torch
-from conftest import slow_roi_align
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from random_models import slow_roi_align
 from torch import Tensor
 
 from s3seg.sam3.geometry import roi_align

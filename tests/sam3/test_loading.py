@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import random_oracle, tiny_config
 from layouts import to_transformers, with_rotary_tables, with_wider_text
+from random_models import random_oracle, tiny_config
 from safetensors.torch import load_file, save_file
 
 from s3seg.errors import CheckpointError, CheckpointNotFoundError

@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import random_oracle, tiny_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
+from random_models import random_oracle, tiny_config
 from small_tokenizer import merges, vocabulary, write_packed
 from torch.nn import functional as F
 
@@ -175,6 +176,17 @@ class TestFind:
 
         monkeypatch.setattr(type(predictor.model), "encode_prompted", fail)
         with pytest.raises(InferenceError, match="prompt part: no kernel for this"):
+            predictor.find(image, QUERIES, threshold=0.5)
+
+    def test_values_that_overflow_are_an_error_that_says_what_to_do(self, predictor, image, monkeypatch):
+        detect = type(predictor.model).detect
+
+        def overflown(*arguments):
+            detections = detect(*arguments)
+            return replace(detections, presence_logits=detections.presence_logits * float("nan"))
+
+        monkeypatch.setattr(type(predictor.model), "detect", overflown)
+        with pytest.raises(InferenceError, match=r"no numbers, in torch\.float32; load it with dtype 'float32'"):
             predictor.find(image, QUERIES, threshold=0.5)
 
     def test_running_out_of_memory_is_told_apart(self, predictor, images, monkeypatch):

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 import torch
-from conftest import random_oracle, tiny_config
+from random_models import random_oracle, tiny_config
 
 from s3seg.sam3.load import load
 from s3seg.sam3.model import BoxPrompts, Sam3

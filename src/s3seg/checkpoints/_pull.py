@@ -146,6 +146,8 @@ def _list_files(asked: Asked, token: str | None) -> tuple[str, list[_File]]:
         raise CheckpointNotFoundError(
             f"{asked.repo_id} has no weights that s3seg can read (model.safetensors, its shards, or sam3.pt)"
         )
+    if not commit.isalnum():  # it becomes the name of a folder
+        raise CheckpointError(f"{asked.endpoint} does not answer like a Hugging Face hub (commit {commit[:60]!r})")
     root = repo_folder(asked.repo_id)
     files = []
     for name in names:

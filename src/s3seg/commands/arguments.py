@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from s3seg.errors import InvalidRequestError
+from s3seg.images import is_url
 from s3seg.inputs import STDIN, image_suffixes
 
 _EXAMPLE = 's3seg segment photo.jpg "cat"'
@@ -87,7 +88,7 @@ def distinct(names: Sequence[str]) -> list[str]:
 
 
 def _names_a_picture(word: str) -> bool:
-    if word == STDIN or word.lower().startswith(("http://", "https://")) or "*" in word:
+    if word == STDIN or is_url(word) or "*" in word:
         return True
     return Path(word).suffix.lower() in image_suffixes()
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from s3seg.files import json_text
+
 
 def read(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
     """The whole lines of a file, as bytes and as objects, up to one that was cut off; nothing if there is no file."""
@@ -25,16 +27,8 @@ def read(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
 
 
 def encode(value: Any) -> str:
-    """One line of JSON, with its end.
-
-    Letters of all languages stay as they are; file names that are not text (surrogates) are escaped.
-    """
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        text = json.dumps(value, allow_nan=False)
-    return f"{text}\n"
+    """One line of JSON, with its end; see `s3seg.files.json_text`."""
+    return f"{json_text(value)}\n"
 
 
 def append(path: Path, values: list[dict[str, Any]]) -> None:

@@ -120,9 +120,8 @@ def _parts(source: str | Path) -> list[str]:
     if source == inputs.STDIN:
         return ["stdin", ""]
     if isinstance(source, str):
-        url = urlsplit(source)
-        path = Path(url.path)
-        folders = [url.hostname or "", *path.parts[1:-1]]
+        path, host = _path_and_host(source)
+        folders = [host, *path.parts[1:-1]]
     else:
         path = source.resolve()
         folders = [part for part in path.parts[:-1] if part != path.anchor]
@@ -131,6 +130,14 @@ def _parts(source: str | Path) -> list[str]:
         _safe(path.stem) or "picture",
         _safe(path.suffix.lstrip(".")),
     ]
+
+
+def _path_and_host(url: str) -> tuple[Path, str]:
+    try:
+        parts = urlsplit(url)
+        return Path(parts.path), parts.hostname or ""
+    except ValueError:  # no URL, such as http://[cat; opening it will say so
+        return Path(), ""
 
 
 def _safe(part: str) -> str:

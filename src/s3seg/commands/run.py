@@ -53,6 +53,7 @@ class Account:
         """Count the results on one picture."""
         self.done += 1
         self.instances += sum(map(len, results))
+        self.milliseconds["decode"] += results[0].timings.get("decode", 0.0)
         self.milliseconds["encode"] += results[0].timings.get("image", 0.0)
         for result in results:
             self.milliseconds["prompts"] += result.timings.get("prompt", 0.0)
@@ -177,7 +178,7 @@ def tell(account: Account, segmenter: Segmenter | None, written: Sequence[Path],
     terminal.note(" · ".join(stages), label="time")
     model = segmenter.model
     which = f"{model.name} {model.version} on {model.device} in {model.dtype}"
-    terminal.note(f"{which}; {segmenter.card.summary}" if segmenter.card.summary else which, label="checkpoint")
+    terminal.note(f"{which}; {model.summary}" if model.summary else which, label="checkpoint")
     for hint in account.hints:
         terminal.warn(hint, label="hint")
 

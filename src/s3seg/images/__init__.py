@@ -20,7 +20,7 @@ from s3seg.images._download import download, is_url, without_credentials
 from s3seg.images._encoded import decode, rgb_from_pil
 from s3seg.images._loaded import LoadedImage, check_size
 
-__all__ = ["MAX_BYTES", "MAX_PIXELS", "ImageSource", "LoadedImage", "load"]
+__all__ = ["MAX_BYTES", "MAX_PIXELS", "ImageSource", "LoadedImage", "is_url", "load"]
 
 ImageSource = Any
 """str | Path | bytes | file object | PIL image | numpy array | torch tensor | LoadedImage."""

@@ -12,7 +12,7 @@ _HEADERS = {"User-Agent": "s3seg", "Accept": "image/*,*/*;q=0.5", "Accept-Encodi
 
 
 def is_url(source: Any) -> bool:
-    """Whether a source is the text of an http(s) URL."""
+    """Whether a source is a text that begins as http(s) URLs do."""
     return isinstance(source, str) and source.lower().startswith(("http://", "https://"))
 
 

@@ -63,5 +63,5 @@ def check_size(width: int, height: int, name: str, *, max_pixels: int) -> None:
         raise ImageDecodeError(
             f"{name}: too large: {width} x {height} is {width * height / 1e6:.1f} megapixels, "
             f"and the limit is {max_pixels / 1e6:.1f}; "
-            "make it smaller, or raise max_pixels if you trust the file"
+            "make it smaller, or, if you trust the file, pass s3seg.images.load(..., max_pixels=...)"
         )

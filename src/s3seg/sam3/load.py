@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from s3seg.errors import CheckpointError, CheckpointNotFoundError
+from s3seg.errors import CheckpointError, CheckpointNotFoundError, InvalidRequestError
 from s3seg.sam3.config import Sam3Config
 from s3seg.sam3.decoder import Decoder
 from s3seg.sam3.model import Sam3
@@ -53,6 +53,7 @@ def load(
     Raises:
         CheckpointNotFoundError: There are no weights at ``path``.
         CheckpointError: The weights are truncated, or of another model; missing and unexpected names are listed.
+        InvalidRequestError: ``image_size`` is not a multiple of the patch size.
     """
     weights = find_weights(Path(path))
     with ExitStack() as stack:
@@ -65,6 +66,11 @@ def load(
             )
         config = _config(weights, source, layout)
         if image_size is not None:
+            if image_size < 1 or image_size % config.vision.patch_size:
+                raise InvalidRequestError(
+                    f"image_size must be a positive multiple of the patch size {config.vision.patch_size}, "
+                    f"not {image_size}"
+                )
             config = replace(config, vision=replace(config.vision, image_size=image_size))
         try:
             model = blank(config)

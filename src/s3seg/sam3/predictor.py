@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -88,7 +89,7 @@ class Predictor:
 
         Raises:
             CheckpointError: See :func:`s3seg.sam3.load.load`; or the tokenizer is missing, or of another model.
-            InvalidRequestError: There is no such device or precision here.
+            InvalidRequestError: There is no such device or precision here, or the image size is none.
         """
         where = choose_device(device)
         model = load(path, device=where, dtype=choose_dtype(dtype, where), image_size=image_size)
@@ -218,6 +219,10 @@ class Predictor:
             logits = model.masks(seen, encoded[index], prompt.select(index), chosen)
             masks = {row: logits[i, : counts[row]].float() for i, row in enumerate(rows)}
         presence = detections.presence_logits.sigmoid().tolist()
+        if not all(map(math.isfinite, presence)):
+            raise InferenceError(
+                f"the network computed values that are no numbers, in {self.dtype}; load it with dtype 'float32'"
+            )
         return [
             Found(
                 scores=scores[row, order[row, :count]].cpu().numpy(),
