@@ -18,7 +18,7 @@ def test_the_example_runs_and_draws_a_picture(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    exec(compile(code, "README.md", "exec"), {})  # noqa: S102 (our own README)
+    exec(compile(code, "README.md", "exec"), {})
     assert "(640, 800)" in capsys.readouterr().out
     drawn = np.asarray(Image.open(tmp_path / "cars.png").convert("RGB"), np.int16)
     plain = np.asarray(Image.open(ROOT / "examples" / "pictures" / "street.png").convert("RGB"), np.int16)

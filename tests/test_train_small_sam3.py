@@ -10,8 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
-pytest.importorskip("skimage", reason="the worked example has dependencies of its own: the group `train`")
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from s3seg.contract.limits import RATE_WINDOW_S, Action
@@ -40,27 +39,27 @@ class RateDecision:
             )
 
 
-def decide(action: Action, inside: Sequence[float], *, limit: int, now: float) -> RateDecision:
+def decide(action: Action, *, count: int, oldest: float | None, limit: int, now: float) -> RateDecision:
     """Judge one more action.
 
     Args:
         action: What is counted.
-        inside: When the actions that were counted in the last 60 seconds happened (later than ``now - 60``),
-            newest first, at most the ``limit`` newest.
+        count: Actions counted in the last 60 seconds (later than ``now - 60``), or ``limit`` if more.
+        oldest: When the oldest of these ``count`` newest happened; None if there are none.
         limit: Actions allowed in any 60 seconds.
         now: The time of this one, in the same seconds.
 
     Returns:
         A decision that counts this action if it is allowed.
     """
-    # the last of them is the one that must leave before another may enter
-    reset_after = (inside[-1] if inside else now) + RATE_WINDOW_S - now
-    allowed = len(inside) < limit
+    # the oldest of them is the one that must leave before another may enter
+    reset_after = RATE_WINDOW_S - (0.0 if oldest is None else now - oldest)
+    allowed = count < limit
     return RateDecision(
         action=action,
         allowed=allowed,
         limit=limit,
-        remaining=limit - len(inside) - 1 if allowed else 0,
+        remaining=limit - count - 1 if allowed else 0,
         reset_after=reset_after,
         retry_after=0.0 if allowed else reset_after,
     )

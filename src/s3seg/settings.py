@@ -44,12 +44,8 @@ class Settings(BaseSettings):
 
     object_store: Annotated[str, Field(description=f"files, memory, or {_ADAPTER}")] = "files"
     task_store: Annotated[str, Field(description=f"sqlite, memory, or {_ADAPTER}")] = "sqlite"
-    task_queue: Annotated[
-        str | None, Field(description="As task_store, for workers; follows it if unset")
-    ] = None
-    accounts: Annotated[
-        str | None, Field(description="As task_store, for operators; follows it if unset")
-    ] = None
+    task_queue: Annotated[str | None, Field(description="As task_store, for workers; follows it if unset")] = None
+    accounts: Annotated[str | None, Field(description="As task_store, for operators; follows it if unset")] = None
     authenticator: Annotated[str, Field(description=f"local, or {_ADAPTER}")] = "local"
     rate_limiter: Annotated[str, Field(description=f"memory, or {_ADAPTER}")] = "memory"
     inference: Annotated[str, Field(description=f"memory (same process), or {_ADAPTER}")] = "memory"
@@ -65,9 +61,7 @@ class Settings(BaseSettings):
     rate_limits: Annotated[
         Literal["contract", "off"], Field(description="The contract's table, or none (for load tests)")
     ] = "contract"
-    welcome_credits: Annotated[
-        int, Field(ge=0, description="Credits that a new local account begins with")
-    ] = 10
+    welcome_credits: Annotated[int, Field(ge=0, description="Credits that a new local account begins with")] = 10
     task_deadline_s: Annotated[
         float, Field(gt=0, description="Seconds from acceptance after which a task ends in error, refunded")
     ] = 900.0

@@ -110,9 +110,7 @@ def admit(
         InsufficientCreditsError: If ``credits`` does not cover one credit a prompt.
     """
     if credits < len(order.prompts):
-        raise InsufficientCreditsError(
-            f"the task costs {len(order.prompts)} credits, the account has {credits}"
-        )
+        raise InsufficientCreditsError(f"the task costs {len(order.prompts)} credits, the account has {credits}")
     return Task(
         task_id=task_id,
         user_id=user_id,
@@ -130,10 +128,7 @@ def admit(
 def claimable(task: Task, *, rules: Rules, now: datetime) -> bool:
     """Whether a worker may claim the task now."""
     return (
-        not task.ended
-        and now < task.deadline
-        and task.attempts.counted < rules.max_attempts
-        and _lease_over(task, now)
+        not task.ended and now < task.deadline and task.attempts.counted < rules.max_attempts and _lease_over(task, now)
     )
 
 
@@ -176,9 +171,7 @@ def renew(task: Task, lease: Lease, *, lease_s: float, now: datetime) -> Task:
     _require_current(task, lease)
     if now >= task.deadline:
         raise LeaseLostError(f"task {task.task_id} is past its deadline")
-    return _move(
-        task, Event.RENEW, now, attempts=replace(task.attempts, expires_at=_lease_end(task, now, lease_s))
-    )
+    return _move(task, Event.RENEW, now, attempts=replace(task.attempts, expires_at=_lease_end(task, now, lease_s)))
 
 
 def release(task: Task, lease: Lease, *, now: datetime) -> Task:

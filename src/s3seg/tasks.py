@@ -158,9 +158,7 @@ class Order:
         if not 1 <= len(self.prompts) <= MAX_PROMPTS:
             raise InvalidRequestError(f"a task has 1 to {MAX_PROMPTS} prompts, not {len(self.prompts)}")
         key = self.idempotency_key
-        if key is not None and not (
-            1 <= len(key) <= MAX_IDEMPOTENCY_KEY_CHARS and key.isascii() and key.isprintable()
-        ):
+        if key is not None and not (1 <= len(key) <= MAX_IDEMPOTENCY_KEY_CHARS and key.isascii() and key.isprintable()):
             raise InvalidRequestError(
                 f"an Idempotency-Key has 1 to {MAX_IDEMPOTENCY_KEY_CHARS} printable ASCII characters"
             )

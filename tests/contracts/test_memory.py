@@ -4,6 +4,7 @@ import pytest
 
 from s3seg.adapters.memory import MemoryInference, MemoryObjectStore, MemoryRateLimiter
 from s3seg.testing import (
+    AccountsSuite,
     InferenceSuite,
     ObjectStoreSuite,
     RateLimiterSuite,
@@ -27,6 +28,12 @@ class TestMemoryTaskStore(TaskStoreSuite):
 
 
 class TestMemoryTaskQueue(TaskQueueSuite):
+    @pytest.fixture
+    def world(self):
+        return MemoryWorld()
+
+
+class TestMemoryAccounts(AccountsSuite):
     @pytest.fixture
     def world(self):
         return MemoryWorld()

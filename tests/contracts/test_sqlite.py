@@ -1,6 +1,6 @@
 import pytest
 
-from s3seg.testing import TaskQueueSuite, TaskStoreSuite
+from s3seg.testing import AccountsSuite, TaskQueueSuite, TaskStoreSuite
 
 from .worlds import SqliteWorld
 
@@ -18,4 +18,8 @@ class TestSqliteTaskStore(_OnSqlite, TaskStoreSuite):
 
 
 class TestSqliteTaskQueue(_OnSqlite, TaskQueueSuite):
+    pass
+
+
+class TestSqliteAccounts(_OnSqlite, AccountsSuite):
     pass

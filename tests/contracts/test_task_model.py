@@ -8,9 +8,7 @@ from s3seg.testing.task_model import TaskModel
 
 from .worlds import MemoryWorld, SqliteWorld
 
-QUICK = settings(
-    max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
-)
+QUICK = settings(max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 class MemoryTaskModel(TaskModel):

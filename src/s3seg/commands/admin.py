@@ -12,11 +12,13 @@ from s3seg.contract.limits import Tier
 
 app = typer.Typer(help="Operate an installation: credits, tiers, garbage, stuck tasks.", no_args_is_help=True)
 
-_User = Annotated[str, typer.Argument(help="A UUID, or the name of a local user.")]
+_User = Annotated[str, typer.Argument(metavar="USER", help="A UUID, or the name of a local user.")]
 
 
 @app.command(context_settings={"ignore_unknown_options": True})  # so that -100 is a number
-def credits(user: _User, amount: Annotated[int, typer.Argument(help="+100, or -100 to take.")]) -> None:
+def credits(
+    user: _User, amount: Annotated[int, typer.Argument(metavar="CREDITS", help="+100, or -100 to take.")]
+) -> None:
     """Add credits to USER's account, or take them, through the ledger."""
     from s3seg.adapters.local_auth import user_id_of
 
@@ -25,7 +27,7 @@ def credits(user: _User, amount: Annotated[int, typer.Argument(help="+100, or -1
 
 
 @app.command()
-def tier(user: _User, tier: Annotated[Tier, typer.Argument(help="free, pro or enterprise.")]) -> None:
+def tier(user: _User, tier: Annotated[Tier, typer.Argument(metavar="TIER", help="free, pro or enterprise.")]) -> None:
     """Set the tier of USER's account."""
     from s3seg.adapters.local_auth import user_id_of
 
@@ -36,7 +38,7 @@ def tier(user: _User, tier: Annotated[Tier, typer.Argument(help="free, pro or en
 @app.command()
 def gc(
     older_than: Annotated[
-        float, typer.Option("--older-than", min=1, help="Hours; younger objects stay.")
+        float, typer.Option("--older-than", metavar="HOURS", min=1, help="Younger objects stay.")
     ] = 24.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
 ) -> None:
@@ -46,9 +48,7 @@ def gc(
     before = datetime.now(UTC) - timedelta(hours=older_than)
     found = run(lambda parts: collect_garbage(parts.objects, parts.accounts, before=before, dry_run=dry_run))
     verb = "would remove" if dry_run else "removed"
-    typer.echo(
-        f"{verb} {found.objects} objects ({found.size_bytes} bytes) and {found.partial_writes} partial writes"
-    )
+    typer.echo(f"{verb} {found.objects} objects ({found.size_bytes} bytes) and {found.partial_writes} partial writes")
 
 
 @app.command()

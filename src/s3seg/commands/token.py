@@ -17,9 +17,15 @@ app = typer.Typer()
 
 @app.command("token")
 def token(
-    user: Annotated[str, typer.Option("--user", help="A UUID, or any name: the same name is the same user.")],
-    tier: Annotated[Tier | None, typer.Option("--tier", help="Set the account's tier.")] = None,
-    ttl: Annotated[int, typer.Option("--ttl", min=1, help="Seconds that the token is good for.")] = 86_400,
+    user: Annotated[
+        str, typer.Option("--user", metavar="USER", help="A UUID, or any name: the same name is the same user.")
+    ],
+    tier: Annotated[
+        Tier | None, typer.Option("--tier", metavar="TIER", help="Set the account's tier: free, pro or enterprise.")
+    ] = None,
+    ttl: Annotated[
+        int, typer.Option("--ttl", metavar="SECONDS", min=1, help="How long the token is good for.")
+    ] = 86_400,
 ) -> None:
     """Print an access token for USER, making the account if need be."""
     from s3seg.adapters.local_auth import user_id_of

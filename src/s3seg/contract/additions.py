@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from s3seg.contract.fields import Omissible, RequestModel, ResponseModel, UuidStr, check_prompt
-from s3seg.contract.limits import Action, Tier
+from s3seg.contract.fields import Omissible, RequestModel, ResponseModel, UuidStr, check_text
+from s3seg.contract.limits import MAX_NAME_CHARS, Action, Tier
 
 
 class LimitsResponse(ResponseModel):
@@ -35,14 +35,17 @@ class MeResponse(ResponseModel):
 
 
 def _check_name(name: str) -> str:
-    check_prompt(name)  # the same characters make a readable name
-    return name
+    return check_text(name, what="a name", limit=MAX_NAME_CHARS)
 
 
 class ProjectRequest(RequestModel):
     """Body of POST /api/v1/projects and PATCH /api/v1/projects/{id}."""
 
-    name: Annotated[str, Field(min_length=1, max_length=120), AfterValidator(_check_name)]
+    name: Annotated[
+        str,
+        AfterValidator(_check_name),
+        Field(json_schema_extra={"minLength": 1, "maxLength": MAX_NAME_CHARS}),
+    ]
 
 
 class ProjectResponse(ResponseModel):

@@ -159,9 +159,7 @@ class ResultDetailResponse(ResponseModel):
     source_image_url: str
     mask_image_url: Annotated[
         str,
-        Field(
-            description='PNG label map of the image\'s size: 0 background, k the k-th instance; "" until done'
-        ),
+        Field(description='PNG label map of the image\'s size: 0 background, k the k-th instance; "" until done'),
     ]
     text_prompt: str
     labels: Annotated[list[str], Field(description="Prompts that were found; empty until done")]

@@ -56,26 +56,35 @@ UuidStr = Annotated[str, AfterValidator(_canonical_uuid), Field(json_schema_extr
 """A UUID as text; canonical (lower case, dashes) once validated."""
 
 
-def check_prompt(prompt: str) -> str:
-    """Return a text prompt unchanged if it can be one.
+def check_text(text: str, *, what: str, limit: int) -> str:
+    """Return a line of text unchanged if people can read it as it is.
 
     Args:
-        prompt: 1 to 500 characters, not all blank, without control characters, line breaks, lone
+        text: 1 to ``limit`` characters, not all blank, without control characters, line breaks, lone
             surrogates or characters that only change the direction of text.
+        what: What it is, for the message: ``a prompt``.
+        limit: Most characters (code points).
 
     Raises:
         ValueError: If it is none; says why.
     """
-    if not prompt.strip():
-        raise ValueError("a prompt must not be empty")
-    if len(prompt) > MAX_PROMPT_CHARS:
-        raise ValueError(f"a prompt has at most {MAX_PROMPT_CHARS} characters, this one {len(prompt)}")
-    for position, char in enumerate(prompt):
+    if not text.strip():
+        raise ValueError(f"{what} must not be empty")
+    if len(text) > limit:
+        raise ValueError(f"{what} has at most {limit} characters, this one {len(text)}")
+    for position, char in enumerate(text):
         if unicodedata.category(char) in _FORBIDDEN_CATEGORIES or char in _BIDI_CONTROLS:
-            raise ValueError(
-                f"a prompt must not contain control characters: U+{ord(char):04X} at position {position}"
-            )
-    return prompt
+            raise ValueError(f"{what} must not contain control characters: U+{ord(char):04X} at position {position}")
+    return text
+
+
+def check_prompt(prompt: str) -> str:
+    """Return a text prompt unchanged if it can be one: 1 to 500 characters, see `check_text`.
+
+    Raises:
+        ValueError: If it cannot; says why.
+    """
+    return check_text(prompt, what="a prompt", limit=MAX_PROMPT_CHARS)
 
 
 PromptStr = Annotated[

@@ -58,6 +58,9 @@ MAX_PROMPTS = 16
 MAX_PROMPT_CHARS = 500
 """Characters (code points) in one prompt."""
 
+MAX_NAME_CHARS = 120
+"""Characters in a project's name."""
+
 MAX_PAGE_SIZE = 100
 """Largest ``limit`` of a list."""
 

@@ -95,7 +95,9 @@ class Sam3Config:
             raise CheckpointError(f"{path} cannot be read as JSON: {err}") from err
         try:
             return cls.from_dict(raw)
-        except (KeyError, TypeError, ValueError, AttributeError) as err:
+        except CheckpointError as err:
+            raise CheckpointError(f"{path} is not the configuration of a SAM 3: {err}") from err
+        except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as err:
             raise CheckpointError(f"{path} is not the configuration of a SAM 3: {err!r}") from err
 
     @classmethod
@@ -111,12 +113,13 @@ class Sam3Config:
         vision, text = raw.get("vision_config") or {}, raw.get("text_config") or {}
         vit = vision.get("backbone_config") or {}
         decoder, mask = raw.get("detr_decoder_config") or {}, raw.get("mask_decoder_config") or {}
+        global_layers = vit.get("global_attn_indexes")
         _refuse_other_arithmetic(vision, text, vit)
         return cls(
             vision=VisionConfig(
                 **_pick(vit, _VIT),
                 rope_theta=float((vit.get("rope_parameters") or {}).get("rope_theta", 10_000.0)),
-                global_layers=tuple(vit.get("global_attn_indexes") or VisionConfig().global_layers),
+                global_layers=VisionConfig().global_layers if global_layers is None else tuple(global_layers),
             ),
             text=TextConfig(**_pick(text, _TEXT)),
             channels=vision.get("fpn_hidden_size", 256),
@@ -142,12 +145,14 @@ class Sam3Config:
         64 channels).
 
         Raises:
-            CheckpointError: A tensor that is needed to tell is missing.
+            CheckpointError: A tensor that is needed to tell is missing, or has no such shape in any SAM 3.
         """
         try:
             return _infer(shapes)
         except KeyError as err:
             raise CheckpointError(f"not a SAM 3 in the reference layout: there is no tensor {err}") from err
+        except (IndexError, ValueError, ArithmeticError) as err:
+            raise CheckpointError(f"not a SAM 3 in the reference layout, by its shapes: {err!r}") from err
 
 
 _VIT = {

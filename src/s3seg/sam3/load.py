@@ -66,7 +66,10 @@ def load(
         config = _config(weights, source, layout)
         if image_size is not None:
             config = replace(config, vision=replace(config.vision, image_size=image_size))
-        model = blank(config)
+        try:
+            model = blank(config)
+        except (TypeError, ValueError, RuntimeError, ArithmeticError) as err:
+            raise CheckpointError(f"the configuration of {weights} describes no network: {err}") from err
         wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
         plan = plan_loading(source.shapes, layout, wanted, path=weights)
         in_file = layout.strip(source.shapes)
@@ -194,7 +197,10 @@ def _config(weights: Path, source: TensorFile, layout: Layout) -> Sam3Config:
         return Sam3Config.from_file(beside)
     if layout is REFERENCE:
         own = {name: source.shapes[full] for name, full in layout.strip(source.shapes).items()}
-        return Sam3Config.from_reference_shapes(own)
+        try:
+            return Sam3Config.from_reference_shapes(own)
+        except CheckpointError as err:
+            raise CheckpointError(f"{weights} is {err}") from err
     raise CheckpointNotFoundError(f"{weights} needs the config.json that was published with it, at {beside}")
 
 
@@ -219,10 +225,11 @@ def _open_safetensors(path: Path, stack: ExitStack) -> TensorFile:
 
 def _open_shards(index: Path, stack: ExitStack) -> TensorFile:
     try:
-        weight_map: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        names = sorted(set(weight_map.values()))
+        content = json.loads(index.read_text(encoding="utf-8"))
+        weight_map = {name: str(shard) for name, shard in content["weight_map"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as err:
         raise CheckpointError(f"{index} is not an index of shards: {err!r}") from err
+    names = sorted(set(weight_map.values()))
     absent = [name for name in names if Path(name).name != name or not (index.parent / name).is_file()]
     if absent:
         raise CheckpointError(f"{index} names shards that are not beside it: {', '.join(absent)}")

@@ -123,9 +123,8 @@ class Sam3(nn.Module):
         tokens, valid = self.geometry(
             boxes.boxes_cxcywh, boxes.labels, boxes.valid, image.maps[-1], self._positions(image)
         )
-        if not self.config.cls_on_text_prompts:  # nor has a text-only prompt beside one with boxes
-            shown = boxes.valid.any(1, keepdim=True)
-            valid = torch.cat([valid[:, :-1], valid[:, -1:] & shown], dim=1)
+        if not self.config.cls_on_text_prompts:  # boxes of one prompt bring no CLS token to those beside it
+            valid = valid & boxes.valid.any(1, keepdim=True)
         return Prompt(torch.cat([text, tokens], dim=1), torch.cat([text_valid, valid], dim=1))
 
     def encode_prompted(self, image: ImageFeatures, prompt: Prompt) -> Tensor:

@@ -192,7 +192,6 @@ TRANSFORMERS = Layout(
     unused=(
         r"vision_encoder\.neck\.fpn_layers\.3\..*",  # half the patch grid
         r"text_encoder\.text_projection\.weight",  # CLIP's own; SAM 3 has text_projection
-        r"text_encoder\.text_model\.embeddings\.position_ids",
         r"mask_decoder\.semantic_projection\..*",
     ),
 )
@@ -203,7 +202,11 @@ _NECK = "backbone.vision_backbone.convs"
 REFERENCE = Layout(
     name="reference",
     prefix="detector.",
-    foreign=("tracker.", "detector.backbone.vision_backbone.sam2_convs."),
+    foreign=(
+        "tracker.",
+        "detector.backbone.vision_backbone.sam2_convs.",  # the necks of video tracking
+        "backbone.vision_backbone.sam2_convs.",
+    ),
     table={
         "vision.trunk.patch_embed": f"{_VIT}.patch_embed.proj",
         "vision.trunk.position_embedding": Grid(f"{_VIT}.pos_embed", 1),

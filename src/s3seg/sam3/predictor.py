@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from s3seg.errors import InferenceError, InvalidRequestError
+from s3seg.errors import CheckpointError, InferenceError, InvalidRequestError
 from s3seg.sam3.layers import cxcywh_to_xyxy
 from s3seg.sam3.load import find_weights, load
 from s3seg.sam3.model import BoxPrompts, ImageFeatures, Sam3
@@ -83,13 +83,18 @@ class Predictor:
             image_size: Side of the network's input in pixels; None takes the checkpoint's own.
 
         Raises:
-            CheckpointError: See :func:`s3seg.sam3.load.load`.
+            CheckpointError: See :func:`s3seg.sam3.load.load`; or the tokenizer is missing, or of another model.
             InvalidRequestError: There is no such device or precision here.
         """
         where = choose_device(device)
         model = load(path, device=where, dtype=choose_dtype(dtype, where), image_size=image_size)
         folder = find_weights(path).parent
-        return cls(model, Tokenizer.from_folder(folder, context=model.config.text.context))
+        tokenizer = Tokenizer.from_folder(folder, context=model.config.text.context)
+        if (known := tokenizer.bpe.get_vocab_size()) > (embedded := model.config.text.vocab_size):
+            raise CheckpointError(
+                f"the tokenizer in {folder} is of another model: it has {known} tokens, the weights know {embedded}"
+            )
+        return cls(model, tokenizer)
 
     @property
     def device(self) -> torch.device:
@@ -274,6 +279,7 @@ def preprocess(image: np.ndarray, size: int) -> Tensor:
     Returns:
         fp32 (1, 3, size, size)
     """
-    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
+    writable = np.require(image, requirements=["C", "W"])  # Pillow's arrays are not, and torch warns of those
+    pixels = torch.from_numpy(writable).permute(2, 0, 1)[None]
     resized = F.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True)
     return resized.float() / 127.5 - 1

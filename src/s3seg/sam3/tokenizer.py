@@ -52,11 +52,14 @@ class Tokenizer:
         """The ids of a prompt's tokens, start and end included.
 
         Raises:
-            PromptError: The prompt has no words, or more tokens than the model takes.
+            PromptError: The prompt is blank, is not Unicode, or has more tokens than the model takes.
         """
         if not prompt.strip():
             raise PromptError("the prompt is empty; say what to look for, such as 'cat'")
-        ids = self.bpe.encode(prompt).ids
+        try:
+            ids = self.bpe.encode(prompt).ids
+        except TypeError as err:  # half of a surrogate pair, which JSON can carry
+            raise PromptError(f"the prompt is not Unicode text: {prompt[:60]!r}") from err
         if len(ids) > self.context:
             raise PromptError(
                 f"the prompt has {len(ids) - 2} tokens, and the model takes at most {self.context - 2}; "
@@ -90,6 +93,7 @@ def _clip(vocabulary: dict[str, int], merges: Sequence[tuple[str, str]]) -> BPET
             pre_tokenizers.ByteLevel(add_prefix_space=False),
         ]
     )
+    tokenizer.add_special_tokens([START, END])
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{START} $A {END}", special_tokens=[(token, vocabulary[token]) for token in (START, END)]
     )

@@ -14,12 +14,14 @@ is imported from `s3seg.testing.task_model`.
 """
 
 from s3seg.testing.access import AuthenticatorSuite, InferenceSuite, RateLimiterSuite
+from s3seg.testing.accounts import AccountsSuite
 from s3seg.testing.object_store import ObjectStoreSuite
 from s3seg.testing.task_queue import TaskQueueSuite
 from s3seg.testing.task_store import TaskStoreSuite
 from s3seg.testing.world import TaskWorld
 
 __all__ = [
+    "AccountsSuite",
     "AuthenticatorSuite",
     "InferenceSuite",
     "ObjectStoreSuite",

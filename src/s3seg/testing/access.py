@@ -62,16 +62,12 @@ class AuthenticatorSuite(AsyncSuite):
         assert identity.expires_at > datetime.now(UTC)
         assert token not in repr(identity)
 
-    async def test_the_users_own_metadata_gives_no_tier(
-        self, authenticator: Authenticator, mint: Mint
-    ) -> None:
+    async def test_the_users_own_metadata_gives_no_tier(self, authenticator: Authenticator, mint: Mint) -> None:
         claims = claims_of(str(uuid.uuid4()), user_metadata={"tier": "enterprise"}, tier="enterprise")
         assert (await authenticator.authenticate(mint(**claims))).tier is None
 
     @pytest.mark.parametrize("claim", ["exp", "sub", "iat", "aud"])
-    async def test_a_missing_claim_is_refused(
-        self, authenticator: Authenticator, mint: Mint, claim: str
-    ) -> None:
+    async def test_a_missing_claim_is_refused(self, authenticator: Authenticator, mint: Mint, claim: str) -> None:
         with pytest.raises(AuthInvalidError):
             await authenticator.authenticate(mint(**claims_of(str(uuid.uuid4()), **{claim: None})))
 
@@ -129,9 +125,7 @@ class AuthenticatorSuite(AsyncSuite):
             with pytest.raises(AuthInvalidError):
                 await authenticator.authenticate(token)
 
-    @pytest.mark.parametrize(
-        "token", ["", ".", "..", "abc", "a.b.c", "é.é.é", "\0", "x" * 200_000, "e30.e30.e30"]
-    )
+    @pytest.mark.parametrize("token", ["", ".", "..", "abc", "a.b.c", "é.é.é", "\0", "x" * 200_000, "e30.e30.e30"])
     async def test_what_is_no_token_is_refused(self, authenticator: Authenticator, token: str) -> None:
         with pytest.raises(AuthInvalidError):
             await authenticator.authenticate(token)

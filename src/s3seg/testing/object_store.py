@@ -72,9 +72,7 @@ class ObjectStoreSuite(AsyncSuite):
         key = new_image_key(USER, "image/png")
         bodies = [bytes([number]) * 100_000 for number in range(8)]
         answers = await asyncio.gather(*(store.put(key, body) for body in bodies), return_exceptions=True)
-        winners = [
-            body for body, answer in zip(bodies, answers, strict=True) if not isinstance(answer, Exception)
-        ]
+        winners = [body for body, answer in zip(bodies, answers, strict=True) if not isinstance(answer, Exception)]
         assert [await store.get(key)] == winners
         assert sum(isinstance(answer, ObjectExistsError) for answer in answers) == len(bodies) - 1
 

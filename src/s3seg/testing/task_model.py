@@ -34,7 +34,7 @@ _LEASE_S = 30.0
 _PICK = st.integers(0, 10_000)  # an index, taken modulo what there is
 _WORKER = st.sampled_from(["w1", "w2", "w3"])
 # hundredths that never add up to a whole bound, so that nothing happens just at a limit
-_STEP = st.sampled_from([0.01, 7.03, 13.11, 31.07, 301.17])
+_STEP = st.sampled_from([0.01, 7.03, 13.11, 31.07, 301.17, 901.19])
 
 
 @dataclass
@@ -157,6 +157,14 @@ class TaskModel(RuleBasedStateMachine):
         if claim is not None:
             self._note_claim(claim, worker)
 
+    @precondition(lambda self: self._tasks)
+    @rule(which=_PICK, worker=_WORKER, times=st.integers(1, 4))
+    def claim_and_crash(self, which: int, worker: str, times: int) -> None:
+        """Workers die on one task, one after another, until its attempts are used up."""
+        for _ in range(times):
+            self.claim(which, worker)
+            self.pass_time(31.07)
+
     @rule(worker=_WORKER, limit=st.integers(1, 4))
     def claim_batch(self, worker: str, limit: int) -> None:
         """As many as may be claimed, the oldest."""
@@ -233,6 +241,15 @@ class TaskModel(RuleBasedStateMachine):
         """Leases expire, deadlines come; a crashed worker is one whose lease nobody uses any more."""
         self._do(self._world.pass_time(seconds))
         self._now += seconds
+
+    @precondition(lambda self: self._tasks and self._leases)
+    @rule(which=_PICK, worker=_WORKER)
+    def come_too_late(self, which: int, worker: str) -> None:
+        """After the deadline nothing can be claimed or renewed, though nobody has reaped."""
+        self.claim(which, worker)
+        self.pass_time(901.19)
+        self.claim(which, worker)
+        self.renew(len(self._leases) - 1)
 
     @rule()
     def reap(self) -> None:

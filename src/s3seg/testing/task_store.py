@@ -74,9 +74,7 @@ class TaskStoreSuite(AsyncSuite):
     async def test_submits_at_once_cannot_spend_a_credit_twice(self, world: TaskWorld) -> None:
         user = await world.user(credits=7)
         image = await world.image(user)
-        answers = await asyncio.gather(
-            *(world.submit(user, image=image) for _ in range(25)), return_exceptions=True
-        )
+        answers = await asyncio.gather(*(world.submit(user, image=image) for _ in range(25)), return_exceptions=True)
         refused = [answer for answer in answers if isinstance(answer, InsufficientCreditsError)]
         assert len(refused) == 18
         assert await world.credits(user) == 0
@@ -184,9 +182,7 @@ class TaskStoreSuite(AsyncSuite):
     async def test_submits_at_once_do_not_slip_past_the_limit(self, world: TaskWorld) -> None:
         user = await world.user(tier=Tier.FREE, credits=50)
         image = await world.image(user)
-        answers = await asyncio.gather(
-            *(world.submit(user, image=image) for _ in range(15)), return_exceptions=True
-        )
+        answers = await asyncio.gather(*(world.submit(user, image=image) for _ in range(15)), return_exceptions=True)
         assert sum(isinstance(answer, RateLimitedError) for answer in answers) == 10
 
     async def test_deleting_or_cancelling_does_not_make_room(self, world: TaskWorld) -> None:
@@ -398,22 +394,7 @@ class TaskStoreSuite(AsyncSuite):
         assert (await world.store.list_tasks(user, project_id=project.project_id)).total == 0
         assert (await world.store.list_tasks(user)).total == 1
 
-    # --- accounts
-
-    async def test_an_operator_moves_credits_and_tiers(self, world: TaskWorld) -> None:
-        user = await world.user(tier=Tier.FREE, credits=5)
-        assert (await world.accounts.adjust(user.user_id, 100)).credits == 105
-        assert (await world.accounts.ensure(user.user_id, tier=Tier.PRO)).tier == Tier.PRO
-        account = await world.store.account(user)
-        assert (account.tier, account.credits) == (Tier.PRO, 105)
-        assert await world.credits(user) == 105
-
-    async def test_an_account_never_goes_below_zero(self, world: TaskWorld) -> None:
-        user = await world.user(credits=5)
-        with pytest.raises(InvalidRequestError):
-            await world.accounts.adjust(user.user_id, -6)
-        assert (await world.accounts.adjust(user.user_id, -5)).credits == 0
-        assert await world.credits(user) == 0
+    # --- the rest
 
     async def test_an_error_is_explained_to_its_owner(self, world: TaskWorld) -> None:
         user = await world.user()

@@ -19,9 +19,7 @@ class MemoryRateLimiter:
         clock: Seconds that never go backwards.
     """
 
-    def __init__(
-        self, *, table: RateTable = RATE_LIMITS, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, *, table: RateTable = RATE_LIMITS, clock: Callable[[], float] = time.monotonic) -> None:
         self._table = table
         self._clock = clock
         self._times: dict[tuple[str, Action], deque[float]] = {}  # newest first
@@ -35,7 +33,7 @@ class MemoryRateLimiter:
         times = self._times.setdefault((caller.user_id, action), deque())
         while times and times[-1] <= now - RATE_WINDOW_S:
             times.pop()
-        decision = decide(action, times, limit=limit, now=now)
+        decision = decide(action, count=len(times), oldest=times[-1] if times else None, limit=limit, now=now)
         if decision.allowed:
             times.appendleft(now)
         return decision

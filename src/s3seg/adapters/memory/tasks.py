@@ -93,7 +93,14 @@ class MemoryTaskStore:
             if entry.user_id == caller.user_id and entry.reason == "segment" and entry.created_at > begin
         ]
         limit = self._t.rates[account.tier][Action.SEGMENT]
-        rate = decide(Action.SEGMENT, debits[:limit], limit=limit, now=now.timestamp())
+        newest = debits[:limit]
+        rate = decide(
+            Action.SEGMENT,
+            count=len(newest),
+            oldest=newest[-1] if newest else None,
+            limit=limit,
+            now=now.timestamp(),
+        )
         rate.require()
         image = next((row for row in self._t.images.values() if row.image_url == order.image_url), None)
         if image is None or image.user_id != caller.user_id:

@@ -87,9 +87,7 @@ class MemoryTaskQueue:
         """See `Part.aclose`."""
 
     def _claim(self, task: Task, worker: str, lease_s: float) -> Claim | None:
-        taken = task_machine.claim(
-            task, worker=worker, lease_s=lease_s, rules=self._t.rules, now=self._t.now()
-        )
+        taken = task_machine.claim(task, worker=worker, lease_s=lease_s, rules=self._t.rules, now=self._t.now())
         if taken is None:
             return None
         return Claim(task=self._t.save(task, taken), lease=task_machine.lease_of(taken))

@@ -47,6 +47,7 @@ class _Job:
 
 
 _Jobs = SimpleQueue[_Job | None]  # None: stop
+_Settled = tuple[_Job, Any, BaseException | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +149,7 @@ class Database:
             try:
                 if connection is None:
                     connection = self._open(read_only=not writes)
-                settled = _run_together(connection, batch, "BEGIN IMMEDIATE" if writes else "BEGIN")
+                settled = _write_together(connection, batch) if writes else [_read(connection, batch[0])]
             except BaseException as err:
                 # Nothing of the batch is committed. A fresh connection next time, so that we recover.
                 if connection is not None:
@@ -212,19 +213,29 @@ def _next_batch(jobs: _Jobs, most: int) -> tuple[list[_Job], bool]:
     return batch, True
 
 
-def _run_together(
-    connection: sqlite3.Connection, batch: list[_Job], begin: str
-) -> list[tuple[_Job, Any, BaseException | None]]:
-    settled: list[tuple[_Job, Any, BaseException | None]] = []
-    connection.execute(begin)
+def _read(connection: sqlite3.Connection, job: _Job) -> _Settled:
+    connection.execute("BEGIN")
+    try:
+        value, error = job.work(connection), None
+    except BaseException as err:
+        if _is_trouble(err):
+            raise
+        value, error = None, err
+    connection.execute("COMMIT")
+    return job, value, error
+
+
+def _write_together(connection: sqlite3.Connection, batch: list[_Job]) -> list[_Settled]:
+    settled: list[_Settled] = []
+    connection.execute("BEGIN IMMEDIATE")
     try:
         for job in batch:
             connection.execute("SAVEPOINT job")
             try:
                 value, error = job.work(connection), None
             except BaseException as err:
-                if isinstance(err, sqlite3.Error) and not isinstance(err, _MISTAKES):
-                    raise  # the disk or a lock, not this job: the whole batch cannot be trusted to commit
+                if _is_trouble(err):
+                    raise  # the whole batch cannot be trusted to commit
                 value, error = None, err
                 connection.execute("ROLLBACK TO job")
             connection.execute("RELEASE job")
@@ -237,6 +248,11 @@ def _run_together(
     return settled
 
 
+def _is_trouble(err: BaseException) -> bool:
+    """Whether it is the disk or a lock that failed, rather than this job."""
+    return isinstance(err, sqlite3.Error) and not isinstance(err, _MISTAKES)
+
+
 def _unavailable(err: BaseException) -> BaseException:
     if isinstance(err, sqlite3.Error):
         wrapped = UnavailableError(f"the task database does not answer: {err}")
@@ -247,6 +263,5 @@ def _unavailable(err: BaseException) -> BaseException:
 
 def _touch(connection: sqlite3.Connection) -> None:
     connection.execute(
-        "INSERT INTO meta VALUES ('checked', datetime('now')) "
-        "ON CONFLICT DO UPDATE SET value = excluded.value"
+        "INSERT INTO meta VALUES ('checked', datetime('now')) ON CONFLICT DO UPDATE SET value = excluded.value"
     )

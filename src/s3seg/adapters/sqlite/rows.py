@@ -156,9 +156,7 @@ def insert_image(connection: sqlite3.Connection, image: StoredImage) -> None:
     )
 
 
-def insert_task(
-    connection: sqlite3.Connection, task: Task, *, idempotency_key: str | None, fingerprint: str
-) -> None:
+def insert_task(connection: sqlite3.Connection, task: Task, *, idempotency_key: str | None, fingerprint: str) -> None:
     """Keep a task that was just admitted."""
     connection.execute(
         """
@@ -212,8 +210,7 @@ def save_move(connection: sqlite3.Connection, before: Task, after: Task, *, now:
     elif after.attempts != before.attempts and after.attempts.expires_at is not None:
         attempts = after.attempts
         connection.execute(
-            "INSERT OR REPLACE INTO leases (task_id, attempt, released, worker, expires_at) "
-            "VALUES (?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO leases (task_id, attempt, released, worker, expires_at) VALUES (?, ?, ?, ?, ?)",
             (
                 after.task_id,
                 attempts.number,
@@ -246,9 +243,7 @@ def _task(row: Sequence[Any]) -> Task:
         created_at=from_microseconds(row[12]),
         updated_at=from_microseconds(row[13]),
         deadline=from_microseconds(row[14]),
-        attempts=Attempts(
-            number=row[15], released=row[16], worker=row[17], expires_at=from_microseconds(row[18])
-        )
+        attempts=Attempts(number=row[15], released=row[16], worker=row[17], expires_at=from_microseconds(row[18]))
         if claimed
         else Attempts(),
         object_keys=tuple(sorted(json.loads(row[19]))),

@@ -184,8 +184,7 @@ class SqliteTaskStore:
         def work(db: sqlite3.Connection) -> Project:
             self._ensure(db, caller)
             db.execute(
-                "INSERT INTO projects (project_id, user_id, name, created_at, updated_at) "
-                "VALUES (?, ?, ?, ?, ?)",
+                "INSERT INTO projects (project_id, user_id, name, created_at, updated_at) VALUES (?, ?, ?, ?, ?)",
                 (project.project_id, caller.user_id, name, microseconds(now), microseconds(now)),
             )
             return project
@@ -206,9 +205,7 @@ class SqliteTaskStore:
                 (caller.user_id, limit, (page - 1) * limit),
             )
             count = "SELECT count(*) FROM projects WHERE user_id = ?"
-            return ProjectPage(
-                projects=tuple(found), total=db.execute(count, (caller.user_id,)).fetchone()[0]
-            )
+            return ProjectPage(projects=tuple(found), total=db.execute(count, (caller.user_id,)).fetchone()[0])
 
         return await self._db.read(work)
 
@@ -243,25 +240,27 @@ class SqliteTaskStore:
         await self._db.aclose()
 
     def _ensure(self, db: sqlite3.Connection, caller: Identity) -> Account:
-        return rows.ensure_account(
-            db, caller.user_id, caller.tier, policy=self._policy, now=self._policy.now()
-        )
+        return rows.ensure_account(db, caller.user_id, caller.tier, policy=self._policy, now=self._policy.now())
 
     def _cancel(self, db: sqlite3.Connection, task: Task) -> Task:
         now = self._policy.now()
         return rows.save_move(db, task, task_machine.cancel(task, now=now), now=now)
 
-    def _submit_rate(
-        self, db: sqlite3.Connection, caller: Identity, tier: Tier, now: datetime
-    ) -> RateDecision:
+    def _submit_rate(self, db: sqlite3.Connection, caller: Identity, tier: Tier, now: datetime) -> RateDecision:
         limit = self._policy.rates[tier][Action.SEGMENT]
-        recent = db.execute(
+        count, oldest = db.execute(
+            "SELECT count(*), min(created_at) FROM ("
             "SELECT created_at FROM ledger WHERE user_id = ? AND reason = 'segment' AND created_at > ? "
-            "ORDER BY created_at DESC LIMIT ?",
+            "ORDER BY created_at DESC LIMIT ?)",
             (caller.user_id, microseconds(now - timedelta(seconds=RATE_WINDOW_S)), limit),
+        ).fetchone()
+        return decide(
+            Action.SEGMENT,
+            count=count,
+            oldest=None if oldest is None else from_microseconds(oldest).timestamp(),
+            limit=limit,
+            now=now.timestamp(),
         )
-        times = [from_microseconds(row[0]).timestamp() for row in recent]
-        return decide(Action.SEGMENT, times, limit=limit, now=now.timestamp())
 
 
 def _refuse_anonymous(caller: Identity) -> None:

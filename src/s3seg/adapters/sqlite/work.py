@@ -63,10 +63,7 @@ class SqliteTaskQueue:
             return []
 
         def work(db: sqlite3.Connection) -> list[Claim]:
-            claims = [
-                self._claim(db, task_id, worker, lease_s)
-                for task_id in self._candidates(db, _CLAIMABLE, limit)
-            ]
+            claims = [self._claim(db, task_id, worker, lease_s) for task_id in self._candidates(db, _CLAIMABLE, limit)]
             return [claim for claim in claims if claim is not None]
 
         return await self._db.write(work)
@@ -88,9 +85,7 @@ class SqliteTaskQueue:
 
     async def finish(self, lease: Lease, outcome: Outcome) -> Task:
         """See `TaskQueue.finish`."""
-        return await self._move(
-            lease, lambda task: task_machine.finish(task, lease, outcome, now=self._policy.now())
-        )
+        return await self._move(lease, lambda task: task_machine.finish(task, lease, outcome, now=self._policy.now()))
 
     async def fail(self, lease: Lease, failure: Failure, *, retry_after_s: float | None = None) -> Task:
         """See `TaskQueue.fail`."""

@@ -1,0 +1,146 @@
+"""Objects in one zip file: an example of a third party's adapter. For one process; slow, easy to carry."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import zipfile
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+from s3seg.errors import InvalidRequestError, NotFoundError, ObjectExistsError, UnavailableError
+from s3seg.object_keys import check_key, content_type_of, key_of_url, public_url
+from s3seg.records import ObjectInfo, ObjectStream
+from s3seg.settings import Settings
+
+_T = TypeVar("_T")
+_CHUNK = 1 << 20
+
+
+class ZipObjectStore:
+    """An `ObjectStore` in a zip file.
+
+    Each change writes the whole file anew beside the old one and renames it, so a crash leaves the old one.
+    """
+
+    def __init__(self, path: Path, *, public_base: str) -> None:
+        self._path = path
+        self._base = public_base
+        self._lock = asyncio.Lock()
+
+    async def put(self, key: str, body: bytes) -> ObjectInfo:
+        """Store an object, unless the key is taken."""
+        check_key(key)
+
+        def add(objects: dict[str, bytes]) -> ObjectInfo:
+            if key in objects:
+                raise ObjectExistsError(f"object {key} exists already")
+            objects[key] = body
+            return _info(key, body)
+
+        return await self._change(add)
+
+    async def get(self, key: str) -> bytes:
+        """The whole object."""
+        objects = await self._all()
+        if key not in objects:
+            raise NotFoundError("no such object")
+        return objects[key]
+
+    async def stream(self, key: str) -> ObjectStream:
+        """The object in chunks."""
+        body = await self.get(key)
+
+        async def chunks() -> AsyncIterator[bytes]:
+            for start in range(0, len(body), _CHUNK):
+                yield body[start : start + _CHUNK]
+
+        return ObjectStream(info=_info(key, body), chunks=chunks())
+
+    async def delete(self, key: str) -> None:
+        """Remove the object, if there is one."""
+        await self._change(lambda objects: objects.pop(key, None))
+
+    async def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
+        """The objects whose keys begin with the prefix."""
+        for key, body in (await self._all()).items():
+            if key.startswith(prefix):
+                yield _info(key, body)
+
+    async def discard_partial_writes(self, before: datetime) -> int:
+        """Remove a new file that was never renamed."""
+        partial = self._partial
+        if not partial.exists() or partial.stat().st_mtime >= before.timestamp():
+            return 0
+        partial.unlink()
+        return 1
+
+    def url(self, key: str) -> str:
+        """The public base and the key."""
+        return public_url(self._base, key)
+
+    def key_of(self, url: str) -> str | None:
+        """The key of an address of ours."""
+        return key_of_url(self._base, url)
+
+    async def presign(self, key: str, *, expires_s: int) -> str | None:
+        """None: the public address serves."""
+        return None
+
+    async def check(self) -> None:
+        """The file can be read."""
+        await self._all()
+
+    async def aclose(self) -> None:
+        """Nothing is held open."""
+
+    @property
+    def _partial(self) -> Path:
+        return self._path.with_suffix(".partial")
+
+    async def _all(self) -> dict[str, bytes]:
+        return await asyncio.to_thread(self._read)
+
+    async def _change(self, change: Callable[[dict[str, bytes]], _T]) -> _T:
+        async with self._lock:
+            objects = await asyncio.to_thread(self._read)
+            result = change(objects)
+            await asyncio.to_thread(self._write, objects)
+            return result
+
+    def _read(self) -> dict[str, bytes]:
+        if not self._path.exists():
+            return {}
+        try:
+            with zipfile.ZipFile(self._path) as file:
+                return {name: file.read(name) for name in file.namelist()}
+        except (OSError, zipfile.BadZipFile) as err:
+            raise UnavailableError(f"the zip file cannot be read: {err}") from err
+
+    def _write(self, objects: dict[str, bytes]) -> None:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._partial.open("wb") as raw:
+                with zipfile.ZipFile(raw, "w") as file:
+                    for name, body in objects.items():
+                        file.writestr(name, body)
+                raw.flush()
+                os.fsync(raw.fileno())
+            self._partial.replace(self._path)
+        except OSError as err:
+            raise UnavailableError(f"the zip file cannot be written: {err}") from err
+
+
+def from_settings(settings: Settings) -> ZipObjectStore:
+    """The factory that the entry point names."""
+    return ZipObjectStore(settings.data_dir / "objects.zip", public_base=settings.public_base_url)
+
+
+def _info(key: str, body: bytes) -> ObjectInfo:
+    try:
+        content_type = content_type_of(key)
+    except InvalidRequestError:
+        raise NotFoundError("no such object") from None
+    return ObjectInfo(key=key, size_bytes=len(body), content_type=content_type, modified_at=datetime.now(UTC))

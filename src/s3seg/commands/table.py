@@ -1,0 +1,65 @@
+"""The instances of a picture as a table for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from s3seg.segmentation import Segmentation
+
+_COLUMNS = (("#", 3), ("prompt", 0), ("score", 15), ("x1", 6), ("y1", 6), ("x2", 6), ("y2", 6), ("area", 7))
+_BAR = 8
+_EIGHTHS = " ▏▎▍▌▋▊▉"
+
+
+def instance_table(results: Sequence[Segmentation], *, header: bool) -> RenderableType:
+    """A heading with the picture's name and size, and a row for each instance, the best of each prompt first.
+
+    The columns are as wide for every picture, so that the tables of many pictures line up.
+    """
+    height, width = results[0].size
+    heading = Text.assemble((results[0].source or "picture", "bold"), (f"  {width} × {height}", "dim"))
+    table = Table(box=None, show_header=header, header_style="dim", padding=(0, 1), pad_edge=True)
+    prompt_width = max(6, *(len(_said(result)) for result in results))
+    for name, minimum in _COLUMNS:
+        left = name in ("prompt", "score")
+        table.add_column(
+            name,
+            justify="left" if left else "right",
+            min_width=prompt_width if name == "prompt" else minimum,
+            overflow="fold" if name == "prompt" else "ellipsis",
+            no_wrap=name != "prompt",
+        )
+    for cells in _rows(results):
+        table.add_row(*cells)
+    return Group(heading, table)
+
+
+def _rows(results: Sequence[Segmentation]) -> Iterator[list[Text]]:
+    for result in results:
+        if not len(result):
+            yield [Text(""), Text(_said(result), "dim"), Text("not found", "dim")]
+        for k, instance in enumerate(result, start=1):
+            box = [Text(f"{side:.0f}") for side in instance.box]
+            share = instance.area / (result.size[0] * result.size[1])
+            yield [
+                Text(str(k), "dim"),
+                Text(_said(result)),
+                _score(instance.score),
+                *box,
+                Text(f"{share:.1%}"),
+            ]
+
+
+def _score(score: float) -> Text:
+    eighths = round(score * _BAR * 8)
+    bar = "█" * (eighths // 8) + _EIGHTHS[eighths % 8].strip()
+    style = "green" if score >= 0.75 else "yellow" if score >= 0.5 else "red"
+    return Text.assemble(f"{score:.2f}  ", (bar, style))
+
+
+def _said(result: Segmentation) -> str:
+    return result.prompt or "(boxes)"

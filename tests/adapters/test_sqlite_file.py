@@ -1,0 +1,309 @@
+"""What is particular to SQLite: one file under several processes, bad disks, and what the tables refuse."""
+
+import asyncio
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from s3seg.adapters.sqlite import Database
+from s3seg.errors import ConfigurationError, InvalidRequestError, UnavailableError
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
+
+
+@pytest.fixture
+async def database(tmp_path):
+    database = Database(tmp_path / "data" / "tasks.sqlite3", busy_timeout_s=0.2)
+    yield database
+    await database.aclose()
+
+
+def path_of(database):
+    return database._path
+
+
+def add_account(name, credits=0):
+    def work(db):
+        db.execute("INSERT INTO accounts (user_id, tier, created_at) VALUES (?, 'free', 0)", (name,))
+        if credits:
+            move(name, credits)(db)
+
+    return work
+
+
+def move(name, delta, reason="grant", task=None):
+    def work(db):
+        db.execute(
+            "INSERT INTO ledger (user_id, delta, reason, task_id, created_at) VALUES (?, ?, ?, ?, 0)",
+            (name, delta, reason, task),
+        )
+
+    return work
+
+
+def add_task(task, status="pending", **columns):
+    values = {
+        "task_id": task,
+        "user_id": "u",
+        "source_image_url": "x",
+        "prompts": '["cat"]',
+        "status": status,
+        "fingerprint": "f",
+        "created_at": 0,
+        "updated_at": 0,
+        "deadline": 1,
+        **columns,
+    }
+    marks = ", ".join("?" * len(values))
+
+    def work(db):
+        db.execute(f"INSERT INTO tasks ({', '.join(values)}) VALUES ({marks})", tuple(values.values()))
+
+    return work
+
+
+def run(sql, *values):
+    return lambda db: db.execute(sql, values).fetchall()
+
+
+async def test_nothing_is_opened_before_the_first_use(tmp_path):
+    Database(tmp_path / "data" / "x.sqlite3")
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_write_is_read_by_every_later_read(database):
+    await database.write(add_account("u"))
+    assert await database.read(run("SELECT user_id FROM accounts")) == [("u",)]
+
+
+async def test_a_reader_cannot_write(database):
+    with pytest.raises(UnavailableError):
+        await database.read(add_account("u"))
+    assert await database.read(run("SELECT count(*) FROM accounts")) == [(0,)]
+
+
+async def test_a_refused_write_leaves_no_trace_and_does_not_harm_its_neighbours(database):
+    def refuse(db):
+        add_account("refused")(db)
+        raise InvalidRequestError("no")
+
+    async def many():
+        return await asyncio.gather(
+            *(database.write(refuse if n % 3 == 0 else add_account(f"u{n}")) for n in range(90)),
+            return_exceptions=True,
+        )
+
+    answers = await many()
+    assert [isinstance(answer, InvalidRequestError) for answer in answers] == [n % 3 == 0 for n in range(90)]
+    assert await database.read(run("SELECT count(*) FROM accounts")) == [(60,)]
+
+
+async def test_writes_that_wait_together_share_a_transaction(database):
+    await database.check()
+    held, begun = threading.Event(), threading.Event()
+
+    def hold(db):
+        begun.set()
+        held.wait(5)
+
+    statements = []
+    first = asyncio.ensure_future(database.write(hold))
+    await asyncio.to_thread(begun.wait)
+
+    def traced(name):
+        def work(db):
+            db.set_trace_callback(statements.append)
+            add_account(name)(db)
+
+        return work
+
+    rest = [asyncio.ensure_future(database.write(traced(f"u{n}"))) for n in range(20)]
+    await asyncio.sleep(0)
+    held.set()
+    await asyncio.gather(first, *rest)
+    assert sum(statement == "COMMIT" for statement in statements) == 1
+    assert await database.read(run("SELECT count(*) FROM accounts")) == [(20,)]
+
+
+async def test_a_locked_database_is_unavailable_and_then_recovers(database):
+    await database.write(add_account("a"))
+    other = sqlite3.connect(path_of(database), isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(UnavailableError, match="locked"):
+        await database.write(add_account("b"))
+    assert await database.read(run("SELECT count(*) FROM accounts")) == [(1,)]
+    other.execute("ROLLBACK")
+    other.close()
+    await database.write(add_account("b"))
+    assert await database.read(run("SELECT count(*) FROM accounts")) == [(2,)]
+
+
+async def test_a_full_disk_is_unavailable_and_then_recovers(database):
+    await database.write(add_account("a"))
+
+    def fill(db):
+        (pages,) = db.execute("PRAGMA page_count").fetchone()
+        db.execute(f"PRAGMA max_page_count = {pages}")
+        for n in range(10_000):
+            add_account(f"{n}" * 50)(db)
+
+    with pytest.raises(UnavailableError, match="full"):
+        await database.write(fill)
+    await database.write(add_account("b"))
+    assert await database.read(run("SELECT count(*) FROM accounts")) == [(2,)]
+
+
+async def test_a_place_that_cannot_hold_a_database_is_unavailable(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    for path in (tmp_path / "file" / "tasks.sqlite3", tmp_path):
+        database = Database(path)
+        with pytest.raises(UnavailableError):
+            await database.check()
+        await database.aclose()
+
+
+async def test_a_file_that_is_no_database_is_unavailable(tmp_path):
+    path = tmp_path / "tasks.sqlite3"
+    path.write_bytes(b"not a database at all" * 100)
+    database = Database(path, busy_timeout_s=0.1)
+    with pytest.raises(UnavailableError):
+        await database.check()
+    await database.aclose()
+
+
+async def test_a_file_of_a_newer_version_is_refused(tmp_path):
+    path = tmp_path / "tasks.sqlite3"
+    other = sqlite3.connect(path)
+    other.execute("PRAGMA user_version = 99")
+    other.close()
+    database = Database(path)
+    with pytest.raises(ConfigurationError, match="upgrade s3seg"):
+        await database.check()
+    await database.aclose()
+
+
+async def test_a_closed_database_opens_again(database):
+    await database.write(add_account("a"))
+    await database.aclose()
+    assert await database.read(run("SELECT count(*) FROM accounts")) == [(1,)]
+
+
+async def test_closing_finishes_what_waits(database):
+    writes = [asyncio.ensure_future(database.write(add_account(f"u{n}"))) for n in range(30)]
+    await asyncio.sleep(0)
+    await database.aclose()
+    await asyncio.gather(*writes)
+    assert await database.read(run("SELECT count(*) FROM accounts")) == [(30,)]
+
+
+async def test_a_caller_who_goes_away_harms_nobody(database):
+    await database.check()
+    held, begun = threading.Event(), threading.Event()
+
+    def hold(db):
+        begun.set()
+        held.wait(5)
+
+    gone = asyncio.ensure_future(database.write(hold))
+    await asyncio.to_thread(begun.wait)
+    gone.cancel()
+    held.set()
+    await database.write(add_account("b"))
+
+
+def test_processes_that_start_together_make_one_database(tmp_path):
+    script = (
+        "import asyncio, sys, pathlib\n"
+        "from s3seg.adapters.sqlite import Database, SqliteAccounts\n"
+        "async def main():\n"
+        "    accounts = SqliteAccounts(Database(pathlib.Path(sys.argv[1])))\n"
+        "    for _ in range(20):\n"
+        "        await accounts.adjust('u', 1)\n"
+        "    await accounts.aclose()\n"
+        "asyncio.run(main())\n"
+    )
+    path = tmp_path / "data" / "tasks.sqlite3"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(part for part in sys.path if part)}
+    processes = [subprocess.Popen([sys.executable, "-c", script, str(path)], env=environment) for _ in range(4)]
+    assert [process.wait(60) for process in processes] == [0] * 4
+    database = sqlite3.connect(path)
+    assert database.execute("SELECT credits FROM accounts").fetchall() == [(10 + 80,)]
+    database.close()
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "UPDATE accounts SET credits = -1",
+        "UPDATE ledger SET delta = 5",
+        "DELETE FROM ledger",
+        "INSERT INTO ledger VALUES (NULL, 'u', 1, 'refund', 'paid', 0)",
+        "INSERT INTO ledger VALUES (NULL, 'u', -1, 'segment', 'paid', 0)",
+        "INSERT INTO ledger VALUES (NULL, 'u', -100, 'segment', 'new', 0)",
+        "INSERT INTO ledger VALUES (NULL, 'nobody', 1, 'grant', NULL, 0)",
+        "INSERT INTO ledger VALUES (NULL, 'u', 1, 'gift', NULL, 0)",
+        "UPDATE tasks SET status = 'pending' WHERE task_id = 'working'",
+        "UPDATE tasks SET status = 'done', mask_image_url = 'x' WHERE task_id = 'waiting'",
+        "UPDATE tasks SET status = 'done' WHERE task_id = 'working'",
+        "UPDATE tasks SET status = 'error' WHERE task_id = 'working'",
+        "UPDATE tasks SET status = 'error', error_message = 'x' WHERE task_id = 'finished'",
+        "UPDATE tasks SET status = 'processing' WHERE task_id = 'finished'",
+        "UPDATE tasks SET mask_image_url = 'other' WHERE task_id = 'finished'",
+        "UPDATE tasks SET status = 'lost' WHERE task_id = 'waiting'",
+        "INSERT INTO leases VALUES ('nowhere', 1, 0, 'w', 0)",
+    ],
+)
+async def test_the_tables_refuse_what_no_code_of_ours_does(database, sql):
+    def arrange(db):
+        add_account("u", 10)(db)
+        move("u", -1, "segment", "paid")(db)
+        move("u", 1, "refund", "paid")(db)
+        add_task("waiting")(db)
+        add_task("working", "processing")(db)
+        add_task("finished", "done", mask_image_url="m")(db)
+
+    await database.write(arrange)
+    with pytest.raises(sqlite3.IntegrityError):
+        await database.write(run(sql))
+    assert await database.read(run("SELECT credits, tasks FROM accounts")) == [(10, 3)]
+
+
+@pytest.mark.parametrize(
+    ("query", "index"),
+    [
+        (
+            "SELECT rowid FROM tasks WHERE user_id = 'u' ORDER BY created_at DESC, task_id DESC LIMIT 20 OFFSET 0",
+            "USING COVERING INDEX tasks_user",
+        ),
+        (
+            "SELECT rowid FROM tasks WHERE user_id = 'u' AND (created_at, task_id) < (5, 'x') "
+            "ORDER BY created_at DESC, task_id DESC LIMIT 20 OFFSET 0",
+            "USING COVERING INDEX tasks_user",
+        ),
+        ("SELECT 1 FROM tasks WHERE status = 'pending' ORDER BY created_at LIMIT 1", "INDEX tasks_pending"),
+        (
+            "SELECT 1 FROM tasks WHERE status IN ('pending', 'processing') AND deadline <= 5",
+            "INDEX tasks_live",
+        ),
+        ("SELECT 1 FROM leases WHERE expires_at <= 5", "INDEX leases_expiry"),
+        (
+            "SELECT created_at FROM ledger WHERE user_id = 'u' AND reason = 'segment' AND created_at > 5 "
+            "ORDER BY created_at DESC LIMIT 5",
+            "INDEX ledger_debits",
+        ),
+    ],
+)
+async def test_the_queries_that_must_be_fast_use_an_index(database, query, index):
+    plan = await database.read(run(f"EXPLAIN QUERY PLAN {query}"))
+    details = " / ".join(row[3] for row in plan)
+    assert index in details
+    assert "TEMP B-TREE" not in details

@@ -1,0 +1,132 @@
+"""The names and shapes of the full-size checkpoints, against what the loader looks for; no memory is used."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+import pytest
+
+from s3seg.errors import CheckpointError
+from s3seg.sam3.config import Sam3Config
+from s3seg.sam3.load import blank, plan_loading
+from s3seg.sam3.names import REFERENCE, TRANSFORMERS, Grid, Layout, Stacked, Third
+
+LAYOUTS = [TRANSFORMERS, REFERENCE]
+FOREIGN = {
+    "transformers": ("tracker_model.mask_decoder.iou_token.weight", "tracker_neck.fpn_layers.0.proj1.weight"),
+    "reference": (
+        "tracker.maskmem_tpos_enc",
+        "detector.backbone.vision_backbone.sam2_convs.0.conv_1x1.weight",
+    ),
+}
+Shapes = dict[str, tuple[int, ...]]
+
+
+@pytest.fixture(scope="module")
+def wanted() -> Shapes:
+    model = blank(Sam3Config())
+    assert all(tensor.is_meta for tensor in model.state_dict().values())
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+
+
+@pytest.fixture(params=LAYOUTS, ids=lambda layout: layout.name)
+def layout(request) -> Layout:
+    return request.param
+
+
+@pytest.fixture
+def published(layout: Layout, golden: Path) -> Shapes:
+    """Names without a prefix."""
+    lines = (golden / f"keys_{layout.name}_full.tsv").read_text().splitlines()
+    rows = [line.split("\t")[:2] for line in lines[1:]]
+    return {name.removeprefix(layout.prefix): tuple(int(n) for n in shape.split(",") if n) for name, shape in rows}
+
+
+@pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside other models"])
+@pytest.mark.parametrize("prefixed", [False, True], ids=["bare", "prefixed"])
+def test_every_tensor_of_the_full_size_is_found_and_no_other_is_there(layout, published, wanted, prefixed, beside):
+    names = {layout.prefix * prefixed + name: shape for name, shape in published.items()}
+    if beside:
+        names |= dict.fromkeys(FOREIGN[layout.name], (7, 7))
+
+    plan = plan_loading(names, layout, wanted, path=Path("full"))
+
+    used = [part for source in set(plan.values()) for part in _names(source)]
+    assert plan.keys() == wanted.keys()
+    assert {name for name in published if name not in used} == {name for name in published if layout.is_unused(name)}
+
+
+def test_no_part_of_a_tensor_is_used_twice(layout, published, wanted):
+    plan = plan_loading(published, layout, wanted, path=Path("full"))
+    assert len(set(plan.values())) == len(plan)
+    parts = [part for source in plan.values() for part in _names(source)]
+    thirds = {source.name for source in plan.values() if isinstance(source, Third)}
+    assert all(parts.count(part) == (3 if part in thirds else 1) for part in set(parts))
+
+
+def test_all_values_but_the_unused_are_taken(layout, published, wanted):
+    unused = sum(math.prod(shape) for name, shape in published.items() if layout.is_unused(name))
+    cls_rows = math.prod(wanted["vision.trunk.position_embedding"][2:]) if layout is REFERENCE else 0
+    assert _count(wanted) == 838_999_349
+    assert _count(published) - unused - cls_rows == 838_999_349
+
+
+def test_each_pattern_of_unused_names_has_a_use(layout, published):
+    for pattern in layout.unused:
+        assert any(re.fullmatch(pattern, name) for name in published), pattern
+
+
+def test_both_layouts_are_told_apart_by_the_presence_token(layout, published):
+    other = next(other for other in LAYOUTS if other is not layout)
+    assert layout.source("decoder.presence_token") in published
+    assert other.source("decoder.presence_token") not in published
+
+
+def test_the_reference_needs_no_configuration_at_full_size(golden):
+    lines = (golden / "keys_reference_full.tsv").read_text().splitlines()[1:]
+    shapes = {
+        name.removeprefix("detector."): tuple(map(int, shape.split(",")))
+        for name, shape, _ in (line.split("\t") for line in lines)
+    }
+    assert Sam3Config.from_reference_shapes(shapes) == Sam3Config()
+
+
+def test_missing_unexpected_and_misshapen_tensors_are_all_listed(layout, published, wanted):
+    names = dict(published)
+    missing = next(iter(_names(layout.source("decoder.norm.weight"))))
+    misshapen = next(iter(_names(layout.source("encoder.layers.2.norm1.bias"))))
+    del names[missing]
+    names[misshapen] = (255,)
+    names["no_such.tensor"] = (1,)
+
+    with pytest.raises(CheckpointError) as caught:
+        plan_loading(names, layout, wanted, path=Path("some/model.file"))
+
+    message = str(caught.value)
+    assert "some/model.file" in message
+    assert "3 tensors" in message
+    assert f"missing {missing} [256]" in message
+    assert f"{misshapen} is [255], not [256]" in message
+    assert "unexpected no_such.tensor" in message
+
+
+def test_a_long_list_of_problems_is_cut_but_counted(layout, wanted):
+    with pytest.raises(CheckpointError, match=r"and \d{3,} more$") as caught:
+        plan_loading({}, layout, wanted, path=Path("empty"))
+    assert len(str(caught.value).splitlines()) == 42
+
+
+def _count(shapes: Shapes) -> int:
+    return sum(math.prod(shape) for shape in shapes.values())
+
+
+def _names(source: str | Stacked | Third | Grid) -> tuple[str, ...]:
+    match source:
+        case Stacked(names):
+            return names
+        case Third(name, _) | Grid(name, _):
+            return (name,)
+        case str():
+            return (source,)
