@@ -12,7 +12,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from s3seg.version import __version__
+
 if TYPE_CHECKING:
+    from s3seg.app import local
+    from s3seg.client import AsyncClient, Client
     from s3seg.errors import (
         CheckpointError,
         CheckpointNotFoundError,
@@ -27,11 +31,11 @@ if TYPE_CHECKING:
     from s3seg.segmentation import Instance, Segmentation
     from s3seg.segmenter import Embedding, Segmenter
 
-__version__ = "0.1.0.dev0"
-
 _HOME = {
+    "AsyncClient": "client",
     "CheckpointError": "errors",
     "CheckpointNotFoundError": "errors",
+    "Client": "client",
     "Embedding": "segmenter",
     "ImageDecodeError": "errors",
     "InferenceError": "errors",
@@ -43,11 +47,14 @@ _HOME = {
     "S3segError": "errors",
     "Segmentation": "segmentation",
     "Segmenter": "segmenter",
+    "local": "app",
 }
 
 __all__ = [
+    "AsyncClient",
     "CheckpointError",
     "CheckpointNotFoundError",
+    "Client",
     "Embedding",
     "ImageDecodeError",
     "InferenceError",
@@ -60,6 +67,7 @@ __all__ = [
     "Segmentation",
     "Segmenter",
     "__version__",
+    "local",
 ]
 
 

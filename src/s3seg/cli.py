@@ -11,10 +11,10 @@ from typing import Annotated
 
 import typer
 
-from s3seg import __version__
 from s3seg.commands import admin, doctor, models, segment, token
 from s3seg.commands.endings import GroupWithEndings
 from s3seg.commands.help import CommandWithSections
+from s3seg.version import __version__
 
 app = typer.Typer(
     name="s3seg",

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import s3seg
 from s3seg import checkpoints
 from s3seg.errors import CheckpointError
+from s3seg.version import __version__
 
 Status = Literal["ok", "note", "problem"]
 
@@ -70,7 +70,7 @@ def examine(*, compute: Callable[[], Compute] | None = None) -> list[Finding]:
         Findings in reading order. No "problem" among them means that s3seg can segment.
     """
     return [
-        Finding("s3seg", "ok", s3seg.__version__),
+        Finding("s3seg", "ok", __version__),
         _python(),
         Finding("platform", "ok", platform.platform()),
         _library("torch"),

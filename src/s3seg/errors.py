@@ -8,6 +8,7 @@
     ├── CheckpointError            code MODEL_NOT_LOADED  weights are missing, wrong or truncated
     │   └── CheckpointNotFoundError
     ├── InferenceError             code INFERENCE_FAILED  the network could not finish
+    │   └── OutOfMemoryError       the device's memory does not hold what was asked at once
     ├── AuthRequiredError          code AUTH_REQUIRED     no credentials were sent
     ├── AuthInvalidError           code AUTH_INVALID      credentials that do not hold
     ├── ForbiddenError             code FORBIDDEN         valid credentials of the wrong kind
@@ -66,6 +67,10 @@ class InferenceError(S3segError):
     code = "INFERENCE_FAILED"
 
 
+class OutOfMemoryError(InferenceError):
+    """The device's memory does not hold what was asked at once; less at once may do."""
+
+
 class AuthRequiredError(S3segError):
     """No credentials were sent."""
 
@@ -109,14 +114,16 @@ class RateLimitedError(S3segError):
         message: What was exceeded.
         limit: Actions allowed in any 60 seconds.
         retry_after: Seconds until the next one will be allowed.
+        action: What was counted, such as ``upload``.
     """
 
     code = "RATE_LIMITED"
 
-    def __init__(self, message: str, *, limit: int, retry_after: float) -> None:
+    def __init__(self, message: str, *, limit: int, retry_after: float, action: str = "") -> None:
         super().__init__(message)
         self.limit = limit
         self.retry_after = retry_after
+        self.action = action
 
 
 class UnavailableError(S3segError):

@@ -36,6 +36,7 @@ class RateDecision:
                 f"retry in {self.retry_after:.0f} seconds",
                 limit=self.limit,
                 retry_after=self.retry_after,
+                action=self.action,
             )
 
 

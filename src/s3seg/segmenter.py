@@ -23,7 +23,7 @@ from s3seg.segmentation import ModelInfo, Segmentation
 
 if TYPE_CHECKING:
     from s3seg.sam3.model import ImageFeatures
-    from s3seg.sam3.predictor import Found, Query
+    from s3seg.sam3.predictor import Found, Predictor, Query
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -104,6 +104,11 @@ class Segmenter:
     def __repr__(self) -> str:
         model = self.model
         return f"Segmenter({model.name!r}, version={model.version!r}, device={model.device!r}, dtype={model.dtype!r})"
+
+    @property
+    def predictor(self) -> Predictor:
+        """The network's own door, for those who arrange its steps themselves, as `s3seg.staged` does."""
+        return self._predictor
 
     @property
     def parameters(self) -> int:
@@ -309,12 +314,13 @@ class Segmenter:
             threshold=threshold,
             model=self.model,
             timings=embedding.milliseconds | {"prompt": prompt_ms, "masks": _milliseconds_since(start)},
-            hint=self._hint(prompt),
+            hint=self.hint(prompt),
             source=embedding.image.source,
             image=embedding.image.pixels,
         )
 
-    def _hint(self, prompt: str) -> str | None:
+    def hint(self, prompt: str) -> str | None:
+        """A line for the user where a prompt has words that the checkpoint does not know; else None."""
         vocabulary = self.card.vocabulary
         if vocabulary is None or not (unknown := vocabulary.unknown(prompt)):
             return None

@@ -48,7 +48,7 @@ class Settings(BaseSettings):
     accounts: Annotated[str | None, Field(description="As task_store, for operators; follows it if unset")] = None
     authenticator: Annotated[str, Field(description=f"local, or {_ADAPTER}")] = "local"
     rate_limiter: Annotated[str, Field(description=f"memory, or {_ADAPTER}")] = "memory"
-    inference: Annotated[str, Field(description=f"memory (same process), or {_ADAPTER}")] = "memory"
+    inference: Annotated[str, Field(description=f"memory (same process), http, or {_ADAPTER}")] = "memory"
 
     api_secret_key: Annotated[
         SecretStr | None,
@@ -57,6 +57,58 @@ class Settings(BaseSettings):
             description="Key that the edge shows to the gpu service",
         ),
     ] = None
+
+    api_secret_key_previous: Annotated[
+        SecretStr | None,
+        Field(
+            validation_alias=AliasChoices("S3SEG_API_SECRET_KEY_PREVIOUS", "API_SECRET_KEY_PREVIOUS"),
+            description="A second key that the gpu service accepts while keys are being changed",
+        ),
+    ] = None
+
+    checkpoint: Annotated[
+        str | None, Field(description="Weights that the gpu service loads; as `s3seg segment --checkpoint`")
+    ] = None
+    device: Annotated[str, Field(description="auto, cuda:0, mps, cpu")] = "auto"
+    dtype: Annotated[str, Field(description="auto (bfloat16 on CUDA, else float32), float32, bfloat16, float16")] = (
+        "auto"
+    )
+    batch_images: Annotated[int, Field(ge=1, le=256, description="Pictures encoded in one forward pass")] = 8
+    batch_prompts: Annotated[int, Field(ge=1, le=1024, description="Prompts decoded in one go")] = 32
+    embedding_cache_mb: Annotated[
+        int,
+        Field(ge=0, description="Device memory for embeddings of earlier pictures; full SAM 3 takes 55 each"),
+    ] = 1024
+    max_megapixels: Annotated[float, Field(gt=0, le=178, description="Larger pictures are refused")] = 100.0
+    cpu_threads: Annotated[
+        int | None, Field(ge=1, description="Threads for reading pictures and making masks; as many as cores if unset")
+    ] = None
+    claimed_at_once: Annotated[
+        int, Field(ge=1, description="Waiting tasks that a worker takes at a time; three batches keep a network busy")
+    ] = 24
+    admitted_at_once: Annotated[
+        int, Field(ge=1, description="Requests and tasks beyond which the gpu service answers 503")
+    ] = 96
+    lease_s: Annotated[
+        float,
+        Field(ge=1, le=3600, description="Seconds after which a dead worker's task is taken by another"),
+    ] = 60.0
+    poll_s: Annotated[float, Field(gt=0, description="Seconds between looks at an empty queue")] = 1.0
+    retry_after_s: Annotated[
+        float, Field(ge=0, description="Seconds that a failed attempt waits before the next, doubling with each")
+    ] = 2.0
+    drain_s: Annotated[float, Field(ge=0, description="Seconds that work gets to finish after SIGTERM")] = 30.0
+
+    gpu_url: Annotated[str, Field(pattern=r"^https?://", description="Where inference=http finds the gpu service")] = (
+        "http://127.0.0.1:8001"
+    )
+
+    cors_origins: Annotated[
+        tuple[str, ...], Field(description='Origins whose pages may call the edge, as a JSON list; ["*"] for all')
+    ] = ()
+    upload_megapixels: Annotated[
+        float, Field(gt=0, le=178, description="Larger uploads are refused; decoding one takes 7 MB a megapixel")
+    ] = 50.0
 
     rate_limits: Annotated[
         Literal["contract", "off"], Field(description="The contract's table, or none (for load tests)")

@@ -87,10 +87,18 @@ def check_prompt(prompt: str) -> str:
     return check_text(prompt, what="a prompt", limit=MAX_PROMPT_CHARS)
 
 
+_TEXT = r"[^\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"  # what `check_prompt` lets pass
+
 PromptStr = Annotated[
     str,
     AfterValidator(check_prompt),
-    Field(json_schema_extra={"minLength": 1, "maxLength": MAX_PROMPT_CHARS}),
+    Field(
+        json_schema_extra={
+            "minLength": 1,
+            "maxLength": MAX_PROMPT_CHARS,
+            "pattern": rf"^{_TEXT}]*{_TEXT}\s]{_TEXT}]*$",
+        }
+    ),
 ]
 """One text prompt; see `check_prompt`."""
 

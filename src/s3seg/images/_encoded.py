@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from typing import IO
 
 import numpy as np
@@ -27,8 +28,14 @@ _ORIENTATIONS = {
 }
 
 
-def decode(stream: IO[bytes], name: str, *, max_pixels: int) -> LoadedImage:
+def decode(stream: IO[bytes], name: str, *, max_pixels: int, reduce_to: int | None = None) -> LoadedImage:
     """Decode an encoded image from a seekable binary stream, its header checked first.
+
+    Args:
+        stream: Where it begins.
+        name: What messages call it.
+        max_pixels: Refuse pictures with more, reduced or not.
+        reduce_to: See `s3seg.images.load`.
 
     Raises:
         ImageDecodeError: Empty, not an image, too large, truncated or otherwise broken.
@@ -47,9 +54,16 @@ def decode(stream: IO[bytes], name: str, *, max_pixels: int) -> LoadedImage:
     except Exception as err:
         raise ImageDecodeError(f"{name}: {_broken(err)}") from err
     with picture:
+        check_size(*picture.size, name, max_pixels=max_pixels)
+        stored = picture.size
+        if reduce_to is not None and picture.format == "JPEG":  # others cannot
+            picture.draft(None, (reduce_to, reduce_to))
         loaded = rgb_from_pil(picture, name, max_pixels=max_pixels)
         _refuse_cut(picture, stream, name)
-        return loaded
+        if reduce_to is None or picture.format != "JPEG" or picture.size == stored:
+            return loaded
+        turned = _orientation(picture) >= 5
+        return replace(loaded, reduced_from=stored if turned else stored[::-1])
 
 
 def rgb_from_pil(picture: Image.Image, name: str, *, max_pixels: int) -> LoadedImage:

@@ -20,6 +20,7 @@ class LoadedImage:
         format: "PNG", "JPEG" ... as Pillow names it; "array" for arrays and tensors; None if not known.
         mode: How the values were stored: Pillow's mode ("RGB", "P", "CMYK", "I;16" ...) or an array's dtype.
         steps: What was done, in order and in words; empty if the pixels are as stored.
+        reduced_from: (height, width) of the picture, upright, where ``pixels`` are a smaller version of it.
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -27,6 +28,7 @@ class LoadedImage:
     format: str | None
     mode: str
     steps: tuple[str, ...] = ()
+    reduced_from: tuple[int, int] | None = None
 
     @property
     def height(self) -> int:
@@ -42,6 +44,11 @@ class LoadedImage:
     def size(self) -> tuple[int, int]:
         """(height, width) in pixels, after the orientation was applied."""
         return self.height, self.width
+
+    @property
+    def full_size(self) -> tuple[int, int]:
+        """(height, width) of the picture itself, upright; differs from ``size`` where it was read reduced."""
+        return self.reduced_from or self.size
 
 
 def check_size(width: int, height: int, name: str, *, max_pixels: int) -> None:

@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from s3seg.errors import CheckpointError, InferenceError, InvalidRequestError
+from s3seg.errors import CheckpointError, InferenceError, InvalidRequestError, OutOfMemoryError
 from s3seg.sam3.layers import cxcywh_to_xyxy
 from s3seg.sam3.load import find_weights, load
 from s3seg.sam3.model import BoxPrompts, ImageFeatures, Sam3
@@ -59,6 +59,10 @@ class Found:
     def mask(self, index: int, size: tuple[int, int]) -> MaskCrop:
         """One mask at the image's size (height, width)."""
         return upsample_mask(self.mask_logits[index], size)
+
+    def on_cpu(self) -> Found:
+        """The same, with its logits in the CPU's memory: masks are then made without the accelerator."""
+        return replace(self, mask_logits=self.mask_logits.cpu())
 
 
 class Predictor:
@@ -116,13 +120,27 @@ class Predictor:
         """How many weights the model has."""
         return sum(p.numel() for p in self.model.parameters())
 
+    @property
+    def weights_bytes(self) -> int:
+        """What the weights take in the device's memory."""
+        return sum(p.numel() * p.element_size() for p in self.model.parameters())
+
     @torch.inference_mode()
     def encode_images(self, images: Sequence[np.ndarray]) -> list[ImageFeatures]:
         """Encode images together: uint8 (H, W, 3) RGB of any sizes -> features, one a picture."""
-        pixels = torch.cat([preprocess(image, self.image_size) for image in images])
+        return self.encode_resized([self.resize(image) for image in images])
+
+    def resize(self, image: np.ndarray) -> Tensor:
+        """Resize uint8 (H, W, 3) RGB to the network's input, uint8 (1, 3, side, side), on the CPU; see `resize`."""
+        return resize(image, self.image_size)
+
+    @torch.inference_mode()
+    def encode_resized(self, resized: Sequence[Tensor]) -> list[ImageFeatures]:
+        """Encode images that `resize` made, together -> features, one a picture."""
         with _stage("image"):
-            features = self.model.encode_image(pixels.to(self.device, self.dtype))
-        return [ImageFeatures(tuple(m[i : i + 1] for m in features.maps)) for i in range(len(images))]
+            pixels = normalise(torch.cat(list(resized)).to(self.device)).to(self.dtype)
+            features = self.model.encode_image(pixels)
+        return [ImageFeatures(tuple(m[i : i + 1] for m in features.maps)) for i in range(len(resized))]
 
     @torch.inference_mode()
     def encode_texts(self, prompts: Sequence[str]) -> list[Tensor]:
@@ -154,14 +172,24 @@ class Predictor:
         self, image: ImageFeatures, queries: Sequence[Query], *, threshold: float, most: int | None = None
     ) -> list[Found]:
         """Look for each query in one encoded image; keep what scores above ``threshold``, at most ``most`` each."""
-        texts = self.encode_texts([query.text for query in queries])
-        height, width = image.maps[-1].shape[-2:]
+        return self.find_each([(image, query) for query in queries], threshold=threshold, most=most)
+
+    @torch.inference_mode()
+    def find_each(
+        self, pairs: Sequence[tuple[ImageFeatures, Query]], *, threshold: float, most: int | None = None
+    ) -> list[Found]:
+        """Look for each query in its own encoded image; see `find`. All pairs share forward passes."""
+        if not pairs:
+            return []
+        texts = self.encode_texts([query.text for _, query in pairs])
+        height, width = pairs[0][0].maps[-1].shape[-2:]
         chunk = max(1, _TOKENS_AT_ONCE // (height * width))
         found: list[Found] = []
-        for start in range(0, len(queries), chunk):
+        for start in range(0, len(pairs), chunk):
             part = slice(start, start + chunk)
             with _stage("prompt"):
-                found += self._decode(image, queries[part], texts[part], threshold, most)
+                queries = [query for _, query in pairs[part]]
+                found += self._decode(_rows([image for image, _ in pairs[part]]), queries, texts[part], threshold, most)
         return found
 
     def _decode(
@@ -172,8 +200,7 @@ class Predictor:
         threshold: float,
         most: int | None,
     ) -> list[Found]:
-        model = self.model
-        image = image.select(None, len(queries))
+        model = self.model  # image: a row a query
         text, valid = _pad(texts)
         prompt = model.prompt(image, text, valid, self._boxes(queries))
         encoded = model.encode_prompted(image, prompt)
@@ -187,7 +214,8 @@ class Predictor:
             index = torch.tensor(rows, device=scores.device)
             kept = order[index, : max(counts)]
             chosen = detections.queries[index].gather(1, kept[..., None].expand(-1, -1, detections.queries.shape[-1]))
-            logits = model.masks(image.select(index, len(rows)), encoded[index], prompt.select(index), chosen)
+            seen = image if len(rows) == len(queries) else image.select(index, len(rows))
+            logits = model.masks(seen, encoded[index], prompt.select(index), chosen)
             masks = {row: logits[i, : counts[row]].float() for i, row in enumerate(rows)}
         presence = detections.presence_logits.sigmoid().tolist()
         return [
@@ -219,9 +247,16 @@ def _stage(name: str) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as err:
-        raise InferenceError(f"out of memory in the {name} part of the network: {err}") from err
+        raise OutOfMemoryError(f"out of memory in the {name} part of the network: {err}") from err
     except RuntimeError as err:
         raise InferenceError(f"the network failed in its {name} part: {err}") from err
+
+
+def _rows(images: Sequence[ImageFeatures]) -> ImageFeatures:
+    """A row an image; nothing is copied where all are the same one."""
+    if all(image is images[0] for image in images):
+        return images[0].select(None, len(images))
+    return ImageFeatures(tuple(torch.cat(maps) for maps in zip(*(image.maps for image in images), strict=True)))
 
 
 def _pad(texts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -270,16 +305,25 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def preprocess(image: np.ndarray, size: int) -> Tensor:
-    """Resize without keeping the aspect ratio (antialiased bilinear) and normalise to -1..1.
+    """An image as the network takes it: `resize`, then `normalise`; fp32 (1, 3, size, size)."""
+    return normalise(resize(image, size))
+
+
+def resize(image: np.ndarray, size: int) -> Tensor:
+    """Resize without keeping the aspect ratio (antialiased bilinear).
 
     Args:
         image: uint8 (H, W, 3), RGB.
         size: Side of the model's input, in pixels.
 
     Returns:
-        fp32 (1, 3, size, size)
+        uint8 (1, 3, size, size)
     """
     writable = np.require(image, requirements=["C", "W"])  # Pillow's arrays are not, and torch warns of those
     pixels = torch.from_numpy(writable).permute(2, 0, 1)[None]
-    resized = F.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True)
-    return resized.float() / 127.5 - 1
+    return F.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True)
+
+
+def normalise(pixels: Tensor) -> Tensor:
+    """0..255 -> -1..1, fp32."""
+    return pixels.float() / 127.5 - 1

@@ -1,0 +1,74 @@
+"""What an uploaded file really is: decided from its bytes, by decoding them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from s3seg import images
+from s3seg.contract.limits import MAX_UPLOAD_BYTES
+from s3seg.errors import FileTooLargeError, ImageDecodeError
+
+_CONTENT_TYPES = MappingProxyType(
+    {
+        "PNG": "image/png",
+        "JPEG": "image/jpeg",
+        "MPO": "image/jpeg",  # a JPEG with a second picture behind the first, as some phones write
+        "WEBP": "image/webp",
+    }
+)
+_PNG_END = b"IEND\xaeB`\x82"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upload:
+    """A file as it arrived, whole.
+
+    Attributes:
+        data: Its bytes.
+        project_id: UUID of the project that it is meant for, or None.
+    """
+
+    data: bytes
+    project_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """What the bytes say of themselves; width and height in pixels, after EXIF orientation."""
+
+    content_type: str
+    width: int
+    height: int
+
+
+def inspect(data: bytes, *, max_pixels: int) -> Picture:
+    """Decode a PNG, JPEG or WebP completely, to be sure that it is one.
+
+    Args:
+        data: The file. Other formats are refused by their first bytes, before any decoder sees them.
+        max_pixels: Refuse pictures with more, before their pixels are decoded.
+
+    Raises:
+        FileTooLargeError: More than 10 MB.
+        ImageDecodeError: Anything else than a whole picture of these formats and that size.
+    """
+    if len(data) > MAX_UPLOAD_BYTES:
+        raise FileTooLargeError(f"the file is larger than {MAX_UPLOAD_BYTES} bytes (10 MB)")
+    if not data:
+        raise ImageDecodeError("file: it is empty")
+    if not _has_signature(data[:12]):
+        raise ImageDecodeError("file: not a PNG, JPEG or WebP picture")
+    picture = images.load(data, name="file", max_pixels=max_pixels)
+    content_type = _CONTENT_TYPES.get(picture.format or "")
+    if content_type is None:
+        raise ImageDecodeError("file: not a PNG, JPEG or WebP picture")
+    if content_type == "image/png" and _PNG_END not in data:  # a decoder that has all pixels does not miss it
+        raise ImageDecodeError("file: it is truncated: its end is missing")
+    return Picture(content_type=content_type, width=picture.width, height=picture.height)
+
+
+def _has_signature(head: bytes) -> bool:
+    return head.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")) or (
+        head.startswith(b"RIFF") and head[8:12] == b"WEBP"
+    )

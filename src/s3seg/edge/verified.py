@@ -1,0 +1,72 @@
+"""Tokens that were verified a moment ago: checking a signature again for every poll would cost more than the poll."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from s3seg.ports import Authenticator
+from s3seg.records import Identity
+
+
+class RecentlyVerified:
+    """An `Authenticator` that asks another one, and remembers for a while whom it vouched for.
+
+    Refusals are never remembered. A token is forgotten when it expires, and after ``ttl_s`` in any case, which is
+    how long a withdrawn key goes on being believed.
+
+    Args:
+        authenticator: Who judges tokens.
+        ttl_s: Seconds that a verdict is good for.
+        capacity: Tokens remembered at most; the least recently used go first.
+        clock: Seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        *,
+        ttl_s: float = 60.0,
+        capacity: int = 10_000,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._authenticator = authenticator
+        self._ttl_s = ttl_s
+        self._capacity = capacity
+        self._clock = clock
+        self._known: OrderedDict[bytes, tuple[float, Identity]] = OrderedDict()
+
+    async def authenticate(self, token: str) -> Identity:
+        """See `Authenticator.authenticate`."""
+        digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+        now = self._clock()
+        known = self._known.get(digest)
+        if known is not None and now < known[0]:
+            self._known.move_to_end(digest)
+            return replace(known[1], token=token)
+        identity = await self._authenticator.authenticate(token)
+        self._remember(digest, identity, now)
+        return identity
+
+    async def check(self) -> None:
+        """See `Part.check`."""
+        await self._authenticator.check()
+
+    async def aclose(self) -> None:
+        """See `Part.aclose`."""
+        self._known.clear()
+        await self._authenticator.aclose()
+
+    def _remember(self, digest: bytes, identity: Identity, now: float) -> None:
+        until = now + self._ttl_s
+        if identity.expires_at is not None:
+            until = min(until, (identity.expires_at - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds())
+        # the token itself is not kept: memory that leaks gives nobody a session
+        self._known[digest] = (until, replace(identity, token=""))
+        self._known.move_to_end(digest)
+        while len(self._known) > self._capacity:
+            self._known.popitem(last=False)

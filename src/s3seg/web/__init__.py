@@ -1,0 +1,1 @@
+"""The HTTP faces of both services, on Starlette: routes, errors, logs, metrics, OpenAPI, and the server."""

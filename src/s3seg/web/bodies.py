@@ -1,0 +1,69 @@
+"""Reading request bodies: limited while they stream, validated into wire models."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+from starlette.requests import Request
+
+from s3seg.contract.fields import explain
+from s3seg.errors import InvalidRequestError
+
+MAX_JSON_BYTES = 64 * 1024
+"""Longest JSON body: 16 prompts of 500 characters, escaped, and then some."""
+
+_M = TypeVar("_M", bound=BaseModel)
+
+
+async def read_json(request: Request, model: type[_M], *, max_bytes: int = MAX_JSON_BYTES) -> _M:
+    """The body as a model.
+
+    Raises:
+        InvalidRequestError: It is no JSON, too long, or does not fit the model; names the field.
+    """
+    content_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if content_type != "application/json" and not content_type.endswith("+json"):
+        raise InvalidRequestError("the body must be JSON; send Content-Type: application/json")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > max_bytes:
+            raise InvalidRequestError(f"the body is longer than {max_bytes} bytes")
+    try:
+        value = json.loads(bytes(body))
+    except (ValueError, RecursionError):
+        raise InvalidRequestError("the body is not JSON") from None
+    validated = _validated(model, value)
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # JSON can spell it, UTF-8 and databases cannot
+        raise InvalidRequestError("the body has a lone surrogate in it, which is not text") from None
+    return validated
+
+
+def read_query(request: Request, model: type[_M]) -> _M:
+    """The query parameters as a model.
+
+    Raises:
+        InvalidRequestError: One is given twice, or does not fit the model; names it.
+    """
+    return _validated(model, _once_each(request.query_params.multi_items()))
+
+
+def _once_each(items: Iterable[tuple[str, str]]) -> dict[str, str]:
+    values: dict[str, str] = {}
+    for name, value in items:
+        if name in values:
+            raise InvalidRequestError(f"{name[:40]!r} is given more than once")
+        values[name] = value
+    return values
+
+
+def _validated(model: type[_M], value: object) -> _M:
+    try:
+        return model.model_validate(value)
+    except ValidationError as err:
+        raise InvalidRequestError(explain(err)) from None

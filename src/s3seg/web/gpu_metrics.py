@@ -1,0 +1,92 @@
+"""What the gpu service measures beside its requests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from s3seg.engine import Engine, ModelState
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+class PrometheusMeter:
+    """A `Meter` that counts into a Prometheus registry."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._stages = Histogram(
+            "s3seg_stage_seconds",
+            "Time that a prediction spent in a stage; wait is the queue before the network",
+            ("stage",),
+            registry=registry,
+            buckets=_SECONDS,
+        )
+        self._batch_prompts = Histogram(
+            "s3seg_batch_prompts", "Prompts decoded together", registry=registry, buckets=(1, 2, 4, 8, 16, 32, 64)
+        )
+        self._encoded = Counter("s3seg_images_encoded", "Pictures that the network encoded", registry=registry)
+        self._passes = Counter("s3seg_image_forward_passes", "Forward passes of the image encoder", registry=registry)
+        self._splits = Counter(
+            "s3seg_batches_split", "Batches that failed and were tried again in parts", registry=registry
+        )
+        self._cache = Counter(
+            "s3seg_embedding_cache",
+            "Pictures whose embedding was there (hit) or not (miss)",
+            ("outcome",),
+            registry=registry,
+        )
+        self._ended = Counter(
+            "s3seg_predictions", "Attempts by how they ended: DONE or a code", ("ended",), registry=registry
+        )
+
+    def stage(self, name: str, seconds: float) -> None:
+        """See `Meter.stage`."""
+        self._stages.labels(name).observe(seconds)
+
+    def batch(self, *, pictures: int, prompts: int) -> None:
+        """See `Meter.batch`."""
+        self._batch_prompts.observe(prompts)
+        if pictures:
+            self._encoded.inc(pictures)
+            self._passes.inc()
+
+    def split(self) -> None:
+        """See `Meter.split`."""
+        self._splits.inc()
+
+    def cache(self, *, hit: bool) -> None:
+        """See `Meter.cache`."""
+        self._cache.labels("hit" if hit else "miss").inc()
+
+    def ended(self, code: str) -> None:
+        """See `Meter.ended`."""
+        self._ended.labels(code).inc()
+
+
+class EngineGauges(Collector):
+    """What an engine's state is when asked."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """See `Collector.collect`."""
+        engine = self._engine
+        ready = engine.state is ModelState.READY
+        yield GaugeMetricFamily("s3seg_model_loaded", "1 once the model is loaded and warm", value=float(ready))
+        yield GaugeMetricFamily("s3seg_load", "Requests and tasks in work", value=engine.worker.load)
+        yield GaugeMetricFamily(
+            "s3seg_embedding_cache_bytes", "Device memory that embeddings take", value=engine.cache_bytes
+        )
+        status = engine.network.device_status() if ready else None
+        if status is not None and status.memory_used_mb is not None and status.memory_total_mb is not None:
+            megabyte = 2**20
+            yield GaugeMetricFamily(
+                "s3seg_gpu_memory_used_bytes", "Device memory in use", value=status.memory_used_mb * megabyte
+            )
+            yield GaugeMetricFamily(
+                "s3seg_gpu_memory_total_bytes", "Device memory", value=status.memory_total_mb * megabyte
+            )

@@ -1,0 +1,164 @@
+"""Reading an upload while it streams, so that too much of it is noticed early and never kept."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import Request
+
+from s3seg.contract.edge import UploadRequest
+from s3seg.contract.fields import explain
+from s3seg.contract.limits import MAX_UPLOAD_BYTES
+from s3seg.edge import Upload
+from s3seg.errors import FileTooLargeError, InvalidRequestError
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
+
+_FRAMING_BYTES = 64 * 1024  # boundaries, part headers and other fields around the file
+_FIELD_BYTES = 1024
+_READ_TIMEOUT_S = 120.0
+_DRAINED_BYTES = 64 * 1024 * 1024
+_DRAIN_TIMEOUT_S = 5.0
+
+
+async def read_upload(request: Request) -> Upload:
+    """The part ``file`` and the field ``project_id`` of a ``multipart/form-data`` body.
+
+    Raises:
+        FileTooLargeError: The file has more than 10 MB, or the whole body cannot hold one that has not; whether
+            or not the client said so beforehand.
+        InvalidRequestError: No such body, no file or several, a bad project id, or nothing arrives any more.
+    """
+    chunks = request.stream()
+    try:
+        async with asyncio.timeout(_READ_TIMEOUT_S):
+            return await _read(request, chunks)
+    except TimeoutError:
+        raise InvalidRequestError(f"the body did not arrive within {_READ_TIMEOUT_S:.0f} seconds") from None
+    except (FileTooLargeError, InvalidRequestError):
+        if "expect" not in request.headers:  # who asks before sending has been answered now
+            await _drain(chunks)
+        raise
+
+
+async def _read(request: Request, chunks: AsyncIterator[bytes]) -> Upload:
+    kind, parameters = parse_options_header(request.headers.get("content-type"))
+    boundary = parameters.get(b"boundary", b"")
+    if kind != b"multipart/form-data" or not 1 <= len(boundary) <= 70:
+        raise InvalidRequestError("the body must be multipart/form-data with a part named 'file'")
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > MAX_UPLOAD_BYTES + _FRAMING_BYTES:
+        raise _too_large()
+    form = _Form()
+    parser = MultipartParser(boundary, form.callbacks())
+    received = 0
+    try:
+        async for chunk in chunks:
+            received += len(chunk)
+            if received > MAX_UPLOAD_BYTES + _FRAMING_BYTES:
+                raise _too_large()
+            parser.write(chunk)
+        parser.finalize()
+    except FormParserError:
+        raise InvalidRequestError("the multipart body is malformed") from None
+    return form.upload()
+
+
+async def _drain(chunks: AsyncIterator[bytes]) -> None:
+    """Take in what a client still sends, up to a limit: one that is cut off in the middle never reads the answer."""
+    drained = 0
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_DRAIN_TIMEOUT_S):
+            async for chunk in chunks:
+                drained += len(chunk)
+                if drained > _DRAINED_BYTES:
+                    return
+
+
+def _too_large() -> FileTooLargeError:
+    return FileTooLargeError(f"the file is larger than {MAX_UPLOAD_BYTES} bytes (10 MB)")
+
+
+@dataclass(slots=True)
+class _Form:
+    """What the parser has seen so far; its methods are the parser's callbacks."""
+
+    file: bytearray | None = None
+    fields: dict[str, bytearray] = field(default_factory=dict)
+    ended: bool = False
+    _header: tuple[bytearray, bytearray] = field(default_factory=lambda: (bytearray(), bytearray()))
+    _disposition: bytes = b""
+    _part: bytearray | None = None
+    _most: int = 0
+
+    def callbacks(self) -> MultipartCallbacks:
+        return {
+            "on_part_begin": self.begin_part,
+            "on_header_field": self.header_name,
+            "on_header_value": self.header_value,
+            "on_header_end": self.end_header,
+            "on_headers_finished": self.end_headers,
+            "on_part_data": self.part_data,
+            "on_end": self.end,
+        }
+
+    def begin_part(self) -> None:
+        self._disposition, self._part = b"", None
+        self._header = (bytearray(), bytearray())
+
+    def header_name(self, data: bytes, start: int, end: int) -> None:
+        self._header[0].extend(data[start:end])
+
+    def header_value(self, data: bytes, start: int, end: int) -> None:
+        self._header[1].extend(data[start:end])
+
+    def end_header(self) -> None:
+        name, value = self._header
+        if bytes(name).lower() == b"content-disposition":
+            self._disposition = bytes(value)
+        self._header = (bytearray(), bytearray())
+
+    def end_headers(self) -> None:
+        _, options = parse_options_header(self._disposition)
+        name = options.get(b"name", b"").decode("utf-8", "replace")
+        if name == "file":
+            if self.file is not None:
+                raise InvalidRequestError("file: send one file a request")
+            self.file = self._part = bytearray()
+            self._most = MAX_UPLOAD_BYTES
+        elif name in UploadRequest.model_fields:
+            if name in self.fields:
+                raise InvalidRequestError(f"{name}: sent more than once")
+            self.fields[name] = self._part = bytearray()
+            self._most = _FIELD_BYTES
+
+    def part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._part is None:  # a part that we do not know
+            return
+        if len(self._part) + end - start > self._most:
+            raise _too_large() if self._part is self.file else InvalidRequestError("a form field is too long")
+        self._part += data[start:end]
+
+    def end(self) -> None:
+        self.ended = True
+
+    def upload(self) -> Upload:
+        if not self.ended:
+            raise InvalidRequestError("the multipart body is not complete: its end is missing")
+        if self.file is None:
+            raise InvalidRequestError("file: send the picture as the part named 'file'")
+        try:
+            fields = UploadRequest.model_validate(
+                {name: value.decode("utf-8", "replace") for name, value in self.fields.items()}
+            )
+        except ValidationError as err:
+            raise InvalidRequestError(explain(err)) from None
+        return Upload(data=bytes(self.file), project_id=fields.project_id)

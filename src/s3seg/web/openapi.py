@@ -1,0 +1,143 @@
+"""OpenAPI 3.1, generated from the table of operations and the wire models."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
+
+from s3seg.contract.codes import ERROR_CODES
+from s3seg.web.operations import Answer, Operation
+
+_Schemas = Mapping[Any, dict[str, Any]]  # by model and mode
+_SECURED_BY = "credentials"
+REQUEST_ID_HEADER = {"X-Request-Id": {"description": "UUID of the request", "schema": {"type": "string"}}}
+
+
+def openapi_document(
+    operations: Sequence[Operation],
+    *,
+    title: str,
+    version: str,
+    security_scheme: Mapping[str, Any],
+    error_model: type[BaseModel],
+    description: str = "",
+) -> dict[str, Any]:
+    """Describe a service.
+
+    Args:
+        operations: Its table.
+        title: Its name.
+        version: Of the software.
+        security_scheme: The OpenAPI security scheme of secured operations.
+        error_model: Model of every error body.
+        description: Markdown for people.
+    """
+    wanted: list[tuple[type[BaseModel], JsonSchemaMode]] = [(error_model, "serialization")]
+    for operation in operations:
+        if operation.body is not None:
+            wanted.append((operation.body, "validation"))
+        for answer in operation.answers.values():
+            if answer.model is not None:
+                wanted.append((answer.model, "serialization"))
+    schemas, definitions = models_json_schema(list(dict.fromkeys(wanted)), ref_template="#/components/schemas/{model}")
+    paths: dict[str, dict[str, Any]] = {}
+    for operation in operations:
+        path = re.sub(r"\{(\w+):\w+\}", r"{\1}", operation.path)
+        paths.setdefault(path, {})[operation.method.lower()] = _operation(operation, path, schemas, error_model)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": title, "version": version, "description": description},
+        "paths": paths,
+        "components": {
+            "schemas": definitions.get("$defs", {}),
+            "securitySchemes": {_SECURED_BY: dict(security_scheme)},
+        },
+    }
+
+
+def _operation(operation: Operation, path: str, schemas: _Schemas, error_model: type[BaseModel]) -> dict[str, Any]:
+    responses = {str(status): _success(answer, schemas) for status, answer in operation.answers.items()}
+    by_status: dict[int, list[str]] = {}
+    for code in dict.fromkeys((*operation.errors, "INTERNAL_ERROR")):
+        by_status.setdefault(ERROR_CODES[code].status, []).append(code)
+    error_schema = schemas[error_model, "serialization"]
+    for status, codes in sorted(by_status.items()):
+        responses[str(status)] = {
+            "description": "; ".join(f"`{code}`: {ERROR_CODES[code].description}" for code in codes),
+            "headers": REQUEST_ID_HEADER,
+            "content": {"application/json": {"schema": error_schema}},
+        }
+    described: dict[str, Any] = {
+        "operationId": _operation_id(operation, path),
+        "summary": operation.summary,
+        "parameters": _parameters(operation, path),
+        "responses": responses,
+        "security": [{_SECURED_BY: []}] if operation.secured else [],
+    }
+    if operation.description:
+        described["description"] = operation.description
+    if operation.tag:
+        described["tags"] = [operation.tag]
+    if operation.body is not None or operation.files:
+        described["requestBody"] = {"required": True, "content": {operation.body_type: _body(operation, schemas)}}
+    return described
+
+
+def _operation_id(operation: Operation, path: str) -> str:
+    return re.sub(r"\W+", "_", f"{operation.method.lower()}{path}").strip("_")
+
+
+def _success(answer: Answer, schemas: _Schemas) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "description": answer.description,
+        "headers": {
+            **REQUEST_ID_HEADER,
+            **{
+                name: {"description": meaning, "schema": {"type": "string"}} for name, meaning in answer.headers.items()
+            },
+        },
+    }
+    if answer.model is not None:
+        described["content"] = {answer.content_type: {"schema": schemas[answer.model, "serialization"]}}
+    elif answer.content_type is not None and answer.content_type != "application/json":
+        described["content"] = {answer.content_type: {}}
+    elif answer.content_type == "application/json":
+        described["content"] = {"application/json": {"schema": {}}}
+    return described
+
+
+def _body(operation: Operation, schemas: _Schemas) -> dict[str, Any]:
+    schema: dict[str, Any] = {} if operation.body is None else schemas[operation.body, "validation"]
+    if not operation.files:
+        return {"schema": schema}
+    files = {
+        "type": "object",
+        "properties": {
+            name: {"type": "string", "contentMediaType": "application/octet-stream"} for name in operation.files
+        },
+        "required": list(operation.files),
+    }
+    return {"schema": {"allOf": [schema, files]} if schema else files}
+
+
+def _parameters(operation: Operation, path: str) -> list[dict[str, Any]]:
+    described: list[dict[str, Any]] = []
+    for name in re.findall(r"\{(\w+)\}", path):
+        schema = {"type": "string", "minLength": 1}
+        if name in operation.path_formats:
+            schema["format"] = operation.path_formats[name]
+        described.append({"name": name, "in": "path", "required": True, "schema": schema})
+    if operation.query is not None:
+        query = operation.query.model_json_schema(ref_template="#/components/schemas/{model}")
+        for name, schema in query.get("properties", {}).items():
+            required = name in query.get("required", ())
+            described.append({"name": name, "in": "query", "required": required, "schema": schema})
+    for name, meaning in operation.headers.items():
+        described.append(
+            {"name": name, "in": "header", "required": False, "description": meaning, "schema": {"type": "string"}}
+        )
+    return described

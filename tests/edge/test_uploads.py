@@ -1,0 +1,111 @@
+import io
+import struct
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from s3seg.contract.limits import MAX_UPLOAD_BYTES
+from s3seg.edge.uploads import inspect
+from s3seg.errors import FileTooLargeError, ImageDecodeError
+
+from .pictures import encoded
+
+PIXELS = 10_000
+
+
+def _chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def _png_that_claims(width: int, height: int) -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    pixels = zlib.compress(bytes(10_000_000), 9)  # a thousand times smaller than what it unpacks to
+    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", pixels) + _chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("image_format", "content_type"), [("PNG", "image/png"), ("JPEG", "image/jpeg"), ("WEBP", "image/webp")]
+)
+def test_the_type_comes_from_the_bytes(image_format, content_type):
+    picture = inspect(encoded(image_format, (8, 6)), max_pixels=PIXELS)
+    assert (picture.content_type, picture.width, picture.height) == (content_type, 8, 6)
+
+
+def test_a_jpeg_on_its_side_has_the_size_it_is_seen_with():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture = inspect(encoded("JPEG", (8, 6), exif=exif), max_pixels=PIXELS)
+    assert (picture.width, picture.height) == (6, 8)
+
+
+@pytest.mark.parametrize("image_format", ["GIF", "BMP", "TIFF", "ICO", "PPM", "TGA"])
+def test_other_formats_are_refused_before_a_decoder_sees_them(image_format, monkeypatch):
+    data = encoded(image_format)
+    monkeypatch.setattr("s3seg.images.load", None)  # so that calling it would be a TypeError
+    with pytest.raises(ImageDecodeError, match="PNG, JPEG or WebP"):
+        inspect(data, max_pixels=PIXELS)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\x00" * 100,
+        b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>',
+        b"<html><body>hello</body></html>",
+        b"\x89PNG\r\n\x1a\n" + b'<svg xmlns="http://www.w3.org/2000/svg"/>',
+        b"RIFF\x00\x00\x00\x00WEBP",
+        b"\xff\xd8\xff\xe0" + b"<?php echo 1; ?>",
+    ],
+    ids=["empty", "zeros", "svg", "html", "svg behind a PNG signature", "webp header only", "php in a jpeg header"],
+)
+def test_what_is_no_picture_is_refused(data):
+    with pytest.raises(ImageDecodeError):
+        inspect(data, max_pixels=PIXELS)
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+def test_truncated_files_are_refused(image_format, share):
+    buffer = io.BytesIO()
+    Image.effect_noise((64, 64), 80).convert("RGB").save(buffer, format=image_format)
+    data = buffer.getvalue()
+    with pytest.raises(ImageDecodeError):
+        inspect(data[: int(len(data) * share)], max_pixels=PIXELS)
+
+
+@pytest.mark.parametrize("size", [(100_000, 100_000), (1 << 30, 1), (101, 100)])
+def test_a_bomb_is_refused_by_its_header(size):
+    with pytest.raises(ImageDecodeError, match="too large"):
+        inspect(_png_that_claims(*size), max_pixels=PIXELS)
+
+
+def test_ten_megabytes_are_the_limit_to_the_byte():
+    png = encoded()
+    padding = MAX_UPLOAD_BYTES - len(png)  # behind IEND, where a PNG may have what it likes
+    assert inspect(png + bytes(padding), max_pixels=PIXELS).content_type == "image/png"
+    with pytest.raises(FileTooLargeError):
+        inspect(png + bytes(padding + 1), max_pixels=PIXELS)
+
+
+@given(
+    data=st.binary(max_size=200),
+    head=st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF\0\0\0\0WEBP"]),
+)
+def test_no_bytes_break_it(data, head):
+    with pytest.raises(ImageDecodeError):
+        inspect(head + data, max_pixels=PIXELS)
+
+
+@given(position=st.integers(0, 10_000), byte=st.integers(0, 255), image_format=st.sampled_from(["PNG", "JPEG", "WEBP"]))
+def test_a_damaged_picture_is_a_picture_or_an_error_of_ours(position, byte, image_format):
+    data = bytearray(encoded(image_format))
+    data[position % len(data)] = byte
+    try:
+        picture = inspect(bytes(data), max_pixels=PIXELS)
+    except ImageDecodeError:
+        return
+    assert picture.width * picture.height <= PIXELS
