@@ -29,9 +29,9 @@ class AuxiliaryHeads(nn.Module):
         self.scale = nn.Parameter(torch.tensor(1.0))
         self.bias = nn.Parameter(torch.tensor(-4.0))
         self.edges = nn.Linear(width, 4)
-        self.pixel_codes = nn.Conv2d(channels, CODES, 1)
+        self.pixel_codes = nn.Linear(channels, CODES)
         self.query_codes = nn.Linear(channels, CODES)
-        self.semantic = nn.Conv2d(channels, 1, 1)
+        self.semantic = nn.Linear(channels, 1)
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,7 @@ def mask_losses(
     true_boxes = batch.boxes[batch.row_image[both.row], both.thing]
     shape, parts = _shape_loss(logits, coverage[at, both.thing], wanted[at], true_boxes, weight)
     identity, identity_parts = _identity_loss(heads, pixels, embedded, true_boxes, weight, batch, rows, coverage)
-    semantic = _semantic_loss(heads.semantic(pixels)[:, 0], wanted)
+    semantic = _semantic_loss(heads.semantic(pixels.movedim(1, -1))[..., 0], wanted)
     parts |= identity_parts | {"semantic": semantic.item()}
     return Losses(shape + identity + semantic, parts)
 
@@ -124,7 +124,7 @@ def _identity_loss(
     solid = (cover > 0.5).flatten(1)
     codes = box_codes(batch.boxes[batch.row_image[rows]])  # (M, N, CODES)
     truth = torch.gather(codes, 1, thing.flatten(1)[..., None].expand(-1, -1, codes.shape[-1]))
-    said = heads.pixel_codes(pixels).flatten(2).transpose(1, 2)
+    said = heads.pixel_codes(pixels.flatten(2).transpose(1, 2))
     pixel = F.smooth_l1_loss(said, truth, reduction="none", beta=0.3).mean(-1)
     pixel = (pixel * solid).sum() / solid.sum().clamp(min=1)
     query = F.smooth_l1_loss(heads.query_codes(queries), box_codes(boxes), reduction="none", beta=0.3).mean(-1)

@@ -89,8 +89,10 @@ def main() -> None:
     parser.add_argument("--name", default="s3seg-embedded")
     parser.add_argument("--version", default="0.2")
     parser.add_argument("--threshold", type=float, default=0.45)
+    parser.add_argument("--dtype", choices=("float16", "float32"), default="float16")
     args = parser.parse_args()
-    export(args.run, args.out, name=args.name, version=args.version, threshold=args.threshold)
+    dtype = getattr(torch, args.dtype)
+    export(args.run, args.out, name=args.name, version=args.version, threshold=args.threshold, dtype=dtype)
 
 
 if __name__ == "__main__":

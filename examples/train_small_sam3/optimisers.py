@@ -29,23 +29,21 @@ def make_optimisers(model: Sam3, heads: AuxiliaryHeads, settings: Settings) -> t
     for weight in heads.parameters():
         others.setdefault((1.0, 0.03 if weight.ndim > 1 else 0.0), []).append(weight)
     adam = torch.optim.AdamW(
-        [{"params": p, "lr": settings.adam_rate * rate, "weight_decay": decay} for (rate, decay), p in others.items()],
-        betas=(0.9, 0.98), fused=True,
+        [{"params": p, "factor": rate, "weight_decay": decay} for (rate, decay), p in others.items()],
+        lr=settings.adam_rate, betas=(0.9, 0.98), fused=True,
     )  # fmt: skip
     muon = Muon(
-        [{"params": p, "lr": settings.muon_rate * rate, "parts": parts} for (rate, parts), p in matrices.items()],
-        lr=settings.muon_rate,
+        [{"params": p, "factor": rate, "parts": parts} for (rate, parts), p in matrices.items()], lr=settings.muon_rate
     )
-    for group in (*adam.param_groups, *muon.param_groups):
-        group["full_rate"] = group["lr"]
     return adam, muon
 
 
-def set_rate(optimisers: tuple[torch.optim.Optimizer, ...], share: float) -> None:
-    """Set the learning rates to a share of their full values."""
-    for optimiser in optimisers:
+def set_rates(optimisers: tuple[torch.optim.AdamW, Muon], settings: Settings, step: int) -> None:
+    """Set the learning rates of a step."""
+    share = settings.rate(step)
+    for optimiser, full in zip(optimisers, (settings.adam_rate, settings.muon_rate), strict=True):
         for group in optimiser.param_groups:
-            group["lr"] = group["full_rate"] * share
+            group["lr"] = full * group["factor"] * share
 
 
 def _is_matrix(name: str, weight: nn.Parameter) -> bool:

@@ -26,7 +26,7 @@ SIZE = 224
 SCENES_A_SPLIT = 20
 THRESHOLD = 0.45
 SEED_STYLES = ("noto", "noto-v1", "fluent-emoji", "fluent-emoji-flat", "emojione")
-PLAIN = Recipe(size=SIZE, tinted=0.0, restyled=0.0)
+PLAIN = Recipe(size=SIZE, tinted=0.0, restyled=0.0, squashed=0.0)
 SPLITS = {
     "shapes": replace(PLAIN, shapes=1.0),
     "seen styles": replace(PLAIN, shapes=0.0, styles=SEED_STYLES),

@@ -218,7 +218,8 @@ def _warp(
     patch: np.ndarray, *, x: float, y: float, extent: float, turn: float, stretch: float, size: int
 ) -> tuple[np.ndarray, tuple[slice, slice]]:
     """Scale and turn a patch about (x, y); return its part within the picture, and that part's place."""
-    side, angle, reach = len(patch), math.radians(turn), int(extent * 0.95) + 2
+    side, angle = len(patch), math.radians(turn)
+    reach = int(extent * 0.76 * max(stretch, 1 / stretch) ** 0.5) + 2
     left, top = int(x) - reach, int(y) - reach
     kx, ky = extent / side * stretch**0.5, extent / side / stretch**0.5
     linear = np.array([[kx], [ky]]) * np.array(

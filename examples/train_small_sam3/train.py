@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader
 from .batches import BatchMaker
 from .concepts import load_vocabulary
 from .icons import load_atlas
-from .optimisers import set_rate
+from .optimisers import set_rates
 from .settings import SIZES, Settings
 from .state import TrainingState, resume, start
 from .step import losses, written_out_attention
@@ -123,7 +123,7 @@ def _signals() -> Iterator[list[int]]:
 
 def _learn(state: TrainingState, settings: Settings, loss: Tensor, *, enough: bool, processes: int) -> bool:
     """Make one step; return whether some process has had enough."""
-    set_rate(state.optimisers, settings.rate(state.step))
+    set_rates(state.optimisers, settings, state.step)
     weights = [w for o in state.optimisers for group in o.param_groups for w in group["params"]]
     for weight in weights:
         weight.grad = None
