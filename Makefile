@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PICTURES := examples/pictures
 
-.PHONY: demo test test-slow check bench clean help
+.PHONY: demo test test-slow check bench bench-serve clean help
 
 help:
 	@echo "make demo       set up, then find things in a picture and draw them (out/demo.png)"
@@ -13,6 +13,7 @@ help:
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make check      formatting, lint, types, layers"
 	@echo "make bench      measure, side by side with the peers"
+	@echo "make bench-serve  the gpu service beside LitServe"
 
 $(READY): pyproject.toml constraints.txt
 	@echo "setting up $(VENV) (some minutes the first time, most of them PyTorch) ..."
@@ -41,6 +42,10 @@ check: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks
+
+bench-serve: $(READY)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --group bench
+	$(BIN)/python -m benchmarks serve
 
 clean:
 	rm -rf $(VENV) out

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageFile, ImageOps, features
+from PIL import ExifTags, Image, ImageFile, ImageOps, features
 
 from loopback import reply, serving
 from s3seg import images
@@ -452,3 +452,53 @@ def test_an_announced_length_beyond_the_limit_is_refused_at_once() -> None:
 def test_a_url_that_leads_nowhere_is_an_image_error(url: str) -> None:
     with pytest.raises(ImageDecodeError):
         images.load(url, timeout=2)
+
+
+class TestReduced:
+    """Large JPEGs for a small network."""
+
+    @staticmethod
+    def jpeg(size, **options):
+        gradient = np.add.outer(np.arange(size[1]) / size[1], np.arange(size[0]) / size[0]) / 2
+        pixels = np.stack([gradient * 255, 255 - gradient * 255, gradient * 128], axis=-1).astype(np.uint8)
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, format="JPEG", quality=95, **options)
+        return buffer.getvalue()
+
+    @pytest.mark.parametrize(
+        ("side", "expected"),
+        [(1200, (1200, 1600)), (601, (1200, 1600)), (600, (600, 800)), (200, (300, 400)), (9, (150, 200))],
+    )
+    def test_a_jpeg_is_read_no_smaller_than_asked_for_and_tells_its_true_size(self, side, expected):
+        loaded = images.load(self.jpeg((1600, 1200)), reduce_to=side)
+        assert loaded.size == expected
+        assert loaded.full_size == (1200, 1600)
+
+    def test_the_picture_is_the_same_but_smaller(self):
+        content = self.jpeg((1600, 1200))
+        full, small = images.load(content).pixels, images.load(content, reduce_to=300).pixels
+        averaged = full.reshape(300, 4, 400, 4, 3).mean(axis=(1, 3))
+        assert np.abs(averaged - small).mean() < 1.5
+
+    def test_a_turned_jpeg_tells_its_true_size_upright(self):
+        exif = Image.Exif()
+        exif[ExifTags.Base.Orientation] = 6
+        loaded = images.load(self.jpeg((1600, 1200), exif=exif.tobytes()), reduce_to=300)
+        assert loaded.size == (400, 300)
+        assert loaded.full_size == (1600, 1200)
+
+    def test_other_formats_and_small_pictures_are_read_as_they_are(self):
+        buffer = io.BytesIO()
+        Image.new("RGB", (1600, 1200)).save(buffer, format="PNG")
+        for content in (buffer.getvalue(), self.jpeg((500, 400))):
+            loaded = images.load(content, reduce_to=300)
+            assert loaded.full_size == loaded.size
+            assert loaded.reduced_from is None
+
+    def test_the_limit_of_pixels_counts_those_of_the_file(self):
+        with pytest.raises(ImageDecodeError, match="too large"):
+            images.load(self.jpeg((1600, 1200)), reduce_to=100, max_pixels=1_000_000)
+
+    def test_a_cut_jpeg_is_refused_reduced_too(self):
+        with pytest.raises(ImageDecodeError, match="truncated"):
+            images.load(self.jpeg((1600, 1200))[:-2000], reduce_to=100)

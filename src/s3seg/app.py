@@ -197,7 +197,11 @@ def _edge_app(parts: Parts, *, engine: Engine | None, close_parts: bool) -> Star
 
 
 def gpu_app(
-    settings: Settings | None = None, *, parts: Parts | None = None, insecure_no_key: bool = False
+    settings: Settings | None = None,
+    *,
+    parts: Parts | None = None,
+    insecure_no_key: bool = False,
+    load: Callable[[], Network] | None = None,
 ) -> Starlette:
     """The gpu service as an ASGI application, with a claim loop of its own; its lifespan must run.
 
@@ -205,6 +209,7 @@ def gpu_app(
         settings: Frozen settings; read from the environment if not given.
         parts: Adapters to share with another service of the same process; its maker closes them.
         insecure_no_key: Leave the routes open, where only this machine can reach them.
+        load: Loads another network than the settings name.
 
     Raises:
         ConfigurationError: There is no key, and none of that was asked for.
@@ -217,7 +222,7 @@ def gpu_app(
     parts = parts or Parts(settings)
     keys = _gpu_keys(parts.settings, insecure_no_key=insecure_no_key)
     metrics = HttpMetrics()
-    engine = make_engine(parts, meter=PrometheusMeter(metrics.registry))
+    engine = make_engine(parts, meter=PrometheusMeter(metrics.registry), load=load)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -234,7 +239,7 @@ def gpu_app(
     return app
 
 
-def make_engine(parts: Parts, *, meter: Meter | None = None) -> Engine:
+def make_engine(parts: Parts, *, meter: Meter | None = None, load: Callable[[], Network] | None = None) -> Engine:
     """The inference side on the chosen adapters; not started."""
     from s3seg.batching import Limits
     from s3seg.engine import Engine, EngineOptions
@@ -259,7 +264,7 @@ def make_engine(parts: Parts, *, meter: Meter | None = None) -> Engine:
     return Engine(
         queue=parts.task_queue,
         objects=parts.objects,
-        load=lambda: _load_network(settings),
+        load=load or (lambda: _load_network(settings)),
         options=options,
         meter=meter,
         **_woken_by(parts),

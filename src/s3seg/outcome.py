@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import struct
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from io import BytesIO
 from typing import Any
 
-from PIL import Image
+import numpy as np
 
 from s3seg import masks
 from s3seg.contract.gpu import PredictResponse
@@ -103,10 +104,28 @@ def _label_map(results: Sequence[Segmentation]) -> bytes:
     """PNG: 0 background, k the k-th instance by score over all results; 16 bits beyond 255 instances."""
     scored = [(score, rle) for result in results for score, rle in zip(result.scores, result.rles, strict=True)]
     scored.sort(key=lambda pair: -pair[0])
-    labels = masks.label_map([rle for _, rle in scored], results[0].size)
-    buffer = BytesIO()
-    Image.fromarray(labels).save(buffer, format="PNG", compress_level=1)  # label maps are flat: 1 is nearly as small
-    return buffer.getvalue()
+    return _png(masks.label_map([rle for _, rle in scored], results[0].size))
+
+
+def _png(grey: np.ndarray) -> bytes:
+    """Write a greyscale PNG of 8 or 16 bits.
+
+    Label maps are runs of equal bytes: without filters and with zlib's run-length strategy they are written in a third
+    of the time that Pillow takes to choose a filter for each row, and no larger.
+    """
+    height, width = grey.shape
+    depth = grey.dtype.itemsize
+    rows = np.zeros((height, 1 + depth * width), np.uint8)  # a row begins with its filter: 0, none
+    rows[:, 1:] = grey.astype(grey.dtype.newbyteorder(">")).view(np.uint8)
+    deflate = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, 9, zlib.Z_RLE)
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8 * depth, 0, 0, 0, 0)),
+        (b"IDAT", deflate.compress(rows.data) + deflate.flush()),
+        (b"IEND", b""),
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    )
 
 
 def _instances(results: Sequence[Segmentation], threshold: float) -> bytes:

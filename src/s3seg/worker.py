@@ -86,6 +86,7 @@ class Worker:
         self._running: dict[str, _Running] = {}
         self._requests = 0
         self._draining = asyncio.Event()
+        self._draining_since = 0.0
         self._room = asyncio.Event()
         self._ended_at: deque[float] = deque(maxlen=64)
         self._loop: asyncio.Task[None] | None = None
@@ -110,17 +111,24 @@ class Worker:
 
     def drain(self) -> None:
         """Take on nothing any more; what is in work goes on."""
-        self._draining.set()
+        if not self.draining:
+            self._draining_since = time.monotonic()
+            self._draining.set()
 
     async def aclose(self, *, grace_s: float = 0.0) -> None:
-        """Drain, wait for what is in work, then give back the leases of what is not done."""
+        """Drain, wait for what is in work, then give back the leases of what is not done.
+
+        Args:
+            grace_s: Seconds that work gets, counted from the first `drain`.
+        """
         self.drain()
         if self._loop is not None:
             self._loop.cancel()
             await asyncio.gather(self._loop, return_exceptions=True)
         work = [running.work for running in self._running.values()]
         if work:
-            _, late = await asyncio.wait(work, timeout=grace_s)
+            passed = time.monotonic() - self._draining_since
+            _, late = await asyncio.wait(work, timeout=max(0.0, grace_s - passed))
             for one in late:
                 one.cancel()
             await asyncio.gather(*work, return_exceptions=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import threading
 
 import pytest
+from PIL import Image
 
 from s3seg import masks
 from s3seg.errors import ImageDecodeError, InferenceError, OutOfMemoryError, PromptError
@@ -200,4 +202,21 @@ async def test_real_results_in_company_are_what_each_is_alone(house, segmenter):
             overlap = masks.iou(list(alone.rles), list(result.rles))
             assert all(overlap.diagonal() > 0.99)
             assert result.hint == alone.hint
+    await batcher.aclose()
+
+
+async def test_a_large_jpeg_that_is_read_reduced_gives_masks_of_its_true_size(house, segmenter):
+    large = Image.open(io.BytesIO(STREET)).convert("RGB").resize((2400, 1920), Image.Resampling.BICUBIC)
+    buffer = io.BytesIO()
+    large.save(buffer, format="JPEG", quality=95)
+    house.network = SegmenterNetwork(segmenter)
+    assert house.network.read(buffer.getvalue(), name="p").pixels.shape == (1, 3, 224, 224)
+    batcher = house.batcher()
+    (reduced,) = await batcher.segment(buffer.getvalue(), ["car"], name="p")
+    full = segmenter.segment(buffer.getvalue(), "car", threshold=0.1)
+    best = int((full.scores > segmenter.card.threshold).sum())
+    assert reduced.size == full.size == (1920, 2400)
+    assert best >= 2
+    assert abs(reduced.scores[:best] - full.scores[:best]).max() < 0.05
+    assert min(masks.iou(list(full.rles[:best]), list(reduced.rles)).max(axis=1)) > 0.95
     await batcher.aclose()

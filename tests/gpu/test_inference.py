@@ -7,13 +7,18 @@ import io
 import json
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from s3seg import masks
 from s3seg.contract.edge import TaskStatus
 from s3seg.errors import InferenceError, LeaseLostError, UnavailableError
+from s3seg.outcome import _png
 from s3seg.segmentation import Segmentation
 from s3seg.task_machine import Rules
 
@@ -320,3 +325,39 @@ async def test_a_key_under_the_users_prefix_is_unguessable_and_new_for_each_atte
     for key in done.object_keys:
         assert key.startswith(f"users/{USER.user_id}/results/{task.task_id}/")
         assert len(key.rpartition("/")[2].partition(".")[0]) == 32
+
+
+@given(
+    grey=st.sampled_from([np.uint8, np.uint16]).flatmap(
+        lambda kind: arrays(kind, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(0, 255))
+    )
+)
+def test_label_maps_are_read_back_as_they_were_by_another_library(grey):
+    if grey.dtype == np.uint16:
+        grey = grey * np.uint16(257)
+    read = np.asarray(Image.open(io.BytesIO(_png(grey))))
+    np.testing.assert_array_equal(read, grey)
+    np.testing.assert_array_equal(cv2.imdecode(np.frombuffer(_png(grey), np.uint8), cv2.IMREAD_UNCHANGED), grey)
+
+
+async def test_more_than_255_instances_need_16_bits(house):
+    def many(size, prompt, found, timings):
+        cells = np.zeros((300, *size), bool)
+        cells.reshape(300, -1)[np.arange(300), np.arange(300)] = True
+        return Segmentation(
+            prompt=prompt,
+            size=size,
+            rles=tuple(masks.encode(cell) for cell in cells),
+            boxes=np.zeros((300, 4)),
+            scores=np.linspace(1, 0.6, 300),
+            presence=1.0,
+            threshold=0.1,
+            model=house.network.model,
+            timings=timings,
+        )
+
+    house.network.result = many
+    task = await run(house, await house.submit(content=png(size=(20, 20))))
+    labels = np.asarray(Image.open(io.BytesIO(await stored(house, task.mask_image_url))))
+    assert labels.dtype == np.uint16
+    np.testing.assert_array_equal(labels.ravel()[:300], np.arange(1, 301))

@@ -38,8 +38,11 @@ def upsample_mask(logits: Tensor, size: tuple[int, int]) -> MaskCrop:
     left, x_low, x_weight = _taps(columns, logits.shape[1], size[1])
     y_high = (y_low + 1).clamp(max=logits.shape[0] - 1)
     x_high = (x_low + 1).clamp(max=logits.shape[1] - 1)
-    across = torch.lerp(logits[:, x_low], logits[:, x_high], x_weight)  # (h, W')
-    full = torch.lerp(across[y_low], across[y_high], y_weight[:, None])  # (H', W')
+    first, last = int(y_low[0]), int(y_high[-1])
+    used = logits[first : last + 1]
+    across = torch.lerp(used.index_select(1, x_low), used.index_select(1, x_high), x_weight)  # (h, W')
+    above, below = across.index_select(0, y_low - first), across.index_select(0, y_high - first)
+    full = torch.lerp(above, below, y_weight[:, None])  # (H', W')
     return MaskCrop((full > 0).cpu().numpy(), (top, left))
 
 

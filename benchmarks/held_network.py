@@ -1,0 +1,85 @@
+"""A network that holds an accelerator for 30 ms a picture and finds eight things: all but the network is real.
+
+For the benchmark only. Pictures are read and resized as for full SAM 3 (1008 pixels); masks have its grid of 288.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from s3seg import images, masks
+from s3seg.sam3.device import DeviceStatus
+from s3seg.sam3.predictor import Found, resize
+from s3seg.segmentation import ModelInfo, Segmentation
+from s3seg.staged import EncodedImage, ReadyImage
+
+HELD_S = 0.030
+SIDE, GRID, INSTANCES = 1008, 288, 8
+
+
+class HeldNetwork:
+    """A `s3seg.staged.Network`; see the module."""
+
+    threshold = 0.5
+    model = ModelInfo("held", "1", "cpu", "float32")
+    parameters = weights_bytes = 0
+
+    def __init__(self) -> None:
+        self._found = _eight_ellipses()
+
+    def device_status(self) -> DeviceStatus:
+        """See `Network.device_status`."""
+        return DeviceStatus(False)
+
+    def read(self, content: bytes, *, name: str) -> ReadyImage:
+        """See `Network.read`."""
+        loaded = images.load(content, name=name, reduce_to=SIDE)
+        return ReadyImage(resize(loaded.pixels, SIDE), loaded.full_size)
+
+    def check_prompts(self, prompts: Sequence[str]) -> None:
+        """See `Network.check_prompts`."""
+
+    def encode(self, pictures: Sequence[ReadyImage]) -> list[EncodedImage]:
+        """See `Network.encode`."""
+        time.sleep(HELD_S * len(pictures))
+        return [EncodedImage(None, picture.size, 1) for picture in pictures]
+
+    def find(self, jobs: Sequence[tuple[EncodedImage, Sequence[str]]]) -> list[list[Any]]:
+        """See `Network.find`."""
+        return [[self._found for _ in prompts] for _, prompts in jobs]
+
+    def result(self, size: tuple[int, int], prompt: str, found: Found, timings: Mapping[str, float]) -> Segmentation:
+        """See `Network.result`."""
+        height, width = size
+        crops = (found.mask(i, size) for i in range(len(found.scores)))
+        return Segmentation(
+            prompt=prompt,
+            size=size,
+            rles=tuple(masks.encode(crop.pixels, offset=crop.offset, size=size) for crop in crops),
+            boxes=found.boxes_xyxy * np.array([width, height, width, height], np.float32),
+            scores=found.scores,
+            presence=found.presence,
+            threshold=0.1,
+            model=self.model,
+            timings=timings,
+        )
+
+    def free(self) -> None:
+        """See `Network.free`."""
+
+
+def _eight_ellipses() -> Found:
+    y, x = np.mgrid[0:GRID, 0:GRID] / GRID
+    centres = [((i % 4 + 0.5) / 4, (i // 4 + 0.5) / 2) for i in range(INSTANCES)]
+    logits = [1 - ((x - cx) / 0.11) ** 2 - ((y - cy) / 0.22) ** 2 for cx, cy in centres]
+    return Found(
+        scores=np.linspace(0.95, 0.55, INSTANCES, dtype=np.float32),
+        boxes_xyxy=np.array([[cx - 0.11, cy - 0.22, cx + 0.11, cy + 0.22] for cx, cy in centres], np.float32),
+        mask_logits=torch.tensor(np.stack(logits), dtype=torch.float32),
+        presence=1.0,
+    )

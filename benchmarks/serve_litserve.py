@@ -1,0 +1,89 @@
+"""LitServe with the same network, decoder and results: ``python -m benchmarks.serve_litserve real|held PORT DIR``.
+
+A request names a picture on the disk and a prompt; masks and instances are made as ours are, and written to files.
+"""
+
+from __future__ import annotations
+
+import sys
+import uuid
+from pathlib import Path
+from typing import Any
+
+import litserve
+
+from benchmarks.held_network import HeldNetwork
+from s3seg.outcome import finish_results
+from s3seg.tasks import Task
+
+
+class SegmentApi(litserve.LitAPI):
+    """What LitServe asks of a model."""
+
+    def __init__(self, network: str, folder: Path, **options: Any) -> None:
+        super().__init__(**options)
+        self.kind, self.folder = network, folder
+
+    def setup(self, device: str) -> None:
+        """See `litserve.LitAPI.setup`."""
+        from s3seg.segmenter import Segmenter
+        from s3seg.staged import SegmenterNetwork
+
+        self.network: Any = HeldNetwork() if self.kind == "held" else SegmenterNetwork(Segmenter("embedded"))
+
+    def decode_request(self, request: dict[str, str]) -> tuple[Any, str]:
+        """See `litserve.LitAPI.decode_request`."""
+        return self.network.read(Path(request["path"]).read_bytes(), name="picture"), request["prompt"]
+
+    def batch(self, inputs: list[tuple[Any, str]]) -> list[tuple[Any, str]]:
+        """See `litserve.LitAPI.batch`."""
+        return inputs
+
+    def predict(self, batch: list[tuple[Any, str]]) -> list[tuple[Any, str, Any]]:
+        """See `litserve.LitAPI.predict`."""
+        encoded = self.network.encode([picture for picture, _ in batch])
+        found = self.network.find([(image, [prompt]) for image, (_, prompt) in zip(encoded, batch, strict=True)])
+        return [(image.size, prompt, one) for image, (_, prompt), (one,) in zip(encoded, batch, found, strict=True)]
+
+    def unbatch(self, output: list[Any]) -> list[Any]:
+        """See `litserve.LitAPI.unbatch`."""
+        return output
+
+    def encode_response(self, output: tuple[Any, str, Any]) -> dict[str, Any]:
+        """See `litserve.LitAPI.encode_response`."""
+        size, prompt, found = output
+        result = self.network.result(size, prompt, found, {"image": 0.0, "prompt": 0.0})
+        finished = finish_results(_task(prompt), [result], threshold=self.network.threshold, url=str)
+        for key, body in finished.objects.items():
+            (self.folder / key.rpartition("/")[2]).write_bytes(body)
+        return {"labels": list(finished.outcome.labels), "confidence": finished.outcome.metadata["confidence"]}
+
+
+def _task(prompt: str) -> Task:
+    from datetime import UTC, datetime
+
+    from s3seg.contract.edge import TaskStatus
+
+    now = datetime.now(UTC)
+    some = str(uuid.uuid4())
+    return Task(
+        task_id=some,
+        user_id=some,
+        project_id=None,
+        image_id=None,
+        source_image_url="",
+        prompts=(prompt,),
+        status=TaskStatus.PROCESSING,
+        created_at=now,
+        updated_at=now,
+        deadline=now,
+    )
+
+
+if __name__ == "__main__":
+    network, port, folder = sys.argv[1:]
+    # its documentation's advice: the largest batch that fits, and a short wait for it to fill
+    api = SegmentApi(network, Path(folder), max_batch_size=8, batch_timeout=0.01)
+    litserve.LitServer(api, accelerator="cpu", timeout=120).run(
+        host="127.0.0.1", port=int(port), generate_client_file=False, log_level="warning"
+    )
