@@ -19,7 +19,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.http_load import BARE, EDGE, Served, free_port, load, request_bytes, resident_mb, serving
+from benchmarks.http_load import BARE, EDGE, Served, Server, free_port, load, request_bytes, serving
 from s3seg.adapters.local_auth import user_id_of
 from s3seg.app import Parts, local_keys
 from s3seg.settings import Settings
@@ -48,13 +48,13 @@ def main() -> None:
         few = ROWS[0]
         image_url = f"{url}/files/users/{user_id_of(names[few])}/images/{'0' * 32}.png"
         with (
-            serving(BARE, str(bare_port), str(kept), path="/constant", environment={}, port=bare_port),
+            serving(BARE, str(bare_port), str(kept), path="/constant", environment={}, port=bare_port) as bare,
             serving(
                 EDGE, "edge", "--port", str(edge_port), path="/ready", environment=environment, port=edge_port
-            ) as start,
+            ) as edge,
         ):
-            print(f"edge process: {resident_mb(edge_port):.0f} MB resident, first answer after {start:.2f} s")
-            constant = ("bare Starlette, constant", bare_port, request_bytes("GET", "/constant", {}), 200)
+            print(f"edge process: {edge.resident_mb:.0f} MB resident, first answer after {edge.start_s:.2f} s")
+            constant = ("bare Starlette, constant", bare, request_bytes("GET", "/constant", {}), 200)
             poll = request_bytes("GET", f"/api/v1/tasks/{first_task[few]}", auth[few])
             order = json.dumps({"image_url": image_url, "text_prompt": "cat"}).encode()
             json_type = {"Content-Type": "application/json"}
@@ -63,12 +63,12 @@ def main() -> None:
                 "16 connections, a request at a time each",
                 [
                     constant,
-                    ("poll a task", edge_port, poll, 200),
+                    ("poll a task", edge, poll, 200),
                     *(
-                        (f"list, {rows} rows", edge_port, request_bytes("GET", "/api/v1/results", auth[rows]), 200)
+                        (f"list, {rows} rows", edge, request_bytes("GET", "/api/v1/results", auth[rows]), 200)
                         for rows in ROWS
                     ),
-                    ("submit", edge_port, submit, 202),
+                    ("submit", edge, submit, 202),
                 ],
             )
             for megapixels in (0.3, 2.0):
@@ -78,13 +78,13 @@ def main() -> None:
                     [
                         (
                             "bare Starlette, write it",
-                            bare_port,
+                            bare,
                             request_bytes("POST", "/upload", content_type, body),
                             200,
                         ),
                         (
                             "edge: decode, sync, register",
-                            edge_port,
+                            edge,
                             request_bytes("POST", "/api/v1/upload", auth[few] | content_type, body),
                             200,
                         ),
@@ -93,26 +93,28 @@ def main() -> None:
                 )
 
 
-def _compare(title: str, ways: list[tuple[str, int, bytes, int]], *, connections: int = 16) -> None:
+def _compare(title: str, ways: list[tuple[str, Server, bytes, int]], *, connections: int = 16) -> None:
     """Load each way in turns, and print medians over the rounds."""
     seen: dict[str, list[Served]] = {name: [] for name, *_ in ways}
     for turn in range(_ROUNDS + 1):
-        for name, port, request, status in ways:
-            served = load(port, request, status=status, connections=connections, seconds=1.5)
+        for name, server, request, status in ways:
+            served = load(server, request, status=status, connections=connections, seconds=1.5)
             if turn:  # the first warms up
                 seen[name].append(served)
     table = Table(title=title, title_justify="left")
-    for column in ("", "per second", "p50, ms", "p99, ms", "of the first"):
+    for column in ("", "per second", "p50, ms", "p99, ms", "server CPU, µs", "rate / first", "CPU / first"):
         table.add_column(column, justify="right" if column else "left")
     first = seen[ways[0][0]]
     for name, runs in seen.items():
-        ratio = statistics.median(one.per_second / base.per_second for one, base in zip(runs, first, strict=True))
+        turns = list(zip(runs, first, strict=True))
         table.add_row(
             name,
             f"{statistics.median(run.per_second for run in runs):.0f}",
             f"{statistics.median(run.p50_ms for run in runs):.1f}",
             f"{statistics.median(run.p99_ms for run in runs):.1f}",
-            f"{ratio:.0%}",
+            f"{statistics.median(run.cpu_us for run in runs):.0f}",
+            f"{statistics.median(one.per_second / base.per_second for one, base in turns):.2f}",
+            f"{statistics.median(one.cpu_us / base.cpu_us for one, base in turns):.2f}",
         )
     Console(width=120).print(table)
 

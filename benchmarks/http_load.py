@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import socket
 import subprocess
@@ -42,34 +43,68 @@ EDGE = "from s3seg.commands.serve import app; app()"
 
 
 @dataclass(frozen=True, slots=True)
+class Server:
+    """A server's process.
+
+    Attributes:
+        port: That it listens on.
+        pid: Of the process.
+        start_s: Seconds until it first answered.
+    """
+
+    port: int
+    pid: int
+    start_s: float
+
+    @property
+    def resident_mb(self) -> float:
+        """Memory, MB; NaN where /proc is not there."""
+        with contextlib.suppress(OSError):
+            lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+            return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) / 1024
+        return math.nan
+
+    @property
+    def cpu_s(self) -> float:
+        """Processor time that it has used, seconds; NaN where /proc is not there."""
+        with contextlib.suppress(OSError):
+            numbers = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+            return (int(numbers[11]) + int(numbers[12])) / os.sysconf("SC_CLK_TCK")
+        return math.nan
+
+
+@dataclass(frozen=True, slots=True)
 class Served:
     """What a load brought.
 
     Attributes:
         per_second: Answers a second.
         p50_ms, p99_ms: Of the time of an answer.
+        cpu_us: The server's processor time for an answer: what it takes where nothing else runs.
     """
 
     per_second: float
     p50_ms: float
     p99_ms: float
+    cpu_us: float
 
 
-def load(port: int, request: bytes, *, status: int, connections: int = 16, seconds: float = 3.0) -> Served:
+def load(server: Server, request: bytes, *, status: int, connections: int = 16, seconds: float = 3.0) -> Served:
     """Send one request over and over on some connections, each of which waits for its answer.
 
     Raises:
         RuntimeError: An answer had another status.
     """
-    return asyncio.run(_load(port, request, status, connections, seconds))
+    return asyncio.run(_load(server, request, status, connections, seconds))
 
 
-async def _load(port: int, request: bytes, status: int, connections: int, seconds: float) -> Served:
+async def _load(server: Server, request: bytes, status: int, connections: int, seconds: float) -> Served:
+    cpu = server.cpu_s
     times: list[float] = []
     begin = time.perf_counter()
 
     async def one() -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         while (start := time.perf_counter()) - begin < seconds:
             writer.write(request)
             head = await reader.readuntil(b"\r\n\r\n")
@@ -83,7 +118,12 @@ async def _load(port: int, request: bytes, status: int, connections: int, second
     await asyncio.gather(*(one() for _ in range(connections)))
     times.sort()
     took = time.perf_counter() - begin
-    return Served(len(times) / took, times[len(times) // 2] * 1000, times[int(len(times) * 0.99)] * 1000)
+    return Served(
+        per_second=len(times) / took,
+        p50_ms=times[len(times) // 2] * 1000,
+        p99_ms=times[int(len(times) * 0.99)] * 1000,
+        cpu_us=(server.cpu_s - cpu) / len(times) * 1e6,
+    )
 
 
 def request_bytes(method: str, path: str, headers: Mapping[str, str], body: bytes = b"") -> bytes:
@@ -95,8 +135,8 @@ def request_bytes(method: str, path: str, headers: Mapping[str, str], body: byte
 
 
 @contextlib.contextmanager
-def serving(code: str, *arguments: str, path: str, environment: Mapping[str, str], port: int) -> Iterator[float]:
-    """Run a server's process; gives the seconds until it first answered ``path``."""
+def serving(code: str, *arguments: str, path: str, environment: Mapping[str, str], port: int) -> Iterator[Server]:
+    """Run a server's process until the end of the block; it has answered ``path`` once."""
     command = [sys.executable, "-c", code, *arguments]
     start = time.perf_counter()
     process = subprocess.Popen(
@@ -108,7 +148,7 @@ def serving(code: str, *arguments: str, path: str, environment: Mapping[str, str
                 httpx.get(f"http://127.0.0.1:{port}{path}")
                 break
             time.sleep(0.01)
-        yield time.perf_counter() - start
+        yield Server(port, process.pid, time.perf_counter() - start)
     finally:
         process.terminate()
         process.wait()
@@ -119,14 +159,3 @@ def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
-
-
-def resident_mb(port: int) -> float | None:
-    """Memory of the process that listens on a port, MB; None where /proc is not there."""
-    for status in Path("/proc").glob("[0-9]*/status"):
-        with contextlib.suppress(OSError):
-            command = status.with_name("cmdline").read_text()
-            if str(port) in command.split("\0"):
-                line = next(line for line in status.read_text().splitlines() if line.startswith("VmRSS"))
-                return int(line.split()[1]) / 1024
-    return None

@@ -32,7 +32,7 @@ def data_of(response, model, status=200):
     assert list(body) == ["success", "data", "error", "meta"]
     assert (body["success"], body["error"]) == (True, None)
     _check_meta(response)
-    ApiResponse[model].model_validate(body)
+    assert ApiResponse[model].model_validate_json(response.content).model_dump_json() == response.text
     return body["data"]
 
 

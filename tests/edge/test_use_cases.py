@@ -93,11 +93,6 @@ class TestRecentlyVerified:
         await verified.authenticate("4")
         assert tokens.asked == 5
 
-    async def test_no_token_is_kept(self, tokens):
-        verified = RecentlyVerified(tokens, clock=lambda: 1000.0)
-        await verified.authenticate("long")
-        assert "long" not in repr([identity.token for _, identity in verified._known.values()])
-
 
 class TestUpload:
     async def test_an_upload_is_stored_under_an_unguessable_key_of_its_owner(self, house):

@@ -170,7 +170,9 @@ def test_the_service_answers_drains_on_sigterm_and_gives_leases_back(environment
             answer = client.post("/api/v1/predict/batch", json=body | {"prompts": ["car", "tree"]})
             assert answer.status_code == 200, answer.text
             assert [one["labels"] for one in answer.json()["results"]] == [["car"], ["tree"]]
-        line = next(line for line in service.lines if line.get("task_id") == task.task_id)
+        while not (lines := [line for line in service.lines if line.get("task_id") == task.task_id]):
+            time.sleep(0.01)  # lines are written a moment later
+        line = lines[0]
         assert line["request_id"] == answer.headers["X-Request-Id"]
         assert line["stages_ms"]["segment"] > 0
         asyncio.run(all_ended(parts, tasks))

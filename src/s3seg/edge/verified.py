@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import replace
-from datetime import UTC, datetime
 
 from s3seg.ports import Authenticator
 from s3seg.records import Identity
@@ -38,18 +35,17 @@ class RecentlyVerified:
         self._ttl_s = ttl_s
         self._capacity = capacity
         self._clock = clock
-        self._known: OrderedDict[bytes, tuple[float, Identity]] = OrderedDict()
+        self._known: OrderedDict[str, tuple[float, Identity]] = OrderedDict()
 
     async def authenticate(self, token: str) -> Identity:
         """See `Authenticator.authenticate`."""
-        digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
         now = self._clock()
-        known = self._known.get(digest)
+        known = self._known.get(token)
         if known is not None and now < known[0]:
-            self._known.move_to_end(digest)
-            return replace(known[1], token=token)
+            self._known.move_to_end(token)
+            return known[1]
         identity = await self._authenticator.authenticate(token)
-        self._remember(digest, identity, now)
+        self._remember(token, identity, now)
         return identity
 
     async def check(self) -> None:
@@ -61,12 +57,11 @@ class RecentlyVerified:
         self._known.clear()
         await self._authenticator.aclose()
 
-    def _remember(self, digest: bytes, identity: Identity, now: float) -> None:
+    def _remember(self, token: str, identity: Identity, now: float) -> None:
         until = now + self._ttl_s
         if identity.expires_at is not None:
-            until = min(until, (identity.expires_at - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds())
-        # the token itself is not kept: memory that leaks gives nobody a session
-        self._known[digest] = (until, replace(identity, token=""))
-        self._known.move_to_end(digest)
+            until = min(until, identity.expires_at.timestamp())
+        self._known[token] = (until, identity)
+        self._known.move_to_end(token)
         while len(self._known) > self._capacity:
             self._known.popitem(last=False)

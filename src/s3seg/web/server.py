@@ -77,3 +77,5 @@ class _Server(uvicorn.Server):
         if self._on_drain is not None:
             self._on_drain()
         await super().shutdown(sockets)
+        for handler in logging.getLogger().handlers:  # uvicorn raises the signal again, which ends the process at once
+            handler.flush()

@@ -8,6 +8,7 @@ own: a refused one leaves no trace, the others go ahead. Several processes may h
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 import threading
 import time
@@ -22,7 +23,8 @@ from s3seg.errors import UnavailableError
 
 _T = TypeVar("_T")
 _MISTAKES = (sqlite3.IntegrityError, sqlite3.ProgrammingError)  # of one job, not of the disk
-_GROUP = 64  # writes that share a transaction at most; bounds how long other processes wait
+_WRITES_TOGETHER = 64  # that share a transaction at most; bounds how long other processes wait
+_READS_TOGETHER = 16  # likewise; bounds how long one waits for the others
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,20 +32,6 @@ class _Job:
     work: Callable[[sqlite3.Connection], Any]
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Any]
-
-    def settle(self, value: Any, error: BaseException | None) -> None:
-        def tell() -> None:
-            if self.future.cancelled():
-                return
-            if error is None:
-                self.future.set_result(value)
-            else:
-                self.future.set_exception(error)
-
-        try:
-            self.loop.call_soon_threadsafe(tell)
-        except RuntimeError:  # the loop has been closed: nobody waits any more
-            return
 
 
 _Jobs = SimpleQueue[_Job | None]  # None: stop
@@ -124,42 +112,40 @@ class Database:
                 self._threads = _Threads(
                     writes,
                     reads,
-                    self._start(self._serve, writes, _GROUP, "s3seg-sqlite-writer"),
+                    self._start(writes, "s3seg-sqlite-writer", writing=True),
                     tuple(
-                        self._start(self._serve, reads, 1, f"s3seg-sqlite-reader-{number}")
+                        self._start(reads, f"s3seg-sqlite-reader-{number}", writing=False)
                         for number in range(self._readers)
                     ),
                 )
             return self._threads
 
-    def _start(self, target: Callable[..., None], jobs: _Jobs, group: int, name: str) -> threading.Thread:
+    def _start(self, jobs: _Jobs, name: str, *, writing: bool) -> threading.Thread:
         # daemon: a killed transaction rolls back, so an exit need not wait for it
-        thread = threading.Thread(target=target, args=(jobs, group), name=name, daemon=True)
+        thread = threading.Thread(target=self._serve, args=(jobs, writing), name=name, daemon=True)
         thread.start()
         return thread
 
-    def _serve(self, jobs: _Jobs, group: int) -> None:
-        writes = group > 1
+    def _serve(self, jobs: _Jobs, writing: bool) -> None:
+        most = _WRITES_TOGETHER if writing else _READS_TOGETHER
         connection: sqlite3.Connection | None = None
         stopping = False
         while not stopping:
-            batch, stopping = _next_batch(jobs, group)
+            batch, stopping = _next_batch(jobs, most)
             if not batch:
                 continue
             try:
                 if connection is None:
-                    connection = self._open(read_only=not writes)
-                settled = _write_together(connection, batch) if writes else [_read(connection, batch[0])]
+                    connection = self._open(read_only=not writing)
+                settled = _write_together(connection, batch) if writing else _read_together(connection, batch)
             except BaseException as err:
                 # Nothing of the batch is committed. A fresh connection next time, so that we recover.
                 if connection is not None:
                     connection.close()
                     connection = None
-                for job in batch:
-                    job.settle(None, _unavailable(err))
+                _settle([(job, None, _unavailable(err)) for job in batch])
             else:
-                for job, value, error in settled:
-                    job.settle(value, error)
+                _settle(settled)
         if connection is not None:
             connection.close()
 
@@ -213,16 +199,19 @@ def _next_batch(jobs: _Jobs, most: int) -> tuple[list[_Job], bool]:
     return batch, True
 
 
-def _read(connection: sqlite3.Connection, job: _Job) -> _Settled:
+def _read_together(connection: sqlite3.Connection, batch: list[_Job]) -> list[_Settled]:
+    settled: list[_Settled] = []
     connection.execute("BEGIN")
-    try:
-        value, error = job.work(connection), None
-    except BaseException as err:
-        if _is_trouble(err):
-            raise
-        value, error = None, err
+    for job in batch:
+        try:
+            value, error = job.work(connection), None
+        except BaseException as err:
+            if _is_trouble(err):
+                raise
+            value, error = None, err
+        settled.append((job, value, error))
     connection.execute("COMMIT")
-    return job, value, error
+    return settled
 
 
 def _write_together(connection: sqlite3.Connection, batch: list[_Job]) -> list[_Settled]:
@@ -251,6 +240,26 @@ def _write_together(connection: sqlite3.Connection, batch: list[_Job]) -> list[_
 def _is_trouble(err: BaseException) -> bool:
     """Whether it is the disk or a lock that failed, rather than this job."""
     return isinstance(err, sqlite3.Error) and not isinstance(err, _MISTAKES)
+
+
+def _settle(settled: list[_Settled]) -> None:
+    """Tell those who wait, waking each event loop once."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[_Settled]] = {}
+    for one in settled:
+        by_loop.setdefault(one[0].loop, []).append(one)
+    for loop, those in by_loop.items():
+        with contextlib.suppress(RuntimeError):  # the loop has been closed: nobody waits any more
+            loop.call_soon_threadsafe(_tell, those)
+
+
+def _tell(settled: list[_Settled]) -> None:
+    for job, value, error in settled:
+        if job.future.cancelled():
+            continue
+        if error is None:
+            job.future.set_result(value)
+        else:
+            job.future.set_exception(error)
 
 
 def _unavailable(err: BaseException) -> BaseException:
