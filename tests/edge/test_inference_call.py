@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -98,6 +99,10 @@ async def test_a_service_that_does_not_answer_is_unavailable():
         await inference.check()
 
 
+def _calls(log: str) -> list[dict]:
+    return [json.loads(line) for line in log.splitlines() if '"/api/v1/predict' in line]
+
+
 def test_edge_and_gpu_apart_share_only_the_data_directory(tmp_path):
     port = free_port()
     gpu_url = f"http://127.0.0.1:{port}"
@@ -115,7 +120,9 @@ def test_edge_and_gpu_apart_share_only_the_data_directory(tmp_path):
             assert len(result) > 0
             results = client.segment("examples/pictures/street.png", ["car", "tree"], timeout=30)
             assert [one.prompt for one in results] == ["car", "tree"]
-            calls = [json.loads(line) for line in gpu.log.splitlines() if '"/api/v1/predict' in line]
+            give_up = time.monotonic() + 20  # lines are written a moment later
+            while len(calls := _calls(gpu.log)) < 2 and time.monotonic() < give_up:
+                time.sleep(0.05)
             assert [call["status"] for call in calls] == [200, 200]
             edge_ids = {json.loads(line).get("request_id") for line in edge.log.splitlines() if line.startswith("{")}
             assert {call["request_id"] for call in calls} <= edge_ids
