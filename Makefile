@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PICTURES := examples/pictures
 
-.PHONY: demo test test-slow check bench bench-serve clean help
+.PHONY: demo test test-slow check bench bench-serve bench-edge clean help
 
 help:
 	@echo "make demo       set up, then find things in a picture and draw them (out/demo.png)"
@@ -14,6 +14,7 @@ help:
 	@echo "make check      formatting, lint, types, layers"
 	@echo "make bench      measure, side by side with the peers"
 	@echo "make bench-serve  the gpu service beside LitServe"
+	@echo "make bench-edge   the edge beside a bare Starlette route"
 
 $(READY): pyproject.toml constraints.txt
 	@echo "setting up $(VENV) (some minutes the first time, most of them PyTorch) ..."
@@ -46,6 +47,9 @@ bench: $(READY)
 bench-serve: $(READY)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --group bench
 	$(BIN)/python -m benchmarks serve
+
+bench-edge: $(READY)
+	$(BIN)/python -m benchmarks edge
 
 clean:
 	rm -rf $(VENV) out

@@ -23,7 +23,7 @@ from s3seg.contract.edge import (
     TaskResponse,
     UploadResponse,
 )
-from s3seg.errors import S3segError
+from s3seg.errors import InferenceError, S3segError
 from s3seg.images import ImageSource
 from s3seg.segmentation import Segmentation
 
@@ -192,6 +192,10 @@ class Client:
                 begin(1)
                 try:
                     result = future.result()
+                except TimeoutError as err:
+                    if on_error is None:
+                        raise
+                    on_error(source, InferenceError(str(err)))
                 except S3segError as err:
                     if on_error is None:
                         raise

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from s3seg.checkpoints import Checkpoint
 from s3seg.commands.pictures import Picture
 
 Box = tuple[float, float, float, float]
@@ -40,12 +39,11 @@ class Request:
     image_size: int | None = None
     dtype: str = "auto"
 
-    def key(self, checkpoint: Checkpoint) -> str:
-        """The part of the keys that all pictures share: this request, answered by this checkpoint."""
-        files = [(file.name, (status := file.stat()).st_size, status.st_mtime_ns) for file in checkpoint.files]
+    def key(self, answered_by: list[Any]) -> str:
+        """The part of the keys that all pictures share: this request, answered by whom `Finder.identity` names."""
         asked = [list(self.prompts), list(self.boxes), list(self.negative_boxes)]
         options = [self.threshold, self.max_instances, self.image_size, self.dtype]
-        return _digest([checkpoint.version, files, asked, options])
+        return _digest([*answered_by, asked, options])
 
 
 def key_of(picture: Picture, request: str) -> str:

@@ -7,19 +7,22 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from s3seg.checkpoints import Checkpoint
 from s3seg.commands.endings import ERROR, PARTIAL
+from s3seg.commands.finders import Finder
 from s3seg.commands.keys import Request
 from s3seg.commands.outputs import Output
 from s3seg.commands.pictures import Picture
 from s3seg.commands.terminal import Terminal
-from s3seg.errors import InvalidRequestError, PromptError, S3segError
+from s3seg.errors import AuthInvalidError, ForbiddenError, InsufficientCreditsError, PromptError, S3segError
 
 if TYPE_CHECKING:
+    from s3seg.client import Client
     from s3seg.segmentation import Segmentation
     from s3seg.segmenter import Segmenter
+
+_OF_THE_RUN = (PromptError, AuthInvalidError, ForbiddenError, InsufficientCreditsError)
 
 
 @dataclass(slots=True)
@@ -67,13 +70,12 @@ def run(
     request: Request,
     outputs: Sequence[Output],
     *,
-    checkpoint: Checkpoint,
-    device: str,
+    finder: Finder,
     keys: Mapping[str, str],
     resume: bool,
     terminal: Terminal,
     account: Account,
-) -> Segmenter | None:
+) -> Segmenter | Client | None:
     """Segment the pictures that are not done, and hand the results to the outputs.
 
     A picture that fails is told, counted, and does not stop the others.
@@ -93,15 +95,15 @@ def run(
     account.skipped = len(pictures) - len(left)
     segmenter = None
     if left:
-        with terminal.progress(len(left), "loading the model") as bar:
+        with terminal.progress(len(left), finder.beginning) as bar:
             start = time.perf_counter()
-            segmenter = _load(checkpoint, request, device)
+            segmenter = finder.load(request)
             account.milliseconds["load"] = _since(start)
             if bar:
                 bar.update(bar.task_ids[0], description=f"looking for {', '.join(request.prompts) or 'the boxes'}")
 
             def failed(picture: Picture, err: S3segError) -> None:
-                if isinstance(err, PromptError):
+                if isinstance(err, _OF_THE_RUN):
                     raise err  # it would be the same for every picture
                 account.failed += 1
                 terminal.warn(str(err), label="error")
@@ -122,25 +124,14 @@ def run(
     return segmenter
 
 
-def _load(checkpoint: Checkpoint, request: Request, device: str) -> Segmenter:
-    from s3seg.segmenter import Segmenter
-
-    segmenter = Segmenter(checkpoint.name, device=device, dtype=request.dtype, image_size=request.image_size)
-    if (request.boxes or request.negative_boxes) and not segmenter.card.box_prompts:
-        raise InvalidRequestError(
-            f"the {segmenter.model.name} checkpoint has not learnt box prompts; use words, or --checkpoint sam3"
-        )
-    return segmenter
-
-
 def _segment(
-    segmenter: Segmenter, pictures: Sequence[Picture], request: Request, on_error: ...
+    segmenter: Segmenter | Client, pictures: Sequence[Picture], request: Request, on_error: ...
 ) -> Iterator[tuple[Picture, list[Segmentation]]]:
     """The results of all prompts, picture by picture."""
     if request.boxes or request.negative_boxes:
         for picture in pictures:
             try:
-                found = segmenter.segment(
+                found = cast("Segmenter", segmenter).segment(
                     picture.open(),
                     request.prompts or None,
                     boxes=request.boxes,
@@ -164,11 +155,13 @@ def _segment(
         yield by_source[source], results
 
 
-def tell(account: Account, segmenter: Segmenter | None, written: Sequence[Path], terminal: Terminal) -> None:
-    """Say what was done: with which checkpoint, what it knows, where the time went, what was written."""
+def tell(
+    account: Account, finder: Finder, loaded: Segmenter | Client | None, written: Sequence[Path], terminal: Terminal
+) -> None:
+    """Say what was done: by whom, what it knows, where the time went, what was written."""
     if account.skipped:
         terminal.note(f"{_count(account.skipped, 'picture')} done before, skipped")
-    if segmenter is None:
+    if loaded is None:
         return
     if written:
         where = ", ".join(map(str, written)) if len(written) <= 3 else _folders(written)
@@ -176,9 +169,8 @@ def tell(account: Account, segmenter: Segmenter | None, written: Sequence[Path],
         terminal.note(f"{found}; wrote {where}")
     stages = [f"{stage} {_duration(ms)}" for stage, ms in account.milliseconds.items() if ms >= 1]
     terminal.note(" · ".join(stages), label="time")
-    model = segmenter.model
-    which = f"{model.name} {model.version} on {model.device} in {model.dtype}"
-    terminal.note(f"{which}; {model.summary}" if model.summary else which, label="checkpoint")
+    label, line = finder.describe(loaded)
+    terminal.note(line, label=label)
     for hint in account.hints:
         terminal.warn(hint, label="hint")
 

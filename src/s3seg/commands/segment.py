@@ -12,6 +12,7 @@ from s3seg.errors import InvalidRequestError
 
 _OUTPUT = "Output"
 _MODEL = "Model"
+_SERVICE = "Service"
 
 
 def segment(
@@ -124,6 +125,16 @@ def segment(
             rich_help_panel=_MODEL,
         ),
     ] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Ask an s3seg service instead of this machine.", rich_help_panel=_SERVICE),
+    ] = None,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TOKEN", help="Access token for --url.", show_default="S3SEG_TOKEN", rich_help_panel=_SERVICE
+        ),
+    ] = None,
 ) -> None:
     """Find every instance of what you say, in every picture.
 
@@ -132,6 +143,7 @@ def segment(
     from s3seg import checkpoints
     from s3seg.commands import arguments, pictures, targets
     from s3seg.commands.files import Files
+    from s3seg.commands.finders import Elsewhere, OnThisMachine
     from s3seg.commands.keys import Request, key_of
     from s3seg.commands.outputs import Journal
     from s3seg.commands.run import Account, run, tell
@@ -172,20 +184,24 @@ def segment(
         if not account.failed:
             raise InvalidRequestError("the only pictures there are were written by s3seg itself")
         raise typer.Exit(account.exit_code)
-    weights = checkpoints.resolve(checkpoint)
-    answered = request.key(weights)
+    if url is None:
+        finder = OnThisMachine(checkpoints.resolve(checkpoint), device)
+    elif checkpoint is None and device == "auto":
+        finder = Elsewhere(url, token)
+    else:
+        raise InvalidRequestError("--checkpoint and --device are the service's own business: leave them out")
+    answered = request.key(finder.identity())
     keys = {str(picture.source): key_of(picture, answered) for picture in found}
     this_run = targets.Run(keys, found_prompts, resume)
     wanted.check(this_run)
     files = Files(found)
     outputs = wanted.outputs(this_run, files=files, terminal=terminal, journals=journals)
     try:
-        segmenter = run(
+        loaded = run(
             found,
             request,
             outputs,
-            checkpoint=weights,
-            device=device,
+            finder=finder,
             keys=keys,
             resume=resume,
             terminal=terminal,
@@ -195,5 +211,5 @@ def segment(
         go_on = "; the same command with --resume goes on" if wanted.lasting else ""
         terminal.warn(f"after {account.done + account.skipped} of {len(found)} pictures{go_on}", label="stopped")
         raise
-    tell(account, segmenter, files.written, terminal)
+    tell(account, finder, loaded, files.written, terminal)
     raise typer.Exit(account.exit_code)
