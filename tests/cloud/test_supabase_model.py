@@ -2,36 +2,35 @@
 
 import pytest
 from hypothesis import HealthCheck, settings
+from hypothesis.stateful import run_state_machine_as_test
 
 from s3seg.testing.task_model import TaskModel
 
 from .worlds import SupabaseWorld
 
 
-class SupabaseTaskModel(TaskModel):
-    """Each example is an installation of its own on the one project."""
+def run_model(project, *, examples, steps):
+    class SupabaseTaskModel(TaskModel):
+        async def new_world(self):
+            return SupabaseWorld(project)
 
-    project = None
+        async def close_world(self, world):
+            await world.aclose()
 
-    async def new_world(self):
-        return SupabaseWorld(self.project)
-
-    async def close_world(self, world):
-        await world.aclose()
-
-
-@pytest.fixture(autouse=True)
-def _model_on_project(project):
-    SupabaseTaskModel.project = project
-
-
-_SETTINGS = settings(deadline=None, suppress_health_check=list(HealthCheck))
+    chosen = settings(
+        max_examples=examples,
+        stateful_step_count=steps,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    run_state_machine_as_test(SupabaseTaskModel, settings=chosen)
 
 
-class TestSupabaseTaskModel(SupabaseTaskModel.TestCase):
-    settings = settings(_SETTINGS, max_examples=4, stateful_step_count=25)
+def test_the_database_behaves_as_the_model_says(project):
+    run_model(project, examples=4, steps=25)
 
 
 @pytest.mark.slow
-class TestLongSupabaseTaskModel(SupabaseTaskModel.TestCase):
-    settings = settings(_SETTINGS, max_examples=100, stateful_step_count=50)
+def test_the_database_behaves_as_the_model_says_for_long(project):
+    run_model(project, examples=100, steps=50)

@@ -80,9 +80,7 @@ def seaweed(folder: Path) -> Iterator[Bucket]:
         *("-filer", f"-filer.port={filer}", f"-filer.port.grpc={filer_grpc}"),
         *("-s3", f"-s3.port={s3}", f"-s3.port.grpc={s3_grpc}", "-s3.port.iceberg=0", f"-s3.config={config}"),
     ]
-    server = Server(
-        "SeaweedFS", command, log=folder / "weed.log", ready=ready, stop_signal=signal.SIGKILL, cwd=folder
-    )
+    server = Server("SeaweedFS", command, log=folder / "weed.log", ready=ready, stop_signal=signal.SIGKILL, cwd=folder)
     with running(server):
         yield Bucket(f"http://127.0.0.1:{s3}", client)
     client.close()

@@ -53,8 +53,8 @@ class DatabaseConfig:
     def sql(self) -> str:
         """The statement that sets it."""
         base = self.public_base_url.rstrip("/").replace("'", "''")
-        return (
-            f"update private.config set public_base_url = '{base}', welcome_credits = {self.welcome_credits:d},\n"
+        return (  # numbers, and a text whose quotes are doubled
+            f"update private.config set public_base_url = '{base}', welcome_credits = {self.welcome_credits:d},\n"  # noqa: S608
             f"  deadline = make_interval(secs => {self.deadline_s!r}), max_attempts = {self.max_attempts:d};\n"
         )
 

@@ -61,6 +61,12 @@ class Rest:
         # the new keys are no JWTs: the gateway exchanges them itself
         return self._client({} if key.startswith("sb_") else {"Authorization": f"Bearer {key}"})
 
+    async def call(
+        self, client: AsyncPostgrestClient, function: str, arguments: dict[str, Any], *, safe: bool = False
+    ) -> Any:
+        """Call a function of the database's; what it returned. See `run`."""
+        return await self.run(client.rpc(function, arguments), safe=safe)
+
     async def run(self, builder: _Builder, *, safe: bool = False) -> Any:
         """Run a query; its rows, or what the function returned.
 
@@ -83,7 +89,7 @@ class Rest:
 
     async def info(self) -> dict[str, Any]:
         """What the database says of itself: ``version`` of the schema, ``public_base_url``."""
-        return await self.run(self.as_key().rpc("s3seg_info", {}), safe=True)
+        return await self.call(self.as_key(), "s3seg_info", {}, safe=True)
 
     async def aclose(self) -> None:
         """Close the connections; a later call opens new ones."""

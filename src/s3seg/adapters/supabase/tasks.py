@@ -163,7 +163,7 @@ class SupabaseTaskStore:
         return self._rest.as_user(caller.token)
 
     async def _call(self, caller: Identity, function: str, arguments: dict[str, Any], *, safe: bool = False) -> Any:
-        return await self._rest.run(self._as(caller).rpc(function, arguments), safe=safe)
+        return await self._rest.call(self._as(caller), function, arguments, safe=safe)
 
     async def _change(self, caller: Identity, function: str, argument: str, item_id: str, absent: str) -> Any:
         found = await self._call(caller, function, {argument: _id(item_id, absent)})

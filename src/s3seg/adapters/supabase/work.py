@@ -8,7 +8,14 @@ from typing import Any
 from s3seg.adapters.supabase.rest import Rest, check_schema
 from s3seg.adapters.supabase.rows import account_of, canonical_uuid, ledger_entry_of, moment, task_of
 from s3seg.contract.limits import Tier
-from s3seg.errors import ForbiddenError, InvalidRequestError, LeaseLostError, NotFoundError
+from s3seg.errors import (
+    AuthInvalidError,
+    ConfigurationError,
+    ForbiddenError,
+    InvalidRequestError,
+    LeaseLostError,
+    NotFoundError,
+)
 from s3seg.records import Account, LedgerEntry
 from s3seg.task_machine import lease_of
 from s3seg.tasks import Claim, Failure, Lease, Outcome, Task
@@ -96,7 +103,7 @@ class SupabaseTaskQueue:
         await self._rest.aclose()
 
     async def _call(self, function: str, arguments: dict[str, Any], *, safe: bool = False) -> Any:
-        return await self._rest.run(self._rest.as_key().rpc(function, arguments), safe=safe)
+        return await self._rest.call(self._rest.as_key(), function, arguments, safe=safe)
 
 
 class SupabaseAccounts:
@@ -141,7 +148,7 @@ class SupabaseAccounts:
         found: set[str] = set()
         for start in range(0, len(keys), _PAGE):
             asked = {"p_keys": list(keys[start : start + _PAGE])}
-            found.update(await self._rest.run(self._rest.as_key().rpc("operator_referenced", asked), safe=True))
+            found.update(await self._rest.call(self._rest.as_key(), "operator_referenced", asked, safe=True))
         return frozenset(found)
 
     async def check(self) -> None:
@@ -154,14 +161,20 @@ class SupabaseAccounts:
 
     async def _account(self, function: str, arguments: dict[str, Any]) -> Account:
         try:
-            return account_of(await self._rest.run(self._rest.as_key().rpc(function, arguments)))
+            return account_of(await self._rest.call(self._rest.as_key(), function, arguments))
         except ForbiddenError:
             raise InvalidRequestError(f"Supabase Auth has no user {arguments['p_user_id']}") from None
 
 
 async def _check_service(rest: Rest, public_base: str) -> None:
     await check_schema(rest, public_base=public_base)
-    await rest.run(rest.as_key().rpc("operator_referenced", {"p_keys": []}), safe=True)
+    try:
+        await rest.call(rest.as_key(), "operator_referenced", {"p_keys": []}, safe=True)
+    except (ForbiddenError, AuthInvalidError):
+        raise ConfigurationError(
+            "S3SEG_SUPABASE_SECRET_KEY is not a secret (or legacy service_role) key; take it from the project's "
+            "API settings"
+        ) from None
 
 
 def _held(lease: Lease) -> dict[str, Any]:
