@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,27 +40,12 @@ class Project:
         self.database.execute("truncate auth.users cascade; update private.test_clock set ahead = '0'")
 
 
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the parts keep their files."""
-    return tmp_path_factory.mktemp("parts")
-
-
-@pytest.fixture(scope="session")
-def database_server(folder: Path) -> Iterator[Postgres]:
-    """An empty PostgreSQL."""
-    home = folder / "postgres"
-    home.mkdir()
-    with postgres(home) as server:
-        yield server
-
-
-@pytest.fixture(scope="session", params=["old default grants"])
-def project(request: pytest.FixtureRequest, folder: Path, database_server: Postgres) -> Iterator[Project]:
-    """A project with our migrations, whose clock tests can move."""
-    database = database_server.new_database()
+@contextmanager
+def supabase(folder: Path, server: Postgres, *, old_default_grants: bool = True) -> Iterator[Project]:
+    """A project in a database of its own."""
+    database = server.new_database()
     database.execute(SHIM.read_text())
-    if request.param == "old default grants":
+    if old_default_grants:
         database.execute(OLD_DEFAULT_GRANTS.read_text())
     migrate(database.url, DatabaseConfig(public_base_url=PUBLIC_BASE))
     database.execute(
@@ -75,6 +61,28 @@ def project(request: pytest.FixtureRequest, folder: Path, database_server: Postg
     home.mkdir()
     with postgrest(home, database, issuer) as rest, gateway(rest.url, issuer) as front:
         yield Project(database, rest, front, issuer)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the parts keep their files."""
+    return tmp_path_factory.mktemp("parts")
+
+
+@pytest.fixture(scope="session")
+def database_server(folder: Path) -> Iterator[Postgres]:
+    """An empty PostgreSQL."""
+    home = folder / "postgres"
+    home.mkdir()
+    with postgres(home) as server:
+        yield server
+
+
+@pytest.fixture(scope="session", params=["old default grants", pytest.param("no grants", marks=pytest.mark.slow)])
+def project(request: pytest.FixtureRequest, folder: Path, database_server: Postgres) -> Iterator[Project]:
+    """A project with our migrations, whose clock tests can move; as projects were once set up, and as they are now."""
+    with supabase(folder, database_server, old_default_grants=request.param == "old default grants") as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

@@ -25,25 +25,21 @@ _NOT_RETURNED = {"connection", "transfer-encoding", "content-length", "content-e
 
 @dataclass
 class Gateway:
-    """What the gateway saw, and how it should behave.
+    """Where the gateway is, and what it saw.
 
     Attributes:
         url: Its address: what a project's URL is.
-        jwks_status: Status of the JWKS address.
-        jwks_fetched: How often the JWKS was asked for.
+        seen: Method, path and headers of every request.
     """
 
-    issuer: TokenIssuer
     url: str = ""
-    jwks_status: int = 200
-    jwks_fetched: int = 0
     seen: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
 
 
 @contextlib.contextmanager
 def gateway(postgrest_url: str, issuer: TokenIssuer) -> Iterator[Gateway]:
     """Serve it from a thread."""
-    state = Gateway(issuer)
+    state = Gateway()
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -70,8 +66,7 @@ def gateway(postgrest_url: str, issuer: TokenIssuer) -> Iterator[Gateway]:
         return Response(answer.content, answer.status_code, kept)
 
     async def jwks(request: Request) -> Response:
-        state.jwks_fetched += 1
-        return JSONResponse(issuer.jwks(), state.jwks_status)
+        return JSONResponse(issuer.jwks())
 
     app = Starlette(
         routes=[
