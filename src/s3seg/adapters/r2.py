@@ -9,6 +9,7 @@ import secrets
 import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -321,7 +322,7 @@ def _read(s3: Any, asked: dict[str, str]) -> tuple[dict[str, Any], bytes]:
     for left in range(_READS - 1, -1, -1):
         answer = s3.get_object(**asked)
         try:
-            with answer["Body"] as body:
+            with closing(answer["Body"]) as body:  # as a context itself it is another object, with other errors
                 return answer, body.read()
         except (IncompleteReadError, ResponseStreamingError, ReadTimeoutError, HTTPClientError):
             if not left:

@@ -1,0 +1,83 @@
+"""``s3seg db``: the schema from the command line, on a real database."""
+
+from __future__ import annotations
+
+import pytest
+from typer.testing import CliRunner
+
+from s3seg.adapters.supabase.migrations import DatabaseConfig, all_migrations, migrate
+from s3seg.commands.db import app
+from s3seg.errors import ConfigurationError
+
+from .conftest import SHIM
+
+
+@pytest.fixture
+def database(database_server):
+    database = database_server.new_database()
+    database.execute(SHIM.read_text())
+    return database
+
+
+@pytest.fixture
+def run(database, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("S3SEG_DATABASE_URL", database.url)
+    monkeypatch.setenv("S3SEG_PUBLIC_BASE_URL", "https://pictures.example/it's/")
+
+    def command(*words, **environment):
+        return CliRunner().invoke(app, words, env=environment)
+
+    return command
+
+
+def config_of(database):
+    return database.execute("select public_base_url, welcome_credits, max_attempts from private.config")
+
+
+def test_migrating_sets_up_a_database_and_may_be_repeated(run, database):
+    before = run("status")
+    assert (before.exit_code, before.output.count("missing")) == (1, len(all_migrations()))
+    first = run("migrate", S3SEG_WELCOME_CREDITS="7")
+    assert (first.exit_code, first.output.count("applied")) == (0, len(all_migrations()))
+    assert config_of(database) == [("https://pictures.example/it's", 7, 3)]
+    again = run("migrate", S3SEG_WELCOME_CREDITS="8")
+    assert (again.exit_code, again.output.count("applied")) == (0, 0)
+    assert config_of(database) == [("https://pictures.example/it's", 8, 3)]
+    after = run("status")
+    assert (after.exit_code, after.output.count("missing")) == (0, 0)
+
+
+def test_what_is_applied_is_recorded_where_the_supabase_cli_looks(run, database):
+    run("migrate")
+    rows = database.execute("select version, name from supabase_migrations.schema_migrations order by 1")
+    assert rows == [(migration.version, migration.name) for migration in all_migrations()]
+    assert all(version.isdigit() and len(version) == 14 for version, _ in rows)
+
+
+def test_the_script_does_the_same_as_migrating(run, database):
+    database.execute(run("sql").output)
+    assert config_of(database) == [("https://pictures.example/it's", 10, 3)]
+    assert database.execute("select count(*) from pg_tables where schemaname = 'public'") == [(5,)]
+
+
+def test_a_migration_that_fails_changes_nothing(database):
+    database.execute("create table public.images (id int)")
+    with pytest.raises(ConfigurationError):
+        migrate(database.url, DatabaseConfig(public_base_url="https://pictures.example"))
+    tables = database.execute("select tablename from pg_tables where schemaname in ('public', 'private')")
+    assert tables == [("images",)]
+    assert database.execute("select to_regclass('supabase_migrations.schema_migrations')") == [(None,)]
+
+
+def test_no_password_is_shown_when_the_database_cannot_be_reached(run):
+    answer = run("status", S3SEG_DATABASE_URL="postgres://me:geheimnis@127.0.0.1:9/postgres")
+    assert answer.exit_code == 1
+    assert "S3SEG_DATABASE_URL" in answer.output
+    assert "geheimnis" not in answer.output
+
+
+def test_without_an_address_one_is_told_where_it_is(run):
+    answer = run("migrate", S3SEG_DATABASE_URL="")
+    assert answer.exit_code == 1
+    assert "s3seg db sql" in answer.output
