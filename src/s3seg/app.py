@@ -30,7 +30,6 @@ from s3seg.task_machine import Rules
 if TYPE_CHECKING:
     from s3seg.adapters.local_auth import LocalKeys
     from s3seg.adapters.memory import MemoryTables
-    from s3seg.adapters.supabase import Rest
 
 
 class Parts:
@@ -190,19 +189,7 @@ def _local_auth(parts: Parts) -> Authenticator:
     return JwtAuthenticator(local_keys(parts.settings), issuers=[ISSUER])
 
 
-def _memory_limiter(parts: Parts) -> RateLimiter:
-    from s3seg.adapters.memory import MemoryRateLimiter
-
-    return MemoryRateLimiter(table=parts.settings.rates)
-
-
-def _memory_inference(parts: Parts) -> Inference:
-    from s3seg.adapters.memory import MemoryInference
-
-    return MemoryInference()
-
-
-def _supabase_rest(settings: Settings, key: str) -> Rest:
+def _supabase_rest(settings: Settings, key: str) -> Any:
     from s3seg.adapters.supabase import Rest
 
     url = _required(settings, "supabase_url", "task_store='supabase'")
@@ -268,6 +255,18 @@ def _described(name: str) -> str:
     return Settings.model_fields[name].description or ""
 
 
+def _memory_limiter(parts: Parts) -> RateLimiter:
+    from s3seg.adapters.memory import MemoryRateLimiter
+
+    return MemoryRateLimiter(table=parts.settings.rates)
+
+
+def _memory_inference(parts: Parts) -> Inference:
+    from s3seg.adapters.memory import MemoryInference
+
+    return MemoryInference()
+
+
 # vendors are imported when chosen, never before
 _OURS: dict[tuple[str, str], Callable[[Parts], Part]] = {
     ("object_store", "files"): _files,
@@ -279,13 +278,13 @@ _OURS: dict[tuple[str, str], Callable[[Parts], Part]] = {
     ("accounts", "sqlite"): _sqlite_accounts,
     ("accounts", "memory"): _memory_accounts,
     ("authenticator", "local"): _local_auth,
-    ("rate_limiter", "memory"): _memory_limiter,
-    ("inference", "memory"): _memory_inference,
     ("object_store", "r2"): _r2,
     ("task_store", "supabase"): _supabase_tasks,
     ("task_queue", "supabase"): _supabase_queue,
     ("accounts", "supabase"): _supabase_accounts,
     ("authenticator", "supabase"): _supabase_auth,
+    ("rate_limiter", "memory"): _memory_limiter,
+    ("inference", "memory"): _memory_inference,
 }
 
 
