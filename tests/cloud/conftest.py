@@ -41,13 +41,15 @@ class Project:
 
 
 @contextmanager
-def supabase(folder: Path, server: Postgres, *, old_default_grants: bool = True) -> Iterator[Project]:
+def supabase(
+    folder: Path, server: Postgres, *, old_default_grants: bool = True, public_base: str = PUBLIC_BASE
+) -> Iterator[Project]:
     """A project in a database of its own."""
     database = server.new_database()
     database.execute(SHIM.read_text())
     if old_default_grants:
         database.execute(OLD_DEFAULT_GRANTS.read_text())
-    migrate(database.url, DatabaseConfig(public_base_url=PUBLIC_BASE))
+    migrate(database.url, DatabaseConfig(public_base_url=public_base))
     database.execute(
         """
         create table private.test_clock (ahead interval not null);
