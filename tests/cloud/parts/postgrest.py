@@ -48,6 +48,6 @@ def postgrest(folder: Path, database: Postgres, issuer: TokenIssuer) -> Iterator
     def ready() -> None:
         urllib.request.urlopen(f"http://127.0.0.1:{admin_port}/ready", timeout=2).close()
 
-    server = Server("PostgREST", [downloads.postgrest(), config], log=folder / "postgrest.log", ready=ready)
+    server = Server("PostgREST", [downloads.postgrest_binary(), config], log=folder / "postgrest.log", ready=ready)
     with running(server):
         yield Postgrest(f"http://127.0.0.1:{port}", server)
