@@ -16,8 +16,8 @@ def page() -> str:
     rows = "\n".join(_row(name, field) for name, field in Settings.model_fields.items())
     return (
         "# Settings\n\n"
-        "Every setting of the services, read from the environment or from a file `.env` in the working folder; made by\n"
-        "`docs/reference/make_settings.py`. A secret (🔒) is shown in no log and no error. `s3seg doctor --services`\n"
+        "Every setting of the services, read from the environment or from a file `.env` in the working folder;\n"
+        "made by `docs/reference/make_settings.py`. A secret (🔒) is shown in no log and no error. `s3seg doctor --services`\n"
         "connects to each part and names the setting that is wrong.\n\n"
         "| Variable | By default | |\n|---|---|---|\n"
         f"{rows}\n"
@@ -26,7 +26,7 @@ def page() -> str:
 
 def _row(name: str, field: FieldInfo) -> str:
     secret = " 🔒" if "SecretStr" in str(field.annotation) else ""
-    description = (field.description or "").replace("|", "\\|")
+    description = (field.description or "").replace("|", "\\|").replace("<", "&lt;")
     names = " or ".join(f"`{variable}`" for variable in _variables(name, field))
     return f"| {names} | {_default(field)} | {description}{secret} |"
 

@@ -48,6 +48,14 @@ def test_migrating_sets_up_a_database_and_may_be_repeated(run, database):
     assert (after.exit_code, after.output.count("missing")) == (0, 0)
 
 
+def test_the_database_counts_by_the_rates_of_the_settings(run, database):
+    rates = "select per_minute from private.rate_limits where (tier, action) = ('free', 'segment')"
+    run("migrate")
+    assert database.execute(rates) == [(5,)]
+    run("migrate", S3SEG_RATE_LIMITS="off")
+    assert database.execute(rates)[0][0] > 1_000_000
+
+
 def test_what_is_applied_is_recorded_where_the_supabase_cli_looks(run, database):
     run("migrate")
     rows = database.execute("select version, name from supabase_migrations.schema_migrations order by 1")

@@ -77,6 +77,7 @@ def _config(settings: Settings) -> DatabaseConfig:
         welcome_credits=settings.welcome_credits,
         deadline_s=settings.task_deadline_s,
         max_attempts=settings.max_attempts,
+        rates=settings.rates,
     )
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from s3seg.contract.limits import RATE_LIMITS, Action, RateTable, Tier
 from s3seg.errors import ConfigurationError, UnavailableError
 
 if TYPE_CHECKING:
@@ -43,19 +44,28 @@ class DatabaseConfig:
         welcome_credits: What a new account begins with.
         deadline_s: Seconds from acceptance to a task's end.
         max_attempts: Attempts before a task ends in error.
+        rates: Actions allowed in any 60 seconds; the database counts uploads and submits.
     """
 
     public_base_url: str
     welcome_credits: int = 10
     deadline_s: float = 900.0
     max_attempts: int = 3
+    rates: RateTable = field(default_factory=lambda: RATE_LIMITS)
 
     def sql(self) -> str:
-        """The statement that sets it."""
+        """The statements that set it."""
         base = self.public_base_url.rstrip("/").replace("'", "''")
-        return (  # numbers, and a text whose quotes are doubled
+        rates = ", ".join(
+            f"('{tier}', '{action}', {self.rates[tier][action]:d})"
+            for tier in Tier
+            for action in (Action.UPLOAD, Action.SEGMENT)
+        )
+        return (  # numbers, words of ours, and one text whose quotes are doubled
             f"update private.config set public_base_url = '{base}', welcome_credits = {self.welcome_credits:d},\n"  # noqa: S608
             f"  deadline = make_interval(secs => {self.deadline_s!r}), max_attempts = {self.max_attempts:d};\n"
+            f"insert into private.rate_limits (tier, action, per_minute) values {rates}\n"
+            "  on conflict (tier, action) do update set per_minute = excluded.per_minute;\n"
         )
 
 
