@@ -17,8 +17,8 @@ def page() -> str:
     return (
         "# Settings\n\n"
         "Every setting of the services, read from the environment or from a file `.env` in the working folder;\n"
-        "made by `docs/reference/make_settings.py`. A secret (🔒) is shown in no log and no error. `s3seg doctor --services`\n"
-        "connects to each part and names the setting that is wrong.\n\n"
+        "made by `docs/reference/make_settings.py`. A secret (🔒) is shown in no log and no error.\n"
+        "`s3seg doctor --services` connects to each part and names the setting that is wrong.\n\n"
         "| Variable | By default | |\n|---|---|---|\n"
         f"{rows}\n"
     )

@@ -29,6 +29,7 @@ class Rest:
             workers' and operators'.
         timeout_s: Seconds to wait for a connection, and for an answer.
         transport: How to reach the project, if not over the network as usual.
+        path: Where PostgREST lies below ``url``.
     """
 
     def __init__(
@@ -38,8 +39,9 @@ class Rest:
         *,
         timeout_s: float = 5.0,
         transport: httpx.AsyncBaseTransport | None = None,
+        path: str = "/rest/v1",
     ) -> None:
-        self._base = f"{url.rstrip('/')}/rest/v1"
+        self._base = f"{url.rstrip('/')}{path}"
         self._key = key
         self._timeout_s = timeout_s
         self._transport = transport
