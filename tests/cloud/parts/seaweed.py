@@ -78,7 +78,8 @@ def seaweed(folder: Path) -> Iterator[Bucket]:
         *(f"-master.port={master}", f"-master.port.grpc={master_grpc}", "-master.volumeSizeLimitMB=64"),
         *(f"-volume.port={volume}", f"-volume.port.grpc={volume_grpc}", "-volume.max=20"),
         *("-filer", f"-filer.port={filer}", f"-filer.port.grpc={filer_grpc}"),
-        *("-s3", f"-s3.port={s3}", f"-s3.port.grpc={s3_grpc}", "-s3.port.iceberg=0", f"-s3.config={config}"),
+        *("-s3", f"-s3.port={s3}", f"-s3.port.grpc={s3_grpc}", f"-s3.config={config}"),
+        *("-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false"),  # 0: not at all
     ]
     server = Server("SeaweedFS", command, log=folder / "weed.log", ready=ready, stop_signal=signal.SIGKILL, cwd=folder)
     with running(server):
