@@ -178,4 +178,9 @@ revoke all on all functions in schema private from public;
 grant usage on schema private to authenticated;
 grant execute on function private.caller(), private.now() to authenticated;  -- policies and defaults call them
 
-alter publication supabase_realtime add table public.segmentation_results;
+-- Realtime, where there is such a thing, tells owners of their tasks
+do $$ begin
+  if exists (select from pg_publication where pubname = 'supabase_realtime' and not puballtables) then
+    alter publication supabase_realtime add table public.segmentation_results;
+  end if;
+end $$;

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import uuid
+
+import psycopg
 import pytest
 from typer.testing import CliRunner
 
@@ -89,3 +93,46 @@ def test_without_an_address_one_is_told_where_it_is(run):
     answer = run("migrate", S3SEG_DATABASE_URL="")
     assert answer.exit_code == 1
     assert "s3seg db sql" in answer.output
+
+
+def test_an_owner_who_is_no_superuser_can_migrate_and_serve(database):
+    """As in a hosted project; a superuser's functions might do what theirs may not."""
+    owner, user_id = f"owner_{uuid.uuid4().hex}", str(uuid.uuid4())
+    database.execute(
+        f"""
+        create role {owner} login nosuperuser bypassrls;
+        alter schema public owner to {owner};
+        alter publication supabase_realtime owner to {owner};
+        grant create on database {database.database} to {owner};
+        grant usage on schema auth to {owner};
+        grant references, select on auth.users to {owner};
+        insert into auth.users (id) values ('{user_id}');
+        """
+    )
+    migrate(database.url_of(owner), DatabaseConfig(public_base_url="https://pictures.example"))
+    claims = {"sub": user_id, "role": "authenticated", "is_anonymous": False}
+    key = f"users/{user_id}/images/a.png"
+    with psycopg.connect(database.url_of("authenticator", "authpw"), autocommit=True) as connection:
+        connection.execute("set role authenticated")
+        connection.execute("select set_config('request.jwt.claims', %s, false)", (json.dumps(claims),))
+        connection.execute("select public.register_image(%s, 'image/png', 1, 1, 1)", (key,))
+        for prompts in (["cat"], ["cat", "dog"]):
+            connection.execute(
+                "select public.submit_segmentation(%s, %s)", (f"https://pictures.example/{key}", prompts)
+            )
+        connection.execute("insert into public.projects (name) values ('zoo')")
+        tasks = connection.execute("select id, text_prompt from public.segmentation_results order by created_at")
+        (first, _), (second, prompt) = tasks.fetchall()
+        assert prompt == "cat, dog"
+        connection.execute("select public.cancel_task(%s)", (second,))
+        connection.execute("reset role; set role service_role")
+        connection.execute("select public.worker_claim('w', %s, 30)", (first,))
+        connection.execute(
+            "select public.worker_finish(%s, 'w', 1, 'https://pictures.example/m.png', '{cat}', '{}', '{m.png}')",
+            (first,),
+        )
+        statuses = connection.execute("select status::text from public.segmentation_results order by created_at")
+        assert statuses.fetchall() == [("done",), ("error",)]
+        assert connection.execute("select credits from public.profiles").fetchone() == (9,)
+    database.execute("delete from auth.users")
+    assert database.execute("select count(*) from public.segmentation_results") == [(0,)]
