@@ -216,6 +216,42 @@ def test_the_edge_holds_no_key_of_the_service_and_logs_no_secret(open_house, pic
     assert keys["/rest/v1/rpc/worker_finish"] == SECRET_KEY
 
 
+def test_a_database_that_stops_is_503_without_a_word_of_it_and_nothing_is_charged(open_house, picture):
+    with open_house.user() as (_, http):
+        image_url = upload(http, picture)
+        order = {"image_url": image_url, "text_prompt": "car"}
+        open_house.project.postgrest.server.stop()
+        try:
+            answers = [
+                http.post("/api/v1/segment", json=order, headers={"Idempotency-Key": "k"}),
+                http.get("/api/v1/results"),
+                http.get(f"/api/v1/tasks/{uuid.uuid4()}"),
+                http.post("/api/v1/upload", files={"file": ("street.png", picture, "image/png")}),
+            ]
+        finally:
+            open_house.project.postgrest.server.start()
+        for answer in answers:
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "UNAVAILABLE")
+            assert int(answer.headers["retry-after"]) >= 1
+            for leak in ("postgrest", "127.0.0.1", "supabase", "traceback", "name resolution"):
+                assert leak not in answer.text.lower()
+        assert http.get("/api/v1/me").json()["data"]["credits"] == 10
+        accepted = http.post("/api/v1/segment", json=order, headers={"Idempotency-Key": "k"})
+        assert finished(http, accepted.json()["data"]["task_id"])["status"] == "done"
+
+
+def test_a_prompt_cannot_write_a_line_of_the_log(open_house, picture):
+    with open_house.user() as (_, http):
+        image_url = upload(http, picture)
+        for prompt in ('car\n{"forged": 1}', "car\r\nforged", "car\u2028forged", "\u202eforged"):
+            answer = http.post("/api/v1/segment", json={"image_url": image_url, "text_prompt": prompt})
+            assert (answer.status_code, answer.json()["error"]["code"]) == (400, "INVALID_REQUEST")
+        http.get("/api/v1/tasks/x%0Aforged")
+    lines = (open_house.folder / "edge.log").read_text().splitlines()
+    assert len(lines) > 5
+    assert not any(line.startswith(("forged", '{"forged"')) for line in lines)
+
+
 def test_a_private_bucket_is_read_through_the_edge(folder, database_server, s3, picture, expected):
     with house(folder, database_server, s3, public=False) as closed, closed.user() as (_, http):
         image_url = upload(http, picture)
