@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from s3seg.commands import admin, doctor, models, segment, serve, token
+from s3seg.commands import admin, db, doctor, models, segment, serve, token
 from s3seg.commands.endings import GroupWithEndings
 from s3seg.commands.help import CommandWithSections
 from s3seg.version import __version__
@@ -50,6 +50,7 @@ app.add_typer(models.app, name="models")
 app.command("doctor", cls=CommandWithSections)(doctor.doctor)
 app.add_typer(token.app)
 app.add_typer(admin.app, name="admin")
+app.add_typer(db.app, name="db")
 app.add_typer(serve.app, name="serve")
 app.command("worker", cls=CommandWithSections)(serve.worker)
 

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Annotated
+
 import typer
 
 from s3seg.commands.endings import ERROR
 
+if TYPE_CHECKING:
+    from s3seg.doctor import Finding
+
 _SIGNS = {"ok": ("✓", "green"), "note": ("·", "yellow"), "problem": ("✗", "bold red")}
 
 
-def doctor() -> None:
+def doctor(
+    services: Annotated[
+        bool, typer.Option("--services", help="Connect to each part that the settings choose for the services.")
+    ] = False,
+) -> None:
     """Examine this machine, and say what is missing.
 
     Device, versions, checkpoints, and the command that gets what there is not.
@@ -23,7 +32,7 @@ def doctor() -> None:
 
     terminal = Terminal()
     with terminal.progress(1, "asking torch what it sees"):
-        findings = examination.examine()
+        findings = _examine_services() if services else examination.examine()
     table = Table(box=None, show_header=False, padding=(0, 1))
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
@@ -39,4 +48,21 @@ def doctor() -> None:
     if problems:
         terminal.warn(f"{problems} of {len(findings)} findings keep s3seg from working", label="problem")
         raise typer.Exit(ERROR)
-    terminal.note("s3seg can segment on this machine")
+    terminal.note("the services can run" if services else "s3seg can segment on this machine")
+
+
+def _examine_services() -> list[Finding]:
+    import asyncio
+
+    from s3seg.app import Parts
+    from s3seg.commands.services import examine_services
+    from s3seg.settings import Settings
+
+    async def examine() -> list[Finding]:
+        parts = Parts(Settings())
+        try:
+            return await examine_services(parts)
+        finally:
+            await parts.aclose()
+
+    return asyncio.run(examine())
