@@ -115,6 +115,8 @@ def test_edge_and_gpu_apart_share_only_the_data_directory(tmp_path):
             assert len(result) > 0
             results = client.segment("examples/pictures/street.png", ["car", "tree"], timeout=30)
             assert [one.prompt for one in results] == ["car", "tree"]
+            gpu.stop()  # so that its log is whole
+            edge.stop()
             calls = [json.loads(line) for line in gpu.log.splitlines() if '"/api/v1/predict' in line]
             assert [call["status"] for call in calls] == [200, 200]
             edge_ids = {json.loads(line).get("request_id") for line in edge.log.splitlines() if line.startswith("{")}
