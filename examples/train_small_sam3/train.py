@@ -53,7 +53,6 @@ def train(
     Returns:
         How many steps the run has made in all.
     """
-    torch.set_flush_denormal(True)
     vocabulary = load_vocabulary()
     state, settings, tokenizer = resume(run, vocabulary)
     maker = BatchMaker(settings, vocabulary, load_atlas(vocabulary), tokenizer, rank=rank, processes=processes)
@@ -151,6 +150,7 @@ def _share_gradients(weights: list[Tensor], enough: bool, processes: int) -> boo
 
 def _worker(rank: int, run: Path, minutes: float, last_step: int | None, processes: int, threads: int) -> None:
     torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)  # of this process: whoever calls train() himself keeps his arithmetic
     meeting = run / f"meeting-{os.getppid()}"
     if processes > 1:
         distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=processes)

@@ -387,6 +387,72 @@ def _local_auth(parts: Parts) -> Authenticator:
     return JwtAuthenticator(local_keys(parts.settings), issuers=[ISSUER])
 
 
+def _supabase_rest(settings: Settings, key: str) -> Any:
+    from s3seg.adapters.supabase import Rest
+
+    url = _required(settings, "supabase_url", "task_store='supabase'")
+    chosen = _required(settings, key, "task_store='supabase'")
+    return Rest(url, chosen, timeout_s=settings.database_timeout_s)
+
+
+def _supabase_tasks(parts: Parts) -> TaskStore:
+    from s3seg.adapters.supabase import SupabaseTaskStore
+
+    settings = parts.settings
+    rest = _supabase_rest(settings, "supabase_publishable_key")
+    return SupabaseTaskStore(rest, public_base=settings.public_base_url)
+
+
+def _supabase_queue(parts: Parts) -> TaskQueue:
+    from s3seg.adapters.supabase import SupabaseTaskQueue
+
+    settings = parts.settings
+    return SupabaseTaskQueue(_supabase_rest(settings, "supabase_secret_key"), public_base=settings.public_base_url)
+
+
+def _supabase_accounts(parts: Parts) -> Accounts:
+    from s3seg.adapters.supabase import SupabaseAccounts
+
+    settings = parts.settings
+    return SupabaseAccounts(_supabase_rest(settings, "supabase_secret_key"), public_base=settings.public_base_url)
+
+
+def _supabase_auth(parts: Parts) -> Authenticator:
+    from s3seg.adapters.jwt import JwtAuthenticator
+    from s3seg.adapters.supabase_auth import SupabaseKeys
+
+    settings = parts.settings
+    project = _required(settings, "supabase_url", "authenticator='supabase'")
+    issuer = f"{project.rstrip('/')}/auth/v1"
+    keys = SupabaseKeys(f"{issuer}/.well-known/jwks.json", secret=settings.supabase_jwt_secret)
+    return JwtAuthenticator(keys, issuers=[issuer])
+
+
+def _r2(parts: Parts) -> ObjectStore:
+    from s3seg.adapters.r2 import R2ObjectStore
+
+    settings, why = parts.settings, "object_store='r2'"
+    return R2ObjectStore(
+        endpoint_url=_required(settings, "r2_endpoint_url", why),
+        bucket=_required(settings, "r2_bucket", why),
+        access_key_id=_required(settings, "r2_access_key_id", why),
+        secret_access_key=_required(settings, "r2_secret_access_key", why),
+        public_base=settings.public_base_url,
+        public=settings.r2_public,
+    )
+
+
+def _required(settings: Settings, name: str, why: str) -> Any:
+    value = getattr(settings, name)
+    if value is None:
+        raise ConfigurationError(f"S3SEG_{name.upper()} is not set, and {why} needs it: {_described(name)}")
+    return value
+
+
+def _described(name: str) -> str:
+    return Settings.model_fields[name].description or ""
+
+
 def _memory_limiter(parts: Parts) -> RateLimiter:
     from s3seg.adapters.memory import MemoryRateLimiter
 
@@ -426,6 +492,11 @@ _OURS: dict[tuple[str, str], Callable[[Parts], Part]] = {
     ("accounts", "sqlite"): _sqlite_accounts,
     ("accounts", "memory"): _memory_accounts,
     ("authenticator", "local"): _local_auth,
+    ("object_store", "r2"): _r2,
+    ("task_store", "supabase"): _supabase_tasks,
+    ("task_queue", "supabase"): _supabase_queue,
+    ("accounts", "supabase"): _supabase_accounts,
+    ("authenticator", "supabase"): _supabase_auth,
     ("rate_limiter", "memory"): _memory_limiter,
     ("inference", "memory"): _memory_inference,
     ("inference", "http"): _http_inference,

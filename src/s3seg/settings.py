@@ -42,11 +42,11 @@ class Settings(BaseSettings):
         ),
     ] = "http://127.0.0.1:8000/files"
 
-    object_store: Annotated[str, Field(description=f"files, memory, or {_ADAPTER}")] = "files"
-    task_store: Annotated[str, Field(description=f"sqlite, memory, or {_ADAPTER}")] = "sqlite"
+    object_store: Annotated[str, Field(description=f"files, memory, r2, or {_ADAPTER}")] = "files"
+    task_store: Annotated[str, Field(description=f"sqlite, memory, supabase, or {_ADAPTER}")] = "sqlite"
     task_queue: Annotated[str | None, Field(description="As task_store, for workers; follows it if unset")] = None
     accounts: Annotated[str | None, Field(description="As task_store, for operators; follows it if unset")] = None
-    authenticator: Annotated[str, Field(description=f"local, or {_ADAPTER}")] = "local"
+    authenticator: Annotated[str, Field(description=f"local, supabase, or {_ADAPTER}")] = "local"
     rate_limiter: Annotated[str, Field(description=f"memory, or {_ADAPTER}")] = "memory"
     inference: Annotated[str, Field(description=f"memory (same process), http, or {_ADAPTER}")] = "memory"
 
@@ -121,6 +121,33 @@ class Settings(BaseSettings):
     database_timeout_s: Annotated[
         float, Field(gt=0, description="Seconds to wait for another process's write before answering 503")
     ] = 5.0
+
+    supabase_url: Annotated[
+        str | None, Field(pattern=r"^https?://", description="The Supabase project, https://<ref>.supabase.co")
+    ] = None
+    supabase_publishable_key: Annotated[
+        SecretStr | None, Field(description="Publishable (or legacy anon) key: what the edge needs")
+    ] = None
+    supabase_secret_key: Annotated[
+        SecretStr | None,
+        Field(description="Secret (or legacy service_role) key: what workers and operators need; never on the edge"),
+    ] = None
+    supabase_jwt_secret: Annotated[
+        SecretStr | None, Field(description="Legacy JWT secret, only for projects that still sign tokens with it")
+    ] = None
+    database_url: Annotated[
+        SecretStr | None, Field(description="The project's PostgreSQL address, only for `s3seg db`")
+    ] = None
+
+    r2_endpoint_url: Annotated[
+        str | None, Field(pattern=r"^https?://", description="https://<account id>.r2.cloudflarestorage.com")
+    ] = None
+    r2_bucket: Annotated[str | None, Field(description="Bucket of images and masks")] = None
+    r2_access_key_id: Annotated[str | None, Field(description="Of an R2 API token for that bucket")] = None
+    r2_secret_access_key: Annotated[SecretStr | None, Field(description="Of the same token")] = None
+    r2_public: Annotated[
+        bool, Field(description="Whether public_base_url is the bucket's own domain; if not, the edge presigns")
+    ] = True
 
     @property
     def rates(self) -> RateTable:

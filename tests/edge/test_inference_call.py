@@ -2,6 +2,8 @@
 
 import json
 import logging
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -98,6 +100,21 @@ async def test_a_service_that_does_not_answer_is_unavailable():
         await inference.check()
 
 
+def _calls(log: str) -> list[dict]:
+    return [json.loads(line) for line in log.splitlines() if '"/api/v1/predict' in line]
+
+
+def _request_ids(log: str) -> set[str | None]:
+    return {json.loads(line).get("request_id") for line in log.splitlines() if line.startswith("{")}
+
+
+def _within_20_s(holds: Callable[[], bool]) -> None:
+    give_up = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < give_up, "it never came to hold"
+        time.sleep(0.05)
+
+
 def test_edge_and_gpu_apart_share_only_the_data_directory(tmp_path):
     port = free_port()
     gpu_url = f"http://127.0.0.1:{port}"
@@ -115,11 +132,9 @@ def test_edge_and_gpu_apart_share_only_the_data_directory(tmp_path):
             assert len(result) > 0
             results = client.segment("examples/pictures/street.png", ["car", "tree"], timeout=30)
             assert [one.prompt for one in results] == ["car", "tree"]
-            gpu.stop()  # so that its log is whole
-            edge.stop()
-            calls = [json.loads(line) for line in gpu.log.splitlines() if '"/api/v1/predict' in line]
+            _within_20_s(lambda: len(_calls(gpu.log)) == 2)  # lines are written a moment later
+            calls = _calls(gpu.log)
             assert [call["status"] for call in calls] == [200, 200]
-            edge_ids = {json.loads(line).get("request_id") for line in edge.log.splitlines() if line.startswith("{")}
-            assert {call["request_id"] for call in calls} <= edge_ids
+            _within_20_s(lambda: {call["request_id"] for call in calls} <= _request_ids(edge.log))
         finally:
             gpu.kill()

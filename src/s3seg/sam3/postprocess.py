@@ -14,7 +14,7 @@ class MaskCrop:
     """A mask's bounding part; all outside of it is empty."""
 
     pixels: np.ndarray
-    """bool (h, w)"""
+    """bool (h, w), column-major"""
     offset: tuple[int, int]
     """(y, x) of its corner in the image."""
 
@@ -38,12 +38,12 @@ def upsample_mask(logits: Tensor, size: tuple[int, int]) -> MaskCrop:
     left, x_low, x_weight = _taps(columns, logits.shape[1], size[1])
     y_high = (y_low + 1).clamp(max=logits.shape[0] - 1)
     x_high = (x_low + 1).clamp(max=logits.shape[1] - 1)
-    first, last = int(y_low[0]), int(y_high[-1])
-    used = logits[first : last + 1]
-    across = torch.lerp(used.index_select(1, x_low), used.index_select(1, x_high), x_weight)  # (h, W')
-    above, below = across.index_select(0, y_low - first), across.index_select(0, y_high - first)
-    full = torch.lerp(above, below, y_weight[:, None])  # (H', W')
-    return MaskCrop((full > 0).cpu().numpy(), (top, left))
+    first, last = int(x_low[0]), int(x_high[-1])
+    used = logits.T[first : last + 1]  # columns first: the result is column-major, as RLE wants it
+    down = torch.lerp(used.index_select(1, y_low), used.index_select(1, y_high), y_weight)  # (w, H')
+    before, behind = down.index_select(0, x_low - first), down.index_select(0, x_high - first)
+    full = torch.lerp(before, behind, x_weight[:, None])  # (W', H')
+    return MaskCrop((full > 0).T.cpu().numpy(), (top, left))
 
 
 def _taps(positive: Tensor, cells: int, pixels: int) -> tuple[int, Tensor, Tensor]:

@@ -1,0 +1,101 @@
+"""Polling, listing and submitting through the Supabase adapter, beside the same queries sent with httpx alone.
+
+PostgreSQL and PostgREST are real and on this machine (see tests/cloud), without a gateway; both ways share them, and
+each keeps its connections.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+import uuid
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import httpx
+from pydantic import SecretStr
+
+from benchmarks.timing import in_turns, show
+from s3seg.adapters.supabase import Rest, SupabaseTaskStore
+from s3seg.adapters.supabase.tasks import _TASK_COLUMNS
+from s3seg.object_keys import new_image_key
+from s3seg.records import Identity, NewImage
+from s3seg.tasks import Order
+
+CALLS = 40
+AT_ONCE = 8
+PUBLIC_BASE = "https://objects.example/files"
+
+
+def main() -> None:
+    """Print the table."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+    from cloud.conftest import supabase
+    from cloud.parts.postgres import postgres
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        home = folder / "postgres"
+        home.mkdir()
+        with postgres(home) as server, supabase(folder, server) as project, asyncio.Runner() as runner:
+            project.database.execute("update private.rate_limits set per_minute = 1000000000")
+            user_id = str(uuid.uuid4())
+            project.sign_up(user_id)
+            project.database.execute("select public.operator_adjust(%s, 100000)", (user_id,))
+            caller = Identity(user_id=user_id, token=project.issuer.user_token(user_id))
+            _measure(runner, project.postgrest.url, caller)
+
+
+def _measure(runner: asyncio.Runner, url: str, caller: Identity) -> None:
+    headers = {"Authorization": f"Bearer {caller.token}", "apikey": "x"}
+    rest = Rest(url, SecretStr("sb_publishable_x"), path="")  # PostgREST itself
+    store = SupabaseTaskStore(rest, public_base=PUBLIC_BASE)
+    raw = httpx.AsyncClient(base_url=url, headers=headers, trust_env=False)
+    image = NewImage(
+        object_key=new_image_key(caller.user_id, "image/png"), content_type="image/png", size_bytes=1, width=1, height=1
+    )
+    stored = runner.run(store.register_image(caller, image))
+    order = Order(image_url=stored.image_url, prompts=("cat",))
+    task = runner.run(store.submit(caller, order)).task
+    for _ in range(200):
+        runner.run(store.submit(caller, order))
+    columns = ",".join(_TASK_COLUMNS)
+
+    async def raw_poll() -> None:
+        query = {"select": columns, "id": f"eq.{task.task_id}", "limit": "1"}
+        (await raw.get("/segmentation_results", params=query)).raise_for_status().json()
+
+    async def raw_list() -> None:
+        query = {"select": columns, "order": "created_at.desc,id.desc", "limit": "21", "offset": "0"}
+        answer = await raw.get("/segmentation_results", params=query, headers={"Prefer": "count=exact"})
+        answer.raise_for_status().json()
+
+    async def raw_submit() -> None:
+        body = {"p_image_url": stored.image_url, "p_text_prompts": ["cat"]}
+        (await raw.post("/rpc/submit_segmentation", json=body)).raise_for_status().json()
+
+    cases: dict[str, tuple[Callable[[], Awaitable[object]], Callable[[], Awaitable[object]]]] = {
+        "poll": (raw_poll, lambda: store.get_task(caller, task.task_id)),
+        "list": (raw_list, lambda: store.list_tasks(caller)),
+        "submit": (raw_submit, lambda: store.submit(caller, order)),
+    }
+    rows = {}
+    for at_once in (1, AT_ONCE):
+        for name, (by_httpx, by_us) in cases.items():
+            ways = {"httpx": _repeated(runner, by_httpx, at_once), "s3seg": _repeated(runner, by_us, at_once)}
+            rows[f"{name}, {CALLS} calls, {at_once} at once"] = in_turns(ways, rounds=9)
+    show("PostgREST: our adapter beside raw httpx", rows)
+    runner.run(raw.aclose())
+    runner.run(store.aclose())
+
+
+def _repeated(runner: asyncio.Runner, call: Callable[[], Awaitable[object]], at_once: int) -> Callable[[], None]:
+    async def lane() -> None:
+        for _ in range(CALLS // at_once):
+            await call()
+
+    async def lanes() -> None:
+        await asyncio.gather(*(lane() for _ in range(at_once)))
+
+    return lambda: runner.run(lanes())

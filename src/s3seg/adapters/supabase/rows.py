@@ -1,0 +1,102 @@
+"""Between JSON rows and values."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from s3seg.contract.edge import TaskStatus
+from s3seg.contract.limits import Tier
+from s3seg.records import Account, LedgerEntry, Project, StoredImage
+from s3seg.tasks import Attempts, Task
+
+Row = Mapping[str, Any]
+
+
+def canonical_uuid(text: str) -> str | None:
+    """``text`` if it is a UUID as we write them, else None: such an id names nothing."""
+    try:
+        return text if str(uuid.UUID(text)) == text else None
+    except ValueError:
+        return None
+
+
+def moment(text: str) -> datetime:
+    """A timestamp of PostgreSQL, in UTC."""
+    return datetime.fromisoformat(text).astimezone(UTC)
+
+
+def task_of(row: Row) -> Task:
+    """A task; with its lease, if the row has one beside it."""
+    claimed = row.get("attempt")
+    return Task(
+        task_id=row["id"],
+        user_id=row["user_id"],
+        project_id=row["project_id"],
+        image_id=row["image_id"],
+        source_image_url=row["source_image_url"],
+        prompts=tuple(row["text_prompts"]),
+        status=TaskStatus(row["status"]),
+        created_at=moment(row["created_at"]),
+        updated_at=moment(row["updated_at"]),
+        deadline=moment(row["deadline"]),
+        mask_image_url=row["mask_image_url"],
+        labels=tuple(row["labels"]),
+        metadata=row["metadata"],
+        object_keys=tuple(sorted(row["object_keys"])),
+        error_code=row["error_code"],
+        error_message=row["error_message"],
+        attempts=Attempts(
+            number=claimed,
+            released=row["released"],
+            worker=row["worker"],
+            expires_at=moment(row["expires_at"]),
+        )
+        if claimed
+        else Attempts(),
+    )
+
+
+def image_of(row: Row) -> StoredImage:
+    """A registered image."""
+    return StoredImage(
+        image_id=row["id"],
+        user_id=row["user_id"],
+        project_id=row["project_id"],
+        object_key=row["object_key"],
+        image_url=row["image_url"],
+        content_type=row["content_type"],
+        size_bytes=row["size_bytes"],
+        width=row["width"],
+        height=row["height"],
+        created_at=moment(row["created_at"]),
+    )
+
+
+def project_of(row: Row) -> Project:
+    """A project."""
+    return Project(
+        project_id=row["id"],
+        user_id=row["user_id"],
+        name=row["name"],
+        created_at=moment(row["created_at"]),
+        updated_at=moment(row["updated_at"]),
+    )
+
+
+def account_of(row: Row) -> Account:
+    """A user's standing."""
+    return Account(user_id=row["user_id"], tier=Tier(row["tier"]), credits=row["credits"])
+
+
+def ledger_entry_of(row: Row) -> LedgerEntry:
+    """A movement of credits."""
+    return LedgerEntry(
+        user_id=row["user_id"],
+        delta=row["delta"],
+        reason=row["reason"],
+        task_id=row["task_id"],
+        created_at=moment(row["created_at"]),
+    )

@@ -1,0 +1,217 @@
+"""What one user may do, in Supabase: every call carries the user's own token."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from postgrest import AsyncPostgrestClient, CountMethod
+
+from s3seg.adapters.supabase.errors import submit_rate
+from s3seg.adapters.supabase.rest import Rest, check_schema
+from s3seg.adapters.supabase.rows import account_of, canonical_uuid, image_of, project_of, task_of
+from s3seg.errors import InvalidRequestError, NotFoundError
+from s3seg.object_keys import check_key
+from s3seg.records import (
+    Account,
+    Cursor,
+    Identity,
+    NewImage,
+    Project,
+    ProjectPage,
+    StoredImage,
+    Submitted,
+    TaskPage,
+)
+from s3seg.tasks import Order, Task
+
+_TASKS, _IMAGES, _PROJECTS = "segmentation_results", "images", "projects"
+_TASK_COLUMNS = (
+    *("id", "user_id", "project_id", "image_id", "source_image_url", "text_prompts", "status"),
+    *("created_at", "updated_at", "deadline", "mask_image_url", "labels", "metadata", "object_keys"),
+    *("error_code", "error_message"),
+)
+
+
+class SupabaseTaskStore:
+    """A `TaskStore` in a Supabase project. The database decides; nothing is decided here.
+
+    Args:
+        rest: With the publishable key.
+        public_base: Public base of object addresses, compared with the database's in `check`.
+    """
+
+    def __init__(self, rest: Rest, *, public_base: str) -> None:
+        self._rest = rest
+        self._public_base = public_base
+
+    async def account(self, caller: Identity) -> Account:
+        """See `TaskStore.account`."""
+        return account_of(await self._call(caller, "my_account", {}, safe=True))
+
+    async def register_image(self, caller: Identity, image: NewImage) -> StoredImage:
+        """See `TaskStore.register_image`."""
+        arguments = {
+            "p_object_key": check_key(image.object_key),
+            "p_content_type": image.content_type,
+            "p_size_bytes": image.size_bytes,
+            "p_width": image.width,
+            "p_height": image.height,
+            "p_project_id": _project_argument(image.project_id),
+        }
+        return image_of(await self._call(caller, "register_image", arguments))
+
+    async def get_image(self, caller: Identity, image_id: str) -> StoredImage:
+        """See `TaskStore.get_image`."""
+        return image_of(await self._one(caller, _IMAGES, image_id, "no such image"))
+
+    async def delete_image(self, caller: Identity, image_id: str) -> StoredImage:
+        """See `TaskStore.delete_image`."""
+        return image_of(await self._change(caller, "delete_image", "p_image_id", image_id, "no such image"))
+
+    async def submit(self, caller: Identity, order: Order) -> Submitted:
+        """See `TaskStore.submit`."""
+        arguments = {
+            "p_image_url": order.image_url,
+            "p_text_prompts": list(order.prompts),
+            "p_project_id": _project_argument(order.project_id),
+            "p_idempotency_key": order.idempotency_key,
+        }
+        # with a key a repeat is harmless, so a lost answer can be asked for again
+        answer = await self._call(caller, "submit_segmentation", arguments, safe=order.idempotency_key is not None)
+        rate = answer["rate"]
+        return Submitted(
+            task=task_of(answer["task"]),
+            created=answer["created"],
+            rate=None if rate is None else submit_rate(rate),
+        )
+
+    async def get_task(self, caller: Identity, task_id: str) -> Task:
+        """See `TaskStore.get_task`."""
+        return task_of(await self._one(caller, _TASKS, task_id, "no such task", *_TASK_COLUMNS))
+
+    async def list_tasks(
+        self,
+        caller: Identity,
+        *,
+        project_id: str | None = None,
+        page: int = 1,
+        limit: int = 20,
+        after: Cursor | None = None,
+    ) -> TaskPage:
+        """See `TaskStore.list_tasks`."""
+        if project_id is not None and canonical_uuid(project_id) is None:
+            return TaskPage(tasks=(), total=0, next_cursor=None)
+        if after is None:
+            rows, total = await self._page(caller, project_id, limit + 1, (page - 1) * limit)
+        else:
+            rows, total = await self._seek(caller, project_id, limit + 1, after)
+        tasks = tuple(task_of(row) for row in rows[:limit])
+        more = len(rows) > limit
+        cursor = Cursor(created_at=tasks[-1].created_at, item_id=tasks[-1].task_id) if more else None
+        return TaskPage(tasks=tasks, total=total, next_cursor=cursor)
+
+    async def cancel(self, caller: Identity, task_id: str) -> Task:
+        """See `TaskStore.cancel`."""
+        return task_of(await self._change(caller, "cancel_task", "p_task_id", task_id, "no such task"))
+
+    async def delete_task(self, caller: Identity, task_id: str) -> Task:
+        """See `TaskStore.delete_task`."""
+        return task_of(await self._change(caller, "delete_task", "p_task_id", task_id, "no such task"))
+
+    async def create_project(self, caller: Identity, name: str) -> Project:
+        """See `TaskStore.create_project`."""
+        rows = await self._rest.run(self._as(caller).from_(_PROJECTS).insert({"name": name}))
+        return project_of(rows[0])
+
+    async def get_project(self, caller: Identity, project_id: str) -> Project:
+        """See `TaskStore.get_project`."""
+        return project_of(await self._one(caller, _PROJECTS, project_id, "no such project"))
+
+    async def list_projects(self, caller: Identity, *, page: int = 1, limit: int = 20) -> ProjectPage:
+        """See `TaskStore.list_projects`."""
+        query = (
+            self._as(caller)
+            .from_(_PROJECTS)
+            .select("*", count=CountMethod.exact)
+            .order("created_at", desc=True)
+            .order("id", desc=True)
+            .limit(limit)
+            .offset((page - 1) * limit)
+        )
+        rows, total = await self._rest.run_counted(query)
+        return ProjectPage(projects=tuple(project_of(row) for row in rows), total=total)
+
+    async def rename_project(self, caller: Identity, project_id: str, name: str) -> Project:
+        """See `TaskStore.rename_project`."""
+        query = self._as(caller).from_(_PROJECTS).update({"name": name}).eq("id", _id(project_id, "no such project"))
+        return project_of(_only(await self._rest.run(query), "no such project"))
+
+    async def delete_project(self, caller: Identity, project_id: str) -> None:
+        """See `TaskStore.delete_project`."""
+        query = self._as(caller).from_(_PROJECTS).delete().eq("id", _id(project_id, "no such project"))
+        _only(await self._rest.run(query), "no such project")
+
+    async def check(self) -> None:
+        """See `Part.check`: the database answers, has our schema and gives out the same addresses as we do."""
+        await check_schema(self._rest, public_base=self._public_base)
+
+    async def aclose(self) -> None:
+        """See `Part.aclose`."""
+        await self._rest.aclose()
+
+    def _as(self, caller: Identity) -> AsyncPostgrestClient:
+        return self._rest.as_user(caller.token)
+
+    async def _call(self, caller: Identity, function: str, arguments: dict[str, Any], *, safe: bool = False) -> Any:
+        return await self._rest.call(self._as(caller), function, arguments, safe=safe)
+
+    async def _change(self, caller: Identity, function: str, argument: str, item_id: str, absent: str) -> Any:
+        found = await self._call(caller, function, {argument: _id(item_id, absent)})
+        if found is None:
+            raise NotFoundError(absent)
+        return found
+
+    async def _one(self, caller: Identity, table: str, item_id: str, absent: str, *columns: str) -> Any:
+        query = self._as(caller).from_(table).select(*(columns or ("*",))).eq("id", _id(item_id, absent)).limit(1)
+        return _only(await self._rest.run(query, safe=True), absent)
+
+    async def _page(
+        self, caller: Identity, project_id: str | None, limit: int, offset: int
+    ) -> tuple[list[dict[str, Any]], int]:
+        query = self._as(caller).from_(_TASKS).select(*_TASK_COLUMNS, count=CountMethod.exact)
+        if project_id is not None:
+            query = query.eq("project_id", project_id)
+        query = query.order("created_at", desc=True).order("id", desc=True).limit(limit).offset(offset)
+        return await self._rest.run_counted(query)
+
+    async def _seek(
+        self, caller: Identity, project_id: str | None, limit: int, after: Cursor
+    ) -> tuple[list[dict[str, Any]], int]:
+        """Rows just after a place: the index finds it, however far down; the total is a query of its own."""
+        _, total = await self._page(caller, project_id, 1, 0)
+        at = after.created_at.isoformat()
+        query = self._as(caller).from_(_TASKS).select(*_TASK_COLUMNS).lte("created_at", at)
+        if project_id is not None:
+            query = query.eq("project_id", project_id)
+        query = query.or_(f'created_at.lt."{at}",id.lt."{after.item_id}"')
+        query = query.order("created_at", desc=True).order("id", desc=True).limit(limit)
+        return await self._rest.run(query, safe=True), total
+
+
+def _id(text: str, absent: str) -> str:
+    found = canonical_uuid(text)
+    if found is None:
+        raise NotFoundError(absent)
+    return found
+
+
+def _project_argument(project_id: str | None) -> str | None:
+    if project_id is not None and canonical_uuid(project_id) is None:
+        raise InvalidRequestError("project_id is not one of your projects")
+    return project_id
+
+
+def _only(rows: list[dict[str, Any]], absent: str) -> dict[str, Any]:
+    if not rows:
+        raise NotFoundError(absent)
+    return rows[0]

@@ -1,0 +1,186 @@
+"""What workers and operators may do, in Supabase: every call carries the service key."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from s3seg.adapters.supabase.rest import Rest, check_schema
+from s3seg.adapters.supabase.rows import account_of, canonical_uuid, ledger_entry_of, moment, task_of
+from s3seg.contract.limits import Tier
+from s3seg.errors import (
+    AuthInvalidError,
+    ConfigurationError,
+    ForbiddenError,
+    InvalidRequestError,
+    LeaseLostError,
+    NotFoundError,
+)
+from s3seg.records import Account, LedgerEntry
+from s3seg.task_machine import lease_of
+from s3seg.tasks import Claim, Failure, Lease, Outcome, Task
+
+_PAGE = 1000  # rows that PostgREST gives at most in one answer
+
+
+class SupabaseTaskQueue:
+    """A `TaskQueue` in a Supabase project, for any number of workers.
+
+    Args:
+        rest: With the service key.
+        public_base: Public base of object addresses, compared with the database's in `check`.
+    """
+
+    def __init__(self, rest: Rest, *, public_base: str) -> None:
+        self._rest = rest
+        self._public_base = public_base
+
+    async def get_task(self, task_id: str) -> Task:
+        """See `TaskQueue.get_task`."""
+        found = None
+        if canonical_uuid(task_id) is not None:
+            found = await self._call("worker_get", {"p_task_id": task_id}, safe=True)
+        if found is None:
+            raise NotFoundError("no such task")
+        return task_of(found)
+
+    async def claim(self, worker: str, task_id: str, *, lease_s: float) -> Claim | None:
+        """See `TaskQueue.claim`."""
+        if canonical_uuid(task_id) is None:
+            return None
+        arguments = {"p_worker": worker, "p_task_id": task_id, "p_lease_s": lease_s}
+        found = await self._call("worker_claim", arguments)
+        return None if found is None else _claim_of(found)
+
+    async def claim_batch(self, worker: str, *, limit: int, lease_s: float) -> Sequence[Claim]:
+        """See `TaskQueue.claim_batch`."""
+        arguments = {"p_worker": worker, "p_limit": limit, "p_lease_s": lease_s}
+        return [_claim_of(row) for row in await self._call("worker_claim_batch", arguments)]
+
+    async def renew(self, lease: Lease, *, lease_s: float) -> Lease:
+        """See `TaskQueue.renew`."""
+        ends = await self._call("worker_renew", {**_held(lease), "p_lease_s": lease_s}, safe=True)
+        return Lease(task_id=lease.task_id, worker=lease.worker, attempt=lease.attempt, expires_at=moment(ends))
+
+    async def release(self, lease: Lease) -> None:
+        """See `TaskQueue.release`."""
+        try:
+            await self._call("worker_release", _held(lease), safe=True)
+        except LeaseLostError:
+            return
+
+    async def finish(self, lease: Lease, outcome: Outcome) -> Task:
+        """See `TaskQueue.finish`; the same outcome once more is no loss of the lease."""
+        arguments = {
+            **_held(lease),
+            "p_mask_image_url": outcome.mask_image_url,
+            "p_labels": list(outcome.labels),
+            "p_metadata": dict(outcome.metadata),
+            "p_object_keys": list(outcome.object_keys),
+        }
+        return task_of(await self._call("worker_finish", arguments, safe=True))
+
+    async def fail(self, lease: Lease, failure: Failure, *, retry_after_s: float | None = None) -> Task:
+        """See `TaskQueue.fail`."""
+        arguments = {
+            **_held(lease),
+            "p_code": failure.code,
+            "p_message": failure.message,
+            "p_retry_after_s": retry_after_s,
+        }
+        return task_of(await self._call("worker_fail", arguments))
+
+    async def reap(self, *, limit: int = 100) -> Sequence[Task]:
+        """See `TaskQueue.reap`."""
+        return [task_of(row) for row in await self._call("worker_reap", {"p_limit": limit})]
+
+    async def check(self) -> None:
+        """See `Part.check`: the database answers, has our schema, and takes the key for the service's."""
+        await _check_service(self._rest, self._public_base)
+
+    async def aclose(self) -> None:
+        """See `Part.aclose`."""
+        await self._rest.aclose()
+
+    async def _call(self, function: str, arguments: dict[str, Any], *, safe: bool = False) -> Any:
+        return await self._rest.call(self._rest.as_key(), function, arguments, safe=safe)
+
+
+class SupabaseAccounts:
+    """`Accounts` in a Supabase project.
+
+    Args:
+        rest: With the service key.
+        public_base: Public base of object addresses, compared with the database's in `check`.
+    """
+
+    def __init__(self, rest: Rest, *, public_base: str) -> None:
+        self._rest = rest
+        self._public_base = public_base
+
+    async def ensure(self, user_id: str, *, tier: Tier | None = None) -> Account:
+        """See `Accounts.ensure`; users are made by Supabase Auth, never here.
+
+        Raises:
+            InvalidRequestError: If Supabase Auth has no such user.
+        """
+        return await self._account("operator_ensure", {"p_user_id": user_id, "p_tier": tier})
+
+    async def adjust(self, user_id: str, delta: int) -> Account:
+        """See `Accounts.adjust`."""
+        return await self._account("operator_adjust", {"p_user_id": user_id, "p_delta": delta})
+
+    async def ledger(self, user_id: str) -> Sequence[LedgerEntry]:
+        """See `Accounts.ledger`."""
+        entries: list[LedgerEntry] = []
+        last = 0
+        while canonical_uuid(user_id) is not None:
+            query = self._rest.as_key().from_("credit_ledger").select("*").eq("user_id", user_id).gt("id", last)
+            rows = await self._rest.run(query.order("id").limit(_PAGE), safe=True)
+            if not rows:
+                break
+            entries += [ledger_entry_of(row) for row in rows]
+            last = rows[-1]["id"]
+        return entries
+
+    async def referenced(self, keys: Sequence[str]) -> frozenset[str]:
+        """See `Accounts.referenced`."""
+        found: set[str] = set()
+        for start in range(0, len(keys), _PAGE):
+            asked = {"p_keys": list(keys[start : start + _PAGE])}
+            found.update(await self._rest.call(self._rest.as_key(), "operator_referenced", asked, safe=True))
+        return frozenset(found)
+
+    async def check(self) -> None:
+        """See `Part.check`."""
+        await _check_service(self._rest, self._public_base)
+
+    async def aclose(self) -> None:
+        """See `Part.aclose`."""
+        await self._rest.aclose()
+
+    async def _account(self, function: str, arguments: dict[str, Any]) -> Account:
+        try:
+            return account_of(await self._rest.call(self._rest.as_key(), function, arguments))
+        except ForbiddenError:
+            raise InvalidRequestError(f"Supabase Auth has no user {arguments['p_user_id']}") from None
+
+
+async def _check_service(rest: Rest, public_base: str) -> None:
+    await check_schema(rest, public_base=public_base)
+    try:
+        await rest.call(rest.as_key(), "operator_referenced", {"p_keys": []}, safe=True)
+    except (ForbiddenError, AuthInvalidError):
+        raise ConfigurationError(
+            "S3SEG_SUPABASE_SECRET_KEY is not a secret (or legacy service_role) key; take it from the project's "
+            "API settings"
+        ) from None
+
+
+def _held(lease: Lease) -> dict[str, Any]:
+    return {"p_task_id": lease.task_id, "p_worker": lease.worker, "p_attempt": lease.attempt}
+
+
+def _claim_of(row: dict[str, Any]) -> Claim:
+    task = task_of(row)
+    return Claim(task=task, lease=lease_of(task))

@@ -1,0 +1,172 @@
+"""Keys that Supabase Auth signs tokens with: its JWKS, and the legacy shared secret where one is configured."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import jwt
+from pydantic import SecretStr
+
+from s3seg.errors import ConfigurationError, UnavailableError
+from s3seg.records import VerificationKey
+
+FRESH_S = 600.0
+"""Seconds that a fetched key set is used without asking again."""
+
+STALE_S = 86_400.0
+"""Seconds that it is still used while it cannot be fetched again."""
+
+REFRESH_EVERY_S = 15.0
+"""Seconds between two fetches at least, whatever tokens name."""
+
+MAX_BYTES = 65_536
+"""Size of a key set."""
+
+MAX_KEYS = 16
+"""Keys in a set; more are ignored."""
+
+_MIN_SECRET_BYTES = 32  # RFC 7518, 3.2
+_ALGORITHMS = {("EC", "P-256"): "ES256", ("RSA", None): "RS256", ("OKP", "Ed25519"): "EdDSA"}
+
+
+class SupabaseKeys:
+    """A `KeySource` for tokens of Supabase Auth.
+
+    Asymmetric keys come from the project's JWKS only; a shared secret only from the settings, never from the
+    network.
+
+    Args:
+        jwks_url: The key set, ``{project}/auth/v1/.well-known/jwks.json``.
+        secret: The legacy HS256 secret, of projects that still use it.
+        timeout_s: Seconds to wait for the key set.
+        clock: Seconds, from anywhere, that only grow.
+        transport: How to reach the address, if not over the network as usual.
+
+    Raises:
+        ConfigurationError: If the secret is too short to be one.
+    """
+
+    def __init__(
+        self,
+        jwks_url: str,
+        *,
+        secret: SecretStr | None = None,
+        timeout_s: float = 5.0,
+        clock: Callable[[], float] = time.monotonic,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        if secret is not None and len(secret.get_secret_value().encode()) < _MIN_SECRET_BYTES:
+            raise ConfigurationError(
+                f"S3SEG_SUPABASE_JWT_SECRET has fewer than {_MIN_SECRET_BYTES} bytes; copy the whole legacy JWT "
+                "secret, or leave it unset if the project signs with asymmetric keys"
+            )
+        self._url = jwks_url
+        self._secret = secret
+        self._timeout_s = timeout_s
+        self._clock = clock
+        self._transport = transport
+        self._keys: dict[str, VerificationKey] = {}
+        self._fetched_at: float | None = None
+        self._tried_at: float | None = None
+        self._fetching = asyncio.Lock()
+
+    async def find(self, key_id: str | None, algorithm: str) -> VerificationKey | None:
+        """See `KeySource.find`.
+
+        Raises:
+            UnavailableError: If the key set cannot be had, and the last one is too old.
+        """
+        if algorithm == "HS256":
+            if self._secret is None:
+                return None
+            return VerificationKey(key_id=None, algorithm="HS256", key=self._secret.get_secret_value())
+        if key_id is None:
+            return None
+        if self._age() >= FRESH_S or key_id not in self._keys:
+            await self._refresh(key_id)
+        key = self._keys.get(key_id)
+        return key if key is not None and key.algorithm == algorithm else None
+
+    async def check(self) -> None:
+        """See `Part.check`: the key set can be had, and holds a key that we can use."""
+        async with self._fetching:
+            keys = await self._fetch()
+            self._keep(keys)
+        if not keys and self._secret is None:
+            raise ConfigurationError(
+                f"{self._url} holds no key: turn on asymmetric signing keys in the project's JWT settings, or set "
+                "S3SEG_SUPABASE_JWT_SECRET to its legacy secret"
+            )
+
+    async def aclose(self) -> None:
+        """See `Part.aclose`."""
+
+    def _age(self) -> float:
+        return float("inf") if self._fetched_at is None else self._clock() - self._fetched_at
+
+    async def _refresh(self, key_id: str) -> None:
+        """Fetch the key set unless somebody just did; keep the last one if that fails."""
+        async with self._fetching:  # all who wait here share one fetch
+            if self._age() < FRESH_S and key_id in self._keys:
+                return
+            lately = self._tried_at is not None and self._clock() - self._tried_at < REFRESH_EVERY_S
+            if not lately:
+                self._tried_at = self._clock()
+                try:
+                    self._keep(await self._fetch())
+                except (UnavailableError, ConfigurationError):
+                    if self._age() >= STALE_S:
+                        raise
+            elif self._age() >= STALE_S:
+                raise UnavailableError("Supabase Auth did not give its signing keys", retry_after=REFRESH_EVERY_S)
+
+    def _keep(self, keys: dict[str, VerificationKey]) -> None:
+        self._keys = keys
+        self._fetched_at = self._tried_at = self._clock()
+
+    async def _fetch(self) -> dict[str, VerificationKey]:
+        try:
+            body = await self._download()
+            found = json.loads(body)["keys"]
+        except httpx.HTTPError as err:
+            raise UnavailableError(f"the signing keys of Supabase Auth cannot be had ({type(err).__name__})") from err
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise ConfigurationError(f"what lies at {self._url} is no JSON Web Key Set") from None
+        keys = [key for jwk in (found if isinstance(found, list) else [])[:MAX_KEYS] if (key := _read_key(jwk))]
+        return {key.key_id: key for key in reversed(keys) if key.key_id is not None}
+
+    async def _download(self) -> bytes:
+        client = httpx.AsyncClient(
+            transport=self._transport, timeout=self._timeout_s, follow_redirects=False, trust_env=False
+        )
+        async with client, client.stream("GET", self._url, headers={"Accept-Encoding": "identity"}) as answer:
+            if answer.status_code != httpx.codes.OK:
+                raise UnavailableError(f"Supabase Auth answers {answer.status_code} where its signing keys should be")
+            body = b""
+            async for chunk in answer.aiter_raw():  # never unpacked: a small answer cannot become a large one
+                body += chunk
+                if len(body) > MAX_BYTES:
+                    raise UnavailableError(f"the key set of Supabase Auth has more than {MAX_BYTES} bytes")
+            return body
+
+
+def _read_key(jwk: Any) -> VerificationKey | None:
+    """A key that can sign tokens; None for every other kind, symmetric ones above all."""
+    if not isinstance(jwk, dict) or "d" in jwk or jwk.get("use", "sig") != "sig":
+        return None
+    key_id, kind = jwk.get("kid"), jwk.get("kty")
+    algorithm = _ALGORITHMS.get((kind, jwk.get("crv")))
+    if not isinstance(key_id, str) or algorithm is None or jwk.get("alg", algorithm) != algorithm:
+        return None
+    try:
+        key = jwt.PyJWK(jwk, algorithm=algorithm).key
+    except (jwt.PyJWTError, ValueError, TypeError):
+        return None
+    if algorithm == "RS256" and getattr(key, "key_size", 0) < 2048:
+        return None
+    return VerificationKey(key_id=key_id, algorithm=algorithm, key=key)

@@ -1,0 +1,66 @@
+"""Asking each part that the settings choose whether it works; what ``s3seg doctor --services`` shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from s3seg.doctor import Finding
+from s3seg.errors import ConfigurationError, S3segError, UnavailableError
+
+if TYPE_CHECKING:
+    from s3seg.app import Parts
+    from s3seg.ports import Part
+
+EDGE = ("object_store", "task_store", "authenticator")
+"""Ports whose parts the edge stands on."""
+
+WORKER = ("object_store", "task_queue")
+"""Ports whose parts a worker stands on."""
+
+OPERATOR = ("accounts",)
+"""Ports that operators' commands need besides."""
+
+
+async def examine_services(
+    parts: Parts, ports: Sequence[str] = (*EDGE, *WORKER[1:], *OPERATOR), *, probe: bool = True
+) -> list[Finding]:
+    """Connect to each part and say what is wrong with it, with the setting and the remedy; never raises.
+
+    Args:
+        parts: The adapters that the settings choose.
+        ports: Which of them.
+        probe: Also write and remove an object, where the store can be asked to.
+
+    Returns:
+        A finding for each port; "problem" where a service cannot work.
+    """
+    return [await _examine(parts, port, probe=probe) for port in ports]
+
+
+async def _examine(parts: Parts, port: str, *, probe: bool) -> Finding:
+    chosen = getattr(parts.settings, port) or parts.settings.task_store
+    try:
+        part = _MAKERS[port](parts)
+        await part.check()
+        probing = getattr(part, "probe", None)
+        if probe and probing is not None:
+            await probing()
+    except ConfigurationError as err:
+        return Finding(port, "problem", f"{chosen}: a setting is wrong", str(err))
+    except UnavailableError as err:
+        return Finding(port, "problem", f"{chosen}: {err}", "see that it runs and can be reached from here")
+    except S3segError as err:
+        return Finding(port, "problem", f"{chosen}: {err}")
+    except ImportError as err:
+        return Finding(port, "problem", f"{chosen} needs {err.name}", "pip install 's3seg[cloud]'")
+    return Finding(port, "ok", chosen)
+
+
+_MAKERS: dict[str, Callable[[Parts], Part]] = {
+    "object_store": lambda parts: parts.objects,
+    "task_store": lambda parts: parts.task_store,
+    "task_queue": lambda parts: parts.task_queue,
+    "accounts": lambda parts: parts.accounts,
+    "authenticator": lambda parts: parts.authenticator,
+}

@@ -1,0 +1,99 @@
+"""The thin part of Supabase's gateway: API keys become roles, and the JWKS is served. What is behind it is real."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+
+import httpx
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from .tokens import TokenIssuer
+
+PUBLISHABLE_KEY, SECRET_KEY = "sb_publishable_test", "sb_secret_test"
+_ROLES = {PUBLISHABLE_KEY: "anon", SECRET_KEY: "service_role"}
+_NOT_FORWARDED = {"host", "connection", "transfer-encoding", "apikey", "content-length", "accept-encoding"}
+_NOT_RETURNED = {"connection", "transfer-encoding", "content-length", "content-encoding"}
+
+
+@dataclass
+class Gateway:
+    """Where the gateway is, and what it saw.
+
+    Attributes:
+        url: Its address: what a project's URL is.
+        seen: Method, path and headers of every request.
+    """
+
+    url: str = ""
+    seen: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
+
+
+@contextlib.contextmanager
+def gateway(postgrest_url: str, issuer: TokenIssuer) -> Iterator[Gateway]:
+    """Serve it from a thread."""
+    state = Gateway()
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with httpx.AsyncClient(base_url=postgrest_url, timeout=30) as app.state.upstream:
+            yield
+
+    async def rest(request: Request) -> Response:
+        key = request.headers.get("apikey", "")
+        state.seen.append((request.method, request.url.path, dict(request.headers)))
+        if key not in _ROLES:
+            return JSONResponse({"message": "Invalid API key"}, 401)
+        headers = {name: value for name, value in request.headers.items() if name not in _NOT_FORWARDED}
+        if headers.get("authorization") in (None, f"Bearer {key}"):
+            headers["authorization"] = f"Bearer {issuer.role_token(_ROLES[key])}"
+        query = f"?{request.url.query}" if request.url.query else ""
+        target = f"/{request.path_params['path']}{query}"
+        try:
+            answer = await request.app.state.upstream.request(
+                request.method, target, headers=headers, content=await request.body()
+            )
+        except httpx.TransportError:
+            return JSONResponse({"message": "name resolution failed"}, 503)
+        kept = {name: value for name, value in answer.headers.items() if name.lower() not in _NOT_RETURNED}
+        return Response(answer.content, answer.status_code, kept)
+
+    async def jwks(request: Request) -> Response:
+        return JSONResponse(issuer.jwks())
+
+    app = Starlette(
+        routes=[
+            Route("/rest/v1/{path:path}", rest, methods=["GET", "POST", "PATCH", "DELETE", "PUT", "HEAD", "OPTIONS"]),
+            Route("/auth/v1/.well-known/jwks.json", jwks),
+        ],
+        lifespan=lifespan,
+    )
+    with served(app) as state.url:
+        issuer.issuer = f"{state.url}/auth/v1"
+        yield state
+
+
+@contextlib.contextmanager
+def served(app: Starlette) -> Iterator[str]:
+    """An ASGI app behind a real socket on loopback, in a thread of its own; its address."""
+    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", ws="none", lifespan="on")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, name="gateway", daemon=True)
+    thread.start()
+    give_up = time.monotonic() + 30
+    while not server.started:
+        if not thread.is_alive() or time.monotonic() > give_up:
+            raise RuntimeError("the gateway did not start")
+        time.sleep(0.01)
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(15)

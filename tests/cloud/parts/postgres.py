@@ -1,0 +1,101 @@
+"""A real PostgreSQL, empty; as root it runs as another user."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, LiteralString
+
+import psycopg
+
+from . import downloads
+from .processes import Server, free_ports, running
+
+
+@dataclass(frozen=True)
+class Postgres:
+    """A running PostgreSQL: its address for the owner of the schema, and the process."""
+
+    port: int
+    server: Server
+    database: str = "postgres"
+
+    @property
+    def url(self) -> str:
+        """For the role that owns the schema, as the ``postgres`` user of a hosted project."""
+        return self.url_of("postgres")
+
+    def url_of(self, role: str, password: str = "unused") -> str:
+        """For another role."""
+        return f"postgres://{role}:{password}@127.0.0.1:{self.port}/{self.database}"
+
+    def new_database(self) -> Postgres:
+        """An empty database in the same server."""
+        name = f"t{secrets.token_hex(6)}"
+        self.execute(f"create database {name}")
+        return replace(self, database=name)
+
+    def execute(self, query: str, values: tuple[Any, ...] | None = None) -> list[tuple[Any, ...]]:
+        """Run SQL as the owner, past all row-level security; the rows of the last statement, if any."""
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            cursor = connection.execute(_literal(query), values)
+            return cursor.fetchall() if cursor.description else []
+
+
+def _literal(query: str) -> LiteralString:
+    return query  # type: ignore[return-value]  # tests write their own SQL
+
+
+@contextlib.contextmanager
+def postgres(folder: Path) -> Iterator[Postgres]:
+    """Start one, empty."""
+    (port,) = free_ports(1)
+    programs = downloads.postgres_program("initdb").parent
+    who: dict[str, Any] = {}
+    if os.getuid() == 0:  # PostgreSQL refuses to run as root
+        name = _unprivileged_user()
+        who = {"user": name, "group": pwd.getpwnam(name).pw_gid, "extra_groups": []}
+        shutil.chown(folder, name)
+        for above in (folder, *folder.parents):
+            if above.stat().st_uid == 0 and not above.stat().st_mode & 0o001:
+                above.chmod(above.stat().st_mode | 0o011)
+        if programs.is_relative_to(downloads.cache()):  # at home, where other users cannot look
+            wheel = downloads.cache() / programs.relative_to(downloads.cache()).parts[0]
+            programs = shutil.copytree(wheel, folder / "wheel", symlinks=True) / programs.relative_to(wheel)
+    data = folder / "data"
+    # "C" sorts by code point, as every oracle in the tests does
+    options = ["-U", "postgres", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C"]
+    initdb = [str(programs / "initdb"), "-D", str(data), *options]
+    subprocess.run(initdb, check=True, capture_output=True, cwd=folder, **who)
+    settings = ["listen_addresses=127.0.0.1", "fsync=off", "wal_level=logical", "max_connections=100"]
+    command = [programs / "postgres", "-D", data, "-p", port, "-k", folder]
+
+    def ready() -> None:
+        psycopg.connect(f"postgres://postgres@127.0.0.1:{port}/postgres", connect_timeout=2).close()
+
+    server = Server(
+        "PostgreSQL",
+        [*map(str, command), *(word for setting in settings for word in ("-c", setting))],
+        log=folder / "postgres.log",
+        ready=ready,
+        stop_signal=signal.SIGINT,  # do not wait for clients
+        cwd=folder,
+        **who,
+    )
+    with running(server):
+        yield Postgres(port, server)
+
+
+def _unprivileged_user() -> str:
+    for name in ("postgres", "nobody"):
+        with contextlib.suppress(KeyError):
+            return pwd.getpwnam(name).pw_name
+    raise downloads.MissingPartError("PostgreSQL will not run as root, and there is no user postgres or nobody")

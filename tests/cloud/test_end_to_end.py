@@ -1,0 +1,317 @@
+"""Edge and gpu service as processes on real parts: from an upload to the mask in the bucket."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import secrets
+import subprocess
+import sys
+import time
+import uuid
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from s3seg import Segmenter
+
+from .conftest import Project, supabase
+from .parts import downloads
+from .parts.gateway import PUBLISHABLE_KEY, SECRET_KEY
+from .parts.processes import Server, free_ports, running
+from .parts.seaweed import ACCESS_KEY, BUCKET, PUBLIC_BUCKET
+from .parts.seaweed import SECRET_KEY as S3_SECRET
+
+PICTURE = Path(__file__).parents[2] / "examples" / "pictures" / "street.png"
+COMMAND = "from s3seg.commands.serve import app; app()"
+
+
+@dataclass(frozen=True)
+class House:
+    """A project with both services on it."""
+
+    project: Project
+    url: str
+    gpu_url: str
+    folder: Path
+
+    @contextmanager
+    def user(self, *, credits=None, **claims):
+        """A new user's id, and a client of the edge that speaks for them."""
+        user_id = str(uuid.uuid4())
+        self.project.sign_up(user_id)
+        token = self.project.issuer.user_token(user_id, **claims)
+        if credits is not None:
+            self.project.database.execute("select public.operator_adjust(%s, %s)", (user_id, credits - 10))
+        with httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {token}"}, timeout=60) as http:
+            yield user_id, http
+
+
+@contextmanager
+def house(folder, database_server, s3, *, public):
+    edge_port, gpu_port = free_ports(2)
+    url, gpu_url = f"http://127.0.0.1:{edge_port}", f"http://127.0.0.1:{gpu_port}"
+    public_base = f"{s3.endpoint}/{PUBLIC_BUCKET}" if public else f"{url}/files"
+    folder = folder / secrets.token_hex(4)
+    folder.mkdir()
+    with supabase(folder, database_server, public_base=public_base) as project:
+        both = {
+            "S3SEG_DATA_DIR": str(folder),
+            "S3SEG_PUBLIC_BASE_URL": public_base,
+            "S3SEG_OBJECT_STORE": "r2",
+            "S3SEG_R2_ENDPOINT_URL": s3.endpoint,
+            "S3SEG_R2_BUCKET": PUBLIC_BUCKET if public else BUCKET,
+            "S3SEG_R2_PUBLIC": str(public),
+            "S3SEG_R2_ACCESS_KEY_ID": ACCESS_KEY,
+            "S3SEG_R2_SECRET_ACCESS_KEY": S3_SECRET,
+            "S3SEG_TASK_STORE": "supabase",
+            "S3SEG_SUPABASE_URL": project.gateway.url,
+            "API_SECRET_KEY": "the key between edge and gpu",
+        }
+        edge = {
+            **both,
+            "S3SEG_AUTHENTICATOR": "supabase",
+            "S3SEG_SUPABASE_PUBLISHABLE_KEY": PUBLISHABLE_KEY,
+            "S3SEG_GPU_URL": gpu_url,
+        }
+        gpu = {**both, "S3SEG_SUPABASE_SECRET_KEY": SECRET_KEY}
+        with service("gpu", gpu_url, gpu, folder), service("edge", url, edge, folder):
+            yield House(project, url, gpu_url, folder)
+
+
+def service(name, url, environment, folder):
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("S3SEG_", "API_"))}
+    path = os.pathsep.join(word for word in sys.path if word)
+    return running(
+        Server(
+            name,
+            [sys.executable, "-c", COMMAND, name, "--port", url.rpartition(":")[2]],
+            log=folder / f"{name}.log",
+            ready=lambda: httpx.get(f"{url}/ready", timeout=10).raise_for_status(),
+            env={**inherited, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **environment},
+            cwd=folder,
+        )
+    )
+
+
+@pytest.fixture(scope="module")
+def open_house(folder, database_server, s3):
+    with house(folder, database_server, s3, public=True) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def picture():
+    return PICTURE.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def expected():
+    """What the same weights find in this process."""
+    results = Segmenter().segment(PICTURE, ["car", "house"])
+    return {result.prompt: result.label_map() for result in results}
+
+
+def upload(http, picture):
+    answer = http.post("/api/v1/upload", files={"file": ("street.png", picture, "image/png")})
+    assert answer.status_code == 200, answer.text
+    return answer.json()["data"]["image_url"]
+
+
+def submit(http, image_url, *prompts):
+    answer = http.post("/api/v1/segment", json={"image_url": image_url, "text_prompts": prompts})
+    assert answer.status_code == 202, answer.text
+    return answer.json()["data"]["task_id"]
+
+
+def finished(http, task_id):
+    give_up = time.monotonic() + 120
+    while time.monotonic() < give_up:
+        task = http.get(f"/api/v1/tasks/{task_id}").json()["data"]
+        if task["status"] in ("done", "error"):
+            return task
+        time.sleep(0.1)
+    raise AssertionError("the task did not end")
+
+
+def pixels(png):
+    return np.asarray(Image.open(io.BytesIO(png)))
+
+
+def test_from_an_upload_to_the_mask_in_the_bucket(open_house, picture, expected):
+    with open_house.user(credits=10) as (_, http):
+        image_url = upload(http, picture)
+        assert httpx.get(image_url).content == picture
+        task = finished(http, submit(http, image_url, "car", "house"))
+        assert task["status"] == "done", task
+        result = http.get(f"/api/v1/results/{task['result_id']}").json()["data"]
+        assert set(result["labels"]) == {prompt for prompt, mask in expected.items() if mask.any()} != set()
+        for found in result["metadata"]["prompts"]:
+            answer = httpx.get(found["mask_url"])
+            assert answer.headers["content-type"] == "image/png"
+            (prompt,) = found["labels"]
+            np.testing.assert_array_equal(pixels(answer.content), expected[prompt])
+        combined = pixels(httpx.get(result["mask_image_url"]).content)
+        np.testing.assert_array_equal(combined > 0, (expected["car"] > 0) | (expected["house"] > 0))
+        assert [row["id"] for row in http.get("/api/v1/results").json()["data"]["results"]] == [task["task_id"]]
+        assert http.get("/api/v1/me").json()["data"]["credits"] == 8
+
+
+def test_a_task_that_fails_is_given_back(open_house, picture):
+    with open_house.user() as (_, http):
+        image_url = upload(http, picture)
+        task = finished(http, submit(http, image_url, "word " * 90))
+        assert task["status"] == "error"
+        assert "tokens" in task["error_message"]
+        assert http.get("/api/v1/me").json()["data"]["credits"] == 10
+
+
+def test_others_things_are_as_absent_as_what_never_was(open_house, picture):
+    def shape(answer):
+        body = re.sub(rb'"(request_id|timestamp)":"[^"]*"', b"", answer.content)
+        return answer.status_code, body.replace(answer.headers["x-request-id"].encode(), b"")
+
+    with open_house.user() as (_, one), open_house.user() as (_, other):
+        task = submit(one, upload(one, picture), "car")
+        for path in ("/api/v1/tasks/", "/api/v1/results/"):
+            foreign, absent = other.get(path + task), other.get(path + str(uuid.uuid4()))
+            assert foreign.status_code == 404
+            assert shape(foreign) == shape(absent)
+        finished(one, task)
+
+
+@pytest.mark.parametrize(
+    ("claims", "status", "code"),
+    [
+        ({"aud": "else"}, 401, "AUTH_INVALID"),
+        ({"exp": 1}, 401, "AUTH_INVALID"),
+        ({"iss": "https://else.example/auth/v1"}, 401, "AUTH_INVALID"),
+        ({"is_anonymous": True}, 403, "FORBIDDEN"),
+        ({"role": "service_role"}, 403, "FORBIDDEN"),
+    ],
+)
+def test_a_token_of_the_wrong_kind_is_refused(open_house, claims, status, code):
+    with open_house.user(**claims) as (_, http):
+        answer = http.get("/api/v1/results")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+
+
+def test_the_edge_holds_no_key_of_the_service_and_logs_no_secret(open_house, picture):
+    with open_house.user() as (_, http):
+        finished(http, submit(http, upload(http, picture), "car"))
+        token = http.headers["authorization"].removeprefix("Bearer ")
+    logs = "".join((open_house.folder / f"{name}.log").read_text() for name in ("edge", "gpu"))
+    assert "request_id" in logs
+    for secret in (token, S3_SECRET, SECRET_KEY, PUBLISHABLE_KEY, "the key between"):
+        assert secret not in logs
+    keys = {path: headers["apikey"] for _, path, headers in open_house.project.gateway.seen}
+    assert keys["/rest/v1/rpc/submit_segmentation"] == PUBLISHABLE_KEY
+    assert keys["/rest/v1/rpc/worker_finish"] == SECRET_KEY
+
+
+def test_a_database_that_stops_is_503_without_a_word_of_it_and_nothing_is_charged(open_house, picture):
+    with open_house.user() as (_, http):
+        image_url = upload(http, picture)
+        order = {"image_url": image_url, "text_prompt": "car"}
+        open_house.project.postgrest.server.stop()
+        try:
+            answers = [
+                http.post("/api/v1/segment", json=order, headers={"Idempotency-Key": "k"}),
+                http.get("/api/v1/results"),
+                http.get(f"/api/v1/tasks/{uuid.uuid4()}"),
+                http.post("/api/v1/upload", files={"file": ("street.png", picture, "image/png")}),
+            ]
+        finally:
+            open_house.project.postgrest.server.start()
+        for answer in answers:
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "UNAVAILABLE")
+            assert int(answer.headers["retry-after"]) >= 1
+            for leak in ("postgrest", "127.0.0.1", "supabase", "traceback", "name resolution"):
+                assert leak not in answer.text.lower()
+        assert http.get("/api/v1/me").json()["data"]["credits"] == 10
+        accepted = http.post("/api/v1/segment", json=order, headers={"Idempotency-Key": "k"})
+        assert finished(http, accepted.json()["data"]["task_id"])["status"] == "done"
+
+
+def test_a_prompt_cannot_write_a_line_of_the_log(open_house, picture):
+    with open_house.user() as (_, http):
+        image_url = upload(http, picture)
+        for prompt in ('car\n{"forged": 1}', "car\r\nforged", "car\u2028forged", "\u202eforged"):
+            answer = http.post("/api/v1/segment", json={"image_url": image_url, "text_prompt": prompt})
+            assert (answer.status_code, answer.json()["error"]["code"]) == (400, "INVALID_REQUEST")
+        http.get("/api/v1/tasks/x%0Aforged")
+    lines = (open_house.folder / "edge.log").read_text().splitlines()
+    assert len(lines) > 5
+    assert not any(line.startswith(("forged", '{"forged"')) for line in lines)
+
+
+def test_a_private_bucket_is_read_through_the_edge(folder, database_server, s3, picture, expected):
+    with house(folder, database_server, s3, public=False) as closed, closed.user() as (_, http):
+        image_url = upload(http, picture)
+        redirect = httpx.get(image_url)
+        assert redirect.status_code in (302, 303, 307)
+        assert httpx.get(redirect.headers["location"]).content == picture
+        assert httpx.get(redirect.headers["location"].partition("?")[0]).status_code == 403
+        task = finished(http, submit(http, image_url, "car"))
+        result = http.get(f"/api/v1/results/{task['result_id']}").json()["data"]
+        mask = httpx.get(result["mask_image_url"], follow_redirects=True).content
+        np.testing.assert_array_equal(pixels(mask), expected["car"])
+
+
+# --- supabase-js, as a Flutter client would use its library
+
+SCRIPT = """
+const { createClient } = require('@supabase/supabase-js')
+const [url, key, token, other] = process.argv.slice(2)
+const client = createClient(url, key, { accessToken: async () => token })
+const said = async (query) => { const { data, error, status } = await query; return { data, status, error: !!error } }
+;(async () => {
+  const results = 'segmentation_results'
+  console.log(JSON.stringify({
+    own: await said(client.from(results).select('id, status, text_prompt').order('created_at')),
+    others: await said(client.from(results).select('id').eq('user_id', other)),
+    account: await said(client.rpc('my_account')),
+    insert: await said(client.from(results).insert({ user_id: other, status: 'done' })),
+    update: await said(client.from(results).update({ status: 'done' }).neq('status', 'done')),
+    remove: await said(client.from(results).delete().neq('status', 'error')),
+    credits: await said(client.from('profiles').update({ credits: 1000 }).neq('credits', 1000)),
+    claim: await said(client.rpc('worker_claim_batch', { p_worker: 'w', p_limit: 1, p_lease_s: 30 })),
+    grant: await said(client.rpc('operator_adjust', { p_user_id: other, p_delta: 1000 })),
+  }))
+  process.exit(0)
+})()
+"""
+
+
+def test_supabase_js_reads_its_own_results_and_nothing_else(open_house, picture, tmp_path):
+    modules = downloads.npm_package(downloads.SUPABASE_JS)
+    with open_house.user() as (other_id, other), open_house.user() as (_, http):
+        finished(other, submit(other, upload(other, picture), "car"))
+        task = submit(http, upload(http, picture), "car")
+        finished(http, task)
+        token = http.headers["authorization"].removeprefix("Bearer ")
+        script = tmp_path / "client.js"
+        script.write_text(SCRIPT)
+        done = subprocess.run(
+            [downloads.node(), script, open_house.project.gateway.url, PUBLISHABLE_KEY, token, other_id],
+            env={**os.environ, "NODE_PATH": str(modules)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        said = json.loads(done.stdout)
+        assert said["own"]["data"] == [{"id": task, "status": "done", "text_prompt": "car"}]
+        assert (said["others"]["data"], said["others"]["error"]) == ([], False)
+        assert said["account"]["data"]["credits"] == 9
+        for refused in ("insert", "update", "remove", "credits", "claim", "grant"):
+            assert (said[refused]["status"], said[refused]["error"]) == (403, True), refused
+        assert http.get("/api/v1/me").json()["data"]["credits"] == 9

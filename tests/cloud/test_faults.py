@@ -1,0 +1,206 @@
+"""Parts that stop, restart, refuse and hang up: clear errors, repeats where they are safe, and honest books."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+
+import pytest
+from pydantic import SecretStr
+
+from s3seg.adapters.supabase import Rest, SupabaseTaskStore
+from s3seg.contract.limits import Tier
+from s3seg.errors import NotFoundError, ObjectExistsError, UnavailableError
+from s3seg.object_keys import new_image_key
+from s3seg.tasks import Order
+from s3seg.testing.world import PUBLIC_BASE, outcome_for
+
+from .conftest import supabase
+from .parts.gateway import PUBLISHABLE_KEY
+from .parts.postgres import postgres
+from .parts.troubled import troubled
+from .test_r2 import r2
+from .worlds import SupabaseWorld
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(scope="module")
+def anyio_backend():
+    return "asyncio"
+
+
+# --- the database
+
+
+@pytest.fixture(scope="module")
+def fragile(tmp_path_factory):
+    """A project, and a database server, that may be stopped."""
+    folder = tmp_path_factory.mktemp("fragile")
+    home = folder / "postgres"
+    home.mkdir()
+    with postgres(home) as server, supabase(folder, server) as project:
+        yield project
+
+
+@pytest.fixture
+async def world(fragile):
+    world = SupabaseWorld(fragile)
+    yield world
+    await world.aclose()
+
+
+async def answered(ask):
+    """What the part says once it is back."""
+    for _ in range(300):
+        try:
+            return await ask()
+        except UnavailableError:
+            await asyncio.sleep(0.1)
+    raise AssertionError("it never came back")
+
+
+async def test_a_stopped_postgrest_is_unavailable_and_charges_nothing(world, fragile):
+    user = await world.user()
+    image = await world.image(user)
+    task = await world.submit(user, image=image)
+    fragile.postgrest.server.stop()
+    try:
+        for attempt in (
+            world.store.get_task(user, task.task_id),
+            world.store.list_tasks(user),
+            world.store.submit(user, Order(image_url=image.image_url, prompts=("cat",))),
+            world.store.cancel(user, task.task_id),
+            world.store.create_project(user, "x"),
+            world.queue.claim_batch("w", limit=1, lease_s=30),
+            world.queue.reap(),
+            world.accounts.adjust(user.user_id, 100),
+            world.store.check(),
+        ):
+            with pytest.raises(UnavailableError):
+                await attempt
+    finally:
+        fragile.postgrest.server.start()
+    assert (await answered(lambda: world.store.get_task(user, task.task_id))) == task
+    assert await world.credits(user) == 9
+
+
+async def test_submits_through_a_restart_of_postgres_are_made_once_each(world, fragile):
+    user = await world.user(credits=60)
+    image = await world.image(user)
+    orders = [Order(image_url=image.image_url, prompts=("cat",), idempotency_key=f"k{n}") for n in range(30)]
+
+    async def accepted(order):
+        return await answered(lambda: world.store.submit(user, order))
+
+    async def restart():
+        await asyncio.sleep(0.05)
+        await asyncio.to_thread(fragile.database.server.stop)
+        await asyncio.to_thread(fragile.database.server.start)
+
+    answers, _ = await asyncio.gather(asyncio.gather(*(accepted(order) for order in orders)), restart())
+    assert len({answer.task.task_id for answer in answers}) == 30
+    assert (await world.store.list_tasks(user)).total == 30
+    assert await world.credits(user) == 30
+
+
+async def test_a_worker_goes_on_after_a_restart_of_postgres(world, fragile):
+    user = await world.user()
+    task = await world.submit(user)
+    lease = await world.claim(task)
+    await asyncio.to_thread(fragile.database.server.stop)
+    with pytest.raises(UnavailableError):
+        await world.queue.renew(lease, lease_s=30)
+    with pytest.raises(UnavailableError):
+        await world.store.get_task(user, task.task_id)
+    await asyncio.to_thread(fragile.database.server.start)
+    await answered(lambda: world.queue.renew(lease, lease_s=30))
+    assert (await world.queue.finish(lease, outcome_for(task))).mask_image_url
+    assert await world.credits(user) == 9
+
+
+async def test_an_answer_that_was_lost_is_asked_for_again_where_that_is_safe(world, fragile):
+    user = await world.user(tier=Tier.ENTERPRISE)
+    image = await world.image(user)
+    with troubled(fragile.gateway.url) as trouble:
+        rest = Rest(trouble.url, SecretStr(PUBLISHABLE_KEY))
+        store = SupabaseTaskStore(rest, public_base=PUBLIC_BASE)
+        keyed = Order(image_url=image.image_url, prompts=("cat",), idempotency_key="k")
+        trouble.plan = ["lost"]
+        assert not (await store.submit(user, keyed)).created  # the first try made it
+        trouble.plan = ["lost"]
+        await store.get_task(user, (await store.submit(user, keyed)).task.task_id)
+        trouble.plan = ["lost"]
+        with pytest.raises(UnavailableError):
+            await store.submit(user, Order(image_url=image.image_url, prompts=("cat",)))
+        trouble.always = "lost"
+        with pytest.raises(UnavailableError):
+            await store.list_tasks(user)
+        trouble.always = "cut"
+        with pytest.raises(UnavailableError):
+            await store.list_tasks(user)
+        await store.aclose()
+    assert await world.credits(user) == 8  # one for the key, one whose answer was lost
+
+
+# --- the object store
+
+BODY = bytes(range(256)) * 12_000  # three chunks
+
+
+@pytest.fixture
+async def shaky(s3):
+    """A store behind a proxy that makes trouble, and the proxy."""
+    with troubled(s3.endpoint) as trouble:
+        store = r2(s3, endpoint_url=trouble.url)
+        yield store, trouble
+        await store.aclose()
+
+
+@pytest.fixture
+def key():
+    return new_image_key(str(uuid.uuid4()), "image/png")
+
+
+@pytest.mark.parametrize("plan", [["503"], ["503", "503"], ["lost"], ["lost", "503"]])
+async def test_a_put_through_trouble_is_written_once(shaky, key, plan):
+    store, trouble = shaky
+    trouble.plan = list(plan)
+    await store.put(key, BODY)
+    assert await store.get(key) == BODY
+    trouble.plan = list(plan)
+    with pytest.raises(ObjectExistsError):
+        await store.put(key, b"another")
+    assert await store.get(key) == BODY
+
+
+async def test_a_put_that_is_refused_leaves_nothing(shaky, key):
+    store, trouble = shaky
+    trouble.always = "503"
+    with pytest.raises(UnavailableError):
+        await store.put(key, BODY)
+    trouble.always = "pass"
+    with pytest.raises(NotFoundError):
+        await store.get(key)
+
+
+@pytest.mark.parametrize("plan", [["503"], ["cut"], ["cut", "503", "cut"], ["lost"]])
+async def test_a_read_through_trouble_is_whole(shaky, key, plan):
+    store, trouble = shaky
+    await store.put(key, BODY)
+    trouble.plan = list(plan)
+    assert await store.get(key) == BODY
+    trouble.plan = ["pass", *plan]
+    assert b"".join([chunk async for chunk in (await store.stream(key)).chunks]) == BODY
+
+
+@pytest.mark.parametrize("always", ["503", "cut", "lost"])
+async def test_a_read_that_never_succeeds_is_an_error_and_not_half_a_picture(shaky, key, always):
+    store, trouble = shaky
+    await store.put(key, BODY)
+    stream = await store.stream(key)
+    trouble.always = always
+    with pytest.raises(UnavailableError):
+        await store.get(key)
+    with pytest.raises(UnavailableError):
+        [chunk async for chunk in stream.chunks]

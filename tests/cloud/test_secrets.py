@@ -1,0 +1,218 @@
+"""Secrets, tokens and rows appear in no log, no repr and no error."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+from postgrest import APIError
+from pydantic import SecretStr
+
+from s3seg.adapters.supabase import Rest, SupabaseTaskQueue, SupabaseTaskStore
+from s3seg.adapters.supabase.errors import translated
+from s3seg.app import Parts
+from s3seg.commands.services import examine_services
+from s3seg.contract.limits import Tier
+from s3seg.errors import ConfigurationError, S3segError
+from s3seg.object_keys import new_image_key
+from s3seg.records import NewImage
+from s3seg.settings import Settings
+from s3seg.tasks import Order
+from s3seg.testing.world import PUBLIC_BASE
+
+from .parts.gateway import PUBLISHABLE_KEY, SECRET_KEY
+from .parts.seaweed import ACCESS_KEY, BUCKET
+from .parts.seaweed import SECRET_KEY as S3_SECRET
+from .test_r2 import r2
+from .worlds import SupabaseWorld
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
+
+
+@pytest.fixture
+async def world(project):
+    world = SupabaseWorld(project)
+    yield world
+    await world.aclose()
+
+
+def every_word_of(err):
+    """What a log would show of an error, with all that led to it and is not suppressed."""
+    words = [str(err), repr(err)]
+    cause = err.__cause__ or (None if err.__suppress_context__ else err.__context__)
+    return " ".join(words) + (every_word_of(cause) if cause is not None else "")
+
+
+async def test_nothing_that_the_database_says_is_passed_on(world):
+    """Wrong values of every kind: a refusal by PostgreSQL quotes rows, constraints and values."""
+    user = await world.user(tier=Tier.ENTERPRISE)
+    project = await world.store.create_project(user, "mine")
+    secret = "geheimnis"
+    image = NewImage(
+        object_key=new_image_key(user.user_id, "image/png"), content_type=secret, size_bytes=1, width=1, height=1
+    )
+    errors = []
+    for attempt in (
+        world.store.register_image(user, image),
+        world.store.create_project(user, secret * 100),
+        world.store.create_project(user, f"{secret}\0"),
+        world.store.create_project(user, f"{secret}\ud800"),
+        world.store.rename_project(user, project.project_id, ""),
+        world.store.submit(user, Order(image_url=secret, prompts=(secret,))),
+        world.store.submit(user, Order(image_url=secret, prompts=(f"{secret}\n",))),
+        world.accounts.ensure(secret),
+        world.accounts.adjust(user.user_id, 2**40),
+    ):
+        with pytest.raises(S3segError) as refused:
+            await attempt
+        errors.append(every_word_of(refused.value))
+    for words in errors:
+        assert secret not in words
+        for leak in (user.user_id, user.token, "constraint", "violates", "Failing row", "images_", "public."):
+            assert leak not in words
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["PT400", "PT401", "PT402", "PT403", "PT409", "PT429", "23514", "22P02", "42501", "42883", "57014", "PGRST301",
+     "PGRST000", "XX000", None, "PGRST103", "PGRST116", "<script>"],
+)  # fmt: skip
+def test_every_refusal_is_put_in_our_own_words(code):
+    for detail in (None, "geheimnis", '{"credits": "geheimnis"}', "[1]", '{"limit": "geheimnis"}', 7):
+        error = translated(APIError({"code": code, "message": "geheimnis", "hint": "geheimnis", "details": detail}))
+        assert "geheimnis" not in every_word_of(error) or (code, detail) == ("PT402", '{"credits": "geheimnis"}')
+        assert "<" not in str(error)
+
+
+async def test_no_log_holds_a_key_or_a_token(world, s3, caplog):
+    caplog.set_level(logging.DEBUG)
+    user = await world.user()
+    task = await world.submit(user)
+    await world.store.list_tasks(user)
+    await world.queue.claim_batch("w", limit=1, lease_s=30)
+    store = r2(s3)
+    await store.put(new_image_key(user.user_id, "image/png"), b"x")
+    await store.probe()
+    await store.aclose()
+    assert len(caplog.records) > 10
+    for secret in (user.token, user.token.split(".")[2], PUBLISHABLE_KEY, SECRET_KEY, S3_SECRET):
+        assert secret not in caplog.text
+    assert task.task_id
+
+
+def settings_of(project, s3, tmp_path, **changes):
+    known = {
+        "data_dir": tmp_path,
+        "public_base_url": PUBLIC_BASE,
+        "object_store": "r2",
+        "task_store": "supabase",
+        "authenticator": "supabase",
+        "supabase_url": project.gateway.url,
+        "supabase_publishable_key": SecretStr(PUBLISHABLE_KEY),
+        "supabase_secret_key": SecretStr(SECRET_KEY),
+        "supabase_jwt_secret": SecretStr("a legacy secret of more than thirty-two bytes"),
+        "database_url": SecretStr("postgres://postgres:passwort@db.example/postgres"),
+        "r2_endpoint_url": s3.endpoint,
+        "r2_bucket": BUCKET,
+        "r2_access_key_id": ACCESS_KEY,
+        "r2_secret_access_key": SecretStr(S3_SECRET),
+        "_env_file": None,
+    }
+    return Settings(**{**known, **changes})
+
+
+async def test_no_repr_shows_a_secret(project, s3, tmp_path):
+    settings = settings_of(project, s3, tmp_path)
+    parts = Parts(settings)
+    shown = " ".join(
+        map(repr, [settings, settings.model_dump(), parts.objects, parts.task_store, parts.task_queue,
+                   parts.accounts, parts.authenticator, vars(parts.task_store), vars(parts.objects)])
+    )  # fmt: skip
+    for secret in (PUBLISHABLE_KEY, SECRET_KEY, S3_SECRET, "a legacy secret", "passwort"):
+        assert secret not in shown
+    await parts.aclose()
+
+
+# --- s3seg doctor --services
+
+
+async def test_everything_in_order_is_said_to_be(project, s3, tmp_path):
+    parts = Parts(settings_of(project, s3, tmp_path))
+    found = await examine_services(parts)
+    assert [(finding.topic, finding.status, finding.advice) for finding in found] == [
+        (topic, "ok", None) for topic in ("object_store", "task_store", "authenticator", "task_queue", "accounts")
+    ]
+    await parts.aclose()
+
+
+@pytest.mark.parametrize(
+    ("change", "topics", "named"),
+    [
+        ({"supabase_url": None}, {"task_store", "task_queue", "accounts", "authenticator"}, "S3SEG_SUPABASE_URL"),
+        ({"supabase_publishable_key": None}, {"task_store"}, "S3SEG_SUPABASE_PUBLISHABLE_KEY"),
+        ({"supabase_publishable_key": SecretStr("geheim")}, {"task_store"}, "S3SEG_SUPABASE_PUBLISHABLE_KEY"),
+        ({"supabase_secret_key": SecretStr("geheim")}, {"task_queue", "accounts"}, "S3SEG_SUPABASE_SECRET_KEY"),
+        ({"supabase_secret_key": SecretStr(PUBLISHABLE_KEY)}, {"task_queue", "accounts"}, "S3SEG_SUPABASE_SECRET_KEY"),
+        ({"supabase_jwt_secret": SecretStr("geheim")}, {"authenticator"}, "S3SEG_SUPABASE_JWT_SECRET"),
+        ({"public_base_url": "https://else.example"}, {"task_store", "task_queue", "accounts"}, "PUBLIC_BASE_URL"),
+        ({"r2_secret_access_key": SecretStr("geheim")}, {"object_store"}, "S3SEG_R2_SECRET_ACCESS_KEY"),
+        ({"r2_bucket": "no-such-bucket"}, {"object_store"}, "S3SEG_R2_BUCKET"),
+        ({"r2_bucket": None}, {"object_store"}, "S3SEG_R2_BUCKET"),
+    ],
+)
+async def test_a_wrong_setting_is_named_with_its_remedy(project, s3, tmp_path, change, topics, named):
+    parts = Parts(settings_of(project, s3, tmp_path, **change))
+    found = await examine_services(parts)
+    problems = {finding.topic: finding for finding in found if finding.status == "problem"}
+    assert set(problems) == topics
+    for finding in problems.values():
+        assert named in (finding.advice or "")
+        assert "geheim" not in f"{finding.value} {finding.advice}"
+    await parts.aclose()
+
+
+async def test_parts_that_are_not_there_are_said_to_be_so(s3, project, tmp_path):
+    nowhere = "http://127.0.0.1:9"
+    changes = {"supabase_url": nowhere, "r2_endpoint_url": nowhere}
+    parts = Parts(settings_of(project, s3, tmp_path, **changes))
+    found = await examine_services(parts)
+    assert {finding.status for finding in found} == {"problem"}
+    assert all("does not answer" in finding.value or "cannot be had" in finding.value for finding in found)
+    await parts.aclose()
+
+
+async def test_a_database_without_our_schema_is_told_what_to_do(folder, database_server):
+    from .conftest import SHIM
+    from .parts.gateway import gateway
+    from .parts.postgrest import postgrest
+    from .parts.tokens import TokenIssuer
+
+    database, issuer = database_server.new_database(), TokenIssuer()
+    database.execute(SHIM.read_text())
+    home = folder / database.database
+    home.mkdir()
+    with postgrest(home, database, issuer) as rest, gateway(rest.url, issuer) as front:
+        store = SupabaseTaskStore(Rest(front.url, SecretStr(PUBLISHABLE_KEY)), public_base=PUBLIC_BASE)
+        queue = SupabaseTaskQueue(Rest(front.url, SecretStr(SECRET_KEY)), public_base=PUBLIC_BASE)
+        for part in (store, queue):
+            with pytest.raises(ConfigurationError) as refused:
+                await part.check()
+            assert "s3seg db migrate" in str(refused.value)
+            await part.aclose()
+
+
+# --- one client for all users
+
+
+async def test_many_users_at_once_each_get_their_own(world):
+    users = [await world.user(credits=10 + number) for number in range(12)]
+    asked = users * 8
+    accounts = await asyncio.gather(*(world.store.account(user) for user in asked))
+    assert [account.user_id for account in accounts] == [user.user_id for user in asked]
+    assert [account.credits for account in accounts] == [10 + number for number in range(12)] * 8

@@ -1,0 +1,36 @@
+"""The stateful model of the task machine runs on PostgreSQL and PostgREST too."""
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from s3seg.testing.task_model import TaskModel
+
+from .worlds import SupabaseWorld
+
+
+def run_model(project, *, examples, steps):
+    class SupabaseTaskModel(TaskModel):
+        async def new_world(self):
+            return SupabaseWorld(project)
+
+        async def close_world(self, world):
+            await world.aclose()
+
+    chosen = settings(
+        max_examples=examples,
+        stateful_step_count=steps,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    run_state_machine_as_test(SupabaseTaskModel, settings=chosen)
+
+
+def test_the_database_behaves_as_the_model_says(project):
+    run_model(project, examples=4, steps=25)
+
+
+@pytest.mark.slow
+def test_the_database_behaves_as_the_model_says_for_long(project):
+    run_model(project, examples=100, steps=50)

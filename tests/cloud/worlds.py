@@ -1,0 +1,61 @@
+"""An installation on a Supabase project, as the behaviour suites want it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator
+
+import psycopg
+import pytest
+from pydantic import SecretStr
+
+from s3seg.adapters.supabase import Rest, SupabaseAccounts, SupabaseTaskQueue, SupabaseTaskStore
+from s3seg.contract.limits import Tier
+from s3seg.records import Identity
+from s3seg.task_machine import Rules
+from s3seg.testing.world import PUBLIC_BASE, TaskWorld
+
+from .conftest import Project
+from .parts.gateway import PUBLISHABLE_KEY, SECRET_KEY
+
+
+class SupabaseWorld(TaskWorld):
+    """Edge, worker and operator with connections of their own; the database's clock moves."""
+
+    def __init__(self, project: Project) -> None:
+        self.rules = Rules()
+        self.project = project
+        project.empty()
+        url = project.gateway.url
+        users, service, operator = (
+            Rest(url, SecretStr(key), timeout_s=30) for key in (PUBLISHABLE_KEY, SECRET_KEY, SECRET_KEY)
+        )
+        self.store = SupabaseTaskStore(users, public_base=PUBLIC_BASE)
+        self.queue = SupabaseTaskQueue(service, public_base=PUBLIC_BASE)
+        self.accounts = SupabaseAccounts(operator, public_base=PUBLIC_BASE)
+        self._owner = psycopg.connect(project.database.url, autocommit=True)
+
+    async def new_identity(self, *, tier: Tier, anonymous: bool = False) -> Identity:
+        user_id = str(uuid.uuid4())
+        self._owner.execute("insert into auth.users (id) values (%s)", (user_id,))
+        claims = {"is_anonymous": anonymous, "app_metadata": {"provider": "email", "tier": tier.value}}
+        token = self.project.issuer.user_token(user_id, **claims)
+        return Identity(user_id=user_id, tier=tier, anonymous=anonymous, token=token)
+
+    async def pass_time(self, seconds: float) -> None:
+        self._owner.execute("update private.test_clock set ahead = ahead + make_interval(secs => %s)", (seconds,))
+
+    async def aclose(self) -> None:
+        for part in (self.store, self.queue, self.accounts):
+            await part.aclose()
+        self._owner.close()
+
+
+class OnSupabase:
+    """Gives a suite its world."""
+
+    @pytest.fixture
+    async def world(self, project: Project) -> AsyncIterator[SupabaseWorld]:
+        world = SupabaseWorld(project)
+        yield world
+        await world.aclose()
