@@ -231,6 +231,16 @@ class TestWatching:
         task = await house.submit(user)
         assert (await house.edge.wait(user, task, timeout_s=0.05)).status == TaskStatus.PENDING
 
+    async def test_a_wait_that_breaks_off_does_not_take_back_that_the_task_was_accepted(self, house, monkeypatch):
+        user = await house.user()
+        task = await house.submit(user)
+
+        async def fail(*_):
+            raise UnavailableError("the disk is gone")
+
+        monkeypatch.setattr(house.store, "get_task", fail)
+        assert await house.edge.wait(user, task, timeout_s=30) == task
+
     async def test_events_tell_each_state_once(self, house):
         user = await house.user()
         task = await house.submit(user)

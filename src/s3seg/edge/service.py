@@ -222,12 +222,16 @@ class Edge:
         return Limited(value=await self._tasks.get_task(caller, task_id), rate=rate)
 
     async def wait(self, caller: Identity, task: Task, *, timeout_s: float) -> Task:
-        """The task once it has ended, or as it is when time is over or too many wait already."""
+        """The task once it has ended, or as it was last seen: when time is over, too many wait, or it cannot be read.
+
+        Raises nothing: the task was accepted, whatever happens to the wait.
+        """
         if task.ended or self._watching >= self._options.watchers_at_once:
             return task
-        async with contextlib.aclosing(self._watch(caller, task.task_id, timeout_s)) as states:
-            async for latest in states:
-                task = latest
+        with contextlib.suppress(UnavailableError, NotFoundError):
+            async with contextlib.aclosing(self._watch(caller, task.task_id, timeout_s)) as states:
+                async for latest in states:
+                    task = latest
         return task
 
     async def events(self, caller: Identity, task_id: str, *, timeout_s: float) -> Limited[AsyncGenerator[Task, None]]:
