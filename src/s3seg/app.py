@@ -94,7 +94,10 @@ class Parts:
 
     def _make(self, port: str, name: str) -> Any:
         ours = _OURS.get((port, name))
-        part = ours(self) if ours is not None else _find_factory(port, name)(self.settings)
+        try:
+            part = ours(self) if ours is not None else _find_factory(port, name)(self.settings)
+        except ModuleNotFoundError as err:
+            raise ConfigurationError(f"{port}={name!r} needs {err.name}; pip install 's3seg[cloud]'") from err
         self._made.append(part)
         return part
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 
 import pytest
 from postgrest import APIError
@@ -155,7 +156,11 @@ async def test_everything_in_order_is_said_to_be(project, s3, tmp_path):
     ("change", "topics", "named"),
     [
         ({"supabase_url": None}, {"task_store", "task_queue", "accounts", "authenticator"}, "S3SEG_SUPABASE_URL"),
-        ({"supabase_publishable_key": None}, {"task_store"}, "S3SEG_SUPABASE_PUBLISHABLE_KEY"),
+        (
+            {"supabase_publishable_key": None, "supabase_secret_key": None},
+            {"task_store", "task_queue", "accounts"},
+            "is not set",
+        ),
         ({"supabase_publishable_key": SecretStr("geheim")}, {"task_store"}, "S3SEG_SUPABASE_PUBLISHABLE_KEY"),
         ({"supabase_secret_key": SecretStr("geheim")}, {"task_queue", "accounts"}, "S3SEG_SUPABASE_SECRET_KEY"),
         ({"supabase_secret_key": SecretStr(PUBLISHABLE_KEY)}, {"task_queue", "accounts"}, "S3SEG_SUPABASE_SECRET_KEY"),
@@ -175,6 +180,30 @@ async def test_a_wrong_setting_is_named_with_its_remedy(project, s3, tmp_path, c
         assert named in (finding.advice or "")
         assert "geheim" not in f"{finding.value} {finding.advice}"
     await parts.aclose()
+
+
+@pytest.mark.parametrize(
+    ("lacking", "topics"),
+    [("supabase_secret_key", {"task_queue", "accounts"}), ("supabase_publishable_key", {"task_store"})],
+)
+async def test_a_service_needs_no_key_of_the_others(project, s3, tmp_path, lacking, topics):
+    parts = Parts(settings_of(project, s3, tmp_path, **{lacking: None}))
+    found = await examine_services(parts)
+    assert {finding.topic for finding in found if finding.status == "note"} == topics
+    assert {finding.status for finding in found} == {"ok", "note"}
+    await parts.aclose()
+
+
+async def test_a_library_that_is_not_installed_is_named(project, s3, tmp_path, monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("s3seg.adapters.supabase.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delitem(sys.modules, "s3seg.adapters.supabase")
+    monkeypatch.setitem(sys.modules, "postgrest", None)
+    parts = Parts(settings_of(project, s3, tmp_path))
+    with pytest.raises(ConfigurationError) as refused:
+        _ = parts.task_store
+    assert "postgrest" in str(refused.value)
+    assert "s3seg[cloud]" in str(refused.value)
 
 
 async def test_parts_that_are_not_there_are_said_to_be_so(s3, project, tmp_path):

@@ -33,4 +33,4 @@ def test_the_database_behaves_as_the_model_says(project):
 
 @pytest.mark.slow
 def test_the_database_behaves_as_the_model_says_for_long(project):
-    run_model(project, examples=100, steps=50)
+    run_model(project, examples=40, steps=50)

@@ -39,7 +39,12 @@ async def examine_services(
 
 
 async def _examine(parts: Parts, port: str, *, probe: bool) -> Finding:
-    chosen = getattr(parts.settings, port) or parts.settings.task_store
+    settings = parts.settings
+    chosen = getattr(settings, port) or settings.task_store
+    lacking, elsewhere = _KEYS.get(port, ("", ""))
+    if chosen == "supabase" and lacking and getattr(settings, lacking) is None and getattr(settings, elsewhere):
+        value = f"supabase: S3SEG_{lacking.upper()} is not set here"
+        return Finding(port, "note", value, f"only {_WHO[port]} needs it")
     try:
         part = _MAKERS[port](parts)
         await part.check()
@@ -52,10 +57,16 @@ async def _examine(parts: Parts, port: str, *, probe: bool) -> Finding:
         return Finding(port, "problem", f"{chosen}: {err}", "see that it runs and can be reached from here")
     except S3segError as err:
         return Finding(port, "problem", f"{chosen}: {err}")
-    except ImportError as err:
-        return Finding(port, "problem", f"{chosen} needs {err.name}", "pip install 's3seg[cloud]'")
     return Finding(port, "ok", chosen)
 
+
+# the key that a port needs, and the one that a process of the other kind has instead
+_KEYS = {
+    "task_store": ("supabase_publishable_key", "supabase_secret_key"),
+    "task_queue": ("supabase_secret_key", "supabase_publishable_key"),
+    "accounts": ("supabase_secret_key", "supabase_publishable_key"),
+}
+_WHO = {"task_store": "the edge", "task_queue": "a gpu service", "accounts": "an operator"}
 
 _MAKERS: dict[str, Callable[[Parts], Part]] = {
     "object_store": lambda parts: parts.objects,
