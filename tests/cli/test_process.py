@@ -119,11 +119,11 @@ def test_these_do_not_import_torch(arguments: list[str]) -> None:
     assert done.stdout
 
 
-def test_the_help_of_the_root_imports_neither_rich_nor_pydantic() -> None:
+def test_the_help_of_the_root_imports_neither_rich_nor_pydantic_nor_asyncio() -> None:
     script = (
         "import sys\nfrom s3seg.cli import main\nsys.argv = ['s3seg', '--help']\n"
         "try:\n    main()\nexcept SystemExit:\n    pass\n"
-        "assert not {'rich', 'pydantic'} & set(sys.modules)\n"
+        "assert not {'rich', 'pydantic', 'asyncio'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, timeout=60)
 

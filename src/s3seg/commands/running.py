@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
@@ -16,6 +15,8 @@ _T = TypeVar("_T")
 
 def run(work: Callable[[Parts], Awaitable[_T]]) -> _T:
     """Make the adapters, run ``work`` on them, close them; an error of ours ends the command with a line."""
+    import asyncio
+
     from s3seg.app import Parts
     from s3seg.errors import S3segError
 
