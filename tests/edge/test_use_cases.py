@@ -231,12 +231,23 @@ class TestWatching:
         task = await house.submit(user)
         assert (await house.edge.wait(user, task, timeout_s=0.05)).status == TaskStatus.PENDING
 
-    async def test_a_wait_that_breaks_off_does_not_take_back_that_the_task_was_accepted(self, house, monkeypatch):
+    @pytest.mark.parametrize(
+        "error",
+        [
+            UnavailableError("the disk is gone"),
+            NotFoundError("deleted meanwhile"),
+            AuthInvalidError("the token has expired meanwhile"),
+        ],
+        ids=lambda error: error.code,
+    )
+    async def test_a_wait_that_breaks_off_does_not_take_back_that_the_task_was_accepted(
+        self, house, monkeypatch, error
+    ):
         user = await house.user()
         task = await house.submit(user)
 
         async def fail(*_):
-            raise UnavailableError("the disk is gone")
+            raise error
 
         monkeypatch.setattr(house.store, "get_task", fail)
         assert await house.edge.wait(user, task, timeout_s=30) == task

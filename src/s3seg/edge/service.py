@@ -228,7 +228,7 @@ class Edge:
         """
         if task.ended or self._watching >= self._options.watchers_at_once:
             return task
-        with contextlib.suppress(UnavailableError, NotFoundError):
+        with contextlib.suppress(S3segError):  # such as a token that a store no longer takes
             async with contextlib.aclosing(self._watch(caller, task.task_id, timeout_s)) as states:
                 async for latest in states:
                     task = latest
