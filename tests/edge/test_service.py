@@ -381,6 +381,12 @@ class TestAdditions:
         assert states[0]["status"] == "pending"
         assert (states[-1]["status"], states[-1]["result_id"]) == ("done", task_id)
 
+    async def test_head_of_events_does_not_wait_for_the_task(self, ann):
+        async with asyncio.timeout(20):
+            response = await ann("HEAD", f"/api/v1/tasks/{await ann.task_id()}/events")
+        assert response.status_code == 200
+        assert response.headers["content-type"].startswith("text/event-stream")
+
     async def test_events_of_a_task_that_vanishes_end_in_an_error(self, ann):
         task_id = await ann.task_id()
 
