@@ -13,6 +13,7 @@ from s3seg.edge.verified import RecentlyVerified
 from s3seg.errors import (
     AuthInvalidError,
     AuthRequiredError,
+    ConfigurationError,
     ImageDecodeError,
     InsufficientCreditsError,
     InvalidRequestError,
@@ -350,9 +351,14 @@ async def test_a_part_that_hangs_or_fails_is_named(monkeypatch):
     async def fail():
         raise UnavailableError("the disk is full")
 
+    async def misconfigured():
+        raise ConfigurationError("cannot read /home/ann/.s3seg/auth/signing-key.pem")
+
     monkeypatch.setattr(house.objects, "check", fail)
     monkeypatch.setattr(house.store, "check", hang)
+    monkeypatch.setattr(house.tokens, "check", misconfigured)
     said = await house.edge.check()
     assert said["objects"] == "the disk is full"
     assert "no answer" in said["tasks"]
-    assert said["authenticator"] is None
+    assert said["authenticator"] == "it is not set up right; the log says how"
+    assert said["rate_limiter"] is None

@@ -458,6 +458,9 @@ async def _complaint(part: Part) -> str | None:
             await part.check()
     except TimeoutError:
         return f"no answer within {_CHECK_TIMEOUT_S:.0f} seconds"
-    except S3segError as err:
+    except UnavailableError as err:
         return str(err)
+    except S3segError as err:  # its words are for the operator: they may name files and settings
+        _log.error("a part cannot work: %s", err)
+        return "it is not set up right; the log says how"
     return None
