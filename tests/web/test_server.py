@@ -30,6 +30,7 @@ def test_sigterm_lets_the_lifespan_end_and_a_second_one_does_not(takes_s, signal
     with subprocess.Popen(
         [sys.executable, "-c", SERVE, str(takes_s)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as process:
+        assert process.stdout is not None
         try:
             for line in ["started\n", "ending\n"][:signals]:
                 assert process.stdout.readline() == line
