@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from s3seg.contract.limits import RATE_WINDOW_S, Action
@@ -33,7 +34,7 @@ class RateDecision:
         if not self.allowed:
             raise RateLimitedError(
                 f"the limit of {self.limit} {self.action} requests per minute is reached; "
-                f"retry in {self.retry_after:.0f} seconds",
+                f"retry in {math.ceil(self.retry_after)} seconds",
                 limit=self.limit,
                 retry_after=self.retry_after,
                 action=self.action,

@@ -15,6 +15,9 @@ from s3seg.errors import InvalidRequestError
 MAX_KEY_CHARS = 512
 """Length of an object key."""
 
+MAX_SEGMENT_CHARS = 255
+"""Length of each part between slashes, which is what file systems take."""
+
 CONTENT_TYPES = MappingProxyType(
     {
         "png": "image/png",
@@ -44,10 +47,11 @@ def check_key(key: str) -> str:
     """Return ``key`` if it can name an object.
 
     Raises:
-        InvalidRequestError: If it is too long, has an unknown suffix, or a segment that is empty or begins
-            with a dot (so neither ``..`` nor an absolute path is a key).
+        InvalidRequestError: If it or a segment is too long, it has an unknown suffix, or a segment that is empty
+            or begins with a dot (so neither ``..`` nor an absolute path is a key).
     """
-    if len(key) > MAX_KEY_CHARS or _KEY.fullmatch(key) is None:
+    too_long = len(key) > MAX_KEY_CHARS or max(map(len, key.split("/"))) > MAX_SEGMENT_CHARS
+    if too_long or _KEY.fullmatch(key) is None:
         raise InvalidRequestError(f"not an object key: {key[:80]!r}")
     return key
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s3seg.contract.limits import Action
-from s3seg.errors import InvalidRequestError
+from s3seg.errors import InvalidRequestError, RateLimitedError
 from s3seg.moving_window import decide
 from s3seg.object_keys import (
     check_key,
@@ -123,3 +123,9 @@ def test_a_moving_window_never_lets_more_than_the_limit_into_any_minute(steps, l
 def test_times_are_aware():
     assert from_microseconds(0) == datetime(1970, 1, 1, tzinfo=UTC)
     assert microseconds(datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=1)) == 1_000_000
+
+
+def test_a_refusal_never_tells_to_retry_too_early():
+    decision = decide(Action.SEGMENT, count=5, oldest=0.0, limit=5, now=59.7)
+    with pytest.raises(RateLimitedError, match="retry in 1 seconds"):
+        decision.require()

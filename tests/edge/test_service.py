@@ -181,7 +181,21 @@ def _encode(claims, key, algorithm, key_id):
 
 class TestEnvelope:
     @pytest.mark.parametrize(
-        "path", ["/", "/api/v1", "/api/v1/", "/api/v2/tasks/1", "/%00", "/%ff", "/..%2f", "/api/v1/tasks/", "//"]
+        "path",
+        [
+            "/",
+            "//",
+            "/%00",
+            "/%ff",
+            "/..%2f",
+            "/api/v1",
+            "/api/v1/",
+            "/api/v2/tasks/1",
+            "/api/v1/tasks/",
+            "/api/v1/results/",
+            "/api/v1/upload/",
+            "/health/",
+        ],
     )
     async def test_unknown_paths_are_404(self, service, path):
         assert error_of(await service.http.get(path)) == (404, "NOT_FOUND")
@@ -273,10 +287,13 @@ class TestFiles:
             "x.png%00",
             "%ff.png",
             "a" * 5000 + ".png",
+            "a" * 252 + ".png",
+            "users/" + "u" * 256 + "/x.png",
         ],
     )
-    async def test_what_is_no_object_is_404(self, service, path):
+    async def test_what_is_no_object_is_404(self, service, ann, path):
         local_keys(service.settings).mint("ann")  # so that there is a key to steal
+        await ann.upload()  # and folders to look into
         assert error_of(await service.http.get(f"/files/{path}")) == (404, "NOT_FOUND")
 
     async def test_head_tells_the_same_without_the_body(self, service, ann):
@@ -363,6 +380,12 @@ class TestAdditions:
         states = [json.loads(event[1].removeprefix("data: ")) for event in events]
         assert states[0]["status"] == "pending"
         assert (states[-1]["status"], states[-1]["result_id"]) == ("done", task_id)
+
+    async def test_head_of_events_does_not_wait_for_the_task(self, ann):
+        async with asyncio.timeout(20):
+            response = await ann("HEAD", f"/api/v1/tasks/{await ann.task_id()}/events")
+        assert response.status_code == 200
+        assert response.headers["content-type"].startswith("text/event-stream")
 
     async def test_events_of_a_task_that_vanishes_end_in_an_error(self, ann):
         task_id = await ann.task_id()

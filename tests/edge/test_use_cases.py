@@ -13,6 +13,7 @@ from s3seg.edge.verified import RecentlyVerified
 from s3seg.errors import (
     AuthInvalidError,
     AuthRequiredError,
+    ConfigurationError,
     ImageDecodeError,
     InsufficientCreditsError,
     InvalidRequestError,
@@ -231,12 +232,23 @@ class TestWatching:
         task = await house.submit(user)
         assert (await house.edge.wait(user, task, timeout_s=0.05)).status == TaskStatus.PENDING
 
-    async def test_a_wait_that_breaks_off_does_not_take_back_that_the_task_was_accepted(self, house, monkeypatch):
+    @pytest.mark.parametrize(
+        "error",
+        [
+            UnavailableError("the disk is gone"),
+            NotFoundError("deleted meanwhile"),
+            AuthInvalidError("the token has expired meanwhile"),
+        ],
+        ids=lambda error: error.code,
+    )
+    async def test_a_wait_that_breaks_off_does_not_take_back_that_the_task_was_accepted(
+        self, house, monkeypatch, error
+    ):
         user = await house.user()
         task = await house.submit(user)
 
         async def fail(*_):
-            raise UnavailableError("the disk is gone")
+            raise error
 
         monkeypatch.setattr(house.store, "get_task", fail)
         assert await house.edge.wait(user, task, timeout_s=30) == task
@@ -339,9 +351,14 @@ async def test_a_part_that_hangs_or_fails_is_named(monkeypatch):
     async def fail():
         raise UnavailableError("the disk is full")
 
+    async def misconfigured():
+        raise ConfigurationError("cannot read /home/ann/.s3seg/auth/signing-key.pem")
+
     monkeypatch.setattr(house.objects, "check", fail)
     monkeypatch.setattr(house.store, "check", hang)
+    monkeypatch.setattr(house.tokens, "check", misconfigured)
     said = await house.edge.check()
     assert said["objects"] == "the disk is full"
     assert "no answer" in said["tasks"]
-    assert said["authenticator"] is None
+    assert said["authenticator"] == "it is not set up right; the log says how"
+    assert said["rate_limiter"] is None

@@ -228,7 +228,7 @@ class Edge:
         """
         if task.ended or self._watching >= self._options.watchers_at_once:
             return task
-        with contextlib.suppress(UnavailableError, NotFoundError):
+        with contextlib.suppress(S3segError):  # such as a token that a store no longer takes
             async with contextlib.aclosing(self._watch(caller, task.task_id, timeout_s)) as states:
                 async for latest in states:
                     task = latest
@@ -458,6 +458,9 @@ async def _complaint(part: Part) -> str | None:
             await part.check()
     except TimeoutError:
         return f"no answer within {_CHECK_TIMEOUT_S:.0f} seconds"
-    except S3segError as err:
+    except UnavailableError as err:
         return str(err)
+    except S3segError as err:  # its words are for the operator: they may name files and settings
+        _log.error("a part cannot work: %s", err)
+        return "it is not set up right; the log says how"
     return None

@@ -115,6 +115,8 @@ class EdgeRoutes:
         stream = await self._edge.events(caller, request.path_params["task_id"], timeout_s=MAX_STREAM_S)
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # the latter: nginx must not hold it back
         headers |= _rate_headers(stream.rate)
+        if request.method == "HEAD":  # nothing to wait for
+            return Response(headers=headers, media_type="text/event-stream")
         return StreamingResponse(
             event_stream(_task_responses(stream.value)), media_type="text/event-stream", headers=headers
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import socket
@@ -76,6 +77,11 @@ class _Server(uvicorn.Server):
         _log.info("draining")
         if self._on_drain is not None:
             self._on_drain()
-        await super().shutdown(sockets)
+        ending = asyncio.ensure_future(super().shutdown(sockets))
+        while not ending.done() and not self.force_exit:  # the base class waits for the lifespan, come what may
+            await asyncio.wait({ending}, timeout=0.1)
+        if ending.done():
+            ending.result()
+        ending.cancel()
         for handler in logging.getLogger().handlers:  # uvicorn raises the signal again, which ends the process at once
             handler.flush()

@@ -56,7 +56,7 @@ def build_service(
             return Response(status_code=_CLIENT_GONE)
         return _error_response(request.scope, error, render_error, metrics)
 
-    return Starlette(
+    service = Starlette(
         routes=[*routes_of(operations), *more_routes],
         lifespan=lifespan,
         middleware=[
@@ -65,6 +65,8 @@ def build_service(
         ],
         exception_handlers={HTTPException: show_error, S3segError: show_error, ClientDisconnect: show_error},
     )
+    service.router.redirect_slashes = False  # a path that is nearly right is 404 in the service's own body
+    return service
 
 
 def request_id_of(request: Request) -> str:
