@@ -14,6 +14,7 @@ from typing import Any
 from s3seg.contract.limits import Tier
 from s3seg.errors import InvalidRequestError
 from s3seg.moving_window import RateDecision
+from s3seg.object_keys import check_key, public_url
 from s3seg.tasks import Task
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -101,6 +102,28 @@ class StoredImage:
     width: int
     height: int
     created_at: datetime
+
+    @classmethod
+    def of(cls, image: NewImage, user_id: str, *, public_base: str, now: datetime) -> StoredImage:
+        """A user's new image, as a store keeps it, with an id of its own.
+
+        Raises:
+            InvalidRequestError: The object key cannot be one, or is not under the user's prefix.
+        """
+        if not check_key(image.object_key).startswith(f"users/{user_id}/images/"):
+            raise InvalidRequestError("the object key is not under the caller's prefix")
+        return cls(
+            image_id=str(uuid.uuid4()),
+            user_id=user_id,
+            project_id=image.project_id,
+            object_key=image.object_key,
+            image_url=public_url(public_base, image.object_key),
+            content_type=image.content_type,
+            size_bytes=image.size_bytes,
+            width=image.width,
+            height=image.height,
+            created_at=now,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,6 @@ from s3seg.adapters.memory.tables import MemoryTables
 from s3seg.contract.limits import RATE_WINDOW_S, Action
 from s3seg.errors import ForbiddenError, InvalidRequestError, NotFoundError
 from s3seg.moving_window import decide
-from s3seg.object_keys import check_key, public_url
 from s3seg.records import (
     Account,
     Cursor,
@@ -45,24 +44,11 @@ class MemoryTaskStore:
     async def register_image(self, caller: Identity, image: NewImage) -> StoredImage:
         """See `TaskStore.register_image`."""
         _refuse_anonymous(caller)
-        if not check_key(image.object_key).startswith(f"users/{caller.user_id}/images/"):
-            raise InvalidRequestError("the object key is not under the caller's prefix")
+        stored = StoredImage.of(image, caller.user_id, public_base=self._t.public_base, now=self._t.now())
         if any(known.object_key == image.object_key for known in self._t.images.values()):
             raise InvalidRequestError("the object key is registered already")
         self._require_project(caller, image.project_id)
         self._t.ensure(caller.user_id, caller.tier)
-        stored = StoredImage(
-            image_id=str(uuid.uuid4()),
-            user_id=caller.user_id,
-            project_id=image.project_id,
-            object_key=image.object_key,
-            image_url=public_url(self._t.public_base, image.object_key),
-            content_type=image.content_type,
-            size_bytes=image.size_bytes,
-            width=image.width,
-            height=image.height,
-            created_at=self._t.now(),
-        )
         self._t.images[stored.image_id] = stored
         return stored
 

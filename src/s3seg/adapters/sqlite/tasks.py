@@ -13,7 +13,6 @@ from s3seg.adapters.sqlite.rows import Policy
 from s3seg.contract.limits import RATE_WINDOW_S, Action, Tier
 from s3seg.errors import ForbiddenError, InvalidRequestError, NotFoundError
 from s3seg.moving_window import RateDecision, decide
-from s3seg.object_keys import check_key, public_url
 from s3seg.records import (
     Account,
     Cursor,
@@ -45,20 +44,7 @@ class SqliteTaskStore:
     async def register_image(self, caller: Identity, image: NewImage) -> StoredImage:
         """See `TaskStore.register_image`."""
         _refuse_anonymous(caller)
-        if not check_key(image.object_key).startswith(f"users/{caller.user_id}/images/"):
-            raise InvalidRequestError("the object key is not under the caller's prefix")
-        stored = StoredImage(
-            image_id=str(uuid.uuid4()),
-            user_id=caller.user_id,
-            project_id=image.project_id,
-            object_key=image.object_key,
-            image_url=public_url(self._policy.public_base, image.object_key),
-            content_type=image.content_type,
-            size_bytes=image.size_bytes,
-            width=image.width,
-            height=image.height,
-            created_at=self._policy.now(),
-        )
+        stored = StoredImage.of(image, caller.user_id, public_base=self._policy.public_base, now=self._policy.now())
 
         def work(db: sqlite3.Connection) -> StoredImage:
             self._ensure(db, caller)
