@@ -182,6 +182,13 @@ class _Load:
             ).task_id
             time.sleep(0.02)
 
+    def wait_for_more(self):
+        """Return once another task has been accepted."""
+        before, give_up = len(self.accepted), time.monotonic() + 60
+        while len(self.accepted) == before:
+            assert time.monotonic() < give_up, "no task was accepted"
+            time.sleep(0.05)
+
     def stop(self):
         self._over = True
         try:
@@ -211,12 +218,14 @@ def _kill_at_random(tmp_path, rounds, seed):
         try:
             load = _Load(data, url, users)
             try:
+                load.wait_for_more()
                 for _ in range(rounds):
                     time.sleep(chance.uniform(0.1, 0.8))
                     for process in chance.choice([(edge,), (worker,), (edge, worker)]):
                         process.kill()
                         process.start()
                 wait_for(url)
+                load.wait_for_more()
             finally:
                 load.stop()
             asyncio.run(_books_balance(data, f"{url}/files", load.accepted, users))

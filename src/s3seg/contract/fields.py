@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 import uuid
 from typing import Annotated, Any, TypeVar
@@ -45,7 +46,12 @@ Omissible = Annotated[
 """A field marked ``?`` in the contract: left out when it has no value, never null."""
 
 
+_CANONICAL_UUID = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
+
+
 def _canonical_uuid(value: str) -> str:
+    if _CANONICAL_UUID.fullmatch(value):  # as we write them: nothing to do
+        return value
     try:
         return str(uuid.UUID(value))
     except ValueError:

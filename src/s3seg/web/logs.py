@@ -104,5 +104,8 @@ def configure_logging(level: str = "INFO", stream: TextIO | None = None) -> None
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    # what no line shows need not be found out for each; see "Optimization" in the documentation of logging
+    logging._srcfile = None  # pyright: ignore[reportAttributeAccessIssue]
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     for chatty in ("httpx", "httpcore", "botocore", "urllib3", "PIL"):
         logging.getLogger(chatty).setLevel("WARNING")

@@ -19,12 +19,14 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from s3seg.adapters.sqlite.schema import migrate
-from s3seg.errors import UnavailableError
+from s3seg.errors import S3segError, UnavailableError
 
 _T = TypeVar("_T")
 _MISTAKES = (sqlite3.IntegrityError, sqlite3.ProgrammingError)  # of one job, not of the disk
 _WRITES_TOGETHER = 64  # that share a transaction at most; bounds how long other processes wait
 _READS_TOGETHER = 16  # likewise; bounds how long one waits for the others
+_SLOW_GLANCE_S = 0.01  # a page that is not in memory, on a slow disk
+_REST_S = 1.0  # after which the disk may have recovered
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,9 @@ class Database:
         self._readers = readers
         self._lock = threading.Lock()
         self._threads: _Threads | None = None
+        self._at_hand: sqlite3.Connection | None = None
+        self._glancing = threading.Lock()
+        self._no_glance_before = 0.0
 
     async def write(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
         """Run ``work`` in a write transaction; committed and on disk when this returns.
@@ -81,12 +86,41 @@ class Database:
         """
         return await self._run(self._running().reads, work)
 
+    async def glance(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        """`read` with one statement that finds few rows by a key: at once, on the caller's own thread.
+
+        Such a statement takes less time than changing threads twice. Where it would not (a lock, a slow disk, an
+        error, another glance), a reader thread does it, as any other read.
+
+        Raises:
+            UnavailableError: If the database cannot be read.
+        """
+        if self._at_hand is None:
+            value = await self.read(work)  # makes the file if need be, and tells what is wrong with it
+            await asyncio.to_thread(self._open_at_hand)
+            return value
+        began = time.monotonic()
+        if began < self._no_glance_before or not self._glancing.acquire(blocking=False):
+            return await self.read(work)
+        try:
+            if self._at_hand is not None:
+                return work(self._at_hand)
+        except sqlite3.Error:
+            self._close_at_hand()
+        finally:
+            if (now := time.monotonic()) - began > _SLOW_GLANCE_S:
+                self._no_glance_before = now + _REST_S
+            self._glancing.release()
+        return await self.read(work)
+
     async def check(self) -> None:
         """Return if the file can be written; see `Part.check`."""
         await self.write(_touch)
 
     async def aclose(self) -> None:
         """Finish what waits, then close. A later use opens the file again."""
+        with self._glancing:
+            self._close_at_hand()
         with self._lock:
             threads, self._threads = self._threads, None
         if threads is None:
@@ -96,6 +130,18 @@ class Database:
             threads.reads.put(None)
         for thread in (threads.writer, *threads.readers):
             await asyncio.to_thread(thread.join)
+
+    def _open_at_hand(self) -> None:
+        with self._glancing:
+            if self._at_hand is None:
+                with contextlib.suppress(S3segError, sqlite3.Error):  # reader threads go on, and tell
+                    self._at_hand = self._open(read_only=True)
+                    self._at_hand.execute("PRAGMA busy_timeout = 0")
+
+    def _close_at_hand(self) -> None:
+        if self._at_hand is not None:
+            self._at_hand.close()
+            self._at_hand = None
 
     @staticmethod
     async def _run(jobs: _Jobs, work: Callable[[sqlite3.Connection], _T]) -> _T:

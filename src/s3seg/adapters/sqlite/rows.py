@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from pydantic_core import from_json
+
 from s3seg import task_machine
 from s3seg.contract.edge import TaskStatus
 from s3seg.contract.limits import RATE_LIMITS, RateTable, Tier
@@ -233,11 +235,11 @@ def _task(row: Sequence[Any]) -> Task:
         project_id=row[2],
         image_id=row[3],
         source_image_url=row[4],
-        prompts=tuple(json.loads(row[5])),
+        prompts=tuple(from_json(row[5])),
         status=TaskStatus(row[6]),
         mask_image_url=row[7],
-        labels=tuple(json.loads(row[8])),
-        metadata=json.loads(row[9]),
+        labels=tuple(from_json(row[8])),
+        metadata=from_json(row[9]),
         error_code=row[10],
         error_message=row[11],
         created_at=from_microseconds(row[12]),
@@ -246,5 +248,5 @@ def _task(row: Sequence[Any]) -> Task:
         attempts=Attempts(number=row[15], released=row[16], worker=row[17], expires_at=from_microseconds(row[18]))
         if claimed
         else Attempts(),
-        object_keys=tuple(sorted(json.loads(row[19]))),
+        object_keys=tuple(sorted(from_json(row[19]))),
     )

@@ -38,7 +38,7 @@ class SqliteTaskStore:
 
     async def account(self, caller: Identity) -> Account:
         """See `TaskStore.account`."""
-        found = await self._db.read(lambda db: rows.find_account(db, caller.user_id))
+        found = await self._db.glance(lambda db: rows.find_account(db, caller.user_id))
         return found or await self._db.write(lambda db: self._ensure(db, caller))
 
     async def register_image(self, caller: Identity, image: NewImage) -> StoredImage:
@@ -106,7 +106,7 @@ class SqliteTaskStore:
 
     async def get_task(self, caller: Identity, task_id: str) -> Task:
         """See `TaskStore.get_task`."""
-        return await self._db.read(lambda db: _own_task(db, caller, task_id))
+        return await self._db.glance(lambda db: _own_task(db, caller, task_id))
 
     async def list_tasks(
         self,
