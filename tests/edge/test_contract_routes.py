@@ -89,6 +89,37 @@ class TestUpload:
         assert error_of(await ann.upload(data)) == (400, "INVALID_REQUEST")
         assert [info async for info in service.parts.objects.list("")] == []
 
+    async def test_a_sender_who_dawdles_is_400(self, ann, monkeypatch):
+        monkeypatch.setattr("s3seg.web.multipart._GRACE_S", 0.2)
+        monkeypatch.setattr("s3seg.web.multipart._SLOWEST", 1000)
+
+        async def body():
+            yield b'--x\r\nContent-Disposition: form-data; name="file"\r\n\r\n'
+            while True:  # 100 bytes a second
+                await asyncio.sleep(0.1)
+                yield b"0123456789"
+
+        headers = {"Content-Type": "multipart/form-data; boundary=x"}
+        async with asyncio.timeout(20):
+            response = await ann("POST", "/api/v1/upload", content=body(), headers=headers)
+        assert error_of(response) == (400, "INVALID_REQUEST")
+        assert "too slowly" in response.json()["error"]["message"]
+
+    async def test_a_sender_who_is_slow_but_steady_is_served(self, ann, monkeypatch):
+        monkeypatch.setattr("s3seg.web.multipart._GRACE_S", 10)
+        monkeypatch.setattr("s3seg.web.multipart._SLOWEST", 10)
+        head = b'--x\r\nContent-Disposition: form-data; name="file"\r\n\r\n'
+        whole = head + encoded() + b"\r\n--x--\r\n"
+
+        async def body():
+            for start in range(0, len(whole), 50):
+                await asyncio.sleep(0.01)
+                yield whole[start : start + 50]
+
+        headers = {"Content-Type": "multipart/form-data; boundary=x"}
+        response = await ann("POST", "/api/v1/upload", content=body(), headers=headers)
+        assert data_of(response, UploadResponse)["size_bytes"] == len(encoded())
+
     async def test_more_pixels_than_allowed_are_400(self, tmp_path):
         async with running(tmp_path, upload_megapixels=47e-6) as service:
             user = await service.user()

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from s3seg.adapters.memory import MemoryTaskStore
 from s3seg.contract.edge import ResultsQuery, SegmentRequest, TaskStatus
 from s3seg.contract.limits import RATE_LIMITS, Action, Tier
 from s3seg.edge import EdgeOptions, Upload
@@ -144,6 +145,45 @@ class TestUpload:
         go_on.set()
         await first
         await house.edge.upload(user, Upload(data=encoded()))
+
+    async def test_one_user_cannot_hold_all_places(self):
+        house = House(options=EdgeOptions(uploads_at_once=3, uploads_of_one_user=2, upload_wait_s=0.01))
+        greedy, other = await house.user(), await house.user()
+        go_on = asyncio.Event()
+
+        async def slow():
+            await go_on.wait()
+            return Upload(data=encoded())
+
+        held = [asyncio.create_task(house.edge.upload(greedy, slow)) for _ in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(UnavailableError, match="too many uploads"):
+            await house.edge.upload(greedy, Upload(data=encoded()))
+        await house.edge.upload(other, Upload(data=encoded()))
+        go_on.set()
+        await asyncio.gather(*held)
+        await house.edge.upload(greedy, Upload(data=encoded()))
+
+    async def test_who_waits_for_a_place_gets_the_one_that_becomes_free(self):
+        house = House(options=EdgeOptions(uploads_at_once=1, upload_wait_s=20))
+        user = await house.user()
+        uploads = [house.edge.upload(user, Upload(data=encoded())) for _ in range(5)]
+        assert len({stored.value.image_id for stored in await asyncio.gather(*uploads)}) == 5
+
+    async def test_an_object_stays_when_nobody_knows_whether_it_was_registered(self):
+        class LosesTheAnswer(MemoryTaskStore):
+            async def register_image(self, caller, image):
+                await super().register_image(caller, image)
+                raise UnavailableError("the connection was lost")
+
+        house = House()
+        store = LosesTheAnswer(house.tables)
+        edge = House(tasks=store, objects=house.objects).edge
+        user = await house.user()
+        with pytest.raises(UnavailableError):
+            await edge.upload(user, Upload(data=encoded()))
+        (image,) = house.tables.images.values()
+        assert await house.objects.get(image.object_key) == encoded()
 
     async def test_a_broken_upload_gives_its_place_back(self):
         house = House(options=EdgeOptions(uploads_at_once=1))

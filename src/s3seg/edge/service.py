@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 
 from s3seg.contract.edge import ResultsQuery, SegmentRequest
 from s3seg.contract.limits import DEFAULT_PAGE_SIZE, Action, Tier
+from s3seg.edge.places import Places
 from s3seg.edge.uploads import Upload, inspect
 from s3seg.edge.verified import RecentlyVerified
 from s3seg.edge.watching import changes
@@ -52,6 +53,7 @@ class EdgeOptions:
     Attributes:
         max_pixels: Largest picture accepted.
         uploads_at_once: Uploads held in memory together, at most 10 MB each.
+        uploads_of_one_user: How many of them may be one user's, so that few slow senders do not keep all others out.
         upload_wait_s: Seconds that a further one waits for a place, its body unread, before it is answered 503.
         decodes_at_once: Pictures decoded together, each of which takes about 7 bytes a pixel.
         watchers_at_once: Requests that wait for a task to end.
@@ -60,6 +62,7 @@ class EdgeOptions:
 
     max_pixels: int = 50_000_000
     uploads_at_once: int = 32
+    uploads_of_one_user: int = 8
     upload_wait_s: float = 2.0
     decodes_at_once: int = 2
     watchers_at_once: int = 500
@@ -110,7 +113,12 @@ class Edge:
         self._inference = inference
         self._options = options or EdgeOptions()
         self._tiers: OrderedDict[str, tuple[float, Tier]] = OrderedDict()
-        self._uploading = asyncio.Semaphore(self._options.uploads_at_once)
+        self._uploading = Places(
+            self._options.uploads_at_once,
+            of_one_user=self._options.uploads_of_one_user,
+            wait_s=self._options.upload_wait_s,
+            of_what="uploads",
+        )
         self._decoding = asyncio.Semaphore(self._options.decodes_at_once)
         self._watching = 0
         self._pokes: set[asyncio.Task[None]] = set()
@@ -155,7 +163,7 @@ class Edge:
             InvalidRequestError: The project is not one of the caller's.
         """
         rate = await self._count(caller, Action.UPLOAD)
-        async with self._place_to_upload():
+        async with self._uploading.take(caller.user_id):
             if not isinstance(upload, Upload):
                 upload = await upload()
             return Limited(value=await self._store(caller, upload), rate=rate)
@@ -387,18 +395,6 @@ class Edge:
         said = await asyncio.gather(*(_complaint(part) for part in parts.values()))
         return dict(zip(parts, said, strict=True))
 
-    @contextlib.asynccontextmanager
-    async def _place_to_upload(self) -> AsyncGenerator[None, None]:
-        try:
-            async with asyncio.timeout(self._options.upload_wait_s):
-                await self._uploading.acquire()
-        except TimeoutError:
-            raise UnavailableError("too many uploads at the same time; try again", retry_after=2) from None
-        try:
-            yield
-        finally:
-            self._uploading.release()
-
     async def _store(self, caller: Identity, upload: Upload) -> StoredImage:
         async with self._decoding:
             picture = await asyncio.to_thread(inspect, upload.data, max_pixels=self._options.max_pixels)
@@ -416,6 +412,8 @@ class Edge:
                     project_id=upload.project_id,
                 ),
             )
+        except UnavailableError:  # it may be registered, and only the answer lost: garbage collection can tell
+            raise
         except S3segError:
             await self._remove([key])
             raise

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 _FRAMING_BYTES = 64 * 1024  # boundaries, part headers and other fields around the file
 _FIELD_BYTES = 1024
-_READ_TIMEOUT_S = 120.0
+_GRACE_S = 20.0
+_SLOWEST = 32 * 1024  # bytes a second, after the grace: who sends slower holds a place for too long
 _DRAINED_BYTES = 64 * 1024 * 1024
 _DRAIN_TIMEOUT_S = 5.0
 
@@ -35,14 +36,11 @@ async def read_upload(request: Request) -> Upload:
     Raises:
         FileTooLargeError: The file has more than 10 MB, or the whole body cannot hold one that has not; whether
             or not the client said so beforehand.
-        InvalidRequestError: No such body, no file or several, a bad project id, or nothing arrives any more.
+        InvalidRequestError: No such body, no file or several, a bad project id, or it arrives too slowly.
     """
     chunks = request.stream()
     try:
-        async with asyncio.timeout(_READ_TIMEOUT_S):
-            return await _read(request, chunks)
-    except TimeoutError:
-        raise InvalidRequestError(f"the body did not arrive within {_READ_TIMEOUT_S:.0f} seconds") from None
+        return await _read(request, _fast_enough(chunks))
     except (FileTooLargeError, InvalidRequestError):
         if "expect" not in request.headers:  # who asks before sending has been answered now
             await _drain(chunks)
@@ -70,6 +68,24 @@ async def _read(request: Request, chunks: AsyncIterator[bytes]) -> Upload:
     except FormParserError:
         raise InvalidRequestError("the multipart body is malformed") from None
     return form.upload()
+
+
+async def _fast_enough(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    clock = asyncio.get_running_loop().time
+    began, received = clock(), 0
+    while True:
+        try:
+            async with asyncio.timeout_at(began + _GRACE_S + received / _SLOWEST):
+                chunk = await anext(chunks)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise InvalidRequestError(
+                f"the body arrives too slowly: {received} bytes in {clock() - began:.0f} seconds; "
+                f"send at least {_SLOWEST // 1024} KiB a second"
+            ) from None
+        received += len(chunk)
+        yield chunk
 
 
 async def _drain(chunks: AsyncIterator[bytes]) -> None:
