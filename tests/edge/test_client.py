@@ -251,7 +251,6 @@ def test_both_faces_have_the_same_calls():
 
     sync, other = calls(Client), calls(AsyncClient)
     assert sync.pop("close") == other.pop("aclose")
-    assert sync.pop("segment_many")
     assert sync == other
 
 
@@ -306,20 +305,52 @@ class TestAgainstTheService:
         assert ("files", False) in seen
         assert set(seen) == {("api", True), ("files", False)}
 
+    async def test_many_come_in_order_and_what_fails_is_told(self, service, tmp_path):
+        user = await service.user(tier=Tier.PRO)
+        bad = tmp_path / "no picture.png"
+        bad.write_text("no picture")
+        sources = [encoded("JPEG", quality=10 * n + 5) for n in range(6)]
+        sources.insert(2, bad)
+        working = asyncio.create_task(_work_on_everything(service, for_s=60))
+        failed = []
+        async with AsyncClient("http://edge.example", user.token, http=service.http) as client:
+            many = client.segment_many(sources, "cat", batch_size=2, on_error=lambda *what: failed.append(what))
+            found = [(source, result.image.copy()) async for source, result in many]
+            assert [type(error) for _, error in failed] == [errors.ImageDecodeError], failed
+            assert [source for source, _ in found] == [source for source in sources if source is not bad]
+            for source, pixels in found:
+                assert np.array_equal(pixels, s3seg.images.load(source).pixels)
+            ((source, error),) = failed
+            assert source is bad
+            assert isinstance(error, errors.ImageDecodeError)
+            with pytest.raises(errors.ImageDecodeError):
+                _ = [one async for one in client.segment_many([bad, *sources], "cat")]
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
 
-async def _work_on_everything(service):
-    """Finish what is submitted, with the pipeline of the gpu service around a network that sees a square."""
+    @pytest.mark.parametrize("path", ["x" * 5000, "~nobody-of-that-name/a.png", "a\0b"])
+    def test_a_path_that_cannot_be_one_is_an_error_of_ours(self, path):
+        with pytest.raises(errors.ImageDecodeError):
+            prepare(path)
+
+
+async def _work_on_everything(service, for_s=0):
+    """Finish what is submitted, with the pipeline of the gpu service around a network that sees a square.
+
+    For so many seconds, or once.
+    """
     from concurrent.futures import ThreadPoolExecutor
 
     from s3seg.inference import Pipeline
 
     with ThreadPoolExecutor(1) as cpu:
         pipeline = Pipeline(service.parts.task_queue, service.parts.objects, Square(), cpu=cpu)
-        give_up = time.monotonic() + 10
+        give_up = time.monotonic() + max(for_s, 10)
         while time.monotonic() < give_up:
             for claim in await service.parts.task_queue.claim_batch("w", limit=10, lease_s=60):
                 await pipeline.run(claim)
-                give_up = 0
+                if not for_s:
+                    give_up = 0
             await asyncio.sleep(0.01)
 
 

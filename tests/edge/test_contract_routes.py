@@ -17,6 +17,7 @@ from s3seg.contract.edge import (
 )
 from s3seg.contract.envelope import ApiResponse
 from s3seg.contract.limits import RATE_LIMITS, Action, Tier
+from s3seg.edge import Edge
 
 from .pictures import encoded
 from .running import running
@@ -348,6 +349,12 @@ class TestSegment:
     async def test_a_wait_in_vain_or_not_understood_is_202(self, ann, prefer):
         data_of(await ann.segment(headers={"Prefer": prefer}), SegmentResponse, 202)
 
+    async def test_a_wait_that_there_is_no_room_for_is_not_said_to_be_applied(self, ann, monkeypatch):
+        monkeypatch.setattr(Edge, "can_wait", property(lambda edge: False))
+        response = await ann.segment(headers={"Prefer": "wait=30"})
+        data_of(response, SegmentResponse, 202)
+        assert "preference-applied" not in response.headers
+
 
 class TestTasks:
     async def test_a_task_tells_each_state(self, service, ann):
@@ -427,6 +434,7 @@ class TestResults:
         "query",
         [
             *("page=0", "page=-1", "page=x", "page=1.5", "page=", "page=99999999999999999999", "page=NaN"),
+            *("page=1_0", "page=%201", "page=%2B1", "page=1.0", "page=%D9%A1", "limit=1_0", "limit=1e1"),
             *("limit=0", "limit=101", "limit=-1", "limit=ten", "cursor=x", "cursor=", "cursor=%00", "project_id=x"),
             *("page=1&page=2", "cursor=" + "A" * 500),
         ],

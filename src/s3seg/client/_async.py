@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import itertools
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, TypeVar, overload
 
 import httpx
 
-from s3seg.client._core import Core
+from s3seg.client._core import PICTURES_AT_ONCE, Core
 from s3seg.client._steps import Patience, Pause, Send, Steps, Work
 from s3seg.contract.additions import MeResponse, ProjectResponse, ProjectsListResponse
 from s3seg.contract.edge import (
@@ -20,9 +22,11 @@ from s3seg.contract.edge import (
     TaskResponse,
     UploadResponse,
 )
+from s3seg.errors import InferenceError, S3segError
 from s3seg.images import ImageSource
 from s3seg.segmentation import Segmentation
 
+_S = TypeVar("_S")
 _T = TypeVar("_T")
 
 
@@ -106,6 +110,43 @@ class AsyncClient:
                 timeout=timeout,
             )
         )
+
+    async def segment_many(
+        self,
+        sources: Iterable[_S],
+        prompt: str | Sequence[str],
+        *,
+        threshold: float | None = None,
+        max_instances: int | None = None,
+        batch_size: int | None = None,
+        on_error: Callable[[_S, S3segError], None] | None = None,
+    ) -> AsyncGenerator[tuple[_S, Any], None]:
+        """See `Client.segment_many`."""
+        waiting = iter(sources)
+        under_way: deque[tuple[_S, asyncio.Task[Any]]] = deque()
+
+        def begin(most: int) -> None:
+            for source in itertools.islice(waiting, most):
+                one = self.segment(source, prompt, threshold=threshold, max_instances=max_instances)
+                under_way.append((source, asyncio.create_task(one)))
+
+        try:
+            begin(batch_size or PICTURES_AT_ONCE)
+            while under_way:
+                source, task = under_way.popleft()
+                begin(1)
+                try:
+                    result = await task
+                except (S3segError, TimeoutError) as err:
+                    if on_error is None:
+                        raise
+                    on_error(source, err if isinstance(err, S3segError) else InferenceError(str(err)))
+                else:
+                    yield source, result
+        finally:
+            for _, task in under_way:
+                task.cancel()
+            await asyncio.gather(*(task for _, task in under_way), return_exceptions=True)
 
     async def upload(self, image: ImageSource, *, project_id: str | None = None) -> UploadResponse:
         """See `Client.upload`."""

@@ -30,6 +30,9 @@ from s3seg.errors import ConfigurationError, InferenceError, InvalidRequestError
 from s3seg.images import ImageSource
 from s3seg.segmentation import Segmentation
 
+PICTURES_AT_ONCE = 4
+"""Pictures under way together where many are segmented, unless the caller says otherwise."""
+
 _PREFERRED_WAIT_S = 20
 _SHORTEST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 2.0

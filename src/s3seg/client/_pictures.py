@@ -63,8 +63,11 @@ def _encoded(source: ImageSource) -> bytes | None:
     if isinstance(source, bytes | bytearray | memoryview):
         return bytes(source)
     if isinstance(source, str | Path) and not str(source).lower().startswith(("http://", "https://")):
-        path = Path(source).expanduser()
-        return path.read_bytes() if path.is_file() else None
+        try:
+            path = Path(source).expanduser()
+            return path.read_bytes() if path.is_file() else None
+        except (OSError, RuntimeError):  # RuntimeError: no such home
+            return None
     return None
 
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, overload
 
 import httpx
 
-from s3seg.client._core import Core
+from s3seg.client._core import PICTURES_AT_ONCE, Core
 from s3seg.client._steps import Patience, Pause, Send, Steps, Work
 from s3seg.contract.additions import MeResponse, ProjectResponse, ProjectsListResponse
 from s3seg.contract.edge import (
@@ -173,7 +173,7 @@ class Client:
         Yields:
             A picture's source, and its result (a list of results, where several prompts were given).
         """
-        at_once = batch_size or 4
+        at_once = batch_size or PICTURES_AT_ONCE
 
         def one(source: _S) -> Any:
             return self.segment(source, prompt, threshold=threshold, max_instances=max_instances)
@@ -192,14 +192,10 @@ class Client:
                 begin(1)
                 try:
                     result = future.result()
-                except TimeoutError as err:
+                except (S3segError, TimeoutError) as err:
                     if on_error is None:
                         raise
-                    on_error(source, InferenceError(str(err)))
-                except S3segError as err:
-                    if on_error is None:
-                        raise
-                    on_error(source, err)
+                    on_error(source, err if isinstance(err, S3segError) else InferenceError(str(err)))
                 else:
                     yield source, result
         finally:

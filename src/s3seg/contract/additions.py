@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from s3seg.contract.fields import Omissible, RequestModel, ResponseModel, UuidStr, check_text
+from s3seg.contract.fields import Omissible, QueryInt, RequestModel, ResponseModel, UuidStr, check_text
 from s3seg.contract.limits import DEFAULT_PAGE_SIZE, MAX_NAME_CHARS, MAX_PAGE_SIZE, Action, Tier
 
 
@@ -60,8 +60,8 @@ class ProjectResponse(ResponseModel):
 class PageQuery(RequestModel):
     """Query parameters of GET /api/v1/projects."""
 
-    page: Annotated[int, Field(ge=1, le=10_000_000)] = 1
-    limit: Annotated[int, Field(ge=1, le=MAX_PAGE_SIZE)] = DEFAULT_PAGE_SIZE
+    page: Annotated[QueryInt, Field(ge=1, le=10_000_000)] = 1
+    limit: Annotated[QueryInt, Field(ge=1, le=MAX_PAGE_SIZE)] = DEFAULT_PAGE_SIZE
 
 
 class ProjectsListResponse(ResponseModel):

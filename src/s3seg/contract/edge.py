@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from s3seg.contract.fields import Omissible, PromptStr, RequestModel, ResponseModel, UuidStr
+from s3seg.contract.fields import Omissible, PromptStr, QueryInt, RequestModel, ResponseModel, UuidStr
 from s3seg.contract.limits import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, MAX_PROMPTS
 
 
@@ -105,8 +105,8 @@ class ResultsQuery(RequestModel):
     """Query parameters of GET /api/v1/results."""
 
     project_id: Annotated[Omissible[UuidStr], Field(description="Only this project's results")]
-    page: Annotated[int, Field(ge=1, le=10_000_000)] = 1
-    limit: Annotated[int, Field(ge=1, le=MAX_PAGE_SIZE)] = DEFAULT_PAGE_SIZE
+    page: Annotated[QueryInt, Field(ge=1, le=10_000_000)] = 1
+    limit: Annotated[QueryInt, Field(ge=1, le=MAX_PAGE_SIZE)] = DEFAULT_PAGE_SIZE
     cursor: Annotated[
         Omissible[Annotated[str, Field(max_length=200)]],
         Field(description="Addition: next_cursor of the page before; then page is ignored"),

@@ -7,7 +7,7 @@ import unicodedata
 import uuid
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.json_schema import SkipJsonSchema
 
 from s3seg.contract.limits import MAX_PROMPT_CHARS
@@ -60,6 +60,16 @@ def _canonical_uuid(value: str) -> str:
 
 UuidStr = Annotated[str, AfterValidator(_canonical_uuid), Field(json_schema_extra={"format": "uuid"})]
 """A UUID as text; canonical (lower case, dashes) once validated."""
+
+
+def _digits(value: object) -> object:
+    if isinstance(value, str) and not (value.isascii() and value.lstrip("-").isdecimal()):
+        raise ValueError("must be a whole number")
+    return value
+
+
+QueryInt = Annotated[int, BeforeValidator(_digits)]
+"""A whole number in a query: digits, without the underscores, blanks and points that Python would let pass."""
 
 
 def check_text(text: str, *, what: str, limit: int) -> str:

@@ -229,12 +229,17 @@ class Edge:
         rate = await self._count(caller, Action.TASKS)
         return Limited(value=await self._tasks.get_task(caller, task_id), rate=rate)
 
+    @property
+    def can_wait(self) -> bool:
+        """Whether one more may wait for a task to end."""
+        return self._watching < self._options.watchers_at_once
+
     async def wait(self, caller: Identity, task: Task, *, timeout_s: float) -> Task:
         """The task once it has ended, or as it was last seen: when time is over, too many wait, or it cannot be read.
 
         Raises nothing: the task was accepted, whatever happens to the wait.
         """
-        if task.ended or self._watching >= self._options.watchers_at_once:
+        if task.ended or not self.can_wait:
             return task
         with contextlib.suppress(S3segError):  # such as a token that a store no longer takes
             async with contextlib.aclosing(self._watch(caller, task.task_id, timeout_s)) as states:
@@ -251,7 +256,7 @@ class Edge:
             NotFoundError: If there is none; before the first event.
         """
         found = await self.task(caller, task_id)
-        if self._watching >= self._options.watchers_at_once:
+        if not self.can_wait:
             raise UnavailableError("too many requests wait for tasks; poll instead, or try again", retry_after=5)
         return Limited(value=self._watch(caller, task_id, timeout_s), rate=found.rate)
 

@@ -76,7 +76,7 @@ class EdgeRoutes:
         submitted = await self._edge.submit(caller, order, idempotency_key=request.headers.get("idempotency-key"))
         task, wait_s = submitted.task, _preferred_wait(request)
         headers = {"Location": f"{_base(request)}/api/v1/tasks/{task.task_id}"}
-        if wait_s is not None:
+        if wait_s is not None and (task.ended or self._edge.can_wait):
             headers["Preference-Applied"] = f"wait={wait_s}"
             task = await self._edge.wait(caller, task, timeout_s=wait_s)
             if task.ended:
