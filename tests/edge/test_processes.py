@@ -25,7 +25,7 @@ from s3seg.contract.limits import MAX_UPLOAD_BYTES
 from s3seg.settings import Settings
 
 from .pictures import encoded
-from .processes import WORKER, Process, edge_process, wait_for
+from .processes import EDGE, WORKER, Process, edge_process, free_port, wait_for
 from .test_contract_routes import error_of
 
 
@@ -200,7 +200,16 @@ class _Load:
                 client.close()
 
 
-def _kill_at_random(tmp_path, rounds, seed):
+def _quick_worker(data, environment):
+    return Process(WORKER, log=data / "worker.log", **environment)
+
+
+def _real_gpu_service(data, environment):
+    port = environment["S3SEG_GPU_URL"].rpartition(":")[2]
+    return Process(EDGE, "gpu", "--port", port, log=data / "gpu.log", S3SEG_CHECKPOINT="embedded", **environment)
+
+
+def _kill_at_random(tmp_path, rounds, seed, *, make_worker=_quick_worker, pause=(0.1, 0.8)):
     chance = random.Random(seed)
     data = tmp_path / "data"
     environment = {
@@ -209,18 +218,20 @@ def _kill_at_random(tmp_path, rounds, seed):
         "S3SEG_POLL_S": "0.05",
         "S3SEG_WELCOME_CREDITS": "100000",
         "S3SEG_MAX_ATTEMPTS": "100",
+        "S3SEG_GPU_URL": f"http://127.0.0.1:{free_port()}",
+        "API_SECRET_KEY": "a long random value",
     }
     users = ["ann", "bob", "eve"]
     with edge_process(data, **environment) as (edge, url):
         environment |= {"S3SEG_PUBLIC_BASE_URL": f"{url}/files"}
-        worker = Process(WORKER, log=data / "worker.log", **environment)
+        worker = make_worker(data, environment)
         worker.start()
         try:
             load = _Load(data, url, users)
             try:
                 load.wait_for_more()
                 for _ in range(rounds):
-                    time.sleep(chance.uniform(0.1, 0.8))
+                    time.sleep(chance.uniform(*pause))
                     for process in chance.choice([(edge,), (worker,), (edge, worker)]):
                         process.kill()
                         process.start()
@@ -286,6 +297,12 @@ def test_killing_processes_loses_nothing_and_charges_nothing_twice(tmp_path):
 @pytest.mark.parametrize("seed", range(2, 12))
 def test_killing_processes_a_hundred_times_loses_nothing(tmp_path, seed):
     _kill_at_random(tmp_path, rounds=10, seed=seed)
+
+
+@pytest.mark.slow
+def test_killing_the_edge_and_a_real_network_loses_nothing(tmp_path):
+    # long enough for the network to be loaded and to work, now and then
+    _kill_at_random(tmp_path, rounds=10, seed=12, make_worker=_real_gpu_service, pause=(0.1, 8.0))
 
 
 def test_terminating_the_edge_finishes_what_it_has_begun(tmp_path):
