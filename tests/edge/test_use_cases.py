@@ -205,6 +205,24 @@ class TestUpload:
 
 
 class TestSubmit:
+    async def test_refusals_without_end_are_stopped_before_they_reach_the_store(self, monkeypatch):
+        house = House()
+        user, other = await house.user(tier=Tier.FREE, credits=0), await house.user(tier=Tier.FREE)
+        limit = RATE_LIMITS[Tier.FREE][Action.SEGMENT]
+        for _ in range(limit + 1):
+            with pytest.raises(InsufficientCreditsError):
+                await house.submit(user)
+        asked = []
+        monkeypatch.setattr(house.store, "submit", lambda *order: asked.append(order))
+        image_url = (await house.edge.upload(user, Upload(data=encoded()))).value.image_url
+        order = SegmentRequest(image_url=image_url, text_prompt="cat")
+        with pytest.raises(RateLimitedError) as refused:
+            await house.edge.submit(user, order)
+        assert 0 < refused.value.retry_after <= 60
+        assert not asked
+        monkeypatch.undo()
+        await house.submit(other)
+
     async def test_a_task_is_paid_and_the_inference_side_told(self, house):
         user = await house.user(credits=3)
         task = await house.submit(user, "cat", "dog")

@@ -7,18 +7,26 @@ import contextlib
 import logging
 import math
 import time
-from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from s3seg.contract.edge import ResultsQuery, SegmentRequest
 from s3seg.contract.limits import DEFAULT_PAGE_SIZE, Action, Tier
+from s3seg.edge.expiring import Expiring
 from s3seg.edge.places import Places
 from s3seg.edge.uploads import Upload, inspect
 from s3seg.edge.verified import RecentlyVerified
 from s3seg.edge.watching import changes
-from s3seg.errors import AuthInvalidError, AuthRequiredError, NotFoundError, S3segError, UnavailableError
+from s3seg.errors import (
+    AuthInvalidError,
+    AuthRequiredError,
+    InsufficientCreditsError,
+    InvalidRequestError,
+    NotFoundError,
+    S3segError,
+    UnavailableError,
+)
 from s3seg.moving_window import RateDecision
 from s3seg.object_keys import new_image_key
 from s3seg.ports import Authenticator, Inference, ObjectStore, Part, RateLimiter, TaskStore
@@ -40,7 +48,6 @@ _T = TypeVar("_T")
 _log = logging.getLogger("s3seg.edge")
 
 _TIER_TTL_S = 30.0
-_TIERS_KEPT = 10_000
 _POKES_AT_ONCE = 256
 _CHECK_TIMEOUT_S = 5.0
 _CHECKED_FOR_S = 1.0
@@ -112,7 +119,8 @@ class Edge:
         self._limiter = limiter
         self._inference = inference
         self._options = options or EdgeOptions()
-        self._tiers: OrderedDict[str, tuple[float, Tier]] = OrderedDict()
+        self._tiers: Expiring[Tier] = Expiring(time.monotonic)
+        self._refused: Expiring[tuple[float, RateDecision]] = Expiring(time.monotonic)
         self._uploading = Places(
             self._options.uploads_at_once,
             of_one_user=self._options.uploads_of_one_user,
@@ -208,6 +216,7 @@ class Edge:
         Raises:
             InvalidRequestError: Image or project are not the caller's, or the key was used for another request.
             InsufficientCreditsError: One credit a prompt is needed.
+            RateLimitedError: Also after as many refusals in a minute as there may be tasks.
         """
         order = Order(
             image_url=request.image_url,
@@ -215,7 +224,12 @@ class Edge:
             project_id=request.project_id,
             idempotency_key=idempotency_key,
         )
-        submitted = await self._tasks.submit(caller, order)
+        self._require_unrefused(caller)
+        try:
+            submitted = await self._tasks.submit(caller, order)
+        except (InvalidRequestError, InsufficientCreditsError):
+            await self._count_refusal(caller)
+            raise
         if not submitted.task.ended:
             self._poke(submitted.task)
         return submitted
@@ -378,16 +392,26 @@ class Edge:
         decision.require()
         return decision
 
+    def _require_unrefused(self, caller: Identity) -> None:
+        refused = self._refused.get(caller.user_id)
+        if refused is not None:
+            until, decision = refused
+            replace(decision, retry_after=until - time.monotonic()).require()
+
+    async def _count_refusal(self, caller: Identity) -> None:
+        """The store counts what it debits; refused submits are counted here, lest they come without end."""
+        with contextlib.suppress(UnavailableError):
+            decision = await self._limiter.take(caller, Action.SEGMENT, await self._tier(caller))
+            if not decision.allowed:
+                until = time.monotonic() + decision.retry_after
+                self._refused.put(caller.user_id, (until, decision), until=until)
+
     async def _tier(self, caller: Identity) -> Tier:
-        now = time.monotonic()
         known = self._tiers.get(caller.user_id)
-        if known is not None and now < known[0]:
-            return known[1]
+        if known is not None:
+            return known
         tier = (await self._tasks.account(caller)).tier
-        self._tiers[caller.user_id] = (now + _TIER_TTL_S, tier)
-        self._tiers.move_to_end(caller.user_id)
-        while len(self._tiers) > _TIERS_KEPT:
-            self._tiers.popitem(last=False)
+        self._tiers.put(caller.user_id, tier, until=time.monotonic() + _TIER_TTL_S)
         return tier
 
     async def _check(self) -> dict[str, str | None]:

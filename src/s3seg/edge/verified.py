@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 
+from s3seg.edge.expiring import Expiring
 from s3seg.ports import Authenticator
 from s3seg.records import Identity
 
@@ -33,19 +33,19 @@ class RecentlyVerified:
     ) -> None:
         self._authenticator = authenticator
         self._ttl_s = ttl_s
-        self._capacity = capacity
         self._clock = clock
-        self._known: OrderedDict[str, tuple[float, Identity]] = OrderedDict()
+        self._known: Expiring[Identity] = Expiring(clock, capacity=capacity)
 
     async def authenticate(self, token: str) -> Identity:
         """See `Authenticator.authenticate`."""
-        now = self._clock()
         known = self._known.get(token)
-        if known is not None and now < known[0]:
-            self._known.move_to_end(token)
-            return known[1]
+        if known is not None:
+            return known
+        until = self._clock() + self._ttl_s
         identity = await self._authenticator.authenticate(token)
-        self._remember(token, identity, now)
+        if identity.expires_at is not None:
+            until = min(until, identity.expires_at.timestamp())
+        self._known.put(token, identity, until=until)
         return identity
 
     async def check(self) -> None:
@@ -56,12 +56,3 @@ class RecentlyVerified:
         """See `Part.aclose`."""
         self._known.clear()
         await self._authenticator.aclose()
-
-    def _remember(self, token: str, identity: Identity, now: float) -> None:
-        until = now + self._ttl_s
-        if identity.expires_at is not None:
-            until = min(until, identity.expires_at.timestamp())
-        self._known[token] = (until, identity)
-        self._known.move_to_end(token)
-        while len(self._known) > self._capacity:
-            self._known.popitem(last=False)
