@@ -177,6 +177,14 @@ async def test_a_printed_token_is_accepted_and_its_account_has_the_tier():
     await parts.aclose()
 
 
+def test_no_token_is_made_that_nobody_would_accept(monkeypatch, tmp_path):
+    monkeypatch.setenv("S3SEG_AUTHENTICATOR", "supabase")
+    refused = run("token", "--user", "alice")
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert "S3SEG_AUTHENTICATOR=supabase" in refused.stderr
+    assert not (tmp_path / "data" / "auth").exists()
+
+
 def test_credits_and_tiers_are_moved_by_commands():
     assert "alice: 110 credits" in run("admin", "credits", "alice", "+100").output
     assert "alice: 60 credits" in run("admin", "credits", "alice", "-50").output
