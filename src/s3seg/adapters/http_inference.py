@@ -8,7 +8,7 @@ from collections.abc import Callable
 import httpx
 
 from s3seg.contract.gpu import BatchPredictRequest, PredictRequest
-from s3seg.errors import UnavailableError
+from s3seg.errors import ConfigurationError, UnavailableError
 from s3seg.tasks import Task
 
 _log = logging.getLogger("s3seg.inference")
@@ -71,6 +71,22 @@ class HttpInference:
             response.raise_for_status()
         except httpx.HTTPError as err:
             raise UnavailableError(f"the gpu service does not answer: {type(err).__name__}") from err
+
+    async def probe(self) -> None:
+        """Show the key: whether it is the gpu service's too.
+
+        Raises:
+            ConfigurationError: It is not.
+            UnavailableError: The gpu service does not answer.
+        """
+        try:
+            response = await self._connected().get(
+                f"{self._url}/api/v1/model/info", headers={"X-API-Key": self._api_key}, timeout=5.0
+            )
+        except httpx.HTTPError as err:
+            raise UnavailableError(f"the gpu service does not answer: {type(err).__name__}") from err
+        if response.status_code == 401:
+            raise ConfigurationError("the gpu service has another API_SECRET_KEY; set both to the same value")
 
     async def aclose(self) -> None:
         """See `Part.aclose`."""

@@ -34,6 +34,13 @@ _REASONS = {
 }
 # values that no column takes: wrong form, NUL, out of range, not unique, against a constraint
 _BAD_VALUES = frozenset({"22P02", "22P05", "22021", "22003", "22001", "23502", "23503", "23505", "23514"})
+# what Supabase's gateway says before PostgREST is asked; it gives no codes
+_NO_KEY = frozenset(
+    {
+        *("Invalid API key", "Unregistered API key", "Legacy API keys are disabled"),
+        *("No API key found in request", "No `apikey` request header or url param was found."),
+    }
+)
 _NO_SCHEMA = frozenset({"PGRST202", "PGRST204", "PGRST205", "42883", "42P01", "42703"})
 
 
@@ -61,11 +68,13 @@ def translated(err: APIError) -> S3segError:
         return AuthInvalidError("the database does not accept the token")
     if code in _NO_SCHEMA:
         return ConfigurationError("the database lacks s3seg's schema, or has an older one; run: s3seg db migrate")
-    if (err.message or "") in ("Invalid API key", "No API key found in request"):
+    if (err.message or "") in _NO_KEY:
         return ConfigurationError(
             "Supabase does not accept the API key; check S3SEG_SUPABASE_PUBLISHABLE_KEY (edge) and "
             "S3SEG_SUPABASE_SECRET_KEY (gpu, operators)"
         )
+    if code in ("404", "405"):  # the status of an answer that PostgREST did not give
+        return UnavailableError("something else answers where the database should")
     return UnavailableError(f"the database cannot serve the request now ({_safe(code)})")
 
 

@@ -156,7 +156,7 @@ async def check_schema(rest: Rest, *, public_base: str) -> None:
 
 def _checked(answer: Any) -> Any:
     if isinstance(answer.data, str) and answer.data.lstrip().startswith("<"):
-        raise UnavailableError("something that is not PostgREST answers at S3SEG_SUPABASE_URL")
+        raise UnavailableError("something else answers where the database should")
     return answer
 
 
