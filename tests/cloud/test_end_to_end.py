@@ -21,6 +21,7 @@ import pytest
 from PIL import Image
 
 from s3seg import Segmenter
+from s3seg.object_keys import new_image_key
 
 from .conftest import Project, supabase
 from .parts import downloads
@@ -41,6 +42,7 @@ class House:
     url: str
     gpu_url: str
     folder: Path
+    public_base: str
 
     @contextmanager
     def user(self, *, credits=None, **claims):
@@ -83,7 +85,7 @@ def house(folder, database_server, s3, *, public):
         }
         gpu = {**both, "S3SEG_SUPABASE_SECRET_KEY": SECRET_KEY}
         with service("gpu", gpu_url, gpu, folder), service("edge", url, edge, folder):
-            yield House(project, url, gpu_url, folder)
+            yield House(project, url, gpu_url, folder, public_base)
 
 
 def service(name, url, environment, folder):
@@ -171,6 +173,58 @@ def test_a_task_that_fails_is_given_back(open_house, picture):
         assert task["status"] == "error"
         assert "tokens" in task["error_message"]
         assert http.get("/api/v1/me").json()["data"]["credits"] == 10
+
+
+def straight(house, http, function, **arguments):
+    """Call a function of the database past the edge, with the user's own token."""
+    headers = {"apikey": PUBLISHABLE_KEY, "Authorization": http.headers["authorization"]}
+    answer = httpx.post(f"{house.project.gateway.url}/rest/v1/rpc/{function}", json=arguments, headers=headers)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def register_straight(house, http, key, **changes):
+    arguments = {"p_object_key": key, "p_content_type": "image/png", "p_size_bytes": 1, "p_width": 1, "p_height": 1}
+    return straight(house, http, "register_image", **{**arguments, **changes})["image_url"]
+
+
+def attempts_of(house, task_id):
+    lines = (house.folder / "gpu.log").read_text().splitlines()
+    said = [json.loads(line) for line in lines if line.startswith("{")]
+    return [line["ended"] for line in said if line["message"] == "prediction" and line["task_id"] == task_id]
+
+
+def test_a_task_for_a_picture_that_was_never_uploaded_ends_refunded_at_once(open_house, picture):
+    with open_house.user() as (user_id, http):
+        ghost = register_straight(open_house, http, new_image_key(user_id, "image/png"))
+        order = {"p_image_url": ghost, "p_text_prompts": ["car", "house"]}
+        tasks = [straight(open_house, http, "submit_segmentation", **order)["task"]["id"] for _ in range(2)]
+        tasks.append(submit(http, ghost, "car"))  # the edge is not better informed
+        real = submit(http, upload(http, picture), "car")
+        for task_id in tasks:
+            task = finished(http, task_id)
+            assert task["status"] == "error"
+            assert "upload it again" in task["error_message"]
+            assert attempts_of(open_house, task_id) == ["NOT_FOUND"]  # the first was the last
+        assert finished(http, real)["status"] == "done"
+        assert http.get("/api/v1/me").json()["data"]["credits"] == 9
+        assert httpx.get(ghost).status_code == 404
+        rows = open_house.project.database.execute(
+            "select 1 from private.leases where task_id::text = any(%s)", (tasks,)
+        )
+        assert rows == []
+
+
+def test_a_row_that_lies_about_its_picture_changes_nothing(open_house, picture, expected):
+    with open_house.user() as (_, http):
+        uploaded = http.post("/api/v1/upload", files={"file": ("street.png", picture, "image/png")}).json()["data"]
+        straight(open_house, http, "delete_image", p_image_id=uploaded["image_id"])  # the row; the object stays
+        key = uploaded["image_url"].removeprefix(f"{open_house.public_base}/")
+        again = register_straight(open_house, http, key, p_width=178_000_000, p_size_bytes=10 * 1024 * 1024)
+        assert again == uploaded["image_url"]
+        task = finished(http, submit(http, again, "car"))
+        result = http.get(f"/api/v1/results/{task['result_id']}").json()["data"]
+        np.testing.assert_array_equal(pixels(httpx.get(result["mask_image_url"]).content), expected["car"])
 
 
 def test_others_things_are_as_absent_as_what_never_was(open_house, picture):
