@@ -85,15 +85,19 @@ def lost_answer(err: httpx.TransportError) -> UnavailableError:
 
 def submit_rate(numbers: dict[str, Any]) -> RateDecision:
     """The state of the submit limit as the database tells it."""
+    return _rate(numbers, Action.SEGMENT)
+
+
+def _rate(numbers: dict[str, Any], action: Action) -> RateDecision:
     age = numbers.get("oldest_age")
     limit = int(numbers["limit"])
     count = int(numbers.get("count", limit))
-    return decide(Action.SEGMENT, count=count, oldest=None if age is None else -float(age), limit=limit, now=0.0)
+    return decide(action, count=count, oldest=None if age is None else -float(age), limit=limit, now=0.0)
 
 
 def _rate_limited(numbers: dict[str, Any]) -> S3segError:
     try:
-        submit_rate(numbers).require()
+        _rate(numbers, Action(numbers["action"])).require()
     except RateLimitedError as refused:
         return refused
     except (KeyError, ValueError, TypeError):

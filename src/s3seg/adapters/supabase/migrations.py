@@ -57,7 +57,7 @@ class DatabaseConfig:
         welcome_credits: What a new account begins with.
         deadline_s: Seconds from acceptance to a task's end.
         max_attempts: Attempts before a task ends in error.
-        rates: Actions allowed in any 60 seconds; the database counts uploads and submits.
+        rates: Actions allowed in any 60 seconds; the database counts uploads, submits and new projects.
     """
 
     public_base_url: str
@@ -72,7 +72,7 @@ class DatabaseConfig:
         rates = ", ".join(
             f"('{tier}', '{action}', {self.rates[tier][action]:d})"
             for tier in Tier
-            for action in (Action.UPLOAD, Action.SEGMENT)
+            for action in (Action.UPLOAD, Action.SEGMENT, Action.RESULTS)
         )
         return (  # numbers, words of ours, and one text whose quotes are doubled
             f"update private.config set public_base_url = '{base}', welcome_credits = {self.welcome_credits:d},\n"  # noqa: S608
