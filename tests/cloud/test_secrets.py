@@ -236,10 +236,10 @@ async def test_a_gpu_service_is_shown_the_key(project, s3, tmp_path):
         raise CheckpointError("no weights here")
 
     service = gpu_app(
-        Settings(_env_file=None, object_store="memory", task_store="memory", api_secret_key="the key"), load=load
+        Settings(_env_file=None, object_store="memory", task_store="memory", api_secret_key="the kéy"), load=load
     )
     with served(service) as url:
-        for key, status, named in [("the key", "ok", ""), ("another", "problem", "API_SECRET_KEY")]:
+        for key, status, named in [("the kéy", "ok", ""), ("another", "problem", "API_SECRET_KEY")]:
             changes = {"inference": "http", "gpu_url": url, "api_secret_key": SecretStr(key)}
             parts = Parts(settings_of(project, s3, tmp_path, **changes))
             found = (await examine_services(parts))[-1]

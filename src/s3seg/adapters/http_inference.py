@@ -47,15 +47,13 @@ class HttpInference:
 
     async def wake(self, task: Task) -> None:
         """See `Inference.wake`."""
-        headers = {"X-API-Key": self._api_key}
+        headers = self._headers()
         request_id = self._request_id()
         if request_id is not None:
             headers["X-Request-Id"] = request_id
         path, body = _call(task)
         try:
-            response = await self._connected().post(
-                f"{self._url}{path}", content=body, headers={**headers, "Content-Type": "application/json"}
-            )
+            response = await self._connected().post(f"{self._url}{path}", content=body, headers=headers)
         except httpx.HTTPError as err:
             _log.warning("gpu service not reached: %s", type(err).__name__, extra={"task_id": task.task_id})
             return
@@ -81,7 +79,7 @@ class HttpInference:
         """
         try:
             response = await self._connected().get(
-                f"{self._url}/api/v1/model/info", headers={"X-API-Key": self._api_key}, timeout=5.0
+                f"{self._url}/api/v1/model/info", headers=self._headers(), timeout=5.0
             )
         except httpx.HTTPError as err:
             raise UnavailableError(f"the gpu service does not answer: {type(err).__name__}") from err
@@ -93,6 +91,10 @@ class HttpInference:
         client, self._client = self._client, None
         if client is not None:
             await client.aclose()
+
+    def _headers(self) -> httpx.Headers:
+        # as the gpu service reads it, which compares bytes
+        return httpx.Headers({"X-API-Key": self._api_key, "Content-Type": "application/json"}, encoding="utf-8")
 
     def _connected(self) -> httpx.AsyncClient:
         if self._client is None:
