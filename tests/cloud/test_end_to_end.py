@@ -7,6 +7,7 @@ import json
 import os
 import re
 import subprocess
+import time
 import uuid
 from pathlib import Path
 
@@ -90,9 +91,15 @@ def register_straight(house, http, key, **changes):
 
 
 def attempts_of(house, task_id):
-    lines = (house.folder / "gpu.log").read_text().splitlines()
-    said = [json.loads(line) for line in lines if line.startswith("{")]
-    return [line["ended"] for line in said if line["message"] == "prediction" and line["task_id"] == task_id]
+    """How each attempt on a task ended, as the log says, which is written a moment later."""
+    give_up = time.monotonic() + 30
+    while time.monotonic() < give_up:
+        said = [json.loads(line) for line in (house.folder / "gpu.log").read_text().splitlines() if line[:1] == "{"]
+        ends = [line["ended"] for line in said if line["message"] == "prediction" and line["task_id"] == task_id]
+        if ends:
+            return ends
+        time.sleep(0.05)
+    raise AssertionError("no attempt was logged")
 
 
 def test_a_task_for_a_picture_that_was_never_uploaded_ends_refunded_at_once(open_house, picture):
@@ -106,7 +113,6 @@ def test_a_task_for_a_picture_that_was_never_uploaded_ends_refunded_at_once(open
             task = finished(http, task_id)
             assert task["status"] == "error"
             assert "upload it again" in task["error_message"]
-            assert attempts_of(open_house, task_id) == ["NOT_FOUND"]  # the first was the last
         assert finished(http, real)["status"] == "done"
         assert http.get("/api/v1/me").json()["data"]["credits"] == 9
         assert httpx.get(ghost).status_code == 404
@@ -114,6 +120,8 @@ def test_a_task_for_a_picture_that_was_never_uploaded_ends_refunded_at_once(open
             "select 1 from private.leases where task_id::text = any(%s)", (tasks,)
         )
         assert rows == []
+    for task_id in tasks:
+        assert attempts_of(open_house, task_id) == ["NOT_FOUND"]  # the first was the last
 
 
 def test_a_row_that_lies_about_its_picture_changes_nothing(open_house, picture, expected):
