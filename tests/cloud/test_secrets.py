@@ -6,6 +6,7 @@ import asyncio
 import logging
 import sys
 
+import httpx
 import pytest
 from postgrest import APIError
 from pydantic import SecretStr
@@ -282,3 +283,19 @@ async def test_many_users_at_once_each_get_their_own(world):
     accounts = await asyncio.gather(*(world.store.account(user) for user in asked))
     assert [account.user_id for account in accounts] == [user.user_id for user in asked]
     assert [account.credits for account in accounts] == [10 + number for number in range(12)] * 8
+
+
+async def test_no_cookie_goes_from_one_users_answer_to_anothers_call():
+    """As Supabase's gateway sets them; whatever they hold, they belong to nobody's next call."""
+    seen = []
+
+    async def answer(request):
+        seen.append(request.headers)
+        return httpx.Response(200, json={}, headers={"Set-Cookie": f"session={len(seen)}; Path=/"})
+
+    rest = Rest("https://project.example", SecretStr(PUBLISHABLE_KEY), transport=httpx.MockTransport(answer))
+    for token in ("one", "other"):
+        await rest.call(rest.as_user(token), "my_account", {})
+    assert [headers["authorization"] for headers in seen] == ["Bearer one", "Bearer other"]
+    assert all("cookie" not in headers for headers in seen)
+    await rest.aclose()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Protocol
 
 import httpx
@@ -122,6 +123,8 @@ class Rest:
                 timeout=self._timeout_s,
                 follow_redirects=False,
                 trust_env=False,
+                # what one user's answer sets must not go along with another's call
+                cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=[])),
             )
         return AsyncPostgrestClient(
             self._base,
