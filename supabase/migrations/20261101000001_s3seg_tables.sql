@@ -163,6 +163,7 @@ alter table private.recent_actions enable row level security;
 -- older projects grant everything in public to the API roles
 revoke all on public.profiles, public.credit_ledger, public.projects, public.images, public.segmentation_results
   from public, anon, authenticated, service_role;
+revoke all on sequence public.credit_ledger_id_seq from public, anon, authenticated, service_role;
 grant select on public.profiles, public.credit_ledger, public.projects, public.images, public.segmentation_results
   to authenticated, service_role;
 grant insert (name), update (name), delete on public.projects to authenticated;

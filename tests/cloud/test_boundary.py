@@ -270,6 +270,15 @@ def test_nobody_may_empty_a_table_or_hang_triggers_on_it(project):
     assert rows == []
 
 
+def test_nobody_may_turn_the_numbers_of_rows(project):
+    rows = project.database.execute(
+        "select relname, role from pg_class, unnest(array['anon', 'authenticated', 'service_role']) as role "
+        "where relnamespace in ('public'::regnamespace, 'private'::regnamespace) and relkind = 'S' "
+        "and has_sequence_privilege(role, oid, 'usage, select, update')"
+    )
+    assert rows == []
+
+
 def test_the_database_counts_by_the_contracts_table(project):
     rows = project.database.execute("select tier::text, action, per_minute from private.rate_limits")
     assert {(tier, action): number for tier, action, number in rows} == {
