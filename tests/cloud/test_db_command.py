@@ -112,6 +112,15 @@ def test_whoever_is_not_the_owner_is_told_so(run, database):
     assert "connect as the owner" in answer.output
 
 
+@pytest.mark.parametrize("command", ["migrate", "sql"])
+def test_a_database_is_not_set_up_for_addresses_that_nobody_chose(run, database, command):
+    """Every image would be stored with an address on loopback."""
+    answer = run(command, S3SEG_PUBLIC_BASE_URL="")
+    assert answer.exit_code == 1
+    assert "S3SEG_PUBLIC_BASE_URL" in answer.output
+    assert database.execute("select tablename from pg_tables where schemaname = 'public'") == []
+
+
 def test_without_an_address_one_is_told_where_it_is(run):
     answer = run("migrate", S3SEG_DATABASE_URL="")
     assert answer.exit_code == 1
