@@ -346,6 +346,16 @@ def test_a_minute_of_submits_is_limited_without_an_edge(sign_up):
     assert statuses == [200] * 5 + [429] * 2
 
 
+def test_forty_at_once_are_counted_one_by_one(sign_up):
+    user_id, client = sign_up(tier="free", credits=40)
+    image = register(client, user_id).json()
+    with ThreadPoolExecutor(40) as pool:
+        uploads = list(pool.map(lambda _: register(client, user_id).status_code, range(40)))
+        submits = list(pool.map(lambda _: submit(client, image).status_code, range(40)))
+    assert (uploads.count(200), uploads.count(429)) == (9, 31)
+    assert (submits.count(200), submits.count(429)) == (5, 35)
+
+
 def test_a_minute_of_uploads_is_limited_without_an_edge(project, sign_up):
     user_id, client = sign_up(tier="free")
     made = [register(client, user_id) for _ in range(11)]
