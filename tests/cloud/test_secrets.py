@@ -170,6 +170,7 @@ async def test_everything_in_order_is_said_to_be(project, s3, tmp_path):
         ({"r2_secret_access_key": SecretStr("geheim")}, {"object_store"}, "S3SEG_R2_SECRET_ACCESS_KEY"),
         ({"r2_bucket": "no-such-bucket"}, {"object_store"}, "S3SEG_R2_BUCKET"),
         ({"r2_bucket": None}, {"object_store"}, "S3SEG_R2_BUCKET"),
+        ({"authenticator": "local"}, {"task_store"}, "S3SEG_AUTHENTICATOR"),
     ],
 )
 async def test_a_wrong_setting_is_named_with_its_remedy(project, s3, tmp_path, change, topics, named):
