@@ -402,6 +402,11 @@ def _supabase_tasks(parts: Parts) -> TaskStore:
     from s3seg.adapters.supabase import SupabaseTaskStore
 
     settings = parts.settings
+    if settings.authenticator == "local":
+        raise ConfigurationError(
+            "S3SEG_AUTHENTICATOR is local, and task_store='supabase' passes tokens on to a database that does not know "
+            "these: set it to supabase"
+        )
     rest = _supabase_rest(settings, "supabase_publishable_key")
     return SupabaseTaskStore(rest, public_base=settings.public_base_url)
 

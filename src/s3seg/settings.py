@@ -6,20 +6,90 @@ of the gpu service is also read from ``API_SECRET_KEY``, its name in the contrac
 
 from __future__ import annotations
 
+import base64
+import json
+import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from s3seg.contract.limits import RATE_LIMITS, Action, RateTable, Tier
+from s3seg.errors import ConfigurationError
 
 _ADAPTER = "a built-in name, the name of an entry point, or 'package.module:factory'"
 _UNLIMITED = 1_000_000_000
 
 
+def _address(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        good = False
+    if not good or re.search(r"[\s?#]", text):
+        raise ValueError("is no address: it must be like https://host or http://host:port, without ? or #")
+    return text
+
+
+def _bare_address(text: str) -> str:
+    if urlsplit(_address(text)).path.strip("/"):
+        raise ValueError("must end after the host: leave away the path (/rest/v1, or the name of the bucket)")
+    return text
+
+
+def _key(text: str) -> str:
+    if re.fullmatch(r"[!-~]+", text) is None:
+        raise ValueError("has a character that no key has, such as a blank or a curly quote; copy it anew")
+    return text
+
+
+def _secret_key(key: SecretStr) -> SecretStr:
+    _key(key.get_secret_value())
+    return key
+
+
+def _publishable_key(key: SecretStr) -> SecretStr:
+    if _opens_everything(_key(key.get_secret_value())):
+        raise ValueError(
+            "holds a secret (or service_role) key, which the edge must never have; rotate it if it was used"
+        )
+    return key
+
+
+def _opens_everything(key: str) -> bool:
+    """Whether it is a key of the service: of the new kind, or a legacy one, which is a JWT."""
+    if key.startswith("sb_secret_"):
+        return True
+    try:
+        claims = json.loads(base64.urlsafe_b64decode(f"{key.split('.')[1]}=="))
+    except (IndexError, ValueError):
+        return False
+    return isinstance(claims, dict) and claims.get("role") == "service_role"
+
+
+def _bucket(name: str) -> str:
+    if re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", name) is None:
+        raise ValueError("is no name of a bucket: 3 to 63 lower-case letters, digits, dots and hyphens")
+    return name
+
+
+Address = Annotated[str, AfterValidator(_address)]
+BareAddress = Annotated[str, AfterValidator(_bare_address)]
+Key = Annotated[str, AfterValidator(_key)]
+SecretKey = Annotated[SecretStr, AfterValidator(_secret_key)]
+PublishableKey = Annotated[SecretStr, AfterValidator(_publishable_key)]
+Bucket = Annotated[str, AfterValidator(_bucket)]
+
+
 class Settings(BaseSettings):
-    """Settings of edge, gpu and operator commands; what a process does not need it does not read."""
+    """Settings of edge, gpu and operator commands; what a process does not need it does not read.
+
+    Raises:
+        ConfigurationError: If one cannot be what it is; names its variable, and never its value.
+    """
 
     model_config = SettingsConfigDict(
         env_prefix="S3SEG_",
@@ -29,15 +99,25 @@ class Settings(BaseSettings):
         frozen=True,
         populate_by_name=True,
         hide_input_in_errors=True,  # a secret that does not validate stays out of the log
+        str_strip_whitespace=True,  # what is pasted often ends with a line
     )
+
+    if not TYPE_CHECKING:  # so that type checkers go on to see the fields
+
+        def __init__(self, **given: Any) -> None:
+            try:
+                super().__init__(**given)
+            except ValidationError as err:
+                raise ConfigurationError(_in_words(err)) from None
+            except SettingsError as err:
+                raise ConfigurationError(f"{err}; lists are written as JSON") from None
 
     data_dir: Annotated[
         Path, Field(description="Where files, tasks and the signing key live; edge and gpu share it")
     ] = Path.home() / ".s3seg"
     public_base_url: Annotated[
-        str,
+        Address,
         Field(
-            pattern=r"^https?://",
             description="What image and mask URLs begin with; stored with each image, so choose it once",
         ),
     ] = "http://127.0.0.1:8000/files"
@@ -99,7 +179,7 @@ class Settings(BaseSettings):
     ] = 2.0
     drain_s: Annotated[float, Field(ge=0, description="Seconds that work gets to finish after SIGTERM")] = 30.0
 
-    gpu_url: Annotated[str, Field(pattern=r"^https?://", description="Where inference=http finds the gpu service")] = (
+    gpu_url: Annotated[Address, Field(description="Where inference=http finds the gpu service")] = (
         "http://127.0.0.1:8001"
     )
 
@@ -123,13 +203,13 @@ class Settings(BaseSettings):
     ] = 5.0
 
     supabase_url: Annotated[
-        str | None, Field(pattern=r"^https?://", description="The Supabase project, https://<ref>.supabase.co")
+        BareAddress | None, Field(description="The Supabase project, https://<ref>.supabase.co")
     ] = None
     supabase_publishable_key: Annotated[
-        SecretStr | None, Field(description="Publishable (or legacy anon) key: what the edge needs")
+        PublishableKey | None, Field(description="Publishable (or legacy anon) key: what the edge needs")
     ] = None
     supabase_secret_key: Annotated[
-        SecretStr | None,
+        SecretKey | None,
         Field(description="Secret (or legacy service_role) key: what workers and operators need; never on the edge"),
     ] = None
     supabase_jwt_secret: Annotated[
@@ -140,11 +220,11 @@ class Settings(BaseSettings):
     ] = None
 
     r2_endpoint_url: Annotated[
-        str | None, Field(pattern=r"^https?://", description="https://<account id>.r2.cloudflarestorage.com")
+        BareAddress | None, Field(description="https://<account id>.r2.cloudflarestorage.com, without the bucket")
     ] = None
-    r2_bucket: Annotated[str | None, Field(description="Bucket of images and masks")] = None
-    r2_access_key_id: Annotated[str | None, Field(description="Of an R2 API token for that bucket")] = None
-    r2_secret_access_key: Annotated[SecretStr | None, Field(description="Of the same token")] = None
+    r2_bucket: Annotated[Bucket | None, Field(description="Bucket of images and masks")] = None
+    r2_access_key_id: Annotated[Key | None, Field(description="Of an R2 API token for that bucket")] = None
+    r2_secret_access_key: Annotated[SecretKey | None, Field(description="Of the same token")] = None
     r2_public: Annotated[
         bool, Field(description="Whether public_base_url is the bucket's own domain; if not, the edge presigns")
     ] = True
@@ -155,3 +235,13 @@ class Settings(BaseSettings):
         if self.rate_limits == "contract":
             return RATE_LIMITS
         return {tier: dict.fromkeys(Action, _UNLIMITED) for tier in Tier}
+
+
+def _in_words(err: ValidationError) -> str:
+    """Which variables are wrong and why; not what they hold, which may be a secret."""
+    words = []
+    for found in err.errors(include_url=False, include_context=False, include_input=False):
+        name = str(found["loc"][0]) if found["loc"] else ""
+        variable = name if name.isupper() else f"S3SEG_{name.upper()}"
+        words.append(f"{variable}: {found['msg'].removeprefix('Value error, ')}")
+    return "; ".join(words)

@@ -24,13 +24,13 @@ insert into private.config default values;
 -- actions in any 60 seconds
 create table private.rate_limits (
   tier public.user_tier not null,
-  action text not null check (action in ('upload', 'segment')),
+  action text not null check (action in ('upload', 'segment', 'results')),
   per_minute integer not null check (per_minute >= 0),
   primary key (tier, action));
 insert into private.rate_limits values
-  ('free', 'upload', 10), ('free', 'segment', 5),
-  ('pro', 'upload', 30), ('pro', 'segment', 20),
-  ('enterprise', 'upload', 100), ('enterprise', 'segment', 60);
+  ('free', 'upload', 10), ('free', 'segment', 5), ('free', 'results', 60),
+  ('pro', 'upload', 30), ('pro', 'segment', 20), ('pro', 'results', 120),
+  ('enterprise', 'upload', 100), ('enterprise', 'segment', 60), ('enterprise', 'results', 300);
 
 -- the one clock
 create function private.now() returns timestamptz language sql volatile set search_path = '' as
@@ -42,15 +42,16 @@ create function private.caller() returns uuid language sql stable set search_pat
     and coalesce(auth.jwt() -> 'is_anonymous', 'false'::jsonb) = 'false'::jsonb
 $$;
 
-create function private.is_prompt(p text) returns boolean language sql immutable set search_path = '' as $$
-  select p is not null and char_length(p) between 1 and 500
+-- a line that people can read as it is: no controls, no breaks, nothing that only turns the direction, not all blank
+create function private.is_text(p text, p_longest integer) returns boolean language sql immutable set search_path = '' as $$
+  select p is not null and char_length(p) between 1 and p_longest
     and p !~ '[\u0001-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]'
     and p ~ '[^ \u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]'
 $$;
 
 create function private.are_prompts(p text[]) returns boolean language sql immutable set search_path = '' as $$
   select array_ndims(p) = 1 and cardinality(p) between 1 and 16
-    and (select bool_and(private.is_prompt(prompt)) from unnest(p) as prompt)
+    and (select bool_and(private.is_text(prompt, 500)) from unnest(p) as prompt)
 $$;
 
 -- credits: always the sum of the ledger, through which alone they change
@@ -74,7 +75,7 @@ create unique index credit_ledger_once on public.credit_ledger (task_id, reason)
 create table public.projects (
   id uuid primary key default gen_random_uuid(),
   user_id uuid not null default auth.uid() references auth.users (id) on delete cascade,
-  name text not null check (char_length(name) between 1 and 120),
+  name text not null check (private.is_text(name, 120)),
   created_at timestamptz not null default private.now(),
   updated_at timestamptz not null default private.now(),
   unique (id, user_id));  -- what the foreign keys below point at: one's own projects only
@@ -84,7 +85,7 @@ create table public.images (
   id uuid primary key default gen_random_uuid(),
   user_id uuid not null references auth.users (id) on delete cascade,
   project_id uuid,
-  object_key text not null unique check (char_length(object_key) <= 512 and object_key ~
+  object_key text not null unique check (char_length(object_key) <= 200 and object_key ~
     ('^users/' || user_id::text || '/images/[A-Za-z0-9_-][A-Za-z0-9._-]*\.' ||
      case content_type when 'image/png' then 'png' when 'image/jpeg' then 'jpg' else 'webp' end || '$')),
   image_url text not null unique,  -- derived from the key: a free one would send our workers anywhere
@@ -92,6 +93,7 @@ create table public.images (
   size_bytes bigint not null check (size_bytes between 1 and 10485760),
   width integer not null check (width > 0),
   height integer not null check (height > 0),
+  check (width::bigint * height <= 178000000),  -- the most that an edge can be set to take
   created_at timestamptz not null default private.now(),
   foreign key (project_id, user_id) references public.projects (id, user_id) on delete set null (project_id));
 create index images_user on public.images (user_id, created_at desc);
@@ -143,7 +145,7 @@ create index leases_age on private.leases (created_at);
 
 -- when a user did what, for limits that no other table tells
 create unlogged table private.recent_actions (
-  user_id uuid not null,
+  user_id uuid not null references auth.users (id) on delete cascade,
   action text not null,
   happened_at timestamptz[] not null,
   primary key (user_id, action));
@@ -161,6 +163,7 @@ alter table private.recent_actions enable row level security;
 -- older projects grant everything in public to the API roles
 revoke all on public.profiles, public.credit_ledger, public.projects, public.images, public.segmentation_results
   from public, anon, authenticated, service_role;
+revoke all on sequence public.credit_ledger_id_seq from public, anon, authenticated, service_role;
 grant select on public.profiles, public.credit_ledger, public.projects, public.images, public.segmentation_results
   to authenticated, service_role;
 grant insert (name), update (name), delete on public.projects to authenticated;
@@ -176,7 +179,8 @@ create policy own_rows on public.projects for all to authenticated
 -- functions are executable by everybody unless told otherwise
 revoke all on all functions in schema private from public;
 grant usage on schema private to authenticated;
-grant execute on function private.caller(), private.now() to authenticated;  -- policies and defaults call them
+-- policies, defaults and checks call them
+grant execute on function private.caller(), private.now(), private.is_text(text, integer) to authenticated;
 
 -- Realtime, where there is such a thing, tells owners of their tasks
 do $$ begin

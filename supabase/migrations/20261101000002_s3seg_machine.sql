@@ -212,7 +212,7 @@ end $$;
 -- select cron.schedule('s3seg-reap', '* * * * *', 'select public.worker_reap(1000)');
 
 revoke all on all functions in schema private from public, anon, authenticated, service_role;
-grant execute on function private.caller(), private.now() to authenticated;
+grant execute on function private.caller(), private.now(), private.is_text(text, integer) to authenticated;
 revoke all on function public.worker_get, public.worker_claim, public.worker_claim_batch, public.worker_renew,
   public.worker_release, public.worker_finish, public.worker_fail, public.worker_reap from public, anon, authenticated;
 grant execute on function public.worker_get, public.worker_claim, public.worker_claim_batch, public.worker_renew,

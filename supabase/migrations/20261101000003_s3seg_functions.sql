@@ -39,12 +39,37 @@ begin
   end if;
 end $$;
 
-create function private.refuse_rate(p_limit integer, p_oldest timestamptz, p_now timestamptz) returns void
-language plpgsql set search_path = '' as $$
+create function private.refuse_rate(p_action text, p_limit integer, p_oldest timestamptz, p_now timestamptz)
+returns void language plpgsql set search_path = '' as $$
 begin
   raise exception using errcode = 'PT429', message = 'RATE_LIMITED', detail = jsonb_build_object(
-    'limit', p_limit, 'oldest_age', extract(epoch from p_now - p_oldest))::text;
+    'action', p_action, 'limit', p_limit, 'oldest_age', extract(epoch from p_now - p_oldest))::text;
 end $$;
+
+-- Count one more action of a caller whose account is locked: as many as the edge allows, though it was passed by.
+create function private.count_action(p_account public.profiles, p_action text) returns void
+language plpgsql set search_path = '' as $$
+declare moment timestamptz := private.now(); most integer; recent timestamptz[];
+begin
+  select per_minute into most from private.rate_limits where tier = p_account.tier and action = p_action;
+  select array(select t from unnest(happened_at) t where t > moment - interval '60 seconds' order by t desc limit most)
+    into recent from private.recent_actions where user_id = p_account.user_id and action = p_action;
+  if coalesce(cardinality(recent), 0) >= most then
+    perform private.refuse_rate(p_action, most, recent[most], moment);
+  end if;
+  insert into private.recent_actions values (p_account.user_id, p_action, array[moment])
+    on conflict (user_id, action) do update set happened_at = recent || moment;
+end $$;
+
+-- The one thing that users write directly is counted like a request of the edge's, each row of a bulk insert too.
+create function private.count_project() returns trigger language plpgsql security definer set search_path = '' as $$
+begin
+  if private.caller() is not null then  -- the owner of the schema may put in what it likes
+    perform private.count_action(private.require_account(), 'results');
+  end if;
+  return new;
+end $$;
+create trigger count before insert on public.projects for each row execute function private.count_project();
 
 create function public.my_account() returns jsonb language plpgsql security definer set search_path = '' as $$
 begin return to_jsonb(private.require_account()); end $$;
@@ -52,18 +77,9 @@ begin return to_jsonb(private.require_account()); end $$;
 create function public.register_image(p_object_key text, p_content_type text, p_size_bytes bigint, p_width integer,
     p_height integer, p_project_id uuid default null) returns public.images
 language plpgsql security definer set search_path = '' as $$
-declare account public.profiles := private.require_account(); i public.images; most integer; recent timestamptz[];
-        moment timestamptz := private.now();
+declare account public.profiles := private.require_account(); i public.images;
 begin
-  -- as many as the edge lets anybody upload, though the caller went past the edge
-  select per_minute into most from private.rate_limits where tier = account.tier and action = 'upload';
-  select array(select t from unnest(happened_at) t where t > moment - interval '60 seconds' order by t desc limit most)
-    into recent from private.recent_actions where user_id = account.user_id and action = 'upload';
-  if coalesce(cardinality(recent), 0) >= most then
-    perform private.refuse_rate(most, recent[most], moment);
-  end if;
-  insert into private.recent_actions values (account.user_id, 'upload', array[moment])
-    on conflict (user_id, action) do update set happened_at = recent || moment;
+  perform private.count_action(account, 'upload');
   perform private.require_project(account.user_id, p_project_id);
   insert into public.images (user_id, project_id, object_key, image_url, content_type, size_bytes, width, height)
     select account.user_id, p_project_id, p_object_key, public_base_url || '/' || p_object_key, p_content_type,
@@ -101,7 +117,7 @@ begin
     select created_at from public.credit_ledger
       where user_id = account.user_id and reason = 'segment' and created_at > moment - interval '60 seconds'
       order by created_at desc limit most) recent;
-  if used >= most then perform private.refuse_rate(most, oldest, moment); end if;
+  if used >= most then perform private.refuse_rate('segment', most, oldest, moment); end if;
 
   select id into image from public.images where image_url = p_image_url and user_id = account.user_id;
   if not found then raise exception using errcode = 'PT400', message = 'UNKNOWN_IMAGE'; end if;
@@ -199,7 +215,7 @@ create function public.s3seg_info() returns jsonb language sql stable security d
 $$ select jsonb_build_object('version', 1, 'public_base_url', public_base_url) from private.config $$;
 
 revoke all on all functions in schema private from public, anon, authenticated, service_role;
-grant execute on function private.caller(), private.now() to authenticated;
+grant execute on function private.caller(), private.now(), private.is_text(text, integer) to authenticated;
 revoke all on function public.my_account, public.register_image, public.submit_segmentation, public.cancel_task,
   public.delete_task, public.delete_image, public.operator_ensure, public.operator_adjust, public.operator_referenced,
   public.s3seg_info from public, anon, authenticated, service_role;

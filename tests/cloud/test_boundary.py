@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from s3seg.contract.fields import check_prompt
-from s3seg.contract.limits import RATE_LIMITS, Action
+from s3seg.contract.fields import check_text
+from s3seg.contract.limits import MAX_NAME_CHARS, MAX_PROMPT_CHARS, RATE_LIMITS, Action
 from s3seg.object_keys import new_image_key
 from s3seg.testing.world import PUBLIC_BASE
 
@@ -246,13 +246,13 @@ def test_every_function_is_known_to_these_tests(project):
     assert {name for (name,) in tables} == set(TABLES)
 
 
-def test_of_the_private_schema_users_reach_two_harmless_functions(project):
+def test_of_the_private_schema_users_reach_three_harmless_functions(project):
     functions = project.database.execute(
         "select proname from pg_proc where pronamespace = 'private'::regnamespace "
         "and (has_function_privilege('anon', oid, 'execute') "
         "or has_function_privilege('authenticated', oid, 'execute'))"
     )
-    assert {name for (name,) in functions} == {"caller", "now"}
+    assert {name for (name,) in functions} == {"caller", "now", "is_text"}
     tables = project.database.execute(
         "select relname from pg_class, unnest(array['anon', 'authenticated', 'service_role']) as role "
         "where relnamespace = 'private'::regnamespace and relkind = 'r' "
@@ -270,12 +270,21 @@ def test_nobody_may_empty_a_table_or_hang_triggers_on_it(project):
     assert rows == []
 
 
+def test_nobody_may_turn_the_numbers_of_rows(project):
+    rows = project.database.execute(
+        "select relname, role from pg_class, unnest(array['anon', 'authenticated', 'service_role']) as role "
+        "where relnamespace in ('public'::regnamespace, 'private'::regnamespace) and relkind = 'S' "
+        "and has_sequence_privilege(role, oid, 'usage, select, update')"
+    )
+    assert rows == []
+
+
 def test_the_database_counts_by_the_contracts_table(project):
     rows = project.database.execute("select tier::text, action, per_minute from private.rate_limits")
     assert {(tier, action): number for tier, action, number in rows} == {
         (tier.value, action.value): RATE_LIMITS[tier][action]
         for tier in RATE_LIMITS
-        for action in (Action.UPLOAD, Action.SEGMENT)
+        for action in (Action.UPLOAD, Action.SEGMENT, Action.RESULTS)
     }
 
 
@@ -337,6 +346,16 @@ def test_a_minute_of_submits_is_limited_without_an_edge(sign_up):
     assert statuses == [200] * 5 + [429] * 2
 
 
+def test_forty_at_once_are_counted_one_by_one(sign_up):
+    user_id, client = sign_up(tier="free", credits=40)
+    image = register(client, user_id).json()
+    with ThreadPoolExecutor(40) as pool:
+        uploads = list(pool.map(lambda _: register(client, user_id).status_code, range(40)))
+        submits = list(pool.map(lambda _: submit(client, image).status_code, range(40)))
+    assert (uploads.count(200), uploads.count(429)) == (9, 31)
+    assert (submits.count(200), submits.count(429)) == (5, 35)
+
+
 def test_a_minute_of_uploads_is_limited_without_an_edge(project, sign_up):
     user_id, client = sign_up(tier="free")
     made = [register(client, user_id) for _ in range(11)]
@@ -379,11 +398,23 @@ def test_anothers_image_and_a_guessed_one_are_refused_in_the_same_words(sign_up)
         {"p_object_key": "users/{own}/images/a.jpg"},
         {"p_object_key": "users/{own}/images/a.png\n"},
         {"p_object_key": "users/{own}/images/" + "a" * 500 + ".png"},
+        {"p_object_key": "users/{own}/images/" + "a" * 250 + ".png"},
+        {"p_object_key": "users/{own}/images/a/b.png"},
+        {"p_object_key": "/users/{own}/images/a.png"},
+        {"p_object_key": "x/users/{own}/images/a.png"},
+        {"p_object_key": "users/{own}/images/%2e%2e%2fa.png"},
+        {"p_object_key": "users/{own}/images/a.png?x=.png"},
+        {"p_object_key": None},
         {"p_content_type": "image/svg+xml"},
         {"p_size_bytes": 10485761},
         {"p_size_bytes": 0},
         {"p_width": 0},
         {"p_height": -1},
+        {"p_width": 2**31 - 1, "p_height": 2**31 - 1},
+        {"p_width": 178_000_001, "p_height": 1},
+        {"p_width": 2**31},
+        {"p_size_bytes": 2**63},
+        {"p_width": None},
         {"p_project_id": "00000000-0000-0000-0000-000000000007"},
     ],
 )
@@ -391,26 +422,52 @@ def test_no_odd_image_can_be_registered(sign_up, change):
     other, _ = sign_up()
     own, client = sign_up()
     change = {
-        name: value.format(own=own, other=other) if name == "p_object_key" else value for name, value in change.items()
+        name: value.format(own=own, other=other) if isinstance(value, str) else value for name, value in change.items()
     }
     assert register(client, own, **change).status_code in (400, 422)
     assert client.rows("images").json() == []
 
 
 @given(
-    prompt=st.text(max_size=12) | st.text("a \u3000\u00a0\u200b", max_size=4) | st.sampled_from(["x" * 500, "x" * 501])
+    text=st.text(max_size=12) | st.text("a \u3000\u00a0\u200b", max_size=4) | st.integers(118, 502).map("x".__mul__),
+    limit=st.sampled_from([MAX_PROMPT_CHARS, MAX_NAME_CHARS]),
 )
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
-def test_the_database_takes_the_prompts_that_the_edge_takes(project, owner, prompt):
+def test_the_database_takes_the_prompts_and_names_that_the_edge_takes(project, owner, text, limit):
     try:
-        check_prompt(prompt)
+        check_text(text, what="it", limit=limit)
         ours = True
     except ValueError:
         ours = False
-    if "\0" in prompt:  # PostgreSQL knows no such text
+    if "\0" in text:  # PostgreSQL knows no such text
         assert not ours
         return
-    assert owner.execute("select private.is_prompt(%s)", (prompt,)).fetchone() == (ours,)
+    assert owner.execute("select private.is_text(%s, %s)", (text, limit)).fetchone() == (ours,)
+
+
+@pytest.mark.parametrize("name", ["", " ", "x" * 121, "a\nb", "\u202eforged", "\u2028"])
+def test_no_project_has_a_name_that_the_edge_refuses(sign_up, name):
+    _, client = sign_up()
+    made = client.send("POST", "/projects", json={"name": "good"}, headers={"Prefer": "return=representation"})
+    assert client.send("POST", "/projects", json={"name": name}).status_code == 400
+    (project,) = made.json()
+    assert (
+        client.send("PATCH", "/projects", params={"id": f"eq.{project['id']}"}, json={"name": name}).status_code == 400
+    )
+    assert [row["name"] for row in client.rows("projects").json()] == ["good"]
+
+
+def test_a_minute_of_new_projects_is_limited_without_an_edge(project, sign_up):
+    _, client = sign_up(tier="free")
+    many = [{"name": f"p{number}"} for number in range(61)]
+    assert client.send("POST", "/projects", json=many).status_code == 429  # a row each
+    assert client.send("POST", "/projects", json=many[:60]).status_code == 201
+    refused = client.send("POST", "/projects", json=many[0])
+    assert (refused.status_code, json.loads(refused.json()["details"])["action"]) == (429, "results")
+    client.send("DELETE", "/projects", params={"name": "neq.x"}).raise_for_status()
+    assert client.send("POST", "/projects", json=many[0]).status_code == 429  # deleting makes no room
+    project.database.execute("update private.test_clock set ahead = '61 seconds'")
+    assert client.send("POST", "/projects", json=many[0]).status_code == 201
 
 
 @pytest.fixture
@@ -477,4 +534,5 @@ def test_a_user_who_leaves_takes_everything_along(project, sign_up):
     project.database.execute("delete from auth.users where id = %s", (user_id,))
     for table in TABLES:
         assert project.database.execute(f"select * from public.{table}") == []
-    assert project.database.execute("select * from private.leases") == []
+    for table in ("leases", "recent_actions"):
+        assert project.database.execute(f"select * from private.{table}") == []

@@ -71,6 +71,8 @@ def test_the_script_does_the_same_as_migrating(run, database):
     database.execute(run("sql").output)
     assert config_of(database) == [("https://pictures.example/it's", 10, 3)]
     assert database.execute("select count(*) from pg_tables where schemaname = 'public'") == [(5,)]
+    assert run("status").exit_code == 0
+    assert run("migrate").output.count("applied") == 0
 
 
 def test_a_migration_that_fails_changes_nothing(database):
@@ -82,11 +84,41 @@ def test_a_migration_that_fails_changes_nothing(database):
     assert database.execute("select to_regclass('supabase_migrations.schema_migrations')") == [(None,)]
 
 
-def test_no_password_is_shown_when_the_database_cannot_be_reached(run):
-    answer = run("status", S3SEG_DATABASE_URL="postgres://me:geheimnis@127.0.0.1:9/postgres")
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("postgres://me:geheimnis@127.0.0.1:9/postgres", "nobody listens"),
+        ("postgres://me:geheimnis@{host}/postgres", "no such user or database"),
+        ("postgres://postgres:geheimnis@{host}/geheimnis", "no such user or database"),
+        ("postgres://postgres:geheimnis@no-such-host.invalid/postgres", "no such host"),
+        ("https://geheimnis.supabase.co", "no address of a database"),
+        ("postgres://postgres:geheim%nis@127.0.0.1/postgres", "percent-encoded"),
+        ("[GEHEIMNIS]", "no address of a database"),
+    ],
+)
+def test_an_address_that_leads_nowhere_is_named_and_no_password_shown(run, database, address, said):
+    address = address.format(host=f"127.0.0.1:{database.port}")
+    for command in ("status", "migrate"):
+        answer = run(command, S3SEG_DATABASE_URL=address)
+        assert answer.exit_code == 1
+        assert "S3SEG_DATABASE_URL" in answer.output
+        assert said in answer.output
+        assert "geheim" not in answer.output.lower()
+
+
+def test_whoever_is_not_the_owner_is_told_so(run, database):
+    answer = run("migrate", S3SEG_DATABASE_URL=database.url_of("authenticator", "authpw"))
     assert answer.exit_code == 1
-    assert "S3SEG_DATABASE_URL" in answer.output
-    assert "geheimnis" not in answer.output
+    assert "connect as the owner" in answer.output
+
+
+@pytest.mark.parametrize("command", ["migrate", "sql"])
+def test_a_database_is_not_set_up_for_addresses_that_nobody_chose(run, database, command):
+    """Every image would be stored with an address on loopback."""
+    answer = run(command, S3SEG_PUBLIC_BASE_URL="")
+    assert answer.exit_code == 1
+    assert "S3SEG_PUBLIC_BASE_URL" in answer.output
+    assert database.execute("select tablename from pg_tables where schemaname = 'public'") == []
 
 
 def test_without_an_address_one_is_told_where_it_is(run):

@@ -6,13 +6,9 @@ import io
 import json
 import os
 import re
-import secrets
 import subprocess
-import sys
 import time
 import uuid
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -21,84 +17,14 @@ import pytest
 from PIL import Image
 
 from s3seg import Segmenter
+from s3seg.object_keys import new_image_key
 
-from .conftest import Project, supabase
+from .houses import finished, house, submit, upload
 from .parts import downloads
 from .parts.gateway import PUBLISHABLE_KEY, SECRET_KEY
-from .parts.processes import Server, free_ports, running
-from .parts.seaweed import ACCESS_KEY, BUCKET, PUBLIC_BUCKET
 from .parts.seaweed import SECRET_KEY as S3_SECRET
 
 PICTURE = Path(__file__).parents[2] / "examples" / "pictures" / "street.png"
-COMMAND = "from s3seg.commands.serve import app; app()"
-
-
-@dataclass(frozen=True)
-class House:
-    """A project with both services on it."""
-
-    project: Project
-    url: str
-    gpu_url: str
-    folder: Path
-
-    @contextmanager
-    def user(self, *, credits=None, **claims):
-        """A new user's id, and a client of the edge that speaks for them."""
-        user_id = str(uuid.uuid4())
-        self.project.sign_up(user_id)
-        token = self.project.issuer.user_token(user_id, **claims)
-        if credits is not None:
-            self.project.database.execute("select public.operator_adjust(%s, %s)", (user_id, credits - 10))
-        with httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {token}"}, timeout=60) as http:
-            yield user_id, http
-
-
-@contextmanager
-def house(folder, database_server, s3, *, public):
-    edge_port, gpu_port = free_ports(2)
-    url, gpu_url = f"http://127.0.0.1:{edge_port}", f"http://127.0.0.1:{gpu_port}"
-    public_base = f"{s3.endpoint}/{PUBLIC_BUCKET}" if public else f"{url}/files"
-    folder = folder / secrets.token_hex(4)
-    folder.mkdir()
-    with supabase(folder, database_server, public_base=public_base) as project:
-        both = {
-            "S3SEG_DATA_DIR": str(folder),
-            "S3SEG_PUBLIC_BASE_URL": public_base,
-            "S3SEG_OBJECT_STORE": "r2",
-            "S3SEG_R2_ENDPOINT_URL": s3.endpoint,
-            "S3SEG_R2_BUCKET": PUBLIC_BUCKET if public else BUCKET,
-            "S3SEG_R2_PUBLIC": str(public),
-            "S3SEG_R2_ACCESS_KEY_ID": ACCESS_KEY,
-            "S3SEG_R2_SECRET_ACCESS_KEY": S3_SECRET,
-            "S3SEG_TASK_STORE": "supabase",
-            "S3SEG_SUPABASE_URL": project.gateway.url,
-            "API_SECRET_KEY": "the key between edge and gpu",
-        }
-        edge = {
-            **both,
-            "S3SEG_AUTHENTICATOR": "supabase",
-            "S3SEG_SUPABASE_PUBLISHABLE_KEY": PUBLISHABLE_KEY,
-            "S3SEG_GPU_URL": gpu_url,
-        }
-        gpu = {**both, "S3SEG_SUPABASE_SECRET_KEY": SECRET_KEY}
-        with service("gpu", gpu_url, gpu, folder), service("edge", url, edge, folder):
-            yield House(project, url, gpu_url, folder)
-
-
-def service(name, url, environment, folder):
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("S3SEG_", "API_"))}
-    path = os.pathsep.join(word for word in sys.path if word)
-    return running(
-        Server(
-            name,
-            [sys.executable, "-c", COMMAND, name, "--port", url.rpartition(":")[2]],
-            log=folder / f"{name}.log",
-            ready=lambda: httpx.get(f"{url}/ready", timeout=10).raise_for_status(),
-            env={**inherited, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **environment},
-            cwd=folder,
-        )
-    )
 
 
 @pytest.fixture(scope="module")
@@ -117,28 +43,6 @@ def expected():
     """What the same weights find in this process."""
     results = Segmenter().segment(PICTURE, ["car", "house"])
     return {result.prompt: result.label_map() for result in results}
-
-
-def upload(http, picture):
-    answer = http.post("/api/v1/upload", files={"file": ("street.png", picture, "image/png")})
-    assert answer.status_code == 200, answer.text
-    return answer.json()["data"]["image_url"]
-
-
-def submit(http, image_url, *prompts):
-    answer = http.post("/api/v1/segment", json={"image_url": image_url, "text_prompts": prompts})
-    assert answer.status_code == 202, answer.text
-    return answer.json()["data"]["task_id"]
-
-
-def finished(http, task_id):
-    give_up = time.monotonic() + 120
-    while time.monotonic() < give_up:
-        task = http.get(f"/api/v1/tasks/{task_id}").json()["data"]
-        if task["status"] in ("done", "error"):
-            return task
-        time.sleep(0.1)
-    raise AssertionError("the task did not end")
 
 
 def pixels(png):
@@ -171,6 +75,65 @@ def test_a_task_that_fails_is_given_back(open_house, picture):
         assert task["status"] == "error"
         assert "tokens" in task["error_message"]
         assert http.get("/api/v1/me").json()["data"]["credits"] == 10
+
+
+def straight(house, http, function, **arguments):
+    """Call a function of the database past the edge, with the user's own token."""
+    headers = {"apikey": PUBLISHABLE_KEY, "Authorization": http.headers["authorization"]}
+    answer = httpx.post(f"{house.project.gateway.url}/rest/v1/rpc/{function}", json=arguments, headers=headers)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def register_straight(house, http, key, **changes):
+    arguments = {"p_object_key": key, "p_content_type": "image/png", "p_size_bytes": 1, "p_width": 1, "p_height": 1}
+    return straight(house, http, "register_image", **{**arguments, **changes})["image_url"]
+
+
+def attempts_of(house, task_id):
+    """How each attempt on a task ended, as the log says, which is written a moment later."""
+    give_up = time.monotonic() + 30
+    while time.monotonic() < give_up:
+        said = [json.loads(line) for line in (house.folder / "gpu.log").read_text().splitlines() if line[:1] == "{"]
+        ends = [line["ended"] for line in said if line["message"] == "prediction" and line["task_id"] == task_id]
+        if ends:
+            return ends
+        time.sleep(0.05)
+    raise AssertionError("no attempt was logged")
+
+
+def test_a_task_for_a_picture_that_was_never_uploaded_ends_refunded_at_once(open_house, picture):
+    with open_house.user() as (user_id, http):
+        ghost = register_straight(open_house, http, new_image_key(user_id, "image/png"))
+        order = {"p_image_url": ghost, "p_text_prompts": ["car", "house"]}
+        tasks = [straight(open_house, http, "submit_segmentation", **order)["task"]["id"] for _ in range(2)]
+        tasks.append(submit(http, ghost, "car"))  # the edge is not better informed
+        real = submit(http, upload(http, picture), "car")
+        for task_id in tasks:
+            task = finished(http, task_id)
+            assert task["status"] == "error"
+            assert "upload it again" in task["error_message"]
+        assert finished(http, real)["status"] == "done"
+        assert http.get("/api/v1/me").json()["data"]["credits"] == 9
+        assert httpx.get(ghost).status_code == 404
+        rows = open_house.project.database.execute(
+            "select 1 from private.leases where task_id::text = any(%s)", (tasks,)
+        )
+        assert rows == []
+    for task_id in tasks:
+        assert attempts_of(open_house, task_id) == ["NOT_FOUND"]  # the first was the last
+
+
+def test_a_row_that_lies_about_its_picture_changes_nothing(open_house, picture, expected):
+    with open_house.user() as (_, http):
+        uploaded = http.post("/api/v1/upload", files={"file": ("street.png", picture, "image/png")}).json()["data"]
+        straight(open_house, http, "delete_image", p_image_id=uploaded["image_id"])  # the row; the object stays
+        key = uploaded["image_url"].removeprefix(f"{open_house.public_base}/")
+        again = register_straight(open_house, http, key, p_width=178_000_000, p_size_bytes=10 * 1024 * 1024)
+        assert again == uploaded["image_url"]
+        task = finished(http, submit(http, again, "car"))
+        result = http.get(f"/api/v1/results/{task['result_id']}").json()["data"]
+        np.testing.assert_array_equal(pixels(httpx.get(result["mask_image_url"]).content), expected["car"])
 
 
 def test_others_things_are_as_absent_as_what_never_was(open_house, picture):

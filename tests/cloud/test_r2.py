@@ -1,10 +1,12 @@
 """The R2 adapter passes the object store's suite on a real S3 server, and reads through trouble on the way."""
 
 import uuid
+from datetime import UTC, datetime, timedelta
 
 import anyio
 import httpx
 import pytest
+from botocore.exceptions import ClientError
 from pydantic import SecretStr
 
 from s3seg.adapters.r2 import R2ObjectStore
@@ -13,7 +15,7 @@ from s3seg.object_keys import new_image_key
 from s3seg.testing import ObjectStoreSuite
 
 from .parts.processes import free_ports
-from .parts.seaweed import ACCESS_KEY, BUCKET, PUBLIC_BUCKET, SECRET_KEY
+from .parts.seaweed import ACCESS_KEY, BUCKET, PUBLIC_BUCKET, READER_ACCESS_KEY, READER_SECRET_KEY, SECRET_KEY
 
 pytestmark = pytest.mark.anyio
 
@@ -114,6 +116,36 @@ async def test_a_wrong_setting_is_named(s3, change, named):
     assert named in str(refused.value)
     assert "wrong-secret-value" not in str(refused.value) + repr(store)
     await store.aclose()
+
+
+async def test_a_token_that_may_only_read_is_found_out_by_a_probe(s3):
+    store = r2(s3, access_key_id=READER_ACCESS_KEY, secret_access_key=SecretStr(READER_SECRET_KEY))
+    await store.check()
+    with pytest.raises(ConfigurationError, match="may read and write"):
+        await store.probe()
+    await store.aclose()
+
+
+@pytest.mark.parametrize("hours", [-2, 2])
+async def test_a_wrong_clock_is_said_to_be(s3, monkeypatch, key, hours):
+    """The server judges it; botocore is made to believe in another time."""
+    monkeypatch.setattr(
+        "botocore.auth.get_current_datetime",
+        lambda remove_tzinfo=True: (datetime.now(UTC) + timedelta(hours=hours)).replace(tzinfo=None),
+    )
+    store = r2(s3)
+    for attempt in (store.check(), store.put(key, b"x")):
+        with pytest.raises(ConfigurationError, match="NTP"):
+            await attempt
+    await store.aclose()
+
+
+def test_a_key_of_the_wrong_length_is_a_wrong_key(s3):
+    """R2's own answer, which no other server gives."""
+    said = {"Code": "InvalidArgument", "Message": "Credential access key has length 64, should be 32"}
+    refused = r2(s3)._translated(ClientError({"Error": said}, "GetObject"))
+    assert isinstance(refused, ConfigurationError)
+    assert "S3SEG_R2_ACCESS_KEY_ID" in str(refused)
 
 
 async def test_a_store_that_is_not_there_is_unavailable(s3, key):

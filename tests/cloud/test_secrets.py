@@ -6,23 +6,24 @@ import asyncio
 import logging
 import sys
 
+import httpx
 import pytest
 from postgrest import APIError
 from pydantic import SecretStr
 
 from s3seg.adapters.supabase import Rest, SupabaseTaskQueue, SupabaseTaskStore
 from s3seg.adapters.supabase.errors import translated
-from s3seg.app import Parts
+from s3seg.app import Parts, gpu_app
 from s3seg.commands.services import examine_services
 from s3seg.contract.limits import Tier
-from s3seg.errors import ConfigurationError, S3segError
+from s3seg.errors import CheckpointError, ConfigurationError, S3segError
 from s3seg.object_keys import new_image_key
 from s3seg.records import NewImage
 from s3seg.settings import Settings
 from s3seg.tasks import Order
 from s3seg.testing.world import PUBLIC_BASE
 
-from .parts.gateway import PUBLISHABLE_KEY, SECRET_KEY
+from .parts.gateway import PUBLISHABLE_KEY, SECRET_KEY, served
 from .parts.seaweed import ACCESS_KEY, BUCKET
 from .parts.seaweed import SECRET_KEY as S3_SECRET
 from .test_r2 import r2
@@ -82,7 +83,7 @@ async def test_nothing_that_the_database_says_is_passed_on(world):
 @pytest.mark.parametrize(
     "code",
     ["PT400", "PT401", "PT402", "PT403", "PT409", "PT429", "23514", "22P02", "42501", "42883", "57014", "PGRST301",
-     "PGRST000", "XX000", None, "PGRST103", "PGRST116", "<script>"],
+     "PGRST000", "XX000", "404", None, "PGRST103", "PGRST116", "<script>"],
 )  # fmt: skip
 def test_every_refusal_is_put_in_our_own_words(code):
     for detail in (None, "geheimnis", '{"credits": "geheimnis"}', "[1]", '{"limit": "geheimnis"}', 7):
@@ -169,6 +170,7 @@ async def test_everything_in_order_is_said_to_be(project, s3, tmp_path):
         ({"r2_secret_access_key": SecretStr("geheim")}, {"object_store"}, "S3SEG_R2_SECRET_ACCESS_KEY"),
         ({"r2_bucket": "no-such-bucket"}, {"object_store"}, "S3SEG_R2_BUCKET"),
         ({"r2_bucket": None}, {"object_store"}, "S3SEG_R2_BUCKET"),
+        ({"authenticator": "local"}, {"task_store"}, "S3SEG_AUTHENTICATOR"),
     ],
 )
 async def test_a_wrong_setting_is_named_with_its_remedy(project, s3, tmp_path, change, topics, named):
@@ -213,6 +215,43 @@ async def test_parts_that_are_not_there_are_said_to_be_so(s3, project, tmp_path)
     found = await examine_services(parts)
     assert {finding.status for finding in found} == {"problem"}
     assert all("does not answer" in finding.value or "cannot be had" in finding.value for finding in found)
+    assert {finding.topic: finding.advice.split()[-5] for finding in found} == {
+        "object_store": "S3SEG_R2_ENDPOINT_URL",
+        **dict.fromkeys(("task_store", "authenticator", "task_queue", "accounts"), "S3SEG_SUPABASE_URL"),
+    }
+    await parts.aclose()
+
+
+@pytest.mark.parametrize("lost", ["rest/v1", "no/such/path"])
+async def test_an_address_where_something_else_answers_is_said_to_be_wrong(project, s3, tmp_path, lost):
+    """As where somebody gives the address of the S3 server, or a path in it, for the project's."""
+    settings = settings_of(project, s3, tmp_path)
+    parts = Parts(settings.model_copy(update={"supabase_url": f"{s3.endpoint}/{lost}"}))
+    found = await examine_services(parts, ["task_store", "authenticator", "task_queue"])
+    assert {finding.status for finding in found} == {"problem"}
+    assert all("S3SEG_SUPABASE_URL" in f"{finding.value} {finding.advice}" for finding in found)
+    await parts.aclose()
+
+
+async def test_a_gpu_service_is_shown_the_key(project, s3, tmp_path):
+    def load():
+        raise CheckpointError("no weights here")
+
+    service = gpu_app(
+        Settings(_env_file=None, object_store="memory", task_store="memory", api_secret_key="the kéy"), load=load
+    )
+    with served(service) as url:
+        for key, status, named in [("the kéy", "ok", ""), ("another", "problem", "API_SECRET_KEY")]:
+            changes = {"inference": "http", "gpu_url": url, "api_secret_key": SecretStr(key)}
+            parts = Parts(settings_of(project, s3, tmp_path, **changes))
+            found = (await examine_services(parts))[-1]
+            assert (found.topic, found.status) == ("inference", status)
+            assert named in (found.advice or "")
+            await parts.aclose()
+    parts = Parts(settings_of(project, s3, tmp_path, **changes))
+    away = (await examine_services(parts))[-1]
+    assert away.status == "note"  # tasks wait for it
+    assert "S3SEG_GPU_URL" in away.advice
     await parts.aclose()
 
 
@@ -245,3 +284,19 @@ async def test_many_users_at_once_each_get_their_own(world):
     accounts = await asyncio.gather(*(world.store.account(user) for user in asked))
     assert [account.user_id for account in accounts] == [user.user_id for user in asked]
     assert [account.credits for account in accounts] == [10 + number for number in range(12)] * 8
+
+
+async def test_no_cookie_goes_from_one_users_answer_to_anothers_call():
+    """As Supabase's gateway sets them; whatever they hold, they belong to nobody's next call."""
+    seen = []
+
+    async def answer(request):
+        seen.append(request.headers)
+        return httpx.Response(200, json={}, headers={"Set-Cookie": f"session={len(seen)}; Path=/"})
+
+    rest = Rest("https://project.example", SecretStr(PUBLISHABLE_KEY), transport=httpx.MockTransport(answer))
+    for token in ("one", "other"):
+        await rest.call(rest.as_user(token), "my_account", {})
+    assert [headers["authorization"] for headers in seen] == ["Bearer one", "Bearer other"]
+    assert all("cookie" not in headers for headers in seen)
+    await rest.aclose()

@@ -1,12 +1,29 @@
 """The Supabase adapters pass the suites that the embedded ones pass, on PostgreSQL and PostgREST."""
 
+import pytest
+
+from s3seg.contract.limits import Tier
+from s3seg.errors import RateLimitedError
 from s3seg.testing import AccountsSuite, TaskQueueSuite, TaskStoreSuite
 
 from .worlds import OnSupabase
 
 
 class TestSupabaseTaskStore(OnSupabase, TaskStoreSuite):
-    pass
+    async def test_what_the_database_counts_is_refused_by_its_own_name(self, world):
+        """Where several edges each count by themselves, the database says the last word."""
+        user = await world.user(tier=Tier.FREE)
+        for _ in range(10):
+            await world.image(user)
+        with pytest.raises(RateLimitedError) as refused:
+            await world.image(user)
+        assert (refused.value.action, refused.value.limit) == ("upload", 10)
+        assert 0 < refused.value.retry_after <= 60
+        for number in range(60):
+            await world.store.create_project(user, f"p{number}")
+        with pytest.raises(RateLimitedError) as refused:
+            await world.store.create_project(user, "one more")
+        assert (refused.value.action, refused.value.limit) == ("results", 60)
 
 
 class TestSupabaseTaskQueue(OnSupabase, TaskQueueSuite):

@@ -7,6 +7,7 @@ import hmac
 import json
 import time
 import uuid
+from email.utils import formatdate
 
 import anyio
 import httpx
@@ -240,6 +241,33 @@ async def test_a_project_without_asymmetric_keys_is_told_what_to_do(server):
         await server.source().check()
     assert "S3SEG_SUPABASE_JWT_SECRET" in str(refused.value)
     await server.source(secret=SecretStr(SECRET)).check()
+
+
+@pytest.mark.parametrize(
+    ("behind_s", "headers", "said"),
+    [
+        (0, {}, None),
+        (8, {}, None),
+        (60, {}, "behind"),
+        (-60, {}, "ahead of"),
+        (0, {"age": "500"}, None),  # a cache that dates its answers anew
+        (-500, {"age": "500"}, None),  # one that does not
+        (60, {"age": "500"}, "behind"),
+        (0, {"date": "yesterday"}, None),
+        (60, {"age": "old"}, None),
+    ],
+)
+async def test_a_clock_that_is_wrong_is_said_to_be(server, behind_s, headers, said):
+    server.add(es256(), algorithm="ES256")
+    now, body = 1_800_000_000, json.dumps({"keys": list(server.keys.values())}).encode()
+    server.answer = lambda: (200, body, {"date": formatdate(now + behind_s, usegmt=True), **headers})
+    judge = JwtAuthenticator(server.source(wall_clock=lambda: now), issuers=[ISSUER])
+    if said is None:
+        await judge.probe()
+    else:
+        with pytest.raises(ConfigurationError, match=f"{said} .*NTP"):
+            await judge.probe()
+    await judge.check()  # which services are asked for all the time does not mind
 
 
 # --- both judges

@@ -10,7 +10,6 @@ import sys
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import httpx
 import pytest
@@ -24,6 +23,7 @@ from s3seg.contract.edge import TaskStatus
 from s3seg.contract.limits import MAX_UPLOAD_BYTES
 from s3seg.settings import Settings
 
+from .attacks import forget_memory_peak, memory_peak_mb, multipart
 from .pictures import encoded
 from .processes import EDGE, WORKER, Process, edge_process, free_port, wait_for
 from .test_contract_routes import error_of
@@ -31,15 +31,6 @@ from .test_contract_routes import error_of
 
 def token_for(data, name="ann"):
     return local_keys(Settings(_env_file=None, data_dir=data)).mint(name)
-
-
-def multipart(data):
-    return b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n' + data + b"\r\n--x--\r\n"
-
-
-def memory_peak_mb(pid):
-    status = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024
 
 
 class TestUploadSizes:
@@ -69,7 +60,7 @@ class TestUploadSizes:
     @pytest.mark.skipif(sys.platform != "linux", reason="reads another process's memory peak")
     def test_forty_megabytes_without_a_length_are_413_and_not_kept(self, edge):
         process, http = edge
-        Path(f"/proc/{process.pid}/clear_refs").write_text("5")  # the peak begins anew
+        forget_memory_peak(process.pid)
         before = memory_peak_mb(process.pid)
 
         def forty():

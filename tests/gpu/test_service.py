@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hmac
 import uuid
 from dataclasses import replace
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -171,6 +173,21 @@ async def test_every_inference_route_wants_the_key_before_anything_else(house, m
         answer = await client.request(method, path, headers=headers, content=b"not even JSON")
     assert error_of(answer) == (401, code)
     assert KEY not in answer.text
+
+
+@pytest.mark.parametrize("sent", [KEY, OLD_KEY, "wrong", KEY[:-1]])
+async def test_how_long_a_refusal_takes_tells_nothing_of_the_keys(house, monkeypatch, sent):
+    """Every key is compared whole, by the comparison that is made for secrets, whichever of them fits."""
+    compared = []
+
+    def compare(one, other):
+        compared.append({one, other})
+        return hmac.compare_digest(one, other)
+
+    monkeypatch.setattr("s3seg.web.gpu_service.hmac", SimpleNamespace(compare_digest=compare))
+    async with serving(house) as client:
+        await client.get("/api/v1/model/info", headers={"X-API-Key": sent.encode()})
+    assert compared == [{sent.encode(), key.encode()} for key in (KEY, OLD_KEY)]
 
 
 async def test_two_keys_are_good_while_they_are_changed_and_the_probes_need_none(house):

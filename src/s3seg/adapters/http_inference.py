@@ -8,7 +8,7 @@ from collections.abc import Callable
 import httpx
 
 from s3seg.contract.gpu import BatchPredictRequest, PredictRequest
-from s3seg.errors import UnavailableError
+from s3seg.errors import ConfigurationError, UnavailableError
 from s3seg.tasks import Task
 
 _log = logging.getLogger("s3seg.inference")
@@ -47,15 +47,13 @@ class HttpInference:
 
     async def wake(self, task: Task) -> None:
         """See `Inference.wake`."""
-        headers = {"X-API-Key": self._api_key}
+        headers = self._headers()
         request_id = self._request_id()
         if request_id is not None:
             headers["X-Request-Id"] = request_id
         path, body = _call(task)
         try:
-            response = await self._connected().post(
-                f"{self._url}{path}", content=body, headers={**headers, "Content-Type": "application/json"}
-            )
+            response = await self._connected().post(f"{self._url}{path}", content=body, headers=headers)
         except httpx.HTTPError as err:
             _log.warning("gpu service not reached: %s", type(err).__name__, extra={"task_id": task.task_id})
             return
@@ -72,11 +70,31 @@ class HttpInference:
         except httpx.HTTPError as err:
             raise UnavailableError(f"the gpu service does not answer: {type(err).__name__}") from err
 
+    async def probe(self) -> None:
+        """Show the key: whether it is the gpu service's too.
+
+        Raises:
+            ConfigurationError: It is not.
+            UnavailableError: The gpu service does not answer.
+        """
+        try:
+            response = await self._connected().get(
+                f"{self._url}/api/v1/model/info", headers=self._headers(), timeout=5.0
+            )
+        except httpx.HTTPError as err:
+            raise UnavailableError(f"the gpu service does not answer: {type(err).__name__}") from err
+        if response.status_code == 401:
+            raise ConfigurationError("the gpu service has another API_SECRET_KEY; set both to the same value")
+
     async def aclose(self) -> None:
         """See `Part.aclose`."""
         client, self._client = self._client, None
         if client is not None:
             await client.aclose()
+
+    def _headers(self) -> httpx.Headers:
+        # as the gpu service reads it, which compares bytes
+        return httpx.Headers({"X-API-Key": self._api_key, "Content-Type": "application/json"}, encoding="utf-8")
 
     def _connected(self) -> httpx.AsyncClient:
         if self._client is None:

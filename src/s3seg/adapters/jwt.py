@@ -77,6 +77,16 @@ class JwtAuthenticator:
         """See `Part.check`."""
         await self._keys.check()
 
+    async def probe(self) -> None:
+        """Look closer at where the keys come from, if it can be asked to.
+
+        Raises:
+            ConfigurationError: Tokens would be refused, though the keys can be had.
+        """
+        probing = getattr(self._keys, "probe", None)
+        if probing is not None:
+            await probing(leeway_s=self._leeway_s)
+
     async def aclose(self) -> None:
         """See `Part.aclose`."""
         await self._keys.aclose()

@@ -32,6 +32,7 @@ _READS = 3  # of one body that is cut short
 _ABSENT = frozenset({"NoSuchKey", "404", "NotFound"})
 _TAKEN = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412", "409"})
 _WRONG_KEY = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "401", "403", "Unauthorized"})
+_WRONG_CLOCK = frozenset({"RequestTimeTooSkewed", "RequestExpired", "RequestInTheFuture"})
 
 
 class R2ObjectStore:
@@ -147,6 +148,10 @@ class R2ObjectStore:
             await self._run(lambda s3: s3.head_bucket(Bucket=self._bucket))
         except NotFoundError:
             raise _no_bucket(self._bucket) from None
+        except (ConfigurationError, UnavailableError):
+            # a HEAD is refused without a word of why; a list says it
+            await self._run(lambda s3: s3.list_objects_v2(Bucket=self._bucket, MaxKeys=1))
+            raise
 
     async def probe(self) -> None:
         """Write, write again, read and delete an object: whether the store does all that we need.
@@ -275,7 +280,12 @@ class R2ObjectStore:
             return ObjectExistsError("an object of that key exists already")
         if code == "NoSuchBucket":
             return _no_bucket(self._bucket)
-        if code in _WRONG_KEY:
+        if code in _WRONG_CLOCK:
+            return ConfigurationError(
+                "the object store refuses our requests for their time: the clock of this machine is wrong; turn on "
+                "time synchronisation (NTP)"
+            )
+        if code in _WRONG_KEY or (code == "InvalidArgument" and "access key" in _message(err)):
             return ConfigurationError(
                 "the object store refuses our key; check S3SEG_R2_ACCESS_KEY_ID and S3SEG_R2_SECRET_ACCESS_KEY, and "
                 f"that the token may read and write objects of the bucket {self._bucket!r}"
@@ -332,6 +342,10 @@ def _read(s3: Any, asked: dict[str, str]) -> tuple[dict[str, Any], bytes]:
 
 def _code(err: Any) -> str:
     return str(err.response.get("Error", {}).get("Code", ""))
+
+
+def _message(err: Any) -> str:
+    return str(err.response.get("Error", {}).get("Message", ""))
 
 
 def _date_of(answer: dict[str, Any]) -> datetime:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
@@ -45,6 +46,7 @@ class SupabaseKeys:
         secret: The legacy HS256 secret, of projects that still use it.
         timeout_s: Seconds to wait for the key set.
         clock: Seconds, from anywhere, that only grow.
+        wall_clock: Seconds since 1970, for `probe`.
         transport: How to reach the address, if not over the network as usual.
 
     Raises:
@@ -58,6 +60,7 @@ class SupabaseKeys:
         secret: SecretStr | None = None,
         timeout_s: float = 5.0,
         clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         if secret is not None and len(secret.get_secret_value().encode()) < _MIN_SECRET_BYTES:
@@ -69,6 +72,8 @@ class SupabaseKeys:
         self._secret = secret
         self._timeout_s = timeout_s
         self._clock = clock
+        self._wall_clock = wall_clock
+        self._ahead_s = 0.0
         self._transport = transport
         self._keys: dict[str, VerificationKey] = {}
         self._fetched_at: float | None = None
@@ -101,6 +106,20 @@ class SupabaseKeys:
             raise ConfigurationError(
                 f"{self._url} holds no key: turn on asymmetric signing keys in the project's JWT settings, or set "
                 "S3SEG_SUPABASE_JWT_SECRET to its legacy secret"
+            )
+
+    async def probe(self, *, leeway_s: float) -> None:
+        """Compare this machine's clock with that of Supabase Auth, by which tokens begin and end.
+
+        Raises:
+            ConfigurationError: It is wrong by more than ``leeway_s``.
+        """
+        await self.check()
+        if abs(self._ahead_s) > leeway_s:
+            where = "ahead of" if self._ahead_s > 0 else "behind"
+            raise ConfigurationError(
+                f"the clock of this machine is {abs(self._ahead_s):.0f} seconds {where} that of Supabase Auth, so "
+                "good tokens will be refused: turn on time synchronisation (NTP)"
             )
 
     async def aclose(self) -> None:
@@ -152,7 +171,19 @@ class SupabaseKeys:
                 body += chunk
                 if len(body) > MAX_BYTES:
                     raise UnavailableError(f"the key set of Supabase Auth has more than {MAX_BYTES} bytes")
+            self._ahead_s = _ahead(self._wall_clock(), answer.headers)
             return body
+
+
+def _ahead(now: float, headers: httpx.Headers) -> float:
+    """Seconds that we are ahead of a server, as far as its answer tells; 0 if it does not."""
+    try:
+        then = parsedate_to_datetime(headers["date"]).timestamp()
+        age = float(headers.get("age", 0))
+    except (KeyError, ValueError, TypeError):
+        return 0.0
+    # some caches date an answer anew and some do not; the clock is wrong if it is by either
+    return min(now - then, now - then - age, key=abs)
 
 
 def _read_key(jwk: Any) -> VerificationKey | None:

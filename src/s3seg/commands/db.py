@@ -20,8 +20,8 @@ def migrate() -> None:
     from s3seg.errors import S3segError
     from s3seg.settings import Settings
 
-    settings = Settings()
     try:
+        settings = Settings()
         new = migrations.migrate(_database_url(settings), _config(settings))
     except S3segError as err:
         _end(err)
@@ -53,9 +53,13 @@ def status() -> None:
 def sql() -> None:
     """Print all of it as one script, for the SQL editor of a new project."""
     from s3seg.adapters.supabase import migrations
+    from s3seg.errors import S3segError
     from s3seg.settings import Settings
 
-    typer.echo(migrations.as_sql(_config(Settings())))
+    try:
+        typer.echo(migrations.as_sql(_config(Settings())))
+    except S3segError as err:
+        _end(err)
 
 
 def _database_url(settings: Settings) -> str:
@@ -71,7 +75,13 @@ def _database_url(settings: Settings) -> str:
 
 def _config(settings: Settings) -> DatabaseConfig:
     from s3seg.adapters.supabase.migrations import DatabaseConfig
+    from s3seg.errors import ConfigurationError
 
+    if "public_base_url" not in settings.model_fields_set:
+        raise ConfigurationError(
+            "S3SEG_PUBLIC_BASE_URL is not set; the database stores with each image what its address begins with, so "
+            "it must be known before: the bucket's domain, or https://<your edge>/files"
+        )
     return DatabaseConfig(
         public_base_url=settings.public_base_url,
         welcome_credits=settings.welcome_credits,

@@ -22,19 +22,20 @@ OPERATOR = ("accounts",)
 """Ports that operators' commands need besides."""
 
 
-async def examine_services(
-    parts: Parts, ports: Sequence[str] = (*EDGE, *WORKER[1:], *OPERATOR), *, probe: bool = True
-) -> list[Finding]:
+async def examine_services(parts: Parts, ports: Sequence[str] | None = None, *, probe: bool = True) -> list[Finding]:
     """Connect to each part and say what is wrong with it, with the setting and the remedy; never raises.
 
     Args:
         parts: The adapters that the settings choose.
-        ports: Which of them.
-        probe: Also write and remove an object, where the store can be asked to.
+        ports: Which of them; if not given, all that these settings need.
+        probe: Also write and remove an object, compare clocks and try keys, where a part can do so.
 
     Returns:
         A finding for each port; "problem" where a service cannot work.
     """
+    if ports is None:
+        apart = parts.settings.inference != "memory"
+        ports = (*EDGE, *WORKER[1:], *OPERATOR, *(("inference",) if apart else ()))
     return [await _examine(parts, port, probe=probe) for port in ports]
 
 
@@ -54,7 +55,10 @@ async def _examine(parts: Parts, port: str, *, probe: bool) -> Finding:
     except ConfigurationError as err:
         return Finding(port, "problem", f"{chosen}: a setting is wrong", str(err))
     except UnavailableError as err:
-        return Finding(port, "problem", f"{chosen}: {err}", "see that it runs and can be reached from here")
+        address = _ADDRESSES.get(chosen)
+        advice = "see that it runs and can be reached from here" + (f"; {address} says where it is" if address else "")
+        # tasks wait for a gpu service that is away, and it finds them by itself
+        return Finding(port, "note" if port == "inference" else "problem", f"{chosen}: {err}", advice)
     except S3segError as err:
         return Finding(port, "problem", f"{chosen}: {err}")
     return Finding(port, "ok", chosen)
@@ -68,10 +72,17 @@ _KEYS = {
 }
 _WHO = {"task_store": "the edge", "task_queue": "a gpu service", "accounts": "an operator"}
 
+_ADDRESSES = {
+    "supabase": "S3SEG_SUPABASE_URL",
+    "r2": "S3SEG_R2_ENDPOINT_URL",
+    "http": "S3SEG_GPU_URL",
+}
+
 _MAKERS: dict[str, Callable[[Parts], Part]] = {
     "object_store": lambda parts: parts.objects,
     "task_store": lambda parts: parts.task_store,
     "task_queue": lambda parts: parts.task_queue,
     "accounts": lambda parts: parts.accounts,
     "authenticator": lambda parts: parts.authenticator,
+    "inference": lambda parts: parts.inference,
 }

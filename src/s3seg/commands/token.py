@@ -30,8 +30,14 @@ def token(
     """Print an access token for USER, making the account if need be."""
     from s3seg.adapters.local_auth import user_id_of
     from s3seg.app import local_keys
+    from s3seg.errors import ConfigurationError
 
     async def make_account(parts: Parts) -> str:
+        if parts.settings.authenticator != "local":
+            raise ConfigurationError(
+                f"with S3SEG_AUTHENTICATOR={parts.settings.authenticator} nobody accepts tokens made here: "
+                "take the user's access token from where they sign in"
+            )
         await parts.accounts.ensure(user_id_of(user), tier=tier)
         return local_keys(parts.settings).mint(user, tier=tier, ttl_s=ttl)
 

@@ -145,6 +145,18 @@ class TaskModel(RuleBasedStateMachine):
             if expected.key:
                 del self._users[number].keys[expected.key]
 
+    @precondition(lambda self: self._tasks)
+    @rule(which=_PICK)
+    def look(self, which: int) -> None:
+        """The owner sees it by its id, nobody else does."""
+        task_id, expected = self._pick(which)
+        for number, user in enumerate(self._users):
+            attempt = self._world.store.get_task(user.identity, task_id)
+            if number != expected.owner:
+                self._refused(attempt, NotFoundError)
+            else:
+                assert self._do(attempt).status.value == expected.status
+
     # --- workers
 
     @precondition(lambda self: self._tasks)
@@ -286,14 +298,15 @@ class TaskModel(RuleBasedStateMachine):
     @invariant()
     def no_task_is_lost_or_changed(self) -> None:
         """Every accepted task is there, in the state it should be in."""
-        for task_id, expected in self._tasks.items():
-            owner = self._users[expected.owner].identity
-            task = self._do(self._world.store.get_task(owner, task_id))
-            assert task.status.value == expected.status
-            assert task.mask_image_url == expected.mask
         for number, user in enumerate(self._users):
-            total = self._do(self._world.store.list_tasks(user.identity)).total
-            assert total == sum(expected.owner == number for expected in self._tasks.values())
+            mine = {task_id: one for task_id, one in self._tasks.items() if one.owner == number}
+            page = self._do(self._world.store.list_tasks(user.identity, limit=100))
+            assert page.total == len(mine)
+            seen = {task.task_id: task for task in page.tasks}
+            assert len(seen) == len(page.tasks) == min(100, len(mine))
+            for task_id, task in seen.items():
+                assert task.status.value == mine[task_id].status
+                assert task.mask_image_url == mine[task_id].mask
         assert all(times == 1 for times in self._finished.values())
 
     def teardown(self) -> None:

@@ -42,6 +42,12 @@ class Server:
         self._popen = popen
         self._process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def pid(self) -> int:
+        """Of the process that runs."""
+        assert self._process is not None
+        return self._process.pid
+
     def start(self, *, timeout_s: float = 60) -> None:
         """Start it and wait until it serves."""
         with self._log.open("ab") as log:

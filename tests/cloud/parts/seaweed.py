@@ -14,6 +14,7 @@ from .downloads import weed
 from .processes import Server, free_ports, running
 
 ACCESS_KEY, SECRET_KEY = "testkey", "testsecret"
+READER_ACCESS_KEY, READER_SECRET_KEY = "readerkey", "readersecret"
 BUCKET, PUBLIC_BUCKET = "s3seg", "s3seg-public"
 
 
@@ -44,6 +45,11 @@ def seaweed(folder: Path) -> Iterator[Bucket]:
             "name": "tests",
             "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
             "actions": ["Admin", "Read", "Write", "List"],
+        },
+        {
+            "name": "reader",
+            "credentials": [{"accessKey": READER_ACCESS_KEY, "secretKey": READER_SECRET_KEY}],
+            "actions": ["Read", "List"],
         },
         {"name": "anonymous", "actions": [f"Read:{PUBLIC_BUCKET}"]},
     ]

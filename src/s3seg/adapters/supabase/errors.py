@@ -34,6 +34,13 @@ _REASONS = {
 }
 # values that no column takes: wrong form, NUL, out of range, not unique, against a constraint
 _BAD_VALUES = frozenset({"22P02", "22P05", "22021", "22003", "22001", "23502", "23503", "23505", "23514"})
+# what Supabase's gateway says before PostgREST is asked; it gives no codes
+_NO_KEY = frozenset(
+    {
+        *("Invalid API key", "Unregistered API key", "Legacy API keys are disabled"),
+        *("No API key found in request", "No `apikey` request header or url param was found."),
+    }
+)
 _NO_SCHEMA = frozenset({"PGRST202", "PGRST204", "PGRST205", "42883", "42P01", "42703"})
 
 
@@ -61,11 +68,13 @@ def translated(err: APIError) -> S3segError:
         return AuthInvalidError("the database does not accept the token")
     if code in _NO_SCHEMA:
         return ConfigurationError("the database lacks s3seg's schema, or has an older one; run: s3seg db migrate")
-    if (err.message or "") in ("Invalid API key", "No API key found in request"):
+    if (err.message or "") in _NO_KEY:
         return ConfigurationError(
             "Supabase does not accept the API key; check S3SEG_SUPABASE_PUBLISHABLE_KEY (edge) and "
             "S3SEG_SUPABASE_SECRET_KEY (gpu, operators)"
         )
+    if code in ("404", "405"):  # the status of an answer that PostgREST did not give
+        return UnavailableError("something else answers where the database should")
     return UnavailableError(f"the database cannot serve the request now ({_safe(code)})")
 
 
@@ -76,15 +85,19 @@ def lost_answer(err: httpx.TransportError) -> UnavailableError:
 
 def submit_rate(numbers: dict[str, Any]) -> RateDecision:
     """The state of the submit limit as the database tells it."""
+    return _rate(numbers, Action.SEGMENT)
+
+
+def _rate(numbers: dict[str, Any], action: Action) -> RateDecision:
     age = numbers.get("oldest_age")
     limit = int(numbers["limit"])
     count = int(numbers.get("count", limit))
-    return decide(Action.SEGMENT, count=count, oldest=None if age is None else -float(age), limit=limit, now=0.0)
+    return decide(action, count=count, oldest=None if age is None else -float(age), limit=limit, now=0.0)
 
 
 def _rate_limited(numbers: dict[str, Any]) -> S3segError:
     try:
-        submit_rate(numbers).require()
+        _rate(numbers, Action(numbers["action"])).require()
     except RateLimitedError as refused:
         return refused
     except (KeyError, ValueError, TypeError):

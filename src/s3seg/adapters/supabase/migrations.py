@@ -24,6 +24,19 @@ create schema if not exists supabase_migrations;
 create table if not exists supabase_migrations.schema_migrations (
   version text primary key, statements text[], name text);
 """
+_OLDEST = 15
+# what libpq says of an address, and what there is to do; its own words may hold the address, password included
+_UNREACHABLE = (
+    ("password authentication failed", "user or password is wrong"),
+    ("tenant or user not found", "the pooler knows no such user: it is postgres.<ref> there, in the project's region"),
+    ("does not exist", "there is no such user or database"),
+    ("name or service not known", "there is no such host"),
+    ("could not translate host name", "there is no such host"),
+    ("failed to resolve host", "there is no such host"),
+    ("network is unreachable", "the direct address of a project is IPv6 only, take that of the session pooler"),
+    ("connection refused", "nobody listens at that host and port"),
+    ("timeout expired", "that host does not answer"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +57,7 @@ class DatabaseConfig:
         welcome_credits: What a new account begins with.
         deadline_s: Seconds from acceptance to a task's end.
         max_attempts: Attempts before a task ends in error.
-        rates: Actions allowed in any 60 seconds; the database counts uploads and submits.
+        rates: Actions allowed in any 60 seconds; the database counts uploads, submits and new projects.
     """
 
     public_base_url: str
@@ -59,7 +72,7 @@ class DatabaseConfig:
         rates = ", ".join(
             f"('{tier}', '{action}', {self.rates[tier][action]:d})"
             for tier in Tier
-            for action in (Action.UPLOAD, Action.SEGMENT)
+            for action in (Action.UPLOAD, Action.SEGMENT, Action.RESULTS)
         )
         return (  # numbers, words of ours, and one text whose quotes are doubled
             f"update private.config set public_base_url = '{base}', welcome_credits = {self.welcome_credits:d},\n"  # noqa: S608
@@ -112,8 +125,11 @@ def migrate(database_url: str, config: DatabaseConfig) -> list[Migration]:
 
 def as_sql(config: DatabaseConfig) -> str:
     """All of it as one script, for the SQL editor of a project that has none of it yet."""
-    parts = [migration.sql for migration in all_migrations()]
-    return "\n".join(["begin;", *parts, config.sql(), "commit;", ""])
+    migrations = all_migrations()
+    parts = [migration.sql for migration in migrations]
+    known = ", ".join(f"('{migration.version}', '{migration.name}')" for migration in migrations)
+    record = f"insert into supabase_migrations.schema_migrations (version, name) values {known};"  # noqa: S608 (ours)
+    return "\n".join(["begin;", *parts, config.sql(), _RECORDS, record, "commit;", ""])
 
 
 def _folder() -> Path:
@@ -137,15 +153,29 @@ def _connected(database_url: str) -> Iterator[psycopg.Connection]:
         raise ConfigurationError("migrating needs psycopg; install it with: pip install 's3seg[cloud]'") from None
     try:
         # a pooler in transaction mode knows no prepared statements
-        with psycopg.connect(database_url, autocommit=True, connect_timeout=10, prepare_threshold=None) as connection:
+        connection = psycopg.connect(database_url, autocommit=True, connect_timeout=10, prepare_threshold=None)
+    except psycopg.OperationalError as err:
+        said = str(err).lower()
+        why = next((why for words, why in _UNREACHABLE if words in said), "check host, port, user and password")
+        raise UnavailableError(
+            f"the database at S3SEG_DATABASE_URL cannot be reached: {why} (a hosted project's address is under "
+            "Connect in its dashboard)"
+        ) from None
+    except psycopg.Error:
+        raise ConfigurationError(
+            "S3SEG_DATABASE_URL is no address of a database: it is like postgresql://user:password@host:5432/postgres, "
+            "with what is special in the password percent-encoded"
+        ) from None
+    if connection.info.server_version < _OLDEST * 10_000:
+        connection.close()
+        raise ConfigurationError(f"the database is older than PostgreSQL {_OLDEST}; upgrade the project")
+    try:
+        with connection:
             yield connection
     except psycopg.OperationalError as err:
-        # its words may hold the whole address, password included
-        raise UnavailableError(
-            f"the database at S3SEG_DATABASE_URL cannot be reached ({type(err).__name__}): check host, port, user "
-            "and password; a hosted project's is under Connect in its dashboard"
-        ) from None
+        raise UnavailableError(f"the connection to the database was lost ({err.sqlstate}); it is as it was") from None
     except psycopg.Error as err:
+        owner = "; connect as the owner, the user postgres" if err.sqlstate == "42501" else ""
         raise ConfigurationError(
-            f"the database refused a migration and is as it was: {err.diag.message_primary} ({err.sqlstate})"
+            f"the database refuses, and is as it was: {err.diag.message_primary} ({err.sqlstate}){owner}"
         ) from None

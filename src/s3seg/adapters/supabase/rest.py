@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Protocol
 
 import httpx
@@ -122,6 +123,8 @@ class Rest:
                 timeout=self._timeout_s,
                 follow_redirects=False,
                 trust_env=False,
+                # what one user's answer sets must not go along with another's call
+                cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=[])),
             )
         return AsyncPostgrestClient(
             self._base,
@@ -156,7 +159,7 @@ async def check_schema(rest: Rest, *, public_base: str) -> None:
 
 def _checked(answer: Any) -> Any:
     if isinstance(answer.data, str) and answer.data.lstrip().startswith("<"):
-        raise UnavailableError("something that is not PostgREST answers at S3SEG_SUPABASE_URL")
+        raise UnavailableError("something else answers where the database should")
     return answer
 
 
