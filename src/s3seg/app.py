@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from s3seg.adapters.local_auth import LocalKeys
     from s3seg.adapters.memory import MemoryTables
     from s3seg.engine import Engine
-    from s3seg.local import Local
+    from s3seg.in_process import Local
     from s3seg.meter import Meter
     from s3seg.staged import Network
 
@@ -280,7 +280,7 @@ def local(settings: Settings | None = None) -> Local:
     Args:
         settings: By default everything is in memory, and gone at the end.
     """
-    from s3seg.local import Local
+    from s3seg.in_process import Local
 
     settings = settings or Settings(
         object_store="memory", task_store="memory", rate_limits="off", welcome_credits=1_000_000
