@@ -9,15 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from io import BytesIO
@@ -30,6 +30,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.http_load import Connections, free_port, request_bytes
 from s3seg.app import Parts
 from s3seg.contract.limits import Tier
 from s3seg.object_keys import new_image_key
@@ -85,7 +86,7 @@ class Ours:
             welcome_credits=1_000_000,
             checkpoint="embedded",
         )
-        self._network, self._port = network, _free_port()
+        self._network, self._port = network, free_port()
         self._parts = Parts(self._settings)
 
     def start(self) -> Server:
@@ -121,15 +122,10 @@ class Ours:
             )
         return bodies
 
-    @contextlib.asynccontextmanager
-    async def sender(self, concurrency: int) -> AsyncIterator[Send]:
+    @contextlib.contextmanager
+    def sender(self) -> Iterator[Send]:
         """What sends a request and gives the status of its answer."""
-        async with _client(self._port, concurrency) as client:
-
-            async def send(body: Any) -> int:
-                answer = await client.post("/api/v1/predict", json=body, headers={"X-API-Key": KEY})
-                return answer.status_code
-
+        with _posting(self._port, "/api/v1/predict", {"X-API-Key": KEY}) as send:
             yield send
 
     async def aclose(self) -> None:
@@ -145,7 +141,7 @@ class LitServe:
     def __init__(self, folder: Path, network: str) -> None:
         self._folder = folder / "litserve"
         self._folder.mkdir(exist_ok=True)
-        self._network, self._port = network, _free_port()
+        self._network, self._port = network, free_port()
 
     def start(self) -> Server:
         """Start it and wait until it is ready."""
@@ -162,14 +158,10 @@ class LitServe:
             bodies.append({"path": str(path), "prompt": prompt})
         return bodies
 
-    @contextlib.asynccontextmanager
-    async def sender(self, concurrency: int) -> AsyncIterator[Send]:
+    @contextlib.contextmanager
+    def sender(self) -> Iterator[Send]:
         """What sends a request and gives the status of its answer."""
-        async with _client(self._port, concurrency) as client:
-
-            async def send(body: Any) -> int:
-                return (await client.post("/predict", json=body)).status_code
-
+        with _posting(self._port, "/predict", {}) as send:
             yield send
 
     async def aclose(self) -> None:
@@ -248,7 +240,7 @@ async def _closed_loop(side: Any, asked: Sequence[tuple[bytes, str]], concurrenc
         for body in bodies:
             await _timed(send, body, latencies)
 
-    async with side.sender(concurrency) as send:
+    with side.sender() as send:
         start = time.perf_counter()
         await asyncio.gather(*(ask(send) for _ in range(concurrency)))
         return Measured(time.perf_counter() - start, latencies)
@@ -264,7 +256,7 @@ async def _open_loop(side: Any, asked: Sequence[tuple[bytes, str]], per_second: 
         if await _timed(send, body, latencies) == 200:
             answered.append(time.perf_counter())
 
-    async with side.sender(1000) as send:
+    with side.sender() as send:
         start = time.perf_counter()
         tasks = []
         for number, body in enumerate(bodies):
@@ -316,9 +308,20 @@ def _row(table: Table, name: str, clients: str, measured: Measured, remark: str)
     table.add_row(name, clients, *figures, str(errors), remark)
 
 
-def _client(port: int, concurrency: int) -> httpx.AsyncClient:
-    limits = httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
-    return httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", limits=limits, timeout=120)
+@contextlib.contextmanager
+def _posting(port: int, path: str, headers: dict[str, str]) -> Iterator[Send]:
+    connections = Connections(port)
+
+    async def send(body: Any) -> int:
+        content = json.dumps(body).encode()
+        return await connections.send(
+            request_bytes("POST", path, headers | {"Content-Type": "application/json"}, content)
+        )
+
+    try:
+        yield send
+    finally:
+        connections.close()
 
 
 class Server:
@@ -360,8 +363,3 @@ class Server:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._said.close()
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
