@@ -146,9 +146,13 @@ class Connections:
 
     async def send(self, request: bytes) -> int:
         """Send an HTTP/1.1 request, read the whole answer, give its status."""
-        if not self._idle:
-            self._idle.append(await asyncio.open_connection("127.0.0.1", self._port))
-        reader, writer = connection = self._idle.pop()
+        connection = None
+        while self._idle and connection is None:
+            reader, writer = connection = self._idle.pop()
+            if reader.at_eof():  # the server has closed it, unused for long
+                writer.close()
+                connection = None
+        reader, writer = connection = connection or await asyncio.open_connection("127.0.0.1", self._port)
         writer.write(request)
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
         await reader.readexactly(int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0]))
