@@ -190,7 +190,7 @@ async def _main(folder: Path) -> None:
         side = kind(folder, "held")
         server = side.start()
         try:
-            measured = await _closed_loop(side, _unique(large, 1, 128 + round(320 * SCALE)), 64, sustained=True)
+            measured = await _closed_loop(side, _unique(large, 1, 192 + round(320 * SCALE)), 64, sustained=True)
             _row(table, side.name, "64", measured, f"{measured.per_second / HELD_PER_S:.0%} of {HELD_PER_S:.1f}/s")
             if kind is Ours:
                 capacity = measured.per_second
@@ -239,7 +239,7 @@ async def _closed_loop(
 ) -> Measured:
     """So many clients, each asking again as soon as it has its answer.
 
-    ``sustained`` counts only answers between the first that each client had, on average, and the last request sent:
+    ``sustained`` counts only answers between the second that each client had, on average, and the last request sent:
     neither the filling nor the emptying of the pipeline.
     """
     bodies = iter(await side.prepare(asked))
@@ -258,7 +258,7 @@ async def _closed_loop(
         await asyncio.gather(*(ask(send) for _ in range(concurrency)))
         end = time.perf_counter()
     if sustained:
-        start, end = answered[concurrency][0], sent[-1]
+        start, end = answered[2 * concurrency][0], sent[-1]
         latencies = {}
         for moment, status, milliseconds in answered:
             if start < moment <= end:
