@@ -24,7 +24,7 @@ def check(logits: np.ndarray, size: tuple[int, int]) -> None:
     wrong = mask != (expected > 0)
     assert (np.abs(expected[wrong]) < 1e-5).all(), expected[wrong]
     encoded = pycocotools_mask.encode(np.asfortranarray(mask, np.uint8))
-    assert rle == masks.RLE(size, encoded["counts"].decode())
+    assert rle == masks.from_coco({"size": size, "counts": encoded["counts"]})
 
 
 @settings(max_examples=300, deadline=None)
