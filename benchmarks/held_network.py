@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from s3seg import images, masks
+from s3seg import images
 from s3seg.sam3.device import DeviceStatus
 from s3seg.sam3.predictor import Found, resize
 from s3seg.segmentation import ModelInfo, Segmentation
@@ -56,11 +56,10 @@ class HeldNetwork:
     def result(self, size: tuple[int, int], prompt: str, found: Found, timings: Mapping[str, float]) -> Segmentation:
         """See `Network.result`."""
         height, width = size
-        crops = (found.mask(i, size) for i in range(len(found.scores)))
         return Segmentation(
             prompt=prompt,
             size=size,
-            rles=tuple(masks.encode(crop.pixels, offset=crop.offset, size=size) for crop in crops),
+            rles=found.rles(size),
             boxes=found.boxes_xyxy * np.array([width, height, width, height], np.float32),
             scores=found.scores,
             presence=found.presence,

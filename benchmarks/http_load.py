@@ -134,6 +134,41 @@ def request_bytes(method: str, path: str, headers: Mapping[str, str], body: byte
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
+class Connections:
+    """Kept-open connections to a server on this machine, as many as are in use at a time.
+
+    Takes a tenth of the processor time of an HTTP client for everyday use, which would be taken from the server.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+
+    async def send(self, request: bytes) -> int:
+        """Send an HTTP/1.1 request, read the whole answer, give its status."""
+        connection = None
+        while self._idle and connection is None:
+            reader, writer = connection = self._idle.pop()
+            if reader.at_eof():  # the server has closed it, unused for long
+                writer.close()
+                connection = None
+        reader, writer = connection = connection or await asyncio.open_connection("127.0.0.1", self._port)
+        writer.write(request)
+        head = (await reader.readuntil(b"\r\n\r\n")).lower()
+        await reader.readexactly(int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0]))
+        if b"connection: close" in head:
+            writer.close()
+        else:
+            self._idle.append(connection)
+        return int(head[9:12])
+
+    def close(self) -> None:
+        """Close those that are not in use."""
+        for _, writer in self._idle:
+            writer.close()
+        self._idle.clear()
+
+
 @contextlib.contextmanager
 def serving(code: str, *arguments: str, path: str, environment: Mapping[str, str], port: int) -> Iterator[Server]:
     """Run a server's process until the end of the block; it has answered ``path`` once."""

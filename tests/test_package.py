@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 import subprocess
 import sys
 
@@ -16,6 +17,11 @@ def test_every_public_name_is_there():
     for name in s3seg.__all__:
         assert getattr(s3seg, name) is not None
     assert set(s3seg.__all__) <= set(dir(s3seg))
+
+
+def test_no_public_name_is_a_module_that_would_take_its_place_once_imported() -> None:
+    modules = {module.name for module in pkgutil.iter_modules(s3seg.__path__)}
+    assert not modules & set(s3seg.__all__)
 
 
 def test_a_wrong_name_is_an_attribute_error():

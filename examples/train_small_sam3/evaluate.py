@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from s3seg import masks
 from s3seg.sam3.predictor import Found, Predictor
 
 from .concepts import load_vocabulary
@@ -61,12 +62,7 @@ def answer(predictor: Predictor, questions: Iterable[Question]) -> list[Answer]:
 
 def masks_of(found: Found, size: tuple[int, int]) -> np.ndarray:
     """Return found masks in full: bool (N, H, W)."""
-    masks = np.zeros((len(found.scores), *size), bool)
-    for i, mask in enumerate(masks):
-        crop = found.mask(i, size)
-        top, left = crop.offset
-        mask[top : top + crop.pixels.shape[0], left : left + crop.pixels.shape[1]] = crop.pixels
-    return masks
+    return np.array([masks.decode(rle) for rle in found.rles(size)]).reshape(-1, *size)
 
 
 def choose_threshold(answers: list[Answer]) -> float:

@@ -31,12 +31,12 @@ class Limits:
 
     Attributes:
         pictures: Pictures encoded in one pass.
-        prompts: Prompts decoded in one go; the network itself cuts them to its memory.
+        prompts: Prompts decoded in one go: more are not faster, and keep the masks of the first waiting.
         cache_bytes: Memory for embeddings of earlier pictures.
     """
 
     pictures: int = 8
-    prompts: int = 32
+    prompts: int = 12
     cache_bytes: int = 1 << 30
 
 

@@ -15,10 +15,11 @@ from io import BytesIO
 from PIL import Image
 
 from s3seg.batching import Batcher, Limits
+from s3seg.checks import complaint
 from s3seg.errors import CheckpointError, S3segError
 from s3seg.inference import Pipeline
 from s3seg.meter import Meter, NoMeter
-from s3seg.ports import ObjectStore, Part, TaskQueue
+from s3seg.ports import ObjectStore, TaskQueue
 from s3seg.segmentation import Segmentation
 from s3seg.staged import Network
 from s3seg.worker import Worker, WorkerLimits
@@ -181,9 +182,11 @@ class Engine:
         """What each part says: ``ok``, or what is wrong with it. Asked at most every two seconds."""
         asked_at, said = self._checked
         if time.monotonic() - asked_at >= _CHECKED_FOR_S:
-            said = {"objects": await _check(self._objects), "tasks": await _check(self.queue)}
+            objects, tasks = await asyncio.gather(complaint(self._objects), complaint(self.queue))
+            said = {"objects": objects or "ok", "tasks": tasks or "ok"}
             self._checked = (time.monotonic(), said)
-        return {"model": self._failure or self.state.value, **said}
+        model = "it cannot be loaded; the log says why" if self._failure is not None else self.state.value
+        return {"model": model, **said}
 
     async def _load_and_warm(self) -> None:
         start = time.perf_counter()
@@ -201,14 +204,6 @@ class Engine:
             _log.exception("the model cannot be loaded")
         else:
             _log.info("the model is ready", extra={"seconds": round(time.perf_counter() - start, 2)})
-
-
-async def _check(part: Part) -> str:
-    try:
-        await part.check()
-    except S3segError as err:
-        return str(err)
-    return "ok"
 
 
 def _grey_png() -> bytes:

@@ -71,11 +71,11 @@ def encode(mask: np.ndarray, *, offset: tuple[int, int] = (0, 0), size: tuple[in
     if y < 0 or x < 0 or y + mask.shape[0] > height or x + mask.shape[1] > width:
         raise MaskError(f"a crop of {mask.shape} at {(y, x)} reaches outside a mask of {(height, width)}")
     if mask.shape == (height, width):
-        return RLE((height, width), hotcoco_mask.encode(mask)["counts"].decode("ascii"))
+        return _trusted((height, width), hotcoco_mask.encode(mask)["counts"].decode("ascii"))
     strip = np.zeros((height, mask.shape[1]), dtype=np.bool_, order="F")
     strip[y : y + mask.shape[0]] = mask
-    starts, ends = runs(RLE(strip.shape, hotcoco_mask.encode(strip)["counts"].decode("ascii")))
-    return _from_runs(starts + x * height, ends + x * height, (height, width))
+    starts, ends = runs(_trusted(strip.shape, hotcoco_mask.encode(strip)["counts"].decode("ascii")))
+    return from_runs(starts + x * height, ends + x * height, (height, width))
 
 
 def decode(rle: RLE) -> np.ndarray:
@@ -92,6 +92,25 @@ def decode_box(rle: RLE) -> tuple[np.ndarray, tuple[int, int]]:
 def runs(rle: RLE) -> tuple[np.ndarray, np.ndarray]:
     """Foreground runs as starts and exclusive ends (R,) int64 in the column-major order of pixels."""
     return _foreground(_unpack(rle))
+
+
+def from_runs(starts: np.ndarray, ends: np.ndarray, size: tuple[int, int]) -> RLE:
+    """Encode foreground runs, as `runs` gives them; those that touch, as at the end of a column, become one.
+
+    Args:
+        starts: (R,) int64, ascending, in the column-major order of pixels.
+        ends: (R,) int64, exclusive: each above its start, and not above the next one.
+        size: (height, width) of the mask.
+    """
+    apart = starts[1:] != ends[:-1]
+    if not apart.all():
+        starts, ends = np.append(starts[:1], starts[1:][apart]), np.append(ends[:-1][apart], ends[-1:])
+    edges = np.zeros(2 * len(starts) + 2, np.int64)
+    edges[1:-1:2], edges[2:-1:2], edges[-1] = starts, ends, size[0] * size[1]
+    counts = (edges[1:] - edges[:-1]).tolist()
+    if counts[-1] == 0:
+        counts.pop()
+    return _trusted(size, hotcoco_mask.rle_to_string({"size": list(size), "counts": counts}))
 
 
 def area(rle: RLE) -> int:
@@ -172,29 +191,26 @@ def from_coco(coco: Mapping[str, Any]) -> RLE:
         counts = counts.decode("ascii", errors="replace")
     if isinstance(counts, str):
         rle = RLE(size, counts)
-        return rle if np.all(_unpack(rle)[1:]) else _from_runs(*runs(rle), size)
+        return rle if np.all(_unpack(rle)[1:]) else from_runs(*runs(rle), size)
     if not isinstance(counts, Sequence) or not all(type(c) is int and 0 <= c <= MAX_PIXELS for c in counts):
         raise MaskError("RLE counts must be text or a list of run lengths")
     if sum(counts) != size[0] * size[1]:
         raise MaskError(f"RLE counts add up to {sum(counts)} pixels, but {size} has {size[0] * size[1]}")
-    return _from_runs(*_foreground(np.asarray(counts, dtype=np.int64)), size)
+    return from_runs(*_foreground(np.asarray(counts, dtype=np.int64)), size)
+
+
+def _trusted(size: tuple[int, int], counts: str) -> RLE:
+    """An RLE of runs that were counted here: checking them takes as long as making them."""
+    rle = object.__new__(RLE)
+    object.__setattr__(rle, "size", size)
+    object.__setattr__(rle, "counts", counts)
+    return rle
 
 
 def _foreground(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     edges = np.cumsum(counts)
     starts, ends = edges[0::2][: len(edges) // 2], edges[1::2]
     return starts[ends > starts], ends[ends > starts]
-
-
-def _from_runs(starts: np.ndarray, ends: np.ndarray, size: tuple[int, int]) -> RLE:
-    """Encode ascending foreground runs; those that touch, as at the end of a column, become one."""
-    apart = starts[1:] != ends[:-1]
-    starts, ends = np.append(starts[:1], starts[1:][apart]), np.append(ends[:-1][apart], ends[-1:])
-    edges = np.stack([starts, ends], axis=1).ravel()
-    counts = np.diff(edges, prepend=0, append=size[0] * size[1]).tolist()
-    if counts[-1] == 0:
-        counts.pop()
-    return RLE(size, hotcoco_mask.rle_to_string({"size": list(size), "counts": counts}))
 
 
 def _unpack(rle: RLE) -> np.ndarray:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import numpy as np
 
-from s3seg import checkpoints, images, masks
+from s3seg import checkpoints, images
 from s3seg.card import Card
 from s3seg.checkpoints import Checkpoint
 from s3seg.errors import InvalidRequestError, PromptError, S3segError
@@ -327,8 +327,7 @@ class Segmenter:
     ) -> Segmentation:
         start = time.perf_counter()
         height, width = size = embedding.image.size
-        crops = (found.mask(i, size) for i in range(len(found.scores)))
-        rles = tuple(masks.encode(crop.pixels, offset=crop.offset, size=size) for crop in crops)
+        rles = found.rles(size)
         return Segmentation(
             prompt=prompt,
             size=size,

@@ -154,7 +154,7 @@ class Settings(BaseSettings):
         "auto"
     )
     batch_images: Annotated[int, Field(ge=1, le=256, description="Pictures encoded in one forward pass")] = 8
-    batch_prompts: Annotated[int, Field(ge=1, le=1024, description="Prompts decoded in one go")] = 32
+    batch_prompts: Annotated[int, Field(ge=1, le=1024, description="Prompts decoded in one go")] = 12
     embedding_cache_mb: Annotated[
         int,
         Field(ge=0, description="Device memory for embeddings of earlier pictures; full SAM 3 takes 55 each"),

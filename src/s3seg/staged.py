@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from s3seg import images, masks
+from s3seg import images
 from s3seg.segmentation import ModelInfo, Segmentation
 
 if TYPE_CHECKING:
@@ -193,11 +193,10 @@ class SegmenterNetwork:
     def result(self, size: tuple[int, int], prompt: str, found: Any, timings: Mapping[str, float]) -> Segmentation:
         """See `Network.result`."""
         height, width = size
-        crops = (found.mask(i, size) for i in range(len(found.scores)))
         return Segmentation(
             prompt=prompt,
             size=size,
-            rles=tuple(masks.encode(crop.pixels, offset=crop.offset, size=size) for crop in crops),
+            rles=found.rles(size),
             boxes=found.boxes_xyxy * np.array([width, height, width, height], np.float32),
             scores=found.scores,
             presence=found.presence,

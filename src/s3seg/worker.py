@@ -141,9 +141,14 @@ class Worker:
 
         Raises:
             NotFoundError: There is no such task.
-            UnavailableError: This worker has too much to do already, or drains.
+            UnavailableError: The task has not ended, and this worker has too much to do already, or drains.
         """
-        self.require_room()
+        try:
+            self.require_room()
+        except UnavailableError:
+            if (task := await self._queue.get_task(task_id)).ended:
+                return task
+            raise
         self._requests += 1
         try:
             return await self._predict(task_id)

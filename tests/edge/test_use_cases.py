@@ -400,7 +400,7 @@ class TestObjects:
 
 
 async def test_a_part_that_hangs_or_fails_is_named(monkeypatch):
-    monkeypatch.setattr("s3seg.edge.service._CHECK_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("s3seg.checks._TIMEOUT_S", 0.05)
     house = House()
 
     async def hang():

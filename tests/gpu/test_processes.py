@@ -192,6 +192,57 @@ def test_the_service_answers_drains_on_sigterm_and_gives_leases_back(environment
     asyncio.run(unharmed())
 
 
+STUCK = """
+import json, sys, time, typer
+import s3seg.app
+from gpu.house import ObedientNetwork
+from s3seg.commands.serve import app, worker
+
+def stick(message):
+    print(json.dumps({"message": message}), file=sys.stderr, flush=True)
+    time.sleep(600)
+
+class Stuck(ObedientNetwork):
+    def encode(self, pictures):
+        if self.encoded:  # the warm-up went through
+            stick("stuck")
+        return super().encode(pictures)
+
+what = sys.argv.pop(1)
+s3seg.app._load_network = lambda settings: stick("loading") if what == "loading" else Stuck()
+app() if len(sys.argv) > 1 else typer.run(worker)
+"""
+
+
+def signalled_twice(process, *, at):
+    process.logged(at)
+    process.process.send_signal(signal.SIGTERM)
+    process.logged("draining")
+    process.process.send_signal(signal.SIGTERM)
+    return process.end()
+
+
+def test_a_second_sigterm_stops_a_worker_whose_weights_still_load(environment):
+    with started(STUCK, "loading", environment=environment) as process:
+        assert signalled_twice(process, at="loading") == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("arguments", [(), ("gpu", "--port", "0")], ids=["worker", "service"])
+def test_a_second_sigterm_gives_leases_back_at_once(environment, settings, arguments):
+    parts = Parts(settings)
+    tasks = asyncio.run(submit(parts, 2))
+    with started(STUCK, "working", *arguments, environment=environment | {"S3SEG_LEASE_S": "600"}) as process:
+        assert signalled_twice(process, at="stuck") == -signal.SIGTERM
+
+    async def rows():
+        found = [await parts.task_queue.get_task(task.task_id) for task in tasks]
+        await parts.aclose()
+        return found
+
+    for row in asyncio.run(rows()):
+        assert (row.attempts.worker, row.attempts.counted) == (None, 0)
+
+
 def test_it_does_not_start_without_a_key_or_weights_and_says_so(environment):
     def said(*arguments, **changed):
         process = subprocess.run(

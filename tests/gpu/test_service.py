@@ -352,6 +352,8 @@ async def test_a_model_that_cannot_be_loaded_is_told_by_the_probes(house):
         assert (await client.get("/health")).json()["status"] == "failed"
         ready = await client.get("/ready")
         assert ready.status_code == 503
+        assert ready.json()["parts"]["model"] == "it cannot be loaded; the log says why"
+        assert "/somewhere" not in ready.text  # it is open to all
         assert error_of(await client.get("/api/v1/model/info")) == (503, "MODEL_NOT_LOADED")
 
 
@@ -394,6 +396,50 @@ async def test_ready_says_which_part_is_down(house):
         "tasks": "the task database does not answer: disk full",
     }
     assert "tasks: " in ready.json()["message"]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ConfigurationError("S3SEG_R2_BUCKET=secret-bucket is not there"), "it is not set up right; the log says how"),
+        (KeyError("secret-bucket"), "it cannot be checked; the log says why"),
+    ],
+)
+async def test_ready_keeps_settings_and_crashes_of_a_part_for_the_log(house, error, said, caplog):
+    class Broken:
+        def __getattr__(self, name):
+            return getattr(house.objects, name)
+
+        async def check(self):
+            raise error
+
+    async with serving(house, objects=Broken()) as client:
+        ready = await client.get("/ready")
+    assert ready.status_code == 503
+    assert ready.json()["parts"] == {"model": "ok", "objects": said, "tasks": "ok"}
+    assert "secret-bucket" not in ready.text
+    assert "secret-bucket" in caplog.text
+
+
+async def test_a_task_that_is_done_is_answered_whatever_the_service_is_busy_with(house):
+    async with serving(house, worker=WorkerLimits(admitted=1, poll_s=3600)) as client:
+        done = await house.submit()
+        first = await predict(client, done)
+        house.network.go.clear()
+        busy = asyncio.ensure_future(predict(client, await house.submit(content=png(1))))
+        async with asyncio.timeout(20):
+            while client.engine.worker.load < 1:
+                await asyncio.sleep(0.002)
+        assert error_of(await predict(client, await house.submit())) == (503, "UNAVAILABLE")
+        at_capacity = await predict(client, done)
+        client.engine.worker.drain()
+        while_draining = await predict(client, done)
+        house.network.go.set()
+        await busy
+    async with serving(house, load=lambda: 1 / 0, wait=False) as client:
+        without_a_model = await predict(client, done)
+    for answer in (at_capacity, while_draining, without_a_model):
+        assert (answer.status_code, answer.json()) == (200, first.json())
 
 
 async def test_an_overloaded_service_answers_503_with_retry_after_and_then_recovers(house):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from io import BytesIO
 
 import pytest
+from PIL import Image
 
 import s3seg
 from s3seg.contract.edge import TaskStatus
 from s3seg.engine import ModelState
-from s3seg.errors import CheckpointError, CheckpointNotFoundError, NotFoundError, UnavailableError
+from s3seg.errors import CheckpointError, CheckpointNotFoundError, ImageDecodeError, NotFoundError, UnavailableError
 from s3seg.settings import Settings
 from s3seg.worker import WorkerLimits
 
@@ -180,6 +182,25 @@ async def test_what_the_network_has_begun_goes_on_without_its_client(house):
     await engine.aclose()
 
 
+async def test_what_has_ended_is_answered_without_room_and_while_it_drains(house):
+    engine = await started(house, worker=WorkerLimits(claimed=1, admitted=1, poll_s=3600))
+    done = await engine.worker.predict((await house.submit()).task_id)
+    cancelled = await house.store.cancel(USER, (await house.submit()).task_id)
+    house.network.go.clear()
+    other = await house.submit(content=png(1))
+    asking = asyncio.ensure_future(engine.worker.predict(other.task_id))
+    await until(lambda: engine.worker.load == 1)
+    with pytest.raises(UnavailableError, match="at capacity"):
+        engine.worker.require_room()
+    assert await engine.worker.predict(done.task_id) == done
+    assert (await engine.worker.predict(cancelled.task_id)).status == TaskStatus.ERROR
+    engine.worker.drain()
+    assert await engine.worker.predict(done.task_id) == done
+    house.network.go.set()
+    await asking
+    await engine.aclose()
+
+
 async def test_draining_finishes_what_is_in_work_and_takes_nothing_new(house):
     engine = await started(house)
     house.network.go.clear()
@@ -249,6 +270,18 @@ async def test_nothing_is_claimed_before_the_model_is_warm_or_if_it_cannot_be_lo
     await asyncio.sleep(0.1)
     assert house.tables.tasks[task.task_id].status == TaskStatus.PENDING
     await engine.aclose()
+
+
+async def test_a_program_may_hand_in_what_a_phone_took_and_nothing_but_pictures():
+    settings = Settings(object_store="memory", task_store="memory", rate_limits="off")
+    service = s3seg.local(settings)  # no weights are needed to upload
+    buffer = BytesIO()
+    first, second = Image.new("RGB", (8, 6)), Image.new("RGB", (4, 3))
+    first.save(buffer, format="MPO", save_all=True, append_images=[second])
+    stored = await service.upload(buffer.getvalue())
+    assert (stored.content_type, stored.width, stored.height) == ("image/jpeg", 8, 6)
+    with pytest.raises(ImageDecodeError, match="not a PNG, JPEG or WebP"):
+        await service.upload(b"GIF89a")
 
 
 async def test_the_whole_service_runs_within_a_program(monkeypatch, tmp_path):

@@ -11,17 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 from PIL import Image
 from random_models import random_oracle, tiny_config
 from small_tokenizer import merges, vocabulary, write_packed
-from torch.nn import functional as F
 
 from s3seg.errors import CheckpointError, CheckpointNotFoundError, InferenceError, PromptError
 from s3seg.sam3 import predictor as module
-from s3seg.sam3.postprocess import upsample_mask
 from s3seg.sam3.predictor import BoxPrompt, Found, Predictor, Query, preprocess
 
 PAIRS = merges()
@@ -302,50 +297,6 @@ class TestPreprocess:
         assert torch.equal(preprocess(bgr[:, :, ::-1], 28), expected)
 
 
-class TestUpsampling:
-    @settings(max_examples=300, deadline=None)
-    @given(
-        logits=hnp.arrays(
-            np.float32,
-            hnp.array_shapes(min_dims=2, max_dims=2, max_side=12),
-            elements=st.floats(-20, 20, width=32).filter(lambda x: x == 0 or abs(x) > 1e-3),
-        ),
-        size=st.tuples(st.integers(1, 60), st.integers(1, 60)),
-    )
-    def test_any_mask_is_the_interpolated_logits_above_zero(self, logits, size):
-        _assert_mask(torch.from_numpy(logits), size)
-
-    @settings(max_examples=60, deadline=None)
-    @given(
-        seed=st.integers(0, 2**32),
-        cells=st.integers(1, 40),
-        size=st.tuples(st.integers(1, 700), st.integers(1, 700)),
-        share=st.floats(0, 1),
-    )
-    def test_a_mask_of_a_few_cells_is_too(self, seed, cells, size, share):
-        generator = torch.Generator().manual_seed(seed)
-        logits = torch.randn(cells, cells, generator=generator)
-        near = torch.rand(cells, cells, generator=generator) < share
-        _assert_mask(torch.where(near, logits, -logits.abs()), size)
-
-    @pytest.mark.parametrize("size", [(1, 1), (1, 2000), (3, 5), (288, 288), (4000, 3000)])
-    def test_images_of_any_size(self, size):
-        logits = torch.randn(36, 36, generator=torch.Generator().manual_seed(1)) - 0.5
-        _assert_mask(logits, size)
-
-    def test_only_the_surroundings_of_a_small_mask_are_computed(self):
-        logits = torch.full((288, 288), -5.0)
-        logits[100, 200] = 5
-        crop = upsample_mask(logits, (2880, 2880))
-        assert crop.pixels.any()
-        assert max(crop.pixels.shape) <= 24  # of ten pixels a cell
-
-    def test_an_empty_mask_is_an_empty_pixel(self):
-        crop = upsample_mask(torch.zeros(8, 8), (100, 100))
-        assert (crop.pixels.shape, crop.pixels.dtype, crop.offset) == ((1, 1), bool, (0, 0))
-        assert not crop.pixels.any()
-
-
 class TestFromPath:
     def test_a_weight_file_finds_the_tokenizer_beside_it(self, folder, predictor, image):
         found = Predictor.from_path(folder / "model.safetensors", device="cpu", dtype="float32")
@@ -375,19 +326,6 @@ def _assert_same(found: Found, expected: Found) -> None:
 
 def _first(found: Found, count: int) -> Found:
     return Found(found.scores[:count], found.boxes_xyxy[:count], found.mask_logits[:count], presence=found.presence)
-
-
-def _assert_mask(logits: torch.Tensor, size: tuple[int, int]) -> None:
-    """All of it interpolated is the oracle; only a logit of rounding error's size may fall on either side."""
-    expected = F.interpolate(logits[None, None], size=size, mode="bilinear", align_corners=False)[0, 0].numpy()
-    crop = upsample_mask(logits, size)
-    (top, left), (height, width) = crop.offset, crop.pixels.shape
-    assert top + height <= size[0]
-    assert left + width <= size[1]
-    mask = np.zeros(size, bool)
-    mask[top : top + height, left : left + width] = crop.pixels
-    wrong = mask != (expected > 0)
-    assert (np.abs(expected[wrong]) < 1e-5).all(), expected[wrong]
 
 
 def _count_chunks(predictor: Predictor, monkeypatch) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Serve over HTTP: everything in one process, or `edge` and `gpu` apart.")
 
+_log = logging.getLogger("s3seg.worker")
 _LOCAL_CREDITS = 1000
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -37,13 +39,23 @@ def serve(
     if context.invoked_subcommand is not None:
         return
     from s3seg.app import whole_app
+    from s3seg.web.allocator import keep_freed_memory
     from s3seg.web.server import run_server
 
+    keep_freed_memory()
     with serving():
         settings = public_settings(model_settings(checkpoint, device, dtype), host, port)
         _welcome(settings, f"http://{_spoken(host)}:{port}", user)
         service = whole_app(settings)
-        run_server(service, host=host, port=port, drain_s=settings.drain_s, on_drain=service.state.engine.worker.drain)
+        worker = service.state.engine.worker
+        run_server(
+            service,
+            host=host,
+            port=port,
+            drain_s=settings.drain_s,
+            on_drain=worker.drain,
+            on_stop=worker.aclose,
+        )
 
 
 @app.command("edge")
@@ -74,8 +86,10 @@ def serve_gpu(
     """The inference service: works on waiting tasks, and answers the edge."""
     from s3seg.app import gpu_app
     from s3seg.errors import ConfigurationError
+    from s3seg.web.allocator import keep_freed_memory
     from s3seg.web.server import run_server
 
+    keep_freed_memory()
     with serving():
         if insecure_no_key and host not in _LOOPBACK:
             raise ConfigurationError(
@@ -83,13 +97,24 @@ def serve_gpu(
             )
         settings = model_settings(checkpoint, device, dtype)
         service = gpu_app(settings, insecure_no_key=insecure_no_key)
-        run_server(service, host=host, port=port, drain_s=settings.drain_s, on_drain=service.state.engine.worker.drain)
+        worker = service.state.engine.worker
+        run_server(
+            service,
+            host=host,
+            port=port,
+            drain_s=settings.drain_s,
+            on_drain=worker.drain,
+            on_stop=worker.aclose,
+        )
 
 
 def worker(checkpoint: Checkpoint = None, device: Device = None, dtype: Dtype = None) -> None:
     """Work on waiting tasks, without HTTP: a machine behind NAT needs no open port."""
     import asyncio
 
+    from s3seg.web.allocator import keep_freed_memory
+
+    keep_freed_memory()
     with serving():
         asyncio.run(_work(model_settings(checkpoint, device, dtype)))
 
@@ -161,33 +186,46 @@ def _welcome(settings: Settings, url: str, user: str) -> None:
 
 
 async def _work(settings: Settings) -> None:
+    """Work until a signal, then drain; a second signal ends the process, even while weights load."""
     import asyncio
     import signal
 
     from s3seg.app import Parts, make_engine
+    from s3seg.web.server import last_words
 
     parts = Parts(settings)
     engine = make_engine(parts)
     stop, now = asyncio.Event(), asyncio.Event()
 
     def signalled() -> None:
-        (now if stop.is_set() else stop).set()
+        if stop.is_set():
+            now.set()
+        else:
+            _log.info("draining")
+            stop.set()
+
+    async def work() -> None:
+        engine.start()
+        try:
+            loaded = asyncio.ensure_future(engine.loaded())
+            stopped = asyncio.ensure_future(stop.wait())
+            await asyncio.wait({loaded, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if loaded.done():
+                loaded.result()  # a worker that cannot see is of no use
+            await stopped
+        finally:
+            await engine.aclose(grace_s=settings.drain_s)
+            await parts.aclose()
 
     loop = asyncio.get_running_loop()
-    for name in (signal.SIGTERM, signal.SIGINT):
+    names = (signal.SIGTERM, signal.SIGINT)
+    for name in names:
         loop.add_signal_handler(name, signalled)
-    engine.start()
-    try:
-        loaded = asyncio.ensure_future(engine.loaded())
-        stopped = asyncio.ensure_future(stop.wait())
-        await asyncio.wait({loaded, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        if loaded.done():
-            loaded.result()  # a worker that cannot see is of no use
-        await stopped
-        closing = asyncio.ensure_future(engine.aclose(grace_s=settings.drain_s))
-        await asyncio.wait({closing, asyncio.ensure_future(now.wait())}, return_when=asyncio.FIRST_COMPLETED)
-        if not closing.done():
-            closing.cancel()
-    finally:
-        await engine.aclose()
-        await parts.aclose()
+    working = asyncio.ensure_future(work())
+    await asyncio.wait({working, asyncio.ensure_future(now.wait())}, return_when=asyncio.FIRST_COMPLETED)
+    if not working.done():
+        await last_words(engine.worker.aclose)
+        for name in names:
+            loop.remove_signal_handler(name)
+        signal.raise_signal(signal.SIGTERM)  # threads, such as the one that loads weights, would not let it return
+    working.result()

@@ -7,14 +7,16 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
+from s3seg.checks import complaint
 from s3seg.contract.edge import ResultsQuery, SegmentRequest
 from s3seg.contract.limits import DEFAULT_PAGE_SIZE, Action, Tier
 from s3seg.edge.expiring import Expiring
 from s3seg.edge.places import Places
+from s3seg.edge.storing import remove_objects, store_picture
 from s3seg.edge.uploads import Upload, inspect
 from s3seg.edge.verified import RecentlyVerified
 from s3seg.edge.watching import changes
@@ -28,13 +30,11 @@ from s3seg.errors import (
     UnavailableError,
 )
 from s3seg.moving_window import RateDecision
-from s3seg.object_keys import new_image_key
 from s3seg.ports import Authenticator, Inference, ObjectStore, Part, RateLimiter, TaskStore
 from s3seg.records import (
     Account,
     Cursor,
     Identity,
-    NewImage,
     ObjectStream,
     Project,
     ProjectPage,
@@ -49,7 +49,6 @@ _log = logging.getLogger("s3seg.edge")
 
 _TIER_TTL_S = 30.0
 _POKES_AT_ONCE = 256
-_CHECK_TIMEOUT_S = 5.0
 _CHECKED_FOR_S = 1.0
 
 
@@ -184,7 +183,7 @@ class Edge:
         """
         rate = await self._count(caller, Action.RESULTS)
         image = await self._tasks.delete_image(caller, image_id)
-        await self._remove([image.object_key])
+        await remove_objects([image.object_key], objects=self._objects)
         return Limited(value=image, rate=rate)
 
     async def open_object(self, key: str) -> ObjectStream | str:
@@ -315,7 +314,7 @@ class Edge:
         """
         rate = await self._count(caller, Action.RESULTS)
         task = await self._tasks.delete_task(caller, result_id)
-        await self._remove(task.object_keys)
+        await remove_objects(task.object_keys, objects=self._objects)
         return Limited(value=task, rate=rate)
 
     # ---- projects ----
@@ -421,39 +420,13 @@ class Edge:
             "authenticator": self._authenticator,
             "rate_limiter": self._limiter,
         }
-        said = await asyncio.gather(*(_complaint(part) for part in parts.values()))
+        said = await asyncio.gather(*(complaint(part) for part in parts.values()))
         return dict(zip(parts, said, strict=True))
 
     async def _store(self, caller: Identity, upload: Upload) -> StoredImage:
         async with self._decoding:
             picture = await asyncio.to_thread(inspect, upload.data, max_pixels=self._options.max_pixels)
-        key = new_image_key(caller.user_id, picture.content_type)
-        await self._objects.put(key, upload.data)
-        try:
-            return await self._tasks.register_image(
-                caller,
-                NewImage(
-                    object_key=key,
-                    content_type=picture.content_type,
-                    size_bytes=len(upload.data),
-                    width=picture.width,
-                    height=picture.height,
-                    project_id=upload.project_id,
-                ),
-            )
-        except UnavailableError:  # it may be registered, and only the answer lost: garbage collection can tell
-            raise
-        except S3segError:
-            await self._remove([key])
-            raise
-
-    async def _remove(self, keys: Sequence[str]) -> None:
-        """Delete objects that no row names any more; what cannot be deleted now is garbage for later."""
-        for key in keys:
-            try:
-                await self._objects.delete(key)
-            except UnavailableError as err:
-                _log.warning("object stays until garbage is collected: %s", err, extra={"object_key": key})
+        return await store_picture(caller, upload, picture, objects=self._objects, tasks=self._tasks)
 
     def _poke(self, task: Task) -> None:
         if len(self._pokes) >= _POKES_AT_ONCE:
@@ -477,17 +450,3 @@ class Edge:
                     yield task
         finally:
             self._watching -= 1
-
-
-async def _complaint(part: Part) -> str | None:
-    try:
-        async with asyncio.timeout(_CHECK_TIMEOUT_S):
-            await part.check()
-    except TimeoutError:
-        return f"no answer within {_CHECK_TIMEOUT_S:.0f} seconds"
-    except UnavailableError as err:
-        return str(err)
-    except S3segError as err:  # its words are for the operator: they may name files and settings
-        _log.error("a part cannot work: %s", err)
-        return "it is not set up right; the log says how"
-    return None

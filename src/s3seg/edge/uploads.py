@@ -42,19 +42,20 @@ class Picture:
     height: int
 
 
-def inspect(data: bytes, *, max_pixels: int) -> Picture:
+def inspect(data: bytes, *, max_pixels: int, max_bytes: int = MAX_UPLOAD_BYTES) -> Picture:
     """Decode a PNG, JPEG or WebP completely, to be sure that it is one.
 
     Args:
         data: The file. Other formats are refused by their first bytes, before any decoder sees them.
         max_pixels: Refuse pictures with more, before their pixels are decoded.
+        max_bytes: Refuse larger files.
 
     Raises:
-        FileTooLargeError: More than 10 MB.
+        FileTooLargeError: More than ``max_bytes``.
         ImageDecodeError: Anything else than a whole picture of these formats and that size.
     """
-    if len(data) > MAX_UPLOAD_BYTES:
-        raise FileTooLargeError(f"the file is larger than {MAX_UPLOAD_BYTES} bytes (10 MB)")
+    if len(data) > max_bytes:
+        raise FileTooLargeError(f"the file is larger than {max_bytes} bytes ({max_bytes // 2**20} MB)")
     if not data:
         raise ImageDecodeError("file: it is empty")
     if not _has_signature(data[:12]):

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from s3seg import mask_logits
 from s3seg.errors import CheckpointError, InferenceError, InvalidRequestError, OutOfMemoryError
+from s3seg.masks import RLE
 from s3seg.sam3.layers import cxcywh_to_xyxy
 from s3seg.sam3.load import find_weights, load
 from s3seg.sam3.model import BoxPrompts, ImageFeatures, Sam3
-from s3seg.sam3.postprocess import MaskCrop, upsample_mask
 from s3seg.sam3.tokenizer import Tokenizer
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -57,9 +58,9 @@ class Found:
     presence: float
     """0..1"""
 
-    def mask(self, index: int, size: tuple[int, int]) -> MaskCrop:
-        """One mask at the image's size (height, width)."""
-        return upsample_mask(self.mask_logits[index], size)
+    def rles(self, size: tuple[int, int]) -> tuple[RLE, ...]:
+        """The masks at the image's size (height, width)."""
+        return tuple(mask_logits.encode(logits, size) for logits in self.mask_logits.cpu().numpy())
 
     def on_cpu(self) -> Found:
         """The same, with its logits in the CPU's memory: masks are then made without the accelerator."""

@@ -234,8 +234,6 @@ class _GpuService:
             raise AuthInvalidError("the key in X-API-Key is not valid")
 
     async def _find(self, body: PredictRequest | BatchPredictRequest) -> Task:
-        self._engine.network  # noqa: B018 (raises if the model is not loaded)
-        self._engine.worker.require_room()
         task = await self._engine.queue.get_task(body.task_id)
         if body.user_id != task.user_id:
             raise InvalidRequestError("user_id: not the owner of this task")
@@ -245,6 +243,8 @@ class _GpuService:
 
     async def _done(self, request: Request, task: Task) -> Task:
         if not task.ended:
+            self._engine.network  # noqa: B018 (raises if the model is not loaded)
+            self._engine.worker.require_room()
             task = await _unless_client_goes(request, self._engine.worker.predict(task.task_id))
         if task.status != TaskStatus.DONE:
             raise InferenceError(task.error_message or "the task ended without a result")

@@ -10,12 +10,13 @@ from types import TracebackType
 from typing import Self
 
 from s3seg import images
-from s3seg.contract.limits import IMAGE_CONTENT_TYPES, Tier
+from s3seg.contract.limits import Tier
+from s3seg.edge.storing import store_picture
+from s3seg.edge.uploads import Upload, inspect
 from s3seg.engine import Engine
-from s3seg.errors import InferenceError, InvalidRequestError, NotFoundError
-from s3seg.object_keys import new_image_key
+from s3seg.errors import InferenceError, NotFoundError
 from s3seg.ports import Inference, ObjectStore, TaskStore
-from s3seg.records import Identity, NewImage, StoredImage
+from s3seg.records import Identity, StoredImage
 from s3seg.segmentation import Segmentation
 from s3seg.tasks import Order, Task
 
@@ -63,18 +64,11 @@ class Local:
         """Store an encoded picture (PNG, JPEG or WebP).
 
         Raises:
-            ImageDecodeError: It cannot be read.
-            InvalidRequestError: It is of another type.
+            FileTooLargeError: It has more than `s3seg.images.MAX_BYTES`; the edge takes 10 MB only.
+            ImageDecodeError: It is of another type, or cannot be read.
         """
-        loaded = await asyncio.to_thread(images.load, content, name="the image")
-        content_type = f"image/{(loaded.format or '').lower()}"
-        if content_type not in IMAGE_CONTENT_TYPES:
-            raise InvalidRequestError(f"pictures are PNG, JPEG or WebP, not {loaded.format}")
-        key = new_image_key(self.user.user_id, content_type)
-        await self._objects.put(key, content)
-        height, width = loaded.size
-        image = NewImage(object_key=key, content_type=content_type, size_bytes=len(content), width=width, height=height)
-        return await self._tasks.register_image(self.user, image)
+        picture = await asyncio.to_thread(inspect, content, max_pixels=images.MAX_PIXELS, max_bytes=images.MAX_BYTES)
+        return await store_picture(self.user, Upload(data=content), picture, objects=self._objects, tasks=self._tasks)
 
     async def submit(self, image: StoredImage, prompts: Sequence[str]) -> Task:
         """Accept a task, as the edge does."""
