@@ -8,7 +8,7 @@ point in the group ``s3seg.<port>`` (such as ``s3seg.object_store``), or a dotte
 from __future__ import annotations
 
 import importlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import cached_property
 from importlib.metadata import entry_points
@@ -30,6 +30,7 @@ from s3seg.task_machine import Rules
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
+    from starlette.routing import BaseRoute
 
     from s3seg.adapters.local_auth import LocalKeys
     from s3seg.adapters.memory import MemoryTables
@@ -194,9 +195,24 @@ def _edge_app(parts: Parts, *, engine: Engine | None, close_parts: bool) -> Star
             if close_parts:
                 await parts.aclose()
 
-    app = edge_service(edge, rates=settings.rates, cors_origins=settings.cors_origins, lifespan=lifespan)
+    app = edge_service(
+        edge,
+        rates=settings.rates,
+        cors_origins=settings.cors_origins,
+        lifespan=lifespan,
+        more_routes=_playground(settings),
+    )
     app.state.engine = engine
     return app
+
+
+def _playground(settings: Settings) -> Sequence[BaseRoute]:
+    from s3seg.web.playground import playground_routes
+
+    if not settings.playground:
+        return ()
+    redirects = not settings.r2_public and settings.r2_endpoint_url
+    return playground_routes(public_base=settings.public_base_url, storage=[redirects] if redirects else [])
 
 
 def gpu_app(

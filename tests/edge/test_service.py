@@ -183,7 +183,6 @@ class TestEnvelope:
     @pytest.mark.parametrize(
         "path",
         [
-            "/",
             "//",
             "/%00",
             "/%ff",
