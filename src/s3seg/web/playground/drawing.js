@@ -111,28 +111,34 @@ function forEachCell(from, to, count, visit) {
   }
 }
 
-/** Nearly a Gaussian: three box filters, which continue the window beyond its edges. */
+/**
+ * Nearly a Gaussian: three box filters, which continue the window beyond its edges.
+ *
+ * The outermost two cells of a box count for a part only, so that it has a third of the variance exactly
+ * (Gwosdek, Grewenig, Bruhn, Weickert: Theoretical foundations of Gaussian convolution by extended box filtering).
+ */
 export function blur(cells, width, height, sigma) {
-  const radius = (Math.sqrt(4 * sigma ** 2 + 1) - 1) / 2; // of a box a third of whose variance is sigma squared
+  const variance = sigma ** 2 / 3;
+  const whole = Math.floor((Math.sqrt(12 * variance + 1) - 1) / 2);
+  const short = ((2 * whole + 1) * (variance - (whole * (whole + 1)) / 3)) / 2; // what whole cells leave of it
+  const part = short / ((whole + 1) ** 2 - variance);
   let [from, to] = [Float32Array.from(cells), new Float32Array(cells.length)];
   for (let pass = 0; pass < 3; pass++) {
     for (const [count, step, lines, stride] of [[width, 1, height, width], [height, width, width, 1]]) {
-      for (let line = 0; line < lines; line++) boxFilter(from, to, line * stride, step, count, radius);
+      for (let line = 0; line < lines; line++) boxFilter(from, to, line * stride, step, count, whole, part);
       [from, to] = [to, from];
     }
   }
   return from.map((value) => Math.min(Math.max(value, 0), 1));
 }
 
-/** The mean over `radius` cells to either side, of which the outermost may be a fraction of a cell. */
-function boxFilter(from, to, start, step, count, radius) {
-  const whole = Math.floor(radius);
-  const part = radius - whole;
+/** The mean over `whole` cells to either side, and `part` of one more. */
+function boxFilter(from, to, start, step, count, whole, part) {
   const at = (k) => from[start + step * Math.min(Math.max(k, 0), count - 1)];
   let sum = 0;
   for (let k = -whole; k <= whole; k++) sum += at(k);
   for (let k = 0; k < count; k++) {
-    to[start + step * k] = (sum + part * (at(k - whole - 1) + at(k + whole + 1))) / (2 * radius + 1);
+    to[start + step * k] = (sum + part * (at(k - whole - 1) + at(k + whole + 1))) / (2 * whole + 1 + 2 * part);
     sum += at(k + whole + 1) - at(k - whole);
   }
 }

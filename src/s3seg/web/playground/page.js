@@ -94,7 +94,8 @@ async function takePicture(file) {
   picture = { file, name, address, imageUrl: null };
   $("image").alt = name;
   $("layers").style.setProperty("--aspect", $("image").naturalWidth / $("image").naturalHeight);
-  $("name").textContent = `${name} · ${$("image").naturalWidth} × ${$("image").naturalHeight}`;
+  $("name").textContent = name;
+  $("size").textContent = `${$("image").naturalWidth} × ${$("image").naturalHeight}`;
   $("empty").hidden = true;
   $("stage").hidden = false;
   clearResults();
@@ -286,7 +287,7 @@ function count(number, thing) {
 }
 
 function sentence(text) {
-  const whole = text.charAt(0).toUpperCase() + text.slice(1);
+  const whole = text.replace(/^[a-z](?=[a-z]* )/, (letter) => letter.toUpperCase()); // but no name of a field
   return /[.!?]$/.test(whole) ? whole : `${whole}.`;
 }
 

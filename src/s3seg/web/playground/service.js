@@ -155,7 +155,7 @@ export class Service {
     if (!response.ok) return [null, await errorOf(response)];
     const envelope = await response.json().catch(() => null);
     if (envelope?.data) return [{ data: envelope.data, headers: response.headers }, null];
-    throw new ServiceError(`${this.home} did not answer as an s3seg service does.`, { status: response.status });
+    throw new ServiceError(`${this.home} did not answer as an s3seg service does.`, { status: response.status, code: "UNKNOWN" });
   }
 }
 

@@ -78,16 +78,17 @@ export class Stage {
     canvas.height = Math.round(naturalHeight * shrink);
     const context = canvas.getContext("2d");
     context.drawImage(this.#image, 0, 0, canvas.width, canvas.height);
-    this.#paint(context, Math.max(11, 0.0175 * Math.sqrt(canvas.width * canvas.height)), new Set());
+    this.#paint(context, Math.max(11, emOf(canvas.width, canvas.height)), new Set());
     return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
   }
 
   #draw() {
     const { clientWidth, clientHeight } = this.#image;
     const ratio = window.devicePixelRatio || 1;
+    const em = Math.min(Math.max(10, emOf(clientWidth, clientHeight)), 13);
     this.#canvas.width = Math.round(clientWidth * ratio);
     this.#canvas.height = Math.round(clientHeight * ratio);
-    if (clientWidth) this.#paint(this.#canvas.getContext("2d"), 12.5 * ratio, this.#highlighted);
+    if (clientWidth) this.#paint(this.#canvas.getContext("2d"), em * ratio, this.#highlighted);
   }
 
   #paint(context, em, highlighted) {
@@ -117,6 +118,11 @@ export class Stage {
     ];
     return this.#items.findLast((item) => item.mask.covers(...at(item))) ?? null; // the topmost
   }
+}
+
+/** Size of letters for a picture of so many pixels. */
+function emOf(width, height) {
+  return 0.0175 * Math.sqrt(width * height);
 }
 
 /** A small square of an item's colour. */
