@@ -199,13 +199,14 @@ def test_waiting_can_be_stopped_and_costs_nothing(browse, idle_service):
         """
         await open(input.token); await choose();
         await page.fill("#prompts", "cat"); await page.press("#prompts", "Enter");
-        await page.waitForFunction(() => document.querySelector("#status").textContent.startsWith("Waiting for its turn"));
+        await page.waitForFunction(() => document.querySelector("#status").textContent.startsWith("Waiting for"));
         const waiting = [await page.isVisible("#stop"), await page.isVisible(".spinner")];
         const cancelled = page.waitForResponse((response) => response.url().endsWith("/cancel"));
         await page.keyboard.press("Escape");
         await cancelled;
         await page.waitForFunction(() => document.querySelector("#credits").textContent === "10 credits");
-        return [waiting, [await page.isVisible("#stop"), await page.isVisible(".spinner"), await page.isVisible("#error")]];
+        const shown = await Promise.all(["#stop", ".spinner", "#error"].map((one) => page.isVisible(one)));
+        return [waiting, shown];
         """,
         at=idle_service,
         token=idle_service.token("waiting"),

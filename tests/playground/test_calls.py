@@ -194,7 +194,9 @@ def test_the_token_goes_to_the_service_only(call):
 def test_it_works_where_the_edge_is_mounted(call, tmp_path):
     settings = Settings(_env_file=None, data_dir=tmp_path, public_base_url="https://not-this-host.example/files")
     token = local_keys(settings).mint("ann")
-    with served(Starlette(routes=[Mount("/seg", app=edge_app(settings))])) as url:
+    edge = edge_app(settings)
+    outer = Starlette(routes=[Mount("/seg", app=edge)], lifespan=lambda _: edge.router.lifespan_context(edge))
+    with served(outer) as url:
         said = call(
             "const image = await service.upload(picture()); const back = await service.object(image.image_url);"
             "print([image.image_url, back.size]);",
