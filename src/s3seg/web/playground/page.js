@@ -8,6 +8,7 @@ const MOST_PROMPTS = 16;
 const MOST_BYTES = 10 * 1024 * 1024;
 const EXAMPLE_PROMPTS = "star, red circle";
 const STEPS = { pending: "Waiting for its turn", processing: "Looking" };
+const ON_THIS_MACHINE = new Set(["127.0.0.1", "localhost", "[::1]"]);
 const TOKEN_KEY = "s3seg.token"; // in sessionStorage: of this tab, until it is closed
 
 const $ = (id) => document.getElementById(id);
@@ -26,7 +27,12 @@ function takeTokenFromAddress() {
   const token = new URLSearchParams(location.hash.slice(1)).get("token");
   if (!token) return false;
   history.replaceState(null, "", location.pathname + location.search);
-  useToken(token);
+  if (ON_THIS_MACHINE.has(location.hostname)) useToken(token);
+  else {
+    // a stranger's link with a stranger's token would have the user's pictures end in the stranger's account
+    showTokenForm(true, "The link brought a token. Use it only if you know who gave you the link.");
+    $("token").value = token;
+  }
   return true;
 }
 
@@ -130,10 +136,10 @@ async function find() {
   stop();
   const mine = (running = new AbortController());
   const { signal } = mine;
+  const asked = picture;
   $("stop").hidden = false;
   $("work").setAttribute("aria-busy", "true");
   try {
-    const asked = picture;
     if (!asked.imageUrl) {
       showProgress("Uploading");
       asked.imageUrl = (await service.upload(asked.file, signal)).image_url;
@@ -143,7 +149,7 @@ async function find() {
     const stored = await service.instances(result, signal);
     if (!signal.aborted) showResults(result, stored);
   } catch (error) {
-    if (error.status === 400) picture.imageUrl = null; // it may be gone
+    if (error.status === 400) asked.imageUrl = null; // it may be gone
     if (!signal.aborted) showError(error);
   } finally {
     if (running === mine) endRun();
@@ -161,7 +167,7 @@ function stop() {
 function endRun() {
   running = null;
   clearInterval(clock);
-  $("progress").hidden = true;
+  $("progress").classList.add("idle");
   $("stop").hidden = true;
   $("work").removeAttribute("aria-busy");
 }
@@ -170,14 +176,14 @@ function endRun() {
 
 function showProgress(text) {
   if ($("status").textContent === `${text} …`) return;
-  $("progress").hidden = false;
+  $("progress").classList.remove("idle");
   $("status").textContent = `${text} …`;
   tick((seconds) => (seconds < 2 ? "" : `${seconds} s`));
 }
 
 function showWait(wait, error) {
-  $("progress").hidden = false;
-  $("status").textContent = `${sentence(error.message)} Going on in ${count(wait, "second")}.`;
+  $("progress").classList.remove("idle");
+  $("status").textContent = `Waiting: ${error.message}.`.replace(/\.\.$/, ".");
   tick((seconds) => `${Math.max(0, wait - seconds)} s`);
 }
 
@@ -230,8 +236,14 @@ function showResults(result, stored) {
   $("threshold").value = stored.threshold;
   $("results").hidden = false;
   refresh();
+  tellResults();
+}
+
+/** For those who do not see the picture. */
+function tellResults() {
+  const { groups, stored } = found;
   const each = groups.map((items, k) => `${items.filter(isAbove).length} ${stored.results[k].prompt}`).join(", ");
-  $("status").textContent = `${$("summary").textContent}: ${each}.`; // for those who do not see the picture
+  $("status").textContent = `${$("summary").textContent}: ${each}.`;
 }
 
 function threshold() {
@@ -340,6 +352,7 @@ for (const kind of ["dragenter", "dragover", "dragleave", "drop"]) {
 }
 
 $("threshold").addEventListener("input", refresh);
+$("threshold").addEventListener("change", tellResults);
 $("default-threshold").addEventListener("click", () => {
   $("threshold").value = found.stored.threshold;
   refresh();
