@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from s3seg.settings import Settings
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
+    from starlette.routing import BaseRoute
 
     from s3seg.engine import Engine
     from s3seg.in_process import Local
@@ -83,9 +84,24 @@ def _edge_app(parts: Parts, *, engine: Engine | None, close_parts: bool) -> Star
             if close_parts:
                 await parts.aclose()
 
-    app = edge_service(edge, rates=settings.rates, cors_origins=settings.cors_origins, lifespan=lifespan)
+    app = edge_service(
+        edge,
+        rates=settings.rates,
+        cors_origins=settings.cors_origins,
+        lifespan=lifespan,
+        more_routes=_playground(settings),
+    )
     app.state.engine = engine
     return app
+
+
+def _playground(settings: Settings) -> Sequence[BaseRoute]:
+    from s3seg.web.playground import playground_routes
+
+    if not settings.playground:
+        return ()
+    redirects = not settings.r2_public and settings.r2_endpoint_url
+    return playground_routes(public_base=settings.public_base_url, storage=[redirects] if redirects else [])
 
 
 def gpu_app(

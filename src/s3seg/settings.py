@@ -186,6 +186,7 @@ class Settings(BaseSettings):
     cors_origins: Annotated[
         tuple[str, ...], Field(description='Origins whose pages may call the edge, as a JSON list; ["*"] for all')
     ] = ()
+    playground: Annotated[bool, Field(description="Serve a page at / with which a browser can use the edge")] = True
     upload_megapixels: Annotated[
         float, Field(gt=0, le=178, description="Larger uploads are refused; decoding one takes 7 MB a megapixel")
     ] = 50.0

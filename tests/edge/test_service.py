@@ -183,8 +183,7 @@ class TestEnvelope:
     @pytest.mark.parametrize(
         "path",
         [
-            "/",
-            "//",
+            "http://edge.example//",
             "/%00",
             "/%ff",
             "/..%2f",

