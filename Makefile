@@ -26,7 +26,7 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY)
 	@mkdir -p out
-	@$(BIN)/s3seg segment $(PICTURES)/street.png car --prompt house --prompt tree --overlay out/demo.png
+	@$(BIN)/s3seg segment $(PICTURES)/park.png tree --prompt sun --prompt cloud --overlay out/demo.png
 	@echo "drawn: out/demo.png"
 
 test: $(READY)

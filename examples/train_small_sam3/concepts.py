@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 
 TABLE = Path(__file__).with_name("concepts.tsv")
-SEED_VOCABULARY = Path(__file__).with_name("seed_vocabulary.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +58,6 @@ class Vocabulary:
             if concept.name == word:
                 return concept.plural
         return regular_plural(word)
-
-    def restricted_to(self, names: set[str]) -> tuple[int, ...]:
-        """Return the concepts of which some name is among `names`."""
-        return tuple(i for i, c in enumerate(self.concepts) if names & {c.name, *c.synonyms})
 
 
 def regular_plural(word: str) -> str:

@@ -16,7 +16,7 @@ from .icons import load_atlas
 from .splits import Examiner, Question
 
 CELL, CAPTION, COLUMNS = 224, 18, 8
-ROWS = {"shapes and colours": 1, "seen styles": 2, "twemoji (held out)": 1, "openmoji (held out)": 1, "examples": 1}
+ROWS = {"shapes and colours": 1, "seen styles": 2, "twemoji (held out)": 1, "examples": 1}
 COLOURS = ((255, 60, 60), (60, 160, 255), (255, 200, 0), (180, 80, 255), (0, 210, 140), (255, 120, 200), (0, 220, 220))
 
 

@@ -1,4 +1,4 @@
-"""Draw the small fixed set of scenes on which the seed checkpoint is tested, and measure it there with transformers.
+"""Draw the small fixed set of scenes that the embedded checkpoint is tested on, and measure it with transformers.
 
 python -m train_small_sam3.regression_set --out ../tests/data/scenes --checkpoint ../src/s3seg/checkpoints/embedded
 """
@@ -7,104 +7,103 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+import torch
 from hotcoco import mask as coco
 
-from .concepts import SEED_VOCABULARY, Vocabulary, load_vocabulary
-from .icons import IconAtlas, load_atlas
+from s3seg.sam3.predictor import BoxPrompt, Predictor, Query
+
+from .concepts import load_vocabulary
+from .evaluate import masks_of
+from .icons import load_atlas
 from .metrics import compare, summarise
-from .prompts import Prompt, PromptMaker
-from .scenes import Recipe, Scene, draw_scene
-from .unknown_words import TEST_WORDS
+from .splits import Examiner, Question
 
-SEED = 20_261_123
+if TYPE_CHECKING:
+    from transformers import Sam3Model
+
 SIZE = 224
-SCENES_A_SPLIT = 20
-THRESHOLD = 0.45
-SEED_STYLES = ("noto", "noto-v1", "fluent-emoji", "fluent-emoji-flat", "emojione")
-PLAIN = Recipe(size=SIZE, tinted=0.0, restyled=0.0, squashed=0.0)
-SPLITS = {
-    "shapes": replace(PLAIN, shapes=1.0),
-    "seen styles": replace(PLAIN, shapes=0.0, styles=SEED_STYLES),
-    "twemoji": replace(PLAIN, shapes=0.0, styles=("twemoji",)),
-}
+SCENES = {"shapes and colours": 20, "seen styles": 20, "twemoji (held out)": 20, "examples": 20}
+"""Scenes of each split, the first ones of the whole examination; without drawings under a share-alike licence."""
 
 
-def seed_vocabulary() -> tuple[Vocabulary, tuple[int, ...]]:
-    """Return our concepts under the names that the seed checkpoint has for them, and which of them it knows."""
-    names = json.loads(SEED_VOCABULARY.read_text())["concepts"]
-    known = [name for name in names if name != "ring"]  # the shape and the jewel: two meanings, one word
-    ours = load_vocabulary()
-    concepts = []
-    for concept in ours.concepts:
-        name = next((n for n in (concept.name, *concept.synonyms) if n in known), concept.name)
-        concepts.append(replace(concept, name=name, synonyms=(), broader=()))
-    return Vocabulary(tuple(concepts)), ours.restricted_to(set(known))
-
-
-def draw_set(out: Path, cache: Path | None = None) -> dict:
+def draw_set(out: Path, cache: Path | None = None) -> list[dict]:
     """Write the pictures, and return what is asked of each with the true masks."""
-    vocabulary, known = seed_vocabulary()
-    atlas = load_atlas(vocabulary, cache)
-    maker = PromptMaker(vocabulary, concepts=known, plain=True, unknown=TEST_WORDS)
+    vocabulary = load_vocabulary()
+    examiner = Examiner(vocabulary, load_atlas(vocabulary, cache), SIZE)
     out.mkdir(parents=True, exist_ok=True)
-    scenes = []
-    for split_index, (split, recipe) in enumerate(SPLITS.items()):
-        recipe = replace(recipe, concepts=known)
-        for i in range(SCENES_A_SPLIT):
-            seed = SEED + 1000 * split_index + i
-            scene, prompts = _scene_with_prompts(seed, recipe, vocabulary, atlas, maker)
-            file = f"{split.replace(' ', '_')}_{i:02d}.webp"
-            pixels = cv2.cvtColor(scene.image, cv2.COLOR_RGB2BGR)
-            cv2.imwrite(str(out / file), pixels, [cv2.IMWRITE_WEBP_QUALITY, 92])
-            asked = [{"text": p.words, "masks": [_rle(m) for m in masks_of(p, scene)]} for p in prompts]
-            scenes.append({"file": file, "split": split, "prompts": asked})
-    return {"seed": SEED, "size": [SIZE, SIZE], "threshold": THRESHOLD, "scenes": scenes}
+    scenes: list[dict] = []
+    for split, count in SCENES.items():
+        image, number = None, 0
+        for question in examiner.questions(split, count):
+            if question.image is not image:
+                image, number = question.image, number + 1
+                file = f"{split.partition(' (')[0].replace(' ', '_')}_{number:02d}.webp"
+                pixels = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+                cv2.imwrite(str(out / file), pixels, [cv2.IMWRITE_WEBP_QUALITY, 92])
+                scenes.append({"file": file, "split": split, "prompts": []})
+            scenes[-1]["prompts"].append(_written(question))
+    return scenes
 
 
-def masks_of(prompt: Prompt, scene: Scene) -> list[np.ndarray]:
-    """Return the masks, bool (S, S), of the instances that a prompt should find."""
-    masks = [scene.mask(i) for i, thing in enumerate(scene.things) if prompt.finds(thing)]
-    return [mask for mask in masks if mask.sum() >= scene.smallest]
+def figures_of(out: Path, scenes: list[dict], checkpoint: Path, threshold: float) -> dict[str, dict]:
+    """Measure a checkpoint on the set in fp32: words with the `Sam3Model` of transformers, which knows nothing of us.
 
-
-def transformers_figures(out: Path, truth: dict, checkpoint: Path) -> dict[str, dict]:
-    """Measure a checkpoint on the set with the `Sam3Model` of transformers, in fp32."""
-    import torch
+    Its box prompts need torchvision; boxes are shown to our own network, which tests hold against it.
+    """
     from tokenizers import Tokenizer
     from transformers import Sam3Model
 
     model = Sam3Model.from_pretrained(checkpoint, dtype=torch.float32).eval()
     tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
-    outcomes: dict[str, list] = {split: [] for split in SPLITS}
-    for scene in truth["scenes"]:
+    predictor = Predictor.from_path(checkpoint, device="cpu", dtype="float32")
+    outcomes: dict[str, list] = {split: [] for split in SCENES}
+    for scene in scenes:
         image = cv2.cvtColor(cv2.imread(str(out / scene["file"])), cv2.COLOR_BGR2RGB)
-        pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 127.5 - 1
+        (features,) = predictor.encode_images([image])
         for prompt in scene["prompts"]:
-            ids = torch.tensor([tokenizer.encode(prompt["text"]).ids])
-            with torch.inference_mode():
-                said = model(pixel_values=pixels, input_ids=ids, attention_mask=torch.ones_like(ids))
-            scores = said.pred_logits[0].sigmoid() * said.presence_logits[0].sigmoid()
-            logits = said.pred_masks[:, scores > truth["threshold"]]
-            masks = np.zeros((0, SIZE, SIZE), bool)
-            if logits.shape[1]:
-                full = torch.nn.functional.interpolate(logits, (SIZE, SIZE), mode="bilinear", align_corners=False)
-                masks = (full[0] > 0).numpy()
-            true = [coco.decode({**rle, "counts": rle["counts"].encode()}) > 0 for rle in prompt["masks"]]
-            outcomes[scene["split"]].append(compare(masks, np.array(true, bool).reshape(-1, SIZE, SIZE)))
+            if prompt["boxes"]:
+                boxes = tuple(BoxPrompt(tuple(box), positive=True) for box in prompt["boxes"])
+                (found,) = predictor.find(features, [Query(prompt["text"], boxes)], threshold=threshold)
+                masks = masks_of(found, image.shape[:2])
+            else:
+                _, masks = transformers_finds(model, image, tokenizer.encode(prompt["text"]).ids, threshold)
+            outcomes[scene["split"]].append(compare(masks, _decoded(prompt["masks"])))
     return {split: _rounded(asdict(summarise(found))) for split, found in outcomes.items()}
 
 
-def _scene_with_prompts(
-    seed: int, recipe: Recipe, vocabulary: Vocabulary, atlas: IconAtlas, maker: PromptMaker
-) -> tuple[Scene, list[Prompt]]:
-    scene = draw_scene(seed, recipe, vocabulary, atlas)
-    positive, negative = maker.for_scene(scene, 3, 3, np.random.default_rng(seed))
-    return scene, [p for p in positive + negative if p.words != "ring"]
+def transformers_finds(
+    model: Sam3Model, image: np.ndarray, ids: list[int], threshold: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return what transformers finds, best first: scores (N,) and masks, bool (N, S, S).
+
+    Args:
+        model: With the weights of a checkpoint.
+        image: uint8 (S, S, 3) RGB.
+        ids: Tokens of the prompt.
+        threshold: Score above which an instance counts.
+    """
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 127.5 - 1
+    tokens = torch.tensor([ids])
+    with torch.inference_mode():
+        said = model(pixel_values=pixels, input_ids=tokens, attention_mask=torch.ones_like(tokens))
+    scores = said.pred_logits[0].sigmoid() * said.presence_logits[0].sigmoid()
+    order = [int(i) for i in scores.argsort(descending=True) if scores[i] > threshold]
+    if not order:
+        return np.zeros(0, np.float32), np.zeros((0, *image.shape[:2]), bool)
+    logits = said.pred_masks[:, order]
+    full = torch.nn.functional.interpolate(logits, image.shape[:2], mode="bilinear", align_corners=False)
+    return scores[order].numpy(), (full[0] > 0).numpy()
+
+
+def _written(question: Question) -> dict:
+    boxes = [list(box.cxcywh) for box in question.query.boxes]
+    return {"text": question.query.text, "boxes": boxes, "masks": [_rle(mask) for mask in question.masks]}
 
 
 def _rle(mask: np.ndarray) -> dict:
@@ -113,19 +112,25 @@ def _rle(mask: np.ndarray) -> dict:
     return {"size": list(rle["size"]), "counts": counts.decode() if isinstance(counts, bytes) else counts}
 
 
+def _decoded(rles: list[dict]) -> np.ndarray:
+    masks = [coco.decode({**rle, "counts": rle["counts"].encode()}) > 0 for rle in rles]
+    return np.array(masks, bool).reshape(-1, SIZE, SIZE)
+
+
 def _rounded(figures: dict) -> dict:
     return {k: round(v, 4) if isinstance(v, float) else v for k, v in figures.items()}
 
 
 def main() -> None:
-    """Draw the set; with a checkpoint, measure it too."""
+    """Draw the set, and measure a checkpoint on it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--checkpoint", type=Path, help="folder of the seed checkpoint, to state its figures")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="whose figures to state")
     args = parser.parse_args()
-    truth = draw_set(args.out)
-    if args.checkpoint:
-        truth = {"transformers_figures": transformers_figures(args.out, truth, args.checkpoint), **truth}
+    threshold = json.loads((args.checkpoint / "config.json").read_text())["s3seg"]["threshold"]
+    scenes = draw_set(args.out)
+    figures = figures_of(args.out, scenes, args.checkpoint, threshold)
+    truth = {"figures": figures, "size": [SIZE, SIZE], "threshold": threshold, "scenes": scenes}
     (args.out / "scenes.json").write_text(json.dumps(truth, indent=1) + "\n")
 
 

@@ -346,7 +346,9 @@ class Segmenter:
     def hint(self, prompt: str) -> str | None:
         """A line for the user where a prompt has words that the checkpoint does not know; else None."""
         vocabulary = self.card.vocabulary
-        if vocabulary is None or not (unknown := vocabulary.unknown(prompt)):
+        if not prompt or vocabulary is None:  # boxes alone say it without words
+            return None
+        if not (unknown := vocabulary.unknown(prompt)):
             return None
         words = ", ".join(repr(word) for word in unknown)
         return (
