@@ -15,7 +15,6 @@ import litserve
 from benchmarks.held_network import HeldNetwork
 from s3seg.outcome import finish_results
 from s3seg.tasks import Task
-from s3seg.web.allocator import keep_freed_memory
 
 
 class SegmentApi(litserve.LitAPI):
@@ -27,7 +26,6 @@ class SegmentApi(litserve.LitAPI):
 
     def setup(self, device: str) -> None:
         """See `litserve.LitAPI.setup`."""
-        keep_freed_memory()  # as ours does
         from s3seg.segmenter import Segmenter
         from s3seg.staged import SegmenterNetwork
 

@@ -7,14 +7,12 @@ import sys
 from benchmarks.held_network import HeldNetwork
 from s3seg.app import gpu_app
 from s3seg.settings import Settings
-from s3seg.web.allocator import keep_freed_memory
 from s3seg.web.logs import configure_logging
 from s3seg.web.server import run_server
 
 if __name__ == "__main__":
     network, port = sys.argv[1:]
     configure_logging("WARNING")
-    keep_freed_memory()  # as `s3seg serve` does
     # it answers requests only: its own loop would take the prepared tasks before they are asked for
     settings = Settings(poll_s=3600)
     run_server(gpu_app(settings, load=HeldNetwork if network == "held" else None), host="127.0.0.1", port=int(port))

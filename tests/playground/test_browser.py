@@ -8,6 +8,7 @@ import json
 import os
 import re
 import subprocess
+import tempfile
 
 import pytest
 from PIL import Image
@@ -78,7 +79,14 @@ def programs():
 
 
 @pytest.fixture
-def browse(programs, service, tmp_path):
+def short_path():
+    """A folder whose path leaves room for the browser's sockets, whose paths have 108 characters at most."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        yield folder
+
+
+@pytest.fixture
+def browse(programs, service, tmp_path, short_path):
     """Runs code in a page that is not open yet; gives what it returns, if the page complained of nothing."""
     node, browser, libraries, modules = programs
 
@@ -91,7 +99,7 @@ def browse(programs, service, tmp_path):
             "picture": base64.b64encode(encoded()).decode(),
             **more,
         }
-        paths = {"NODE_PATH": str(modules), "TMPDIR": str(tmp_path)}
+        paths = {"NODE_PATH": str(modules), "TMPDIR": str(short_path)}
         if libraries is not None:
             paths["LD_LIBRARY_PATH"] = str(libraries)
         done = subprocess.run(

@@ -39,10 +39,8 @@ def serve(
     if context.invoked_subcommand is not None:
         return
     from s3seg.app import whole_app
-    from s3seg.web.allocator import keep_freed_memory
     from s3seg.web.server import run_server
 
-    keep_freed_memory()
     with serving():
         settings = public_settings(model_settings(checkpoint, device, dtype), host, port)
         _welcome(settings, f"http://{_spoken(host)}:{port}", user)
@@ -86,10 +84,8 @@ def serve_gpu(
     """The inference service: works on waiting tasks, and answers the edge."""
     from s3seg.app import gpu_app
     from s3seg.errors import ConfigurationError
-    from s3seg.web.allocator import keep_freed_memory
     from s3seg.web.server import run_server
 
-    keep_freed_memory()
     with serving():
         if insecure_no_key and host not in _LOOPBACK:
             raise ConfigurationError(
@@ -112,9 +108,6 @@ def worker(checkpoint: Checkpoint = None, device: Device = None, dtype: Dtype = 
     """Work on waiting tasks, without HTTP: a machine behind NAT needs no open port."""
     import asyncio
 
-    from s3seg.web.allocator import keep_freed_memory
-
-    keep_freed_memory()
     with serving():
         asyncio.run(_work(model_settings(checkpoint, device, dtype)))
 
