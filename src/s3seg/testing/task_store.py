@@ -21,7 +21,7 @@ from s3seg.records import Cursor, Identity, NewImage
 from s3seg.tasks import Failure, Order
 from s3seg.testing.world import PUBLIC_BASE, AsyncSuite, TaskWorld, outcome_for
 
-NOWHERE = ("", "x", "..", "null", "0" * 5000, "é", "'; DROP TABLE tasks; --", str(uuid.UUID(int=7)))
+NOWHERE = ("", "x", "..", "null", "0" * 5000, "é", "\ud800", "'; DROP TABLE tasks; --", str(uuid.UUID(int=7)))
 
 
 class TaskStoreSuite(AsyncSuite):

@@ -57,6 +57,15 @@ class Policy:
     now: Callable[[], datetime] = _utc_now
 
 
+def bindable(text: str) -> str:
+    """Text to look for; "", which nothing is called, for what is no text: a lone surrogate."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return ""
+    return text
+
+
 def select_tasks(connection: sqlite3.Connection, where: str, values: Sequence[object]) -> list[Task]:
     """Tasks ``t`` (with leases ``l``) that match a constant SQL condition."""
     return [_task(row) for row in connection.execute(f"{_SELECT_TASK} {where}", values)]
@@ -64,13 +73,13 @@ def select_tasks(connection: sqlite3.Connection, where: str, values: Sequence[ob
 
 def find_task(connection: sqlite3.Connection, task_id: str) -> Task | None:
     """A task by its id."""
-    row = connection.execute(f"{_SELECT_TASK} WHERE t.task_id = ?", (task_id,)).fetchone()
+    row = connection.execute(f"{_SELECT_TASK} WHERE t.task_id = ?", (bindable(task_id),)).fetchone()
     return None if row is None else _task(row)
 
 
 def find_image(connection: sqlite3.Connection, column: str, value: str) -> StoredImage | None:
     """An image by a unique column."""
-    row = connection.execute(f"{_SELECT_IMAGE} WHERE {column} = ?", (value,)).fetchone()
+    row = connection.execute(f"{_SELECT_IMAGE} WHERE {column} = ?", (bindable(value),)).fetchone()
     if row is None:
         return None
     return StoredImage(

@@ -120,7 +120,7 @@ class SqliteTaskStore:
         """See `TaskStore.list_tasks`."""
         where, values = "user_id = ?", [caller.user_id]
         if project_id is not None:
-            where, values = "project_id = ? AND user_id = ?", [project_id, caller.user_id]
+            where, values = "project_id = ? AND user_id = ?", [rows.bindable(project_id), caller.user_id]
         place: tuple[object, ...] = ()
         seek, offset = "", (page - 1) * limit
         if after is not None:
@@ -264,7 +264,9 @@ def _require_project(db: sqlite3.Connection, caller: Identity, project_id: str |
 
 
 def _own_project(db: sqlite3.Connection, caller: Identity, project_id: str) -> Project:
-    found = rows.select_projects(db, "WHERE project_id = ? AND user_id = ?", (project_id, caller.user_id))
+    found = rows.select_projects(
+        db, "WHERE project_id = ? AND user_id = ?", (rows.bindable(project_id), caller.user_id)
+    )
     if not found:
         raise NotFoundError("no such project")
     return found[0]
