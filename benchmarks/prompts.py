@@ -13,6 +13,7 @@ import torch
 import s3seg
 from benchmarks.timing import in_turns, show
 from s3seg import images
+from s3seg.sam3.load import load
 from s3seg.sam3.predictor import preprocess
 
 PICTURE = Path(__file__).parent.parent / "examples" / "pictures" / "street.png"
@@ -20,7 +21,7 @@ PROMPTS = ["car", "house", "tree", "cat", "bus", "bicycle", "cloud", "dog"] * 2
 
 
 def main() -> None:
-    """Measure 1, 4 and 16 prompts."""
+    """Measure loading, and 1, 4 and 16 prompts."""
     seg = s3seg.Segmenter("embedded", device="cpu")
     modeling_sam3 = importlib.import_module("transformers.models.sam3.modeling_sam3")
     peer = modeling_sam3.Sam3Model.from_pretrained(seg.checkpoint.folder, dtype=torch.float32).eval()
@@ -40,6 +41,8 @@ def main() -> None:
             if kept.shape[1]:
                 torch.nn.functional.interpolate(kept, size=picture.size, mode="bilinear").gt(0.5)
 
+    folder = seg.checkpoint.folder
+    show("The embedded checkpoint's weights", {"load": in_turns({"s3seg": lambda: load(folder)})})
     rows = {
         f"{count} prompts": in_turns(
             {
