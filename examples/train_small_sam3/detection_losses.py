@@ -79,9 +79,10 @@ def mask_losses(
     order = place[both.row].argsort(stable=True)
     both, weight = both.only(order), weight[order]
     at = place[both.row]
-    maps = tuple(m[batch.row_image[rows]] for m in image.maps)
+    laterals = image.select(batch.row_image[rows]).laterals
     part = prompt.select(rows)
-    pixels = model.mask_head.embed_pixels(maps, encoded[rows], part.tokens, part.valid)  # (M, C, H, W)
+    pixels = model.mask_head.embed_pixels(laterals, image.grid, encoded[rows], part.tokens, part.valid)
+    pixels = model.mask_head.pixel_project(pixels)  # (M, C, H, W)
     queries = torch.stack([layer.queries for layer in found])[both.layer, both.row, both.query]
     embedded = model.mask_head.query_mlp(queries)  # (K, C), in the order of the rows
     groups = embedded.split(torch.bincount(at, minlength=len(rows)).tolist())

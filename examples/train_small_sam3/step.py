@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -19,12 +20,12 @@ from .detection_losses import detection_losses, mask_losses
 def losses(model: Sam3, heads: AuxiliaryHeads, batch: Batch, *, dense_only: bool) -> Losses:
     """Run the network on a batch and compare it with the truth."""
     tokens = model.vision.trunk(normalise(batch.images))  # (B, G, G, width)
-    image = ImageFeatures(model.vision.neck(tokens))
+    image = model.features(model.vision.neck(tokens))
     text = model.encode_text(batch.token_ids)
-    dense = dense_losses(heads, tokens, image.maps[-1], text, batch)
+    dense = dense_losses(heads, tokens, image.coarse, text, batch)
     if dense_only:
         return dense
-    rows = ImageFeatures((image.maps[-1][batch.row_image],))  # the finer maps are for masks only
+    rows = replace(image, laterals=()).select(batch.row_image)  # the laterals are for masks only
     prompt = prompt_of_rows(model, rows, text, batch)
     encoded = model.encode_prompted(rows, prompt)
     found = model.detect_all(rows, encoded, prompt)
@@ -40,7 +41,7 @@ def prompt_of_rows(model: Sam3, rows: ImageFeatures, text: Tensor, batch: Batch)
     if not len(shown):
         return model.prompt(rows, said, valid, None)
     boxes = BoxPrompts(batch.shown_boxes[shown], batch.shown_labels[shown], batch.shown_valid[shown])
-    joined = model.prompt(ImageFeatures((rows.maps[-1][shown],)), said[shown], valid[shown], boxes)
+    joined = model.prompt(rows.select(shown), said[shown], valid[shown], boxes)
     more = joined.tokens.shape[1] - said.shape[1]
     tokens = F.pad(said, (0, 0, 0, more)).index_copy(0, shown, joined.tokens)
     return Prompt(tokens, F.pad(valid, (0, more)).index_copy(0, shown, joined.valid))

@@ -178,7 +178,7 @@ class SegmenterNetwork:
         """See `Network.encode`."""
         encoded = self._predictor.encode_resized([picture.pixels for picture in pictures])
         return [
-            EncodedImage(features, picture.size, sum(m.nbytes for m in features.maps))
+            EncodedImage(features, picture.size, features.nbytes)
             for picture, features in zip(pictures, encoded, strict=True)
         ]
 

@@ -39,8 +39,9 @@ def test_the_full_size_agrees_with_transformers(pair, capsys):
     with report.timed("transformers, image"):
         expected_image = oracle.get_vision_features(pixel_values=pixels)
     with report.timed("s3seg, image"):
-        image = ours.encode_image(pixels)
-    for level, (found, expected) in enumerate(zip(image.maps, expected_image.fpn_hidden_states[:3], strict=True)):
+        maps = ours.vision(pixels)
+        image = ours.features(maps)
+    for level, (found, expected) in enumerate(zip(maps, expected_image.fpn_hidden_states[:3], strict=True)):
         report.compare("image", f"features, level {level}", found, expected)
 
     with report.timed("transformers, text"):

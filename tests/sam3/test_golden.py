@@ -27,7 +27,7 @@ def model(golden: Path):
 
 
 def test_the_image_features_are_those_of_the_reference(model, expected):
-    maps = model.encode_image(expected["pixel_values"]).maps
+    maps = model.vision(expected["pixel_values"])
     for level, found in enumerate(maps):
         torch.testing.assert_close(found, expected[f"image.fpn{level}"], atol=1e-4, rtol=0)
 

@@ -52,9 +52,7 @@ def inputs(pair):
 def test_image_and_text_features_agree(pair, inputs):
     oracle, ours = pair
     pixels, ids, valid = inputs
-    for found, expected in zip(
-        ours.encode_image(pixels).maps, oracle.vision_encoder(pixels).fpn_hidden_states[:-1], strict=True
-    ):
+    for found, expected in zip(ours.vision(pixels), oracle.vision_encoder(pixels).fpn_hidden_states[:-1], strict=True):
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
     expected = oracle.get_text_features(input_ids=ids, attention_mask=valid.long()).pooler_output
     torch.testing.assert_close(ours.encode_text(ids)[valid], expected[valid], atol=1e-4, rtol=1e-4)
@@ -103,7 +101,7 @@ def test_one_image_serves_many_prompts_as_if_each_had_its_own(pair, inputs):
     pixels, ids, valid = inputs
     image = ours.encode_image(pixels[:1])
     text = ours.encode_text(ids)
-    shared = _detect_encoded(ours, image.select(None, 2), text, valid, None)
+    shared = _detect_encoded(ours, image.repeat(2), text, valid, None)
     for row in range(2):
         length = int(valid[row].sum())
         single = _detect_encoded(ours, image, text[row : row + 1, :length], valid[row : row + 1, :length], None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,17 +22,32 @@ from s3seg.sam3.vision import VisionEncoder
 class ImageFeatures:
     """What is known of some images before any prompt."""
 
-    maps: tuple[Tensor, ...]
-    """(B, C, s * h, s * w) for s = 4, 2, 1; h and w are the patch grid."""
+    coarse: Tensor
+    """(B, C, h, w), from the neck; h and w are the patch grid."""
+    tokens: Tensor
+    """(B, h * w, C): `coarse` as the encoder takes it; see `Encoder.before_prompt`."""
+    laterals: tuple[Tensor, ...]
+    """(B, C, s * h, s * w) for s = 2, 4: what masks are refined with; see `MaskHead.laterals`."""
 
-    def select(self, index: Tensor | None, prompts: int) -> ImageFeatures:
-        """Repeat images for prompts: row p is image ``index[p]``; the only image for all, where index is None.
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(h, w)."""
+        return self.coarse.shape[-2], self.coarse.shape[-1]
 
-        The only image is expanded, not copied.
-        """
-        if index is None:
-            return ImageFeatures(tuple(m.expand(prompts, -1, -1, -1) for m in self.maps))
-        return ImageFeatures(tuple(m[index] for m in self.maps))
+    @property
+    def nbytes(self) -> int:
+        """Memory it takes."""
+        return sum(part.nbytes for part in (self.coarse, self.tokens, *self.laterals))
+
+    def select(self, index: Tensor | list[int]) -> ImageFeatures:
+        """A copy of some images: row p is image ``index[p]``."""
+        laterals = tuple(lateral[index] for lateral in self.laterals)
+        return ImageFeatures(self.coarse[index], self.tokens[index], laterals)
+
+    def repeat(self, prompts: int) -> ImageFeatures:
+        """The only image, as a row for each prompt; nothing is copied."""
+        laterals = tuple(lateral.expand(prompts, -1, -1, -1) for lateral in self.laterals)
+        return ImageFeatures(self.coarse.expand(prompts, -1, -1, -1), self.tokens.expand(prompts, -1, -1), laterals)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +115,15 @@ class Sam3(nn.Module):
 
     def encode_image(self, pixels: Tensor) -> ImageFeatures:
         """(B, 3, H, W) normalised to -1..1, H and W multiples of the patch -> features of B images."""
-        return ImageFeatures(self.vision(pixels))
+        return self.features(self.vision(pixels))
+
+    def features(self, maps: Sequence[Tensor]) -> ImageFeatures:
+        """Maps of the neck, finest first -> all that can be computed of them before a prompt is known."""
+        *finer, coarse = maps
+        tokens = coarse.flatten(2).transpose(1, 2)
+        return ImageFeatures(
+            coarse, self.encoder.before_prompt(tokens, _positions(coarse)), self.mask_head.laterals(finer)
+        )
 
     def encode_text(self, token_ids: Tensor) -> Tensor:
         """int64 (P, T) -> (P, T, C). A causal model: what stands behind a text's end changes nothing before it."""
@@ -121,7 +144,7 @@ class Sam3(nn.Module):
             none = torch.zeros(len(text), 0, dtype=torch.bool, device=text.device)
             boxes = BoxPrompts(torch.zeros(len(text), 0, 4, device=text.device), labels=none, valid=none)
         tokens, valid = self.geometry(
-            boxes.boxes_cxcywh, boxes.labels, boxes.valid, image.maps[-1], self._positions(image)
+            boxes.boxes_cxcywh, boxes.labels, boxes.valid, image.coarse, _positions(image.coarse)
         )
         if not self.config.cls_on_text_prompts:  # boxes of one prompt bring no CLS token to those beside it
             valid = valid & boxes.valid.any(1, keepdim=True)
@@ -129,8 +152,7 @@ class Sam3(nn.Module):
 
     def encode_prompted(self, image: ImageFeatures, prompt: Prompt) -> Tensor:
         """The DETR encoder: image tokens that have taken in the prompt, (P, h * w, C)."""
-        tokens = image.maps[-1].flatten(2).transpose(1, 2)
-        return self.encoder(tokens, self._positions(image), prompt.tokens, prompt.valid)
+        return self.encoder(image.tokens, _positions(image.coarse), prompt.tokens, prompt.valid)
 
     def detect(self, image: ImageFeatures, encoded: Tensor, prompt: Prompt) -> Detections:
         """What the last decoder layer found."""
@@ -143,12 +165,11 @@ class Sam3(nn.Module):
 
     def masks(self, image: ImageFeatures, encoded: Tensor, prompt: Prompt, queries: Tensor) -> Tensor:
         """Mask logits (P, Q, 4h, 4w) of chosen queries (P, Q, C)."""
-        pixels = self.mask_head.embed_pixels(image.maps, encoded, prompt.tokens, prompt.valid)
+        pixels = self.mask_head.embed_pixels(image.laterals, image.grid, encoded, prompt.tokens, prompt.valid)
         return self.mask_head(queries, pixels)
 
     def _decode(self, image: ImageFeatures, encoded: Tensor, prompt: Prompt) -> Iterator[Decoded]:
-        height, width = image.maps[-1].shape[-2:]
-        return self.decoder(encoded, self._positions(image), (height, width), prompt.tokens, prompt.valid)
+        return self.decoder(encoded, _positions(image.coarse), image.grid, prompt.tokens, prompt.valid)
 
     def _score(self, decoded: Decoded, prompt: Prompt) -> Detections:
         return Detections(
@@ -158,9 +179,8 @@ class Sam3(nn.Module):
             queries=decoded.queries,
         )
 
-    @staticmethod
-    def _positions(image: ImageFeatures) -> Tensor:
-        """Position codes of the coarsest map, (h * w, C), in its dtype."""
-        coarsest = image.maps[-1]
-        _, channels, height, width = coarsest.shape
-        return encode_grid(height, width, channels, coarsest.device).to(coarsest.dtype)
+
+def _positions(coarse: Tensor) -> Tensor:
+    """Position codes of the patch grid, (h * w, C), in a map's dtype."""
+    _, channels, height, width = coarse.shape
+    return encode_grid(height, width, channels, coarse.device).to(coarse.dtype)

@@ -142,7 +142,7 @@ class Predictor:
         with _stage("image"):
             pixels = normalise(torch.cat(list(resized)).to(self.device)).to(self.dtype)
             features = self.model.encode_image(pixels)
-        return [ImageFeatures(tuple(m[i : i + 1] for m in features.maps)) for i in range(len(resized))]
+        return [features.select([i]) for i in range(len(resized))]  # copies: one kept must not keep them all
 
     @torch.inference_mode()
     def encode_texts(self, prompts: Sequence[str]) -> list[Tensor]:
@@ -184,7 +184,7 @@ class Predictor:
         if not pairs:
             return []
         texts = self.encode_texts([query.text for _, query in pairs])
-        height, width = pairs[0][0].maps[-1].shape[-2:]
+        height, width = pairs[0][0].grid
         chunk = max(1, _TOKENS_AT_ONCE // (height * width))
         found: list[Found] = []
         for start in range(0, len(pairs), chunk):
@@ -210,13 +210,13 @@ class Predictor:
         scores = detections.scores.nan_to_num(0)
         order = scores.argsort(dim=1, descending=True, stable=True)[:, :most]
         counts = (scores.gather(1, order) > threshold).sum(1).tolist()
-        grid = tuple(4 * n for n in image.maps[-1].shape[-2:])
+        grid = tuple(4 * n for n in image.grid)
         masks: dict[int, Tensor] = {}
         if rows := [row for row, count in enumerate(counts) if count]:  # the rest need no mask head
             index = torch.tensor(rows, device=scores.device)
             kept = order[index, : max(counts)]
             chosen = detections.queries[index].gather(1, kept[..., None].expand(-1, -1, detections.queries.shape[-1]))
-            seen = image if len(rows) == len(queries) else image.select(index, len(rows))
+            seen = image if len(rows) == len(queries) else image.select(index)
             logits = model.masks(seen, encoded[index], prompt.select(index), chosen)
             masks = {row: logits[i, : counts[row]].float() for i, row in enumerate(rows)}
         presence = detections.presence_logits.sigmoid().tolist()
@@ -261,8 +261,12 @@ def _stage(name: str) -> Iterator[None]:
 def _rows(images: Sequence[ImageFeatures]) -> ImageFeatures:
     """A row an image; nothing is copied where all are the same one."""
     if all(image is images[0] for image in images):
-        return images[0].select(None, len(images))
-    return ImageFeatures(tuple(torch.cat(maps) for maps in zip(*(image.maps for image in images), strict=True)))
+        return images[0].repeat(len(images))
+    return ImageFeatures(
+        torch.cat([image.coarse for image in images]),
+        torch.cat([image.tokens for image in images]),
+        tuple(torch.cat(maps) for maps in zip(*(image.laterals for image in images), strict=True)),
+    )
 
 
 def _pad(texts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
