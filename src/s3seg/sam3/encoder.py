@@ -44,8 +44,9 @@ class Encoder(nn.Module):
             (P, h * w, C)
         """
         mask = visible(valid)
-        image = self.layers[0].attend_to_prompt(image, prompt, mask)
-        for layer in self.layers[1:]:
+        first, *others = self.layers
+        image = first.attend_to_prompt(image, prompt, mask)
+        for layer in others:
             image = layer.attend_to_prompt(layer.attend_to_itself(image, positions), prompt, mask)
         return image
 

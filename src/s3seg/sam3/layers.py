@@ -49,9 +49,11 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., first width) -> (..., last width)."""
-        for layer in self.layers[:-1]:
-            x = F.relu(layer(x))
-        return self.layers[-1](x)
+        first, *others = self.layers  # a slice would be a new ModuleList, which takes as long as a layer
+        x = first(x)
+        for layer in others:
+            x = layer(F.relu(x))
+        return x
 
 
 def visible(valid: Tensor) -> Tensor:
