@@ -67,7 +67,7 @@ def dense_losses(heads: AuxiliaryHeads, tokens: Tensor, coarsest: Tensor, text: 
     choice = (choice * named).sum() / named.sum().clamp(min=1)
     concept, looks, accuracy = _attribute_losses(heads, tokens, batch, labels)
     edges = _edge_loss(heads, tokens, batch, labels)
-    total = said + 0.5 * choice + concept + 0.5 * looks + 0.7 * edges
+    total = 2 * said + 1.5 * choice + 2.5 * concept + 0.5 * looks + 0.7 * edges
     parts = {"dense": said, "choice": choice, "concept": concept, "looks": looks, "edges": edges}
     return Losses(total, {k: v.item() for k, v in parts.items()} | {"patch_accuracy": accuracy})
 
