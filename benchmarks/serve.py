@@ -215,7 +215,7 @@ async def _compare(title: str, kinds: Sequence[Any], folder: Path, pictures: lis
             await _closed_loop(side, _unique(pictures, prompts_each, 12), 4)  # to warm up
             server.pause()
         for concurrency, requests in REQUESTS.items():
-            count = max(prompts_each, round(requests * SCALE))
+            count = max(1, round(requests * SCALE / prompts_each)) * prompts_each  # whole pictures only
             rounds: list[list[Measured]] = [[] for _ in sides]
             for _ in range(ROUNDS):  # in turns: whatever else runs on this machine comes and goes
                 for side, server, measured in zip(sides, servers, rounds, strict=True):

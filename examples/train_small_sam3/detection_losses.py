@@ -81,7 +81,8 @@ def mask_losses(
     at = place[both.row]
     laterals = image.select(batch.row_image[rows]).laterals
     part = prompt.select(rows)
-    pixels = model.mask_head.embed_pixels(laterals, image.grid, encoded[rows], part.tokens, part.valid)
+    kernels = model.mask_head.doubling_kernels()
+    pixels = model.mask_head.embed_pixels(laterals, kernels, image.grid, encoded[rows], part.tokens, part.valid)
     pixels = model.mask_head.pixel_project(pixels)  # (M, C, H, W)
     queries = torch.stack([layer.queries for layer in found])[both.layer, both.row, both.query]
     embedded = model.mask_head.query_mlp(queries)  # (K, C), in the order of the rows

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,20 @@ from s3seg.sam3.layers import MLP, Attention, cxcywh_to_xyxy, inverse_sigmoid, v
 from s3seg.sam3.positions import encode_boxes
 
 PRESENCE_LIMIT = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """How all decoding begins, whatever the picture and the prompt."""
+
+    x: Tensor
+    """(1, 1 + Q, C): the presence token and the queries, which have seen each other."""
+    boxes_cxcywh: Tensor
+    """fp32 (1, Q, 4), normalised to the image, 0..1."""
+    positions: Tensor
+    """(1, 1 + Q, C), of the boxes."""
+    bias: Tensor
+    """(1, heads, 1 + Q, h * w): how much each looks at each cell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +67,8 @@ class Decoder(nn.Module):
         self.query_embedding = nn.Parameter(torch.zeros(config.queries, channels))
         self.reference_boxes = nn.Parameter(torch.zeros(config.queries, 4))  # cxcywh before the sigmoid
         self.presence_token = nn.Parameter(torch.zeros(1, channels))
-        self.layers = nn.ModuleList(DecoderLayer(channels, config.decoder) for _ in range(config.decoder.depth))
+        layers = nn.ModuleList(DecoderLayer(channels, config.decoder) for _ in range(config.decoder.depth))
+        self.layers = cast("Sequence[DecoderLayer]", layers)
         self.norm = nn.LayerNorm(channels)
         self.box_head = MLP(channels, channels, channels, 4)
         self.box_position = MLP(2 * channels, channels, channels)
@@ -61,8 +77,15 @@ class Decoder(nn.Module):
         self.presence_norm = nn.LayerNorm(channels)
         self.presence_head = MLP(channels, channels, channels, 1)
 
+    def start(self, grid: tuple[int, int]) -> Start:
+        """What the first layer does before it looks at a prompt, for a patch grid (h, w)."""
+        x = torch.cat([self.presence_token, self.query_embedding])[None]
+        boxes = self.reference_boxes.sigmoid()[None]
+        positions, bias = self._place(boxes, grid, x.dtype)
+        return Start(self.layers[0].attend_to_queries(x, positions), boxes, positions, bias)
+
     def forward(
-        self, image: Tensor, positions: Tensor, grid: tuple[int, int], prompt: Tensor, valid: Tensor
+        self, image: Tensor, positions: Tensor, grid: tuple[int, int], prompt: Tensor, valid: Tensor, start: Start
     ) -> Iterator[Decoded]:
         """Yield what each layer says; inference takes the last, training learns from all.
 
@@ -72,16 +95,15 @@ class Decoder(nn.Module):
             grid: (h, w).
             prompt: (P, M, C).
             valid: bool (P, M).
+            start: From `start`.
         """
-        prompts, channels = len(image), image.shape[-1]
-        mask = visible(valid)
-        x = torch.cat([self.presence_token, self.query_embedding]).expand(prompts, -1, -1)  # (P, 1 + Q, C)
-        boxes = self.reference_boxes.sigmoid().expand(prompts, -1, -1)
-        keys = image + positions
-        for layer in self.layers:
-            query_positions = self.box_position(encode_boxes(boxes, channels)).to(x.dtype)
-            query_positions = F.pad(query_positions, (0, 0, 1, 0))  # the presence token has none,
-            bias = F.pad(self._position_bias(boxes, grid).to(x.dtype), (0, 0, 1, 0))  # and sees all cells alike
+        mask, keys = visible(valid), image + positions
+        x, boxes = start.x.expand(len(image), -1, -1), start.boxes_cxcywh
+        query_positions, bias = start.positions, start.bias
+        for number, layer in enumerate(self.layers):
+            if number:
+                query_positions, bias = self._place(boxes, grid, x.dtype)
+                x = layer.attend_to_queries(x, query_positions)
             x = layer(x, query_positions, prompt, mask, keys, image, bias)
             queries = self.norm(x[:, 1:])
             refined = (inverse_sigmoid(boxes) + self.box_head(queries.float())).sigmoid()
@@ -92,6 +114,15 @@ class Decoder(nn.Module):
         """Whether the concept is in the image: (P, C) -> fp32 (P,)."""
         logits = self.presence_head(self.presence_norm(token.float()))[..., 0]
         return logits.clamp(-PRESENCE_LIMIT, PRESENCE_LIMIT)
+
+    def _place(self, boxes_cxcywh: Tensor, grid: tuple[int, int], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Where boxes (P, Q, 4) are: positions (P, 1 + Q, C) of their queries, and bias (P, heads, 1 + Q, h * w).
+
+        The presence token has no position, and sees all cells alike.
+        """
+        codes = encode_boxes(boxes_cxcywh, self.query_embedding.shape[-1])
+        positions = F.pad(self.box_position(codes).to(dtype), (0, 0, 1, 0))
+        return positions, F.pad(self._position_bias(boxes_cxcywh, grid).to(dtype), (0, 0, 1, 0))
 
     def _position_bias(self, boxes_cxcywh: Tensor, grid: tuple[int, int]) -> Tensor:
         """How much each query looks at each cell, given where the cell is to its box: (P, heads, Q, h * w)."""
@@ -121,6 +152,11 @@ class DecoderLayer(nn.Module):
         self.mlp = MLP(channels, config.mlp_width, channels)
         self.mlp_norm = nn.LayerNorm(channels)
 
+    def attend_to_queries(self, x: Tensor, positions: Tensor) -> Tensor:
+        """x and positions (P, 1 + Q, C) -> (P, 1 + Q, C)."""
+        q = x + positions
+        return self.self_norm(x + self.self_attention(q, q, x))
+
     def forward(
         self,
         x: Tensor,
@@ -131,9 +167,10 @@ class DecoderLayer(nn.Module):
         image: Tensor,
         bias: Tensor,
     ) -> Tensor:
-        """x and positions (P, 1 + Q, C), keys and image (P, h * w, C), bias (P, heads, 1 + Q, h * w)."""
-        q = x + positions
-        x = self.self_norm(x + self.self_attention(q, q, x))
+        """What follows `attend_to_queries`: x (P, 1 + Q, C), keys and image (P, h * w, C).
+
+        Positions (P, 1 + Q, C) and bias (P, heads, 1 + Q, h * w); one row serves all prompts alike.
+        """
         x = self.prompt_norm(x + self.prompt_attention(x + positions, prompt, prompt, mask))
         x = self.image_norm(x + self.image_attention(x + positions, keys, image, bias))
         return self.mlp_norm(x + self.mlp(x))

@@ -77,13 +77,24 @@ class MaskHead(nn.Module):
             convolution(finer_map) for finer_map, convolution in zip(reversed(finer), self.convolutions, strict=False)
         )
 
+    def doubling_kernels(self) -> tuple[Tensor, ...]:
+        """The `doubling_kernel` of each stage."""
+        return tuple(doubling_kernel(convolution.weight) for convolution in self.convolutions)
+
     def embed_pixels(
-        self, laterals: Sequence[Tensor], grid: tuple[int, int], encoded: Tensor, prompt: Tensor, valid: Tensor
+        self,
+        laterals: Sequence[Tensor],
+        kernels: Sequence[Tensor],
+        grid: tuple[int, int],
+        encoded: Tensor,
+        prompt: Tensor,
+        valid: Tensor,
     ) -> Tensor:
         """Pixel embeddings of each prompt.
 
         Args:
             laterals: From `laterals`, a row a prompt.
+            kernels: From `doubling_kernels`.
             grid: (h, w).
             encoded: (P, h * w, C), from the encoder.
             prompt: (P, M, C).
@@ -94,8 +105,8 @@ class MaskHead(nn.Module):
         """
         encoded = encoded + self.prompt_attention(self.prompt_norm(encoded), prompt, prompt, visible(valid))
         x = encoded.transpose(1, 2).unflatten(-1, grid)
-        for lateral, convolution, norm in zip(laterals, self.convolutions, self.norms, strict=False):
-            x = F.conv_transpose2d(x, doubling_kernel(convolution.weight), stride=2, padding=1)
+        for lateral, kernel, norm in zip(laterals, kernels, self.norms, strict=False):
+            x = F.conv_transpose2d(x, kernel, stride=2, padding=1)
             x = F.relu(norm(x.add_(lateral)), inplace=True)  # nothing else in the network is as large
         return x
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from s3seg.sam3.config import Sam3Config
-from s3seg.sam3.decoder import Decoded, Decoder
+from s3seg.sam3.decoder import Decoded, Decoder, Start
 from s3seg.sam3.encoder import Encoder
 from s3seg.sam3.geometry import GeometryEncoder
 from s3seg.sam3.heads import MaskHead, Scoring
@@ -74,6 +74,15 @@ class Prompt:
     def select(self, index: Tensor) -> Prompt:
         """The prompts of some rows."""
         return Prompt(self.tokens[index], self.valid[index])
+
+
+@dataclass(frozen=True, slots=True)
+class Constants:
+    """What neither a picture nor a prompt changes."""
+
+    start: Start
+    doubling_kernels: tuple[Tensor, ...]
+    """(C, C, 4, 4), one a stage of the mask head; see `doubling_kernel`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,22 +163,34 @@ class Sam3(nn.Module):
         """The DETR encoder: image tokens that have taken in the prompt, (P, h * w, C)."""
         return self.encoder(image.tokens, _positions(image.coarse), prompt.tokens, prompt.valid)
 
-    def detect(self, image: ImageFeatures, encoded: Tensor, prompt: Prompt) -> Detections:
+    def constants(self, grid: tuple[int, int]) -> Constants:
+        """What a patch grid (h, w) alone decides; worth keeping for as long as the weights stay as they are."""
+        return Constants(self.decoder.start(grid), self.mask_head.doubling_kernels())
+
+    def detect(
+        self, image: ImageFeatures, encoded: Tensor, prompt: Prompt, constants: Constants | None = None
+    ) -> Detections:
         """What the last decoder layer found."""
-        *_, last = self._decode(image, encoded, prompt)
+        *_, last = self._decode(image, encoded, prompt, constants)
         return self._score(last, prompt)
 
     def detect_all(self, image: ImageFeatures, encoded: Tensor, prompt: Prompt) -> list[Detections]:
         """What each decoder layer found; training learns from all of them."""
-        return [self._score(decoded, prompt) for decoded in self._decode(image, encoded, prompt)]
+        return [self._score(decoded, prompt) for decoded in self._decode(image, encoded, prompt, None)]
 
-    def masks(self, image: ImageFeatures, encoded: Tensor, prompt: Prompt, queries: Tensor) -> Tensor:
+    def masks(
+        self, image: ImageFeatures, encoded: Tensor, prompt: Prompt, queries: Tensor, constants: Constants | None = None
+    ) -> Tensor:
         """Mask logits (P, Q, 4h, 4w) of chosen queries (P, Q, C)."""
-        pixels = self.mask_head.embed_pixels(image.laterals, image.grid, encoded, prompt.tokens, prompt.valid)
+        kernels = self.mask_head.doubling_kernels() if constants is None else constants.doubling_kernels
+        pixels = self.mask_head.embed_pixels(image.laterals, kernels, image.grid, encoded, prompt.tokens, prompt.valid)
         return self.mask_head(queries, pixels)
 
-    def _decode(self, image: ImageFeatures, encoded: Tensor, prompt: Prompt) -> Iterator[Decoded]:
-        return self.decoder(encoded, _positions(image.coarse), image.grid, prompt.tokens, prompt.valid)
+    def _decode(
+        self, image: ImageFeatures, encoded: Tensor, prompt: Prompt, constants: Constants | None
+    ) -> Iterator[Decoded]:
+        start = self.decoder.start(image.grid) if constants is None else constants.start
+        return self.decoder(encoded, _positions(image.coarse), image.grid, prompt.tokens, prompt.valid, start)
 
     def _score(self, decoded: Decoded, prompt: Prompt) -> Detections:
         return Detections(

@@ -73,6 +73,9 @@ class Predictor:
     def __init__(self, model: Sam3, tokenizer: Tokenizer) -> None:
         self.model = model
         self.tokenizer = tokenizer
+        side = self.image_size // model.config.vision.patch_size
+        with torch.inference_mode():
+            self._constants = model.constants((side, side))
         self._texts: OrderedDict[str, Tensor] = OrderedDict()
         self._texts_lock = threading.Lock()
 
@@ -206,7 +209,7 @@ class Predictor:
         text, valid = _pad(texts)
         prompt = model.prompt(image, text, valid, self._boxes(queries))
         encoded = model.encode_prompted(image, prompt)
-        detections = model.detect(image, encoded, prompt)
+        detections = model.detect(image, encoded, prompt, self._constants)
         scores = detections.scores.nan_to_num(0)
         order = scores.argsort(dim=1, descending=True, stable=True)[:, :most]
         counts = (scores.gather(1, order) > threshold).sum(1).tolist()
@@ -217,7 +220,7 @@ class Predictor:
             kept = order[index, : max(counts)]
             chosen = detections.queries[index].gather(1, kept[..., None].expand(-1, -1, detections.queries.shape[-1]))
             seen = image if len(rows) == len(queries) else image.select(index)
-            logits = model.masks(seen, encoded[index], prompt.select(index), chosen)
+            logits = model.masks(seen, encoded[index], prompt.select(index), chosen, self._constants)
             masks = {row: logits[i, : counts[row]].float() for i, row in enumerate(rows)}
         presence = detections.presence_logits.sigmoid().tolist()
         if not all(map(math.isfinite, presence)):
