@@ -87,7 +87,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--name", default="s3seg-embedded")
-    parser.add_argument("--version", default="0.2")
+    parser.add_argument("--version", default="0.3")
     parser.add_argument("--threshold", type=float, default=0.45)
     parser.add_argument("--dtype", choices=("float16", "float32"), default="float16")
     args = parser.parse_args()
