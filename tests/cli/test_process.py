@@ -29,6 +29,9 @@ def test_ctrl_c_leaves_only_whole_files_and_resume_does_the_rest(picture: GetPic
     for k in range(PICTURES):
         shutil.copy(picture("shapes"), pictures / f"{k:02d}.png")
     command = words("segment", pictures, "star", "--overlay", out, "--mask", out, "--jsonl", "-o", found, "--resume")
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # tests in the background would hand down that it is ignored
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         _wait_for(lambda: len(list(out.glob("*.overlay.png"))) >= 2)
         running.send_signal(signal.SIGINT)
