@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,19 +20,22 @@ from running import GetPicture, process, words
 
 from s3seg import Segmentation, __version__
 
-PICTURES = 60
-"""Enough that a busy machine does not see them done before it sends the signal."""
+
+@pytest.fixture
+def heard_sigint() -> Iterator[None]:
+    """Ctrl-C reaches programs that a test starts; in a shell's background it is ignored, and they inherit that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.usefixtures("heard_sigint")
 def test_ctrl_c_leaves_only_whole_files_and_resume_does_the_rest(picture: GetPicture, tmp_path: Path) -> None:
     pictures, out, found = tmp_path / "pictures", tmp_path / "out", tmp_path / "found.jsonl"
     pictures.mkdir()
-    for k in range(PICTURES):
+    for k in range(30):
         shutil.copy(picture("shapes"), pictures / f"{k:02d}.png")
     command = words("segment", pictures, "star", "--overlay", out, "--mask", out, "--jsonl", "-o", found, "--resume")
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # tests in the background would hand down that it is ignored
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         _wait_for(lambda: len(list(out.glob("*.overlay.png"))) >= 2)
         running.send_signal(signal.SIGINT)
@@ -41,7 +45,7 @@ def test_ctrl_c_leaves_only_whole_files_and_resume_does_the_rest(picture: GetPic
     assert "--resume goes on" in stderr
     assert "Traceback" not in stderr
     before = {path: path.stat().st_mtime_ns for path in out.glob("*.overlay.png")}
-    assert 2 <= len(before) < PICTURES, "it was to be stopped in the middle"
+    assert 2 <= len(before) < 30, "it was to be stopped in the middle"
     assert not list(out.glob(".*.tmp"))
     for file in out.glob("*.png"):
         with Image.open(file) as whole:
@@ -55,11 +59,11 @@ def test_ctrl_c_leaves_only_whole_files_and_resume_does_the_rest(picture: GetPic
     assert done.returncode == 0
     skipped = int(next(line for line in done.stderr.splitlines() if "done before" in line).split()[0])
     assert len(before) - 1 <= skipped <= len(before)
-    assert len(list(out.glob("*.overlay.png"))) == len(list(out.glob("*.star.mask.png"))) == PICTURES
+    assert len(list(out.glob("*.overlay.png"))) == len(list(out.glob("*.star.mask.png"))) == 30
     again = sum(path.stat().st_mtime_ns != then for path, then in before.items())
     assert again == len(before) - skipped
     sources = [json.loads(line)["source"] for line in found.read_text().splitlines()]
-    assert sorted(sources) == [str(pictures / f"{k:02d}.png") for k in range(PICTURES)]
+    assert sorted(sources) == [str(pictures / f"{k:02d}.png") for k in range(30)]
 
 
 def test_a_reader_that_leaves_ends_it_quietly(picture: GetPicture) -> None:

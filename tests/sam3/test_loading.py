@@ -254,6 +254,8 @@ class TestBrokenFiles:
             {"vision_config": {"scale_factors": [2.0, 1.0]}},
             {"vision_config": {"backbone_config": {"patch_size": 0}}},
             {"text_config": {"hidden_act": "quick_gelu"}},
+            {"detr_encoder_config": {"num_layers": 0}},
+            {"detr_decoder_config": {"num_layers": "six"}},
         ],
     )
     def test_a_configuration_of_something_else(self, folder, config):

@@ -183,8 +183,11 @@ def _pick(raw: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
 
 def _transformer(raw: Mapping[str, Any], section: str, *, depth: int) -> TransformerConfig:
     part = raw.get(section) or {}
+    depth = part.get("num_layers", depth)
+    if depth < 1:
+        raise ValueError(f"{section} has {depth} layers; SAM 3 has at least one")
     return TransformerConfig(
-        depth=part.get("num_layers", depth),
+        depth=depth,
         heads=part.get("num_attention_heads", 8),
         mlp_width=part.get("intermediate_size", 2048),
     )
