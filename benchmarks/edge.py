@@ -22,7 +22,7 @@ from rich.table import Table
 from benchmarks.http_load import BARE, EDGE, Served, Server, free_port, load, request_bytes, serving
 from s3seg.adapters.local_auth import user_id_of
 from s3seg.app import Parts, local_keys
-from s3seg.settings import Settings
+from s3seg.app.settings import Settings
 
 ROWS = (1_000, 100_000, 1_000_000)
 _ROUNDS = 5

@@ -13,17 +13,17 @@ import numpy as np
 import torch
 
 from s3seg import images
+from s3seg.inference.stages import EncodedImage, ResizedImage
+from s3seg.results.segmentation import ModelInfo, Segmentation
 from s3seg.sam3.device import DeviceStatus
 from s3seg.sam3.predictor import Found, resize
-from s3seg.segmentation import ModelInfo, Segmentation
-from s3seg.staged import EncodedImage, ReadyImage
 
 HELD_S = 0.030
 SIDE, GRID, INSTANCES = 1008, 288, 8
 
 
 class HeldNetwork:
-    """A `s3seg.staged.Network`; see the module."""
+    """A `s3seg.inference.stages.Network`; see the module."""
 
     threshold = 0.5
     model = ModelInfo("held", "1", "cpu", "float32")
@@ -36,15 +36,15 @@ class HeldNetwork:
         """See `Network.device_status`."""
         return DeviceStatus(False)
 
-    def read(self, content: bytes, *, name: str) -> ReadyImage:
+    def read(self, content: bytes, *, name: str) -> ResizedImage:
         """See `Network.read`."""
         loaded = images.load(content, name=name, reduce_to=SIDE)
-        return ReadyImage(resize(loaded.pixels, SIDE), loaded.full_size)
+        return ResizedImage(resize(loaded.pixels, SIDE), loaded.full_size)
 
     def check_prompts(self, prompts: Sequence[str]) -> None:
         """See `Network.check_prompts`."""
 
-    def encode(self, pictures: Sequence[ReadyImage]) -> list[EncodedImage]:
+    def encode(self, pictures: Sequence[ResizedImage]) -> list[EncodedImage]:
         """See `Network.encode`."""
         time.sleep(HELD_S * len(pictures))
         return [EncodedImage(None, picture.size, 1) for picture in pictures]

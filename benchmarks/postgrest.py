@@ -19,9 +19,9 @@ from pydantic import SecretStr
 from benchmarks.timing import in_turns, show
 from s3seg.adapters.supabase import Rest, SupabaseTaskStore
 from s3seg.adapters.supabase.tasks import _TASK_COLUMNS
-from s3seg.object_keys import new_image_key
-from s3seg.records import Identity, NewImage
-from s3seg.tasks import Order
+from s3seg.tasks.model import Order
+from s3seg.tasks.object_keys import new_image_key
+from s3seg.tasks.records import Identity, NewImage
 
 CALLS = 40
 AT_ONCE = 8
@@ -31,8 +31,8 @@ PUBLIC_BASE = "https://objects.example/files"
 def main() -> None:
     """Print the table."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-    from cloud.conftest import supabase
-    from cloud.parts.postgres import postgres
+    from tests.cloud.conftest import supabase
+    from tests.cloud.parts.postgres import postgres
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

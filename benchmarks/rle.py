@@ -6,7 +6,7 @@ import numpy as np
 from pycocotools import mask as pycocotools_mask
 
 from benchmarks.timing import in_turns, show
-from s3seg import masks
+from s3seg.results import masks
 
 SIZE = (3000, 4000)
 

@@ -33,11 +33,11 @@ from rich.table import Table
 
 from benchmarks.http_load import Connections, free_port, request_bytes
 from s3seg.app import Parts
-from s3seg.contract.limits import Tier
-from s3seg.object_keys import new_image_key
-from s3seg.records import Identity, NewImage
-from s3seg.settings import Settings
-from s3seg.tasks import Order
+from s3seg.app.settings import Settings
+from s3seg.tasks.limits import Tier
+from s3seg.tasks.model import Order
+from s3seg.tasks.object_keys import new_image_key
+from s3seg.tasks.records import Identity, NewImage
 
 PICTURES = Path(__file__).parent.parent / "examples" / "pictures"
 KEY = "benchmark"

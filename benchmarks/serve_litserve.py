@@ -13,8 +13,8 @@ from typing import Any
 import litserve
 
 from benchmarks.held_network import HeldNetwork
-from s3seg.outcome import finish_results
-from s3seg.tasks import Task
+from s3seg.inference.artifacts import make_artifacts
+from s3seg.tasks.model import Task
 
 
 class SegmentApi(litserve.LitAPI):
@@ -26,8 +26,8 @@ class SegmentApi(litserve.LitAPI):
 
     def setup(self, device: str) -> None:
         """See `litserve.LitAPI.setup`."""
-        from s3seg.segmenter import Segmenter
-        from s3seg.staged import SegmenterNetwork
+        from s3seg.inference.segmenter import Segmenter
+        from s3seg.inference.stages import SegmenterNetwork
 
         self.network: Any = HeldNetwork() if self.kind == "held" else SegmenterNetwork(Segmenter("embedded"))
 
@@ -53,7 +53,7 @@ class SegmentApi(litserve.LitAPI):
         """See `litserve.LitAPI.encode_response`."""
         size, prompt, found = output
         result = self.network.result(size, prompt, found, {"image": 0.0, "prompt": 0.0})
-        finished = finish_results(_task(prompt), [result], threshold=self.network.threshold, url=str)
+        finished = make_artifacts(_task(prompt), [result], threshold=self.network.threshold, url=str)
         for key, body in finished.objects.items():
             (self.folder / key.rpartition("/")[2]).write_bytes(body)
         return {"labels": list(finished.outcome.labels), "confidence": finished.outcome.metadata["confidence"]}
@@ -62,7 +62,7 @@ class SegmentApi(litserve.LitAPI):
 def _task(prompt: str) -> Task:
     from datetime import UTC, datetime
 
-    from s3seg.contract.edge import TaskStatus
+    from s3seg.tasks.model import TaskStatus
 
     now = datetime.now(UTC)
     some = str(uuid.uuid4())

@@ -6,7 +6,7 @@ import sys
 
 from benchmarks.held_network import HeldNetwork
 from s3seg.app import gpu_app
-from s3seg.settings import Settings
+from s3seg.app.settings import Settings
 from s3seg.web.logs import configure_logging
 from s3seg.web.server import run_server
 

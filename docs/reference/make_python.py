@@ -10,12 +10,12 @@ from griffe2md import ConfigDict, render_object_docs
 
 SOURCE = Path(__file__).parents[2] / "src"
 CHAPTERS = {
-    "Segmenting": ("segmenter.Segmenter", "segmenter.Embedding", "images.LoadedImage"),
-    "Results": ("segmentation.Segmentation", "segmentation.Instance", "segmentation.ModelInfo"),
-    "Services": ("app.local", "in_process.Local", "client.Client", "client.AsyncClient"),
+    "Segmenting": ("inference.segmenter.Segmenter", "inference.segmenter.Embedding", "images.LoadedImage"),
+    "Results": ("results.segmentation.Segmentation", "results.segmentation.Instance", "results.segmentation.ModelInfo"),
+    "Services": ("app.services.local", "app.in_process.Local", "client.Client", "client.AsyncClient"),
     "Errors": ("errors",),
-    "Masks": ("masks",),
-    "Formats and drawings": ("export", "draw"),
+    "Masks": ("results.masks",),
+    "Formats and drawings": ("results.export", "results.draw"),
 }
 LOOK: ConfigDict = {
     "heading_level": 3,
@@ -43,7 +43,7 @@ def page() -> str:
         "# Python\n\n"
         "From the docstrings, by `docs/reference/make_python.py`; `help(s3seg.Segmenter)` says the same.\n"
         "`s3seg` itself has `Segmenter`, results, clients, `local` and the errors of pictures, prompts, masks and\n"
-        "checkpoints; the rest is in the module that its heading names, such as `s3seg.masks`.\n\n"
+        "checkpoints; the rest is in the module that its heading names, such as `s3seg.results.masks`.\n\n"
         + "\n\n".join(chapters)
         + "\n"
     )

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import AliasChoices, SecretStr
 from pydantic.fields import FieldInfo
 
-from s3seg.settings import Settings
+from s3seg.app.settings import Settings
 
 
 def page() -> str:

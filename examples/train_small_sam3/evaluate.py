@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from s3seg import masks
+from s3seg.results import masks
 from s3seg.sam3.predictor import Found, Predictor
 
 from .concepts import load_vocabulary

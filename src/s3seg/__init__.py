@@ -28,27 +28,29 @@ if TYPE_CHECKING:
         S3segError,
     )
     from s3seg.images import LoadedImage
-    from s3seg.segmentation import Instance, Segmentation
-    from s3seg.segmenter import Embedding, Segmenter
+    from s3seg.inference.segmenter import Embedding, Segmenter
+    from s3seg.results import draw, export
+    from s3seg.results.segmentation import Instance, Segmentation
 
-_HOME = {
+_NAMES = {
     "AsyncClient": "client",
     "CheckpointError": "errors",
     "CheckpointNotFoundError": "errors",
     "Client": "client",
-    "Embedding": "segmenter",
+    "Embedding": "inference.segmenter",
     "ImageDecodeError": "errors",
     "InferenceError": "errors",
-    "Instance": "segmentation",
+    "Instance": "results.segmentation",
     "InvalidRequestError": "errors",
     "LoadedImage": "images",
     "MaskError": "errors",
     "PromptError": "errors",
     "S3segError": "errors",
-    "Segmentation": "segmentation",
-    "Segmenter": "segmenter",
+    "Segmentation": "results.segmentation",
+    "Segmenter": "inference.segmenter",
     "local": "app",
 }
+_MODULES = {"draw": "results.draw", "export": "results.export"}
 
 __all__ = [
     "AsyncClient",
@@ -67,18 +69,23 @@ __all__ = [
     "Segmentation",
     "Segmenter",
     "__version__",
+    "draw",
+    "export",
     "local",
 ]
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used: ``import s3seg`` alone imports nothing heavy."""
-    if name not in _HOME:
+    if name in _MODULES:
+        value = import_module(f"s3seg.{_MODULES[name]}")
+    elif name in _NAMES:
+        value = getattr(import_module(f"s3seg.{_NAMES[name]}"), name)
+    else:
         raise AttributeError(f"module 's3seg' has no attribute {name!r}")
-    value = getattr(import_module(f"s3seg.{_HOME[name]}"), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME})
+    return sorted({*globals(), *__all__})

@@ -1,4 +1,4 @@
--- The task machine: what may happen to a task, whoever asks. See s3seg.task_machine, which says the same in Python.
+-- The task machine: what may happen to a task, whoever asks. See s3seg.tasks.state_machine, which says the same in Python.
 --
 -- Locks are always taken in this order, so that nobody waits in a circle: account, lease, task.
 

@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from s3seg.adapters.jwt import JwtAuthenticator
 from s3seg.adapters.local_auth import ISSUER, LocalKeys, user_id_of
-from s3seg.contract.limits import Tier
 from s3seg.errors import AuthInvalidError, ConfigurationError
+from s3seg.tasks.limits import Tier
 from s3seg.testing.access import claims_of
 
 pytestmark = pytest.mark.anyio

@@ -150,19 +150,19 @@ async def test_a_locked_database_is_unavailable_and_then_recovers(database):
 async def test_a_glance_sees_every_write_that_has_returned(database):
     for n in range(5):
         await database.write(add_account(f"u{n}"))
-        assert await database.glance(run("SELECT count(*) FROM accounts")) == [(n + 1,)]
+        assert await database.read_inline(run("SELECT count(*) FROM accounts")) == [(n + 1,)]
 
 
 async def test_a_second_glance_stays_on_the_callers_thread(database):
     def thread(db):
         return threading.get_ident()
 
-    assert await database.glance(thread) != threading.get_ident()  # makes the file, which takes long
-    assert await database.glance(thread) == threading.get_ident()
+    assert await database.read_inline(thread) != threading.get_ident()  # makes the file, which takes long
+    assert await database.read_inline(thread) == threading.get_ident()
 
 
 async def test_a_glance_that_fails_is_left_to_a_reader(database):
-    await database.glance(run("SELECT 1"))
+    await database.read_inline(run("SELECT 1"))
     asked = []
 
     def fails_here_once(db):
@@ -171,12 +171,12 @@ async def test_a_glance_that_fails_is_left_to_a_reader(database):
             raise sqlite3.OperationalError("database is locked")
         return "read"
 
-    assert await database.glance(fails_here_once) == "read"
+    assert await database.read_inline(fails_here_once) == "read"
     assert asked[0] == threading.get_ident() != asked[1]
 
 
 async def test_after_a_slow_glance_readers_take_over_for_a_while(database, monkeypatch):
-    await database.glance(run("SELECT 1"))
+    await database.read_inline(run("SELECT 1"))
     now = 1000.0
     monkeypatch.setattr("s3seg.adapters.sqlite.database.time.monotonic", lambda: now)
 
@@ -188,34 +188,34 @@ async def test_after_a_slow_glance_readers_take_over_for_a_while(database, monke
 
         return work
 
-    assert await database.glance(takes(0.5)) == threading.get_ident()
-    assert await database.glance(takes(0.0)) != threading.get_ident()
+    assert await database.read_inline(takes(0.5)) == threading.get_ident()
+    assert await database.read_inline(takes(0.0)) != threading.get_ident()
     now += 2
-    assert await database.glance(takes(0.0)) == threading.get_ident()
+    assert await database.read_inline(takes(0.0)) == threading.get_ident()
 
 
 async def test_what_a_glance_raises_of_its_own_reaches_the_caller(database):
-    await database.glance(run("SELECT 1"))
+    await database.read_inline(run("SELECT 1"))
 
     def refuse(db):
         raise InvalidRequestError("no")
 
     with pytest.raises(InvalidRequestError):
-        await database.glance(refuse)
+        await database.read_inline(refuse)
 
 
 async def test_a_glance_cannot_write_and_says_so(database):
-    await database.glance(run("SELECT 1"))
+    await database.read_inline(run("SELECT 1"))
     with pytest.raises(UnavailableError, match="readonly"):
-        await database.glance(add_account("a"))
+        await database.read_inline(add_account("a"))
 
 
 async def test_a_closed_database_can_be_glanced_at_again(database):
     await database.write(add_account("a"))
     for _ in range(2):
-        await database.glance(run("SELECT 1"))
+        await database.read_inline(run("SELECT 1"))
         await database.aclose()
-        assert await database.glance(run("SELECT count(*) FROM accounts")) == [(1,)]
+        assert await database.read_inline(run("SELECT count(*) FROM accounts")) == [(1,)]
 
 
 async def test_a_full_disk_is_unavailable_and_then_recovers(database):

@@ -14,13 +14,12 @@ import pytest
 if sys.platform == "linux":
     from s3seg.adapters.supabase.migrations import DatabaseConfig, migrate
     from s3seg.testing.world import PUBLIC_BASE
-
-    from .parts.downloads import MissingPartError, postgres_program, postgrest_binary, weed
-    from .parts.gateway import Gateway, gateway
-    from .parts.postgres import Postgres, postgres
-    from .parts.postgrest import Postgrest, postgrest
-    from .parts.seaweed import Bucket, seaweed
-    from .parts.tokens import TokenIssuer
+    from tests.cloud.parts.downloads import MissingPartError, postgres_program, postgrest_binary, weed
+    from tests.cloud.parts.gateway import Gateway, gateway
+    from tests.cloud.parts.postgres import Postgres, postgres
+    from tests.cloud.parts.postgrest import Postgrest, postgrest
+    from tests.cloud.parts.seaweed import Bucket, seaweed
+    from tests.cloud.parts.tokens import TokenIssuer
 else:  # there are no such parts for other systems
     collect_ignore_glob = ["test_*.py"]
 

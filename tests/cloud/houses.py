@@ -13,11 +13,11 @@ from pathlib import Path
 
 import httpx
 
-from .conftest import Project, supabase
-from .parts.gateway import PUBLISHABLE_KEY, SECRET_KEY
-from .parts.processes import Server, free_ports, running
-from .parts.seaweed import ACCESS_KEY, BUCKET, PUBLIC_BUCKET
-from .parts.seaweed import SECRET_KEY as S3_SECRET
+from tests.cloud.conftest import Project, supabase
+from tests.cloud.parts.gateway import PUBLISHABLE_KEY, SECRET_KEY
+from tests.cloud.parts.processes import Server, free_ports, running
+from tests.cloud.parts.seaweed import ACCESS_KEY, BUCKET, PUBLIC_BUCKET
+from tests.cloud.parts.seaweed import SECRET_KEY as S3_SECRET
 
 COMMAND = "from s3seg.commands.serve import app; app()"
 

@@ -12,7 +12,10 @@ import uuid
 import httpx
 import pytest
 
-from edge.attacks import (
+from s3seg.tasks.limits import MAX_UPLOAD_BYTES
+from tests.cloud.houses import house, submit, upload
+from tests.cloud.parts.seaweed import PUBLIC_BUCKET
+from tests.helpers.attacks import (
     BAD_PROMPTS,
     GOOD_PROMPTS,
     NOT_PICTURES,
@@ -22,11 +25,7 @@ from edge.attacks import (
     multipart,
     polyglots,
 )
-from edge.pictures import encoded
-from s3seg.contract.limits import MAX_UPLOAD_BYTES
-
-from .houses import house, submit, upload
-from .parts.seaweed import PUBLIC_BUCKET
+from tests.helpers.pictures import encoded
 
 ENTERPRISE = {"provider": "email", "tier": "enterprise"}
 FORM = {"Content-Type": "multipart/form-data; boundary=x"}

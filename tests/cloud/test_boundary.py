@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from s3seg.contract.fields import check_text
-from s3seg.contract.limits import MAX_NAME_CHARS, MAX_PROMPT_CHARS, RATE_LIMITS, Action
-from s3seg.object_keys import new_image_key
+from s3seg.api.fields import check_text
+from s3seg.tasks.limits import MAX_NAME_CHARS, MAX_PROMPT_CHARS, RATE_LIMITS, Action
+from s3seg.tasks.object_keys import new_image_key
 from s3seg.testing.world import PUBLIC_BASE
 
 TABLES = ("profiles", "credit_ledger", "projects", "images", "segmentation_results")

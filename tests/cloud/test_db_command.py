@@ -12,8 +12,7 @@ from typer.testing import CliRunner
 from s3seg.adapters.supabase.migrations import DatabaseConfig, all_migrations, migrate
 from s3seg.commands.db import app
 from s3seg.errors import ConfigurationError
-
-from .conftest import SHIM
+from tests.cloud.conftest import SHIM
 
 
 @pytest.fixture

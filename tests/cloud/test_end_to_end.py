@@ -17,12 +17,11 @@ import pytest
 from PIL import Image
 
 from s3seg import Segmenter
-from s3seg.object_keys import new_image_key
-
-from .houses import finished, house, submit, upload
-from .parts import downloads
-from .parts.gateway import PUBLISHABLE_KEY, SECRET_KEY
-from .parts.seaweed import SECRET_KEY as S3_SECRET
+from s3seg.tasks.object_keys import new_image_key
+from tests.cloud.houses import finished, house, submit, upload
+from tests.cloud.parts import downloads
+from tests.cloud.parts.gateway import PUBLISHABLE_KEY, SECRET_KEY
+from tests.cloud.parts.seaweed import SECRET_KEY as S3_SECRET
 
 PICTURE = Path(__file__).parents[2] / "examples" / "pictures" / "street.png"
 

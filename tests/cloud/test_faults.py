@@ -9,18 +9,17 @@ import pytest
 from pydantic import SecretStr
 
 from s3seg.adapters.supabase import Rest, SupabaseTaskStore
-from s3seg.contract.limits import Tier
 from s3seg.errors import NotFoundError, ObjectExistsError, UnavailableError
-from s3seg.object_keys import new_image_key
-from s3seg.tasks import Order
+from s3seg.tasks.limits import Tier
+from s3seg.tasks.model import Order
+from s3seg.tasks.object_keys import new_image_key
 from s3seg.testing.world import PUBLIC_BASE, outcome_for
-
-from .conftest import supabase
-from .parts.gateway import PUBLISHABLE_KEY
-from .parts.postgres import postgres
-from .parts.troubled import troubled
-from .test_r2 import r2
-from .worlds import SupabaseWorld
+from tests.cloud.conftest import supabase
+from tests.cloud.parts.gateway import PUBLISHABLE_KEY
+from tests.cloud.parts.postgres import postgres
+from tests.cloud.parts.troubled import troubled
+from tests.cloud.test_r2 import r2
+from tests.cloud.worlds import SupabaseWorld
 
 pytestmark = pytest.mark.anyio
 

@@ -11,11 +11,17 @@ from pydantic import SecretStr
 
 from s3seg.adapters.r2 import R2ObjectStore
 from s3seg.errors import ConfigurationError, NotFoundError, UnavailableError
-from s3seg.object_keys import new_image_key
+from s3seg.tasks.object_keys import new_image_key
 from s3seg.testing import ObjectStoreSuite
-
-from .parts.processes import free_ports
-from .parts.seaweed import ACCESS_KEY, BUCKET, PUBLIC_BUCKET, READER_ACCESS_KEY, READER_SECRET_KEY, SECRET_KEY
+from tests.cloud.parts.processes import free_ports
+from tests.cloud.parts.seaweed import (
+    ACCESS_KEY,
+    BUCKET,
+    PUBLIC_BUCKET,
+    READER_ACCESS_KEY,
+    READER_SECRET_KEY,
+    SECRET_KEY,
+)
 
 pytestmark = pytest.mark.anyio
 

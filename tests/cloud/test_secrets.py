@@ -14,20 +14,19 @@ from pydantic import SecretStr
 from s3seg.adapters.supabase import Rest, SupabaseTaskQueue, SupabaseTaskStore
 from s3seg.adapters.supabase.errors import translated
 from s3seg.app import Parts, gpu_app
+from s3seg.app.settings import Settings
 from s3seg.commands.services import examine_services
-from s3seg.contract.limits import Tier
 from s3seg.errors import CheckpointError, ConfigurationError, S3segError
-from s3seg.object_keys import new_image_key
-from s3seg.records import NewImage
-from s3seg.settings import Settings
-from s3seg.tasks import Order
+from s3seg.tasks.limits import Tier
+from s3seg.tasks.model import Order
+from s3seg.tasks.object_keys import new_image_key
+from s3seg.tasks.records import NewImage
 from s3seg.testing.world import PUBLIC_BASE
-
-from .parts.gateway import PUBLISHABLE_KEY, SECRET_KEY, served
-from .parts.seaweed import ACCESS_KEY, BUCKET
-from .parts.seaweed import SECRET_KEY as S3_SECRET
-from .test_r2 import r2
-from .worlds import SupabaseWorld
+from tests.cloud.parts.gateway import PUBLISHABLE_KEY, SECRET_KEY, served
+from tests.cloud.parts.seaweed import ACCESS_KEY, BUCKET
+from tests.cloud.parts.seaweed import SECRET_KEY as S3_SECRET
+from tests.cloud.test_r2 import r2
+from tests.cloud.worlds import SupabaseWorld
 
 pytestmark = pytest.mark.anyio
 
@@ -256,10 +255,10 @@ async def test_a_gpu_service_is_shown_the_key(project, s3, tmp_path):
 
 
 async def test_a_database_without_our_schema_is_told_what_to_do(folder, database_server):
-    from .conftest import SHIM
-    from .parts.gateway import gateway
-    from .parts.postgrest import postgrest
-    from .parts.tokens import TokenIssuer
+    from tests.cloud.conftest import SHIM
+    from tests.cloud.parts.gateway import gateway
+    from tests.cloud.parts.postgrest import postgrest
+    from tests.cloud.parts.tokens import TokenIssuer
 
     database, issuer = database_server.new_database(), TokenIssuer()
     database.execute(SHIM.read_text())

@@ -2,11 +2,10 @@
 
 import pytest
 
-from s3seg.contract.limits import Tier
 from s3seg.errors import RateLimitedError
+from s3seg.tasks.limits import Tier
 from s3seg.testing import AccountsSuite, TaskQueueSuite, TaskStoreSuite
-
-from .worlds import OnSupabase
+from tests.cloud.worlds import OnSupabase
 
 
 class TestSupabaseTaskStore(OnSupabase, TaskStoreSuite):

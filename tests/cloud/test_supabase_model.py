@@ -5,8 +5,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from s3seg.testing.task_model import TaskModel
-
-from .worlds import SupabaseWorld
+from tests.cloud.worlds import SupabaseWorld
 
 
 def run_model(project, *, examples, steps):

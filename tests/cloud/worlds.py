@@ -10,13 +10,12 @@ import pytest
 from pydantic import SecretStr
 
 from s3seg.adapters.supabase import Rest, SupabaseAccounts, SupabaseTaskQueue, SupabaseTaskStore
-from s3seg.contract.limits import Tier
-from s3seg.records import Identity
-from s3seg.task_machine import Rules
+from s3seg.tasks.limits import Tier
+from s3seg.tasks.records import Identity
+from s3seg.tasks.state_machine import Rules
 from s3seg.testing.world import PUBLIC_BASE, TaskWorld
-
-from .conftest import Project
-from .parts.gateway import PUBLISHABLE_KEY, SECRET_KEY
+from tests.cloud.conftest import Project
+from tests.cloud.parts.gateway import PUBLISHABLE_KEY, SECRET_KEY
 
 
 class SupabaseWorld(TaskWorld):

@@ -12,15 +12,14 @@ from s3seg.adapters.memory import (
     MemoryTaskQueue,
     MemoryTaskStore,
 )
-from s3seg.contract.edge import SegmentRequest
-from s3seg.contract.limits import RATE_LIMITS, RateTable, Tier
+from s3seg.api.edge import SegmentRequest
 from s3seg.edge import Edge, EdgeOptions, Upload
 from s3seg.errors import AuthInvalidError
-from s3seg.records import Identity
-from s3seg.tasks import Task
+from s3seg.tasks.limits import RATE_LIMITS, RateTable, Tier
+from s3seg.tasks.model import Task
+from s3seg.tasks.records import Identity
 from s3seg.testing.world import outcome_for
-
-from .pictures import encoded
+from tests.helpers.pictures import encoded
 
 
 class KnownTokens:

@@ -5,12 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from s3seg.contract.limits import MAX_UPLOAD_BYTES
 from s3seg.edge.uploads import inspect
 from s3seg.errors import FileTooLargeError, ImageDecodeError
-
-from .attacks import NOT_PICTURES, bomb, polyglots
-from .pictures import encoded
+from s3seg.tasks.limits import MAX_UPLOAD_BYTES
+from tests.helpers.attacks import NOT_PICTURES, bomb, polyglots
+from tests.helpers.pictures import encoded
 
 PIXELS = 10_000
 

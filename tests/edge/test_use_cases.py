@@ -7,10 +7,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from s3seg.adapters.memory import MemoryTaskStore
-from s3seg.contract.edge import ResultsQuery, SegmentRequest, TaskStatus
-from s3seg.contract.limits import RATE_LIMITS, Action, Tier
+from s3seg.api.edge import ResultsQuery, SegmentRequest
 from s3seg.edge import EdgeOptions, Upload
-from s3seg.edge.verified import RecentlyVerified
+from s3seg.edge.caching_authenticator import CachingAuthenticator
 from s3seg.errors import (
     AuthInvalidError,
     AuthRequiredError,
@@ -22,10 +21,11 @@ from s3seg.errors import (
     RateLimitedError,
     UnavailableError,
 )
-from s3seg.records import Identity
-
-from .house import Bell, House, KnownTokens
-from .pictures import encoded
+from s3seg.tasks.limits import RATE_LIMITS, Action, Tier
+from s3seg.tasks.model import TaskStatus
+from s3seg.tasks.records import Identity
+from tests.edge.house import Bell, House, KnownTokens
+from tests.helpers.pictures import encoded
 
 pytestmark = pytest.mark.anyio
 
@@ -70,7 +70,7 @@ class TestRecentlyVerified:
     @pytest.mark.parametrize(("token", "seconds"), [("short", 10), ("long", 60)])
     async def test_a_verdict_ends_with_the_token_and_after_a_minute(self, tokens, token, seconds):
         time = [1000.0]
-        verified = RecentlyVerified(tokens, ttl_s=60, clock=lambda: time[0])
+        verified = CachingAuthenticator(tokens, ttl_s=60, clock=lambda: time[0])
         await verified.authenticate(token)
         time[0] += seconds - 0.1
         await verified.authenticate(token)
@@ -80,14 +80,14 @@ class TestRecentlyVerified:
         assert tokens.asked == 2
 
     async def test_refusals_are_judged_each_time(self, tokens):
-        verified = RecentlyVerified(tokens)
+        verified = CachingAuthenticator(tokens)
         for _ in range(2):
             with pytest.raises(AuthInvalidError):
                 await verified.authenticate("wrong")
         assert tokens.asked == 2
 
     async def test_a_flood_of_tokens_takes_bounded_memory(self, tokens):
-        verified = RecentlyVerified(tokens, capacity=2, clock=lambda: 1000.0)
+        verified = CachingAuthenticator(tokens, capacity=2, clock=lambda: 1000.0)
         for number in range(5):
             tokens.users[str(number)] = Identity(user_id="u")
             await verified.authenticate(str(number))
@@ -400,7 +400,7 @@ class TestObjects:
 
 
 async def test_a_part_that_hangs_or_fails_is_named(monkeypatch):
-    monkeypatch.setattr("s3seg.checks._TIMEOUT_S", 0.05)
+    monkeypatch.setattr("s3seg.tasks.health._TIMEOUT_S", 0.05)
     house = House()
 
     async def hang():

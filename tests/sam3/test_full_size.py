@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from random_models import random_oracle
 
 from s3seg.sam3.load import load
 from s3seg.sam3.model import BoxPrompts, ImageFeatures, Sam3
+from tests.sam3.random_models import random_oracle
 
 START, END = 49_406, 49_407
 

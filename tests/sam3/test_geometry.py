@@ -8,10 +8,10 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from random_models import slow_roi_align
 from torch import Tensor
 
 from s3seg.sam3.geometry import roi_align
+from tests.sam3.random_models import slow_roi_align
 
 CHANNELS = 3
 # Corners on a lattice of 1/64 cell: how many samples a bin takes is then the same in fp32 and fp64.

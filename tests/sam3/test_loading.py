@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from layouts import to_transformers, with_rotary_tables, with_wider_text
-from random_models import random_oracle, tiny_config
 from safetensors.torch import load_file, save_file
 
 from s3seg.errors import CheckpointError, CheckpointNotFoundError
 from s3seg.sam3.config import Sam3Config, TextConfig
 from s3seg.sam3.load import load
+from tests.sam3.layouts import to_transformers, with_rotary_tables, with_wider_text
+from tests.sam3.random_models import random_oracle, tiny_config
 
 _PATCHES = "backbone.vision_backbone.trunk.patch_embed.proj.weight"
 FP32_IN_EVERY_PRECISION = (

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from random_models import random_oracle, tiny_config
-from small_tokenizer import merges, vocabulary, write_packed
 
 from s3seg.errors import CheckpointError, CheckpointNotFoundError, InferenceError, PromptError
 from s3seg.sam3 import predictor as module
 from s3seg.sam3.model import ImageFeatures
 from s3seg.sam3.predictor import BoxPrompt, Found, Predictor, Query, preprocess
+from tests.sam3.random_models import random_oracle, tiny_config
+from tests.sam3.small_tokenizer import merges, vocabulary, write_packed
 
 PAIRS = merges()
 LIKE = BoxPrompt((0.4, 0.5, 0.3, 0.6), positive=True)

@@ -10,7 +10,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_tokenizer import (
+from transformers import CLIPTokenizer
+
+from s3seg.errors import CheckpointError, CheckpointNotFoundError, PromptError
+from s3seg.sam3.tokenizer import Tokenizer
+from tests.sam3.small_tokenizer import (
     END,
     START,
     letters,
@@ -20,10 +24,6 @@ from small_tokenizer import (
     write_packed,
     write_vocabulary_and_merges,
 )
-from transformers import CLIPTokenizer
-
-from s3seg.errors import CheckpointError, CheckpointNotFoundError, PromptError
-from s3seg.sam3.tokenizer import Tokenizer
 
 PAIRS = merges()
 PROMPTS = [

@@ -6,10 +6,10 @@ import dataclasses
 
 import pytest
 import torch
-from random_models import random_oracle, tiny_config
 
 from s3seg.sam3.load import load
 from s3seg.sam3.model import BoxPrompts, Sam3
+from tests.sam3.random_models import random_oracle, tiny_config
 
 SHAPES = {
     "windows that do not divide the grid": {},

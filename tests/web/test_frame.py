@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from s3seg.contract.envelope import GpuErrorResponse
+from s3seg.api.envelope import GpuErrorResponse
 from s3seg.errors import ConfigurationError, InvalidRequestError, RateLimitedError, UnavailableError
 from s3seg.web.bodies import read_json, read_query
 from s3seg.web.errors import ErrorAnswer

@@ -2,7 +2,7 @@ import pytest
 from s3seg_zip import ZipObjectStore, from_settings
 
 from s3seg.app import Parts
-from s3seg.settings import Settings
+from s3seg.app.settings import Settings
 from s3seg.testing import ObjectStoreSuite
 
 

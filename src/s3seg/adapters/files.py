@@ -16,8 +16,8 @@ from itertools import islice
 from pathlib import Path
 
 from s3seg.errors import InvalidRequestError, NotFoundError, ObjectExistsError, UnavailableError
-from s3seg.object_keys import check_key, content_type_of, key_of_url, public_url
-from s3seg.records import ObjectInfo, ObjectStream
+from s3seg.tasks.object_keys import check_key, content_type_of, key_of_url, public_url
+from s3seg.tasks.records import ObjectInfo, ObjectStream
 
 _CHUNK = 1 << 20
 _PARTIAL = ".partial"  # no key begins with a dot, so this folder is never an object

@@ -9,10 +9,10 @@ from typing import Any
 
 import jwt
 
-from s3seg.contract.limits import Tier
 from s3seg.errors import AuthInvalidError, ForbiddenError
-from s3seg.ports import KeySource
-from s3seg.records import Identity
+from s3seg.tasks.limits import Tier
+from s3seg.tasks.ports import KeySource
+from s3seg.tasks.records import Identity
 
 ALGORITHMS = ("ES256", "RS256", "EdDSA", "HS256")
 """What may sign a token; ``none`` and everything else is refused before any key is looked for."""

@@ -16,9 +16,9 @@ import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from s3seg.contract.limits import Tier
 from s3seg.errors import ConfigurationError
-from s3seg.records import VerificationKey
+from s3seg.tasks.limits import Tier
+from s3seg.tasks.records import VerificationKey
 
 ISSUER = "https://s3seg.local/auth/v1"
 """The ``iss`` of local tokens."""

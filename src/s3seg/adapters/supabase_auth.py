@@ -14,7 +14,7 @@ import jwt
 from pydantic import SecretStr
 
 from s3seg.errors import ConfigurationError, UnavailableError
-from s3seg.records import VerificationKey
+from s3seg.tasks.records import VerificationKey
 
 FRESH_S = 600.0
 """Seconds that a fetched key set is used without asking again."""

@@ -13,22 +13,16 @@ from typing import Any
 
 import numpy as np
 
+from s3seg.api.additions import DeletedResponse, MeResponse, ProjectResponse, ProjectsListResponse
+from s3seg.api.edge import ResultDetailResponse, ResultsListResponse, SegmentResponse, TaskResponse, UploadResponse
+from s3seg.api.fields import check_prompt
 from s3seg.client._pictures import Picture, prepare
-from s3seg.client._steps import Patience, Pause, Send, Steps, Work, ask, fetch
-from s3seg.contract.additions import DeletedResponse, MeResponse, ProjectResponse, ProjectsListResponse
-from s3seg.contract.edge import (
-    ResultDetailResponse,
-    ResultsListResponse,
-    SegmentResponse,
-    TaskResponse,
-    TaskStatus,
-    UploadResponse,
-)
-from s3seg.contract.fields import check_prompt
-from s3seg.contract.limits import MAX_PROMPTS
+from s3seg.client._steps import Pause, RetryPolicy, Send, Steps, Work, ask, fetch
 from s3seg.errors import ConfigurationError, InferenceError, InvalidRequestError, PromptError, S3segError
 from s3seg.images import ImageSource
-from s3seg.segmentation import Segmentation
+from s3seg.results.segmentation import Segmentation
+from s3seg.tasks.limits import MAX_PROMPTS
+from s3seg.tasks.model import TaskStatus
 
 PICTURES_AT_ONCE = 4
 """Pictures under way together where many are segmented, unless the caller says otherwise."""
@@ -53,13 +47,13 @@ class Core:
 
     url: str
     token: str
-    patience: Patience
+    patience: RetryPolicy
 
     def __repr__(self) -> str:
         return f"Core(url={self.url!r})"
 
     @classmethod
-    def configured(cls, url: str | None, token: str | None, patience: Patience | None) -> Core:
+    def configured(cls, url: str | None, token: str | None, patience: RetryPolicy | None) -> Core:
         """With what is not given taken from ``S3SEG_URL`` and ``S3SEG_TOKEN``.
 
         Raises:
@@ -71,7 +65,7 @@ class Core:
             raise ConfigurationError(f"the service's address must begin with http:// or https://, got {url!r}")
         if not token:
             raise ConfigurationError("no access token; pass token=..., or set S3SEG_TOKEN (`s3seg token` prints one)")
-        return cls(url=url.rstrip("/"), token=token, patience=patience or Patience())
+        return cls(url=url.rstrip("/"), token=token, patience=patience or RetryPolicy())
 
     # ---- one request each ----
 

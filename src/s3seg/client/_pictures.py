@@ -11,9 +11,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from s3seg import images
-from s3seg.contract.limits import MAX_UPLOAD_BYTES
 from s3seg.errors import FileTooLargeError
 from s3seg.images import ImageSource
+from s3seg.tasks.limits import MAX_UPLOAD_BYTES
 
 _CONTENT_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "MPO": "image/jpeg", "WEBP": "image/webp"}
 

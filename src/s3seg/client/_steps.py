@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from s3seg.contract.envelope import ApiResponse
+from s3seg.api.envelope import ApiResponse
 from s3seg.errors import (
     AuthInvalidError,
     AuthRequiredError,
@@ -67,7 +67,7 @@ Steps = Generator[Send | Pause | Work, Any, _T]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
+class RetryPolicy:
     """How often and how long to try again.
 
     Attributes:
@@ -87,7 +87,7 @@ class Answer(Generic[_T]):
     headers: httpx.Headers
 
 
-def fetch(send: Send, patience: Patience) -> Steps[httpx.Response]:
+def fetch(send: Send, patience: RetryPolicy) -> Steps[httpx.Response]:
     """Send until there is a success.
 
     Tried again, after a growing pause or what ``Retry-After`` says: refusals (429, 503), answers of a proxy that
@@ -119,7 +119,7 @@ def fetch(send: Send, patience: Patience) -> Steps[httpx.Response]:
         yield Pause(pause)
 
 
-def ask(send: Send, model: type[_M], patience: Patience) -> Steps[Answer[_M]]:
+def ask(send: Send, model: type[_M], patience: RetryPolicy) -> Steps[Answer[_M]]:
     """Send until there is a success, and read the data in its envelope.
 
     Fields that this version does not know are left out, so that services may be newer than their clients.

@@ -12,10 +12,8 @@ from typing import Any, TypeVar, overload
 
 import httpx
 
-from s3seg.client._core import PICTURES_AT_ONCE, Core
-from s3seg.client._steps import Patience, Pause, Send, Steps, Work
-from s3seg.contract.additions import MeResponse, ProjectResponse, ProjectsListResponse
-from s3seg.contract.edge import (
+from s3seg.api.additions import MeResponse, ProjectResponse, ProjectsListResponse
+from s3seg.api.edge import (
     ResultDetailResponse,
     ResultsListResponse,
     ResultSummary,
@@ -23,9 +21,11 @@ from s3seg.contract.edge import (
     TaskResponse,
     UploadResponse,
 )
+from s3seg.client._core import PICTURES_AT_ONCE, Core
+from s3seg.client._steps import Pause, RetryPolicy, Send, Steps, Work
 from s3seg.errors import InferenceError, S3segError
 from s3seg.images import ImageSource
-from s3seg.segmentation import Segmentation
+from s3seg.results.segmentation import Segmentation
 
 _S = TypeVar("_S")
 _T = TypeVar("_T")
@@ -48,7 +48,7 @@ class Client:
         token: str | None = None,
         *,
         timeout: float = 60.0,
-        patience: Patience | None = None,
+        patience: RetryPolicy | None = None,
         http: httpx.Client | None = None,
     ) -> None:
         """Name the service; nothing is sent yet.

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from s3seg.commands.running import run
-from s3seg.contract.limits import Tier
+from s3seg.tasks.limits import Tier
 
 app = typer.Typer(help="Operate an installation: credits, tiers, garbage, stuck tasks.", no_args_is_help=True)
 
@@ -43,7 +43,7 @@ def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
 ) -> None:
     """Remove objects that no image and no result names."""
-    from s3seg.upkeep import collect_garbage
+    from s3seg.tasks.maintenance import collect_garbage
 
     before = datetime.now(UTC) - timedelta(hours=older_than)
     found = run(lambda parts: collect_garbage(parts.objects, parts.accounts, before=before, dry_run=dry_run))
@@ -54,6 +54,6 @@ def gc(
 @app.command()
 def reap() -> None:
     """End and refund tasks that are past their deadline or out of attempts."""
-    from s3seg.upkeep import reap_all
+    from s3seg.tasks.maintenance import reap_all
 
     typer.echo(f"ended {run(lambda parts: reap_all(parts.task_queue))} tasks")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from s3seg.errors import InvalidRequestError
 from s3seg.images import is_url
-from s3seg.inputs import STDIN, image_suffixes
+from s3seg.images.sources import STDIN, image_suffixes
 
 _EXAMPLE = 's3seg segment photo.jpg "cat"'
 

@@ -8,7 +8,7 @@ import typer
 
 if TYPE_CHECKING:
     from s3seg.adapters.supabase.migrations import DatabaseConfig
-    from s3seg.settings import Settings
+    from s3seg.app.settings import Settings
 
 app = typer.Typer(help="Set up the database of a Supabase project (S3SEG_DATABASE_URL).", no_args_is_help=True)
 
@@ -17,8 +17,8 @@ app = typer.Typer(help="Set up the database of a Supabase project (S3SEG_DATABAS
 def migrate() -> None:
     """Apply the migrations that the database lacks, and tell it the settings; safe to repeat."""
     from s3seg.adapters.supabase import migrations
+    from s3seg.app.settings import Settings
     from s3seg.errors import S3segError
-    from s3seg.settings import Settings
 
     try:
         settings = Settings()
@@ -34,8 +34,8 @@ def migrate() -> None:
 def status() -> None:
     """Say which migrations the database has; ends with 1 if it lacks one."""
     from s3seg.adapters.supabase import migrations
+    from s3seg.app.settings import Settings
     from s3seg.errors import S3segError
-    from s3seg.settings import Settings
 
     try:
         have = migrations.applied(_database_url(Settings()))
@@ -53,8 +53,8 @@ def status() -> None:
 def sql() -> None:
     """Print all of it as one script, for the SQL editor of a new project."""
     from s3seg.adapters.supabase import migrations
+    from s3seg.app.settings import Settings
     from s3seg.errors import S3segError
-    from s3seg.settings import Settings
 
     try:
         typer.echo(migrations.as_sql(_config(Settings())))

@@ -9,7 +9,7 @@ import typer
 from s3seg.commands.endings import ERROR
 
 if TYPE_CHECKING:
-    from s3seg.doctor import Finding
+    from s3seg.commands.examine import Finding
 
 _SIGNS = {"ok": ("✓", "green"), "note": ("·", "yellow"), "problem": ("✗", "bold red")}
 
@@ -27,7 +27,7 @@ def doctor(
     from rich.table import Table
     from rich.text import Text
 
-    from s3seg import doctor as examination
+    from s3seg.commands import examine as examination
     from s3seg.commands.terminal import Terminal
 
     terminal = Terminal()
@@ -55,8 +55,8 @@ def _examine_services() -> list[Finding]:
     import asyncio
 
     from s3seg.app import Parts
+    from s3seg.app.settings import Settings
     from s3seg.commands.services import examine_services
-    from s3seg.settings import Settings
 
     async def examine() -> list[Finding]:
         parts = Parts(Settings())

@@ -15,8 +15,8 @@ from s3seg.commands.keys import request_of
 from s3seg.commands.pictures import Picture
 from s3seg.commands.terminal import Terminal
 from s3seg.errors import InvalidRequestError
-from s3seg.files import write_atomically
-from s3seg.segmentation import Segmentation
+from s3seg.results.files import write_atomically
+from s3seg.results.segmentation import Segmentation
 
 _KEY = "request"  # the field that a line in a file has besides those of Segmentation.to_dict
 
@@ -28,7 +28,7 @@ def json_document(results: Iterable[Segmentation]) -> str:
 
 def coco_document(results: Iterable[Segmentation]) -> str:
     """One COCO dataset."""
-    from s3seg import export
+    from s3seg.results import export
 
     return lines.encode(export.coco(results))
 

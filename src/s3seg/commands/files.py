@@ -7,7 +7,7 @@ from pathlib import Path
 
 from s3seg.commands.pictures import Picture
 from s3seg.errors import InvalidRequestError
-from s3seg.files import write_atomically
+from s3seg.results.files import write_atomically
 
 
 class Files:

@@ -40,7 +40,7 @@ class Request:
     dtype: str = "auto"
 
     def key(self, answered_by: list[Any]) -> str:
-        """The part of the keys that all pictures share: this request, answered by whom `Finder.identity` names."""
+        """The part of the keys that all pictures share: this request, answered by whom `Backend.identity` names."""
         asked = [list(self.prompts), list(self.boxes), list(self.negative_boxes)]
         options = [self.threshold, self.max_instances, self.image_size, self.dtype]
         return _digest([*answered_by, asked, options])

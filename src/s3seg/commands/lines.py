@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from s3seg.files import json_text
+from s3seg.results.files import json_text
 
 
 def read(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
@@ -27,7 +27,7 @@ def read(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
 
 
 def encode(value: Any) -> str:
-    """One line of JSON, with its end; see `s3seg.files.json_text`."""
+    """One line of JSON, with its end; see `s3seg.results.files.json_text`."""
     return f"{json_text(value)}\n"
 
 

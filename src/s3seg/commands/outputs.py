@@ -11,7 +11,7 @@ from s3seg.commands.files import Files
 from s3seg.commands.pictures import Picture
 from s3seg.commands.renderings import Rendering
 from s3seg.commands.terminal import Terminal
-from s3seg.segmentation import Segmentation
+from s3seg.results.segmentation import Segmentation
 
 JOURNAL = ".s3seg-done.jsonl"
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from s3seg import inputs
 from s3seg.commands.arguments import distinct
 from s3seg.errors import InvalidRequestError
+from s3seg.images import sources as inputs
 
 
 @dataclass(frozen=True, slots=True)

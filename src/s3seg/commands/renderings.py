@@ -10,7 +10,7 @@ from io import BytesIO
 
 from s3seg.commands import lines
 from s3seg.commands.arguments import distinct, slug
-from s3seg.segmentation import Segmentation
+from s3seg.results.segmentation import Segmentation
 
 Rendering = Callable[[Sequence[Segmentation]], Iterator[tuple[str, bytes | str]]]
 """Results of a picture -> (ending of a file's name, contents), for each file."""
@@ -23,7 +23,7 @@ def overlay(results: Sequence[Segmentation], *, suffix: str = ".png") -> Iterato
     """One drawing, with the instances of all prompts."""
     from PIL import Image
 
-    from s3seg import draw
+    from s3seg.results import draw
 
     image = results[0].image
     if image is None:
@@ -38,7 +38,7 @@ def overlay(results: Sequence[Segmentation], *, suffix: str = ".png") -> Iterato
 
 def mask(results: Sequence[Segmentation]) -> Iterator[tuple[str, bytes]]:
     """A label map for each prompt: 0 background, 1 the best instance ..."""
-    from s3seg import export
+    from s3seg.results import export
 
     for said, result in _by_slug(results):
         yield f".{said}.mask.png", export.png_label_map(result)

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from s3seg.commands.backends import Backend
 from s3seg.commands.endings import ERROR, PARTIAL
-from s3seg.commands.finders import Finder
 from s3seg.commands.keys import Request
 from s3seg.commands.outputs import Output
 from s3seg.commands.pictures import Picture
@@ -19,8 +19,8 @@ from s3seg.errors import AuthInvalidError, ForbiddenError, InsufficientCreditsEr
 
 if TYPE_CHECKING:
     from s3seg.client import Client
-    from s3seg.segmentation import Segmentation
-    from s3seg.segmenter import Segmenter
+    from s3seg.inference.segmenter import Segmenter
+    from s3seg.results.segmentation import Segmentation
 
 _OF_THE_RUN = (PromptError, AuthInvalidError, ForbiddenError, InsufficientCreditsError)
 
@@ -70,7 +70,7 @@ def run(
     request: Request,
     outputs: Sequence[Output],
     *,
-    finder: Finder,
+    finder: Backend,
     keys: Mapping[str, str],
     resume: bool,
     terminal: Terminal,
@@ -156,7 +156,7 @@ def _segment(
 
 
 def tell(
-    account: Account, finder: Finder, loaded: Segmenter | Client | None, written: Sequence[Path], terminal: Terminal
+    account: Account, finder: Backend, loaded: Segmenter | Client | None, written: Sequence[Path], terminal: Terminal
 ) -> None:
     """Say what was done: by whom, what it knows, where the time went, what was written."""
     if account.skipped:

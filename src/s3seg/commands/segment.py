@@ -142,8 +142,8 @@ def segment(
     """
     from s3seg import checkpoints
     from s3seg.commands import arguments, pictures, targets
+    from s3seg.commands.backends import LocalBackend, RemoteBackend
     from s3seg.commands.files import Files
-    from s3seg.commands.finders import Elsewhere, OnThisMachine
     from s3seg.commands.keys import Request, key_of
     from s3seg.commands.outputs import Journal
     from s3seg.commands.run import Account, run, tell
@@ -185,9 +185,9 @@ def segment(
             raise InvalidRequestError("the only pictures there are were written by s3seg itself")
         raise typer.Exit(account.exit_code)
     if url is None:
-        finder = OnThisMachine(checkpoints.resolve(checkpoint), device)
+        finder = LocalBackend(checkpoints.resolve(checkpoint), device)
     elif checkpoint is None and device == "auto":
-        finder = Elsewhere(url, token)
+        finder = RemoteBackend(url, token)
     else:
         raise InvalidRequestError("--checkpoint and --device are the service's own business: leave them out")
     answered = request.key(finder.identity())

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from s3seg.settings import Settings
+    from s3seg.app.settings import Settings
 
 app = typer.Typer(help="Serve over HTTP: everything in one process, or `edge` and `gpu` apart.")
 
-_log = logging.getLogger("s3seg.worker")
+_log = logging.getLogger("s3seg.inference.worker")
 _LOCAL_CREDITS = 1000
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -60,7 +60,7 @@ def serve(
 def serve_edge(host: Host = "127.0.0.1", port: EdgePort = 8000) -> None:
     """The public API, without a model; never loads PyTorch."""
     from s3seg.app import edge_app
-    from s3seg.settings import Settings
+    from s3seg.app.settings import Settings
     from s3seg.web.server import run_server
 
     with serving():
@@ -133,7 +133,7 @@ def model_settings(checkpoint: str | None, device: str | None, dtype: str | None
         CheckpointNotFoundError: The weights are not on this machine; said at once, not once they are loaded.
     """
     from s3seg import checkpoints
-    from s3seg.settings import Settings
+    from s3seg.app.settings import Settings
 
     given: dict[str, Any] = {"checkpoint": checkpoint, "device": device, "dtype": dtype}
     settings = Settings(**{name: value for name, value in given.items() if value is not None})
@@ -161,7 +161,7 @@ def _welcome(settings: Settings, url: str, user: str) -> None:
 
     from s3seg.adapters.local_auth import user_id_of
     from s3seg.app import Parts, local_keys
-    from s3seg.contract.limits import Tier
+    from s3seg.tasks.limits import Tier
 
     async def fill_up() -> None:
         parts = Parts(settings)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from s3seg.doctor import Finding
+from s3seg.commands.examine import Finding
 from s3seg.errors import ConfigurationError, S3segError, UnavailableError
 
 if TYPE_CHECKING:
     from s3seg.app import Parts
-    from s3seg.ports import Part
+    from s3seg.tasks.ports import Part
 
 EDGE = ("object_store", "task_store", "authenticator")
 """Ports whose parts the edge stands on."""

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from s3seg.segmentation import Segmentation
+from s3seg.results.segmentation import Segmentation
 
 _COLUMNS = (("#", 3), ("prompt", 0), ("score", 15), ("x1", 6), ("y1", 6), ("x2", 6), ("y2", 6), ("area", 7))
 _BAR = 8

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from s3seg.commands.running import run
-from s3seg.contract.limits import Tier
+from s3seg.tasks.limits import Tier
 
 if TYPE_CHECKING:
     from s3seg.app import Parts

@@ -11,14 +11,12 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
-from s3seg.checks import complaint
-from s3seg.contract.edge import ResultsQuery, SegmentRequest
-from s3seg.contract.limits import DEFAULT_PAGE_SIZE, Action, Tier
-from s3seg.edge.expiring import Expiring
-from s3seg.edge.places import Places
+from s3seg.api.edge import ResultsQuery, SegmentRequest
+from s3seg.edge.caching_authenticator import CachingAuthenticator
+from s3seg.edge.concurrency import ConcurrencyLimiter
 from s3seg.edge.storing import remove_objects, store_picture
+from s3seg.edge.ttl_cache import TTLCache
 from s3seg.edge.uploads import Upload, inspect
-from s3seg.edge.verified import RecentlyVerified
 from s3seg.edge.watching import changes
 from s3seg.errors import (
     AuthInvalidError,
@@ -29,9 +27,12 @@ from s3seg.errors import (
     S3segError,
     UnavailableError,
 )
-from s3seg.moving_window import RateDecision
-from s3seg.ports import Authenticator, Inference, ObjectStore, Part, RateLimiter, TaskStore
-from s3seg.records import (
+from s3seg.tasks.health import health_check
+from s3seg.tasks.limits import DEFAULT_PAGE_SIZE, Action, Tier
+from s3seg.tasks.model import Order, Task
+from s3seg.tasks.ports import Authenticator, ObjectStore, Part, RateLimiter, TaskStore, WorkerNotifier
+from s3seg.tasks.rate_limit import RateDecision
+from s3seg.tasks.records import (
     Account,
     Cursor,
     Identity,
@@ -42,7 +43,6 @@ from s3seg.records import (
     Submitted,
     TaskPage,
 )
-from s3seg.tasks import Order, Task
 
 _T = TypeVar("_T")
 _log = logging.getLogger("s3seg.edge")
@@ -109,18 +109,18 @@ class Edge:
         tasks: TaskStore,
         authenticator: Authenticator,
         limiter: RateLimiter,
-        inference: Inference,
+        inference: WorkerNotifier,
         options: EdgeOptions | None = None,
     ) -> None:
         self._objects = objects
         self._tasks = tasks
-        self._authenticator = RecentlyVerified(authenticator)
+        self._authenticator = CachingAuthenticator(authenticator)
         self._limiter = limiter
         self._inference = inference
         self._options = options or EdgeOptions()
-        self._tiers: Expiring[Tier] = Expiring(time.monotonic)
-        self._refused: Expiring[tuple[float, RateDecision]] = Expiring(time.monotonic)
-        self._uploading = Places(
+        self._tiers: TTLCache[Tier] = TTLCache(time.monotonic)
+        self._refused: TTLCache[tuple[float, RateDecision]] = TTLCache(time.monotonic)
+        self._uploading = ConcurrencyLimiter(
             self._options.uploads_at_once,
             of_one_user=self._options.uploads_of_one_user,
             wait_s=self._options.upload_wait_s,
@@ -420,7 +420,7 @@ class Edge:
             "authenticator": self._authenticator,
             "rate_limiter": self._limiter,
         }
-        said = await asyncio.gather(*(complaint(part) for part in parts.values()))
+        said = await asyncio.gather(*(health_check(part) for part in parts.values()))
         return dict(zip(parts, said, strict=True))
 
     async def _store(self, caller: Identity, upload: Upload) -> StoredImage:

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 
 from s3seg.edge.uploads import Picture, Upload
 from s3seg.errors import S3segError, UnavailableError
-from s3seg.object_keys import new_image_key
-from s3seg.ports import ObjectStore, TaskStore
-from s3seg.records import Identity, NewImage, StoredImage
+from s3seg.tasks.object_keys import new_image_key
+from s3seg.tasks.ports import ObjectStore, TaskStore
+from s3seg.tasks.records import Identity, NewImage, StoredImage
 
 _log = logging.getLogger("s3seg.edge")
 

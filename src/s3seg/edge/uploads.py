@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from s3seg import images
-from s3seg.contract.limits import MAX_UPLOAD_BYTES
 from s3seg.errors import FileTooLargeError, ImageDecodeError
+from s3seg.tasks.limits import MAX_UPLOAD_BYTES
 
 _CONTENT_TYPES = MappingProxyType(
     {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 
-from s3seg.tasks import Task
+from s3seg.tasks.model import Task
 
 _FIRST_PAUSE_S = 0.02
 _GROWTH = 1.5

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from s3seg import mask_logits
 from s3seg.errors import CheckpointError, InferenceError, InvalidRequestError, OutOfMemoryError
-from s3seg.masks import RLE
+from s3seg.results.masks import RLE
+from s3seg.sam3 import postprocess as mask_logits
 from s3seg.sam3.layers import cxcywh_to_xyxy
 from s3seg.sam3.load import find_weights, load
 from s3seg.sam3.model import BoxPrompts, ImageFeatures, Sam3

@@ -1,4 +1,4 @@
-"""What every `Authenticator`, `RateLimiter` and `Inference` must do."""
+"""What every `Authenticator`, `RateLimiter` and `WorkerNotifier` must do."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from typing import Any
 
 import pytest
 
-from s3seg.contract.edge import TaskStatus
-from s3seg.contract.limits import RATE_LIMITS, Action, Tier
 from s3seg.errors import AuthInvalidError, ForbiddenError, RateLimitedError
-from s3seg.ports import Authenticator, Inference, RateLimiter
-from s3seg.records import Identity
-from s3seg.tasks import Task
+from s3seg.tasks.limits import RATE_LIMITS, Action, Tier
+from s3seg.tasks.model import Task, TaskStatus
+from s3seg.tasks.ports import Authenticator, RateLimiter, WorkerNotifier
+from s3seg.tasks.records import Identity
 from s3seg.testing.world import AsyncSuite
 
 Mint = Callable[..., str]
@@ -208,11 +207,11 @@ class InferenceSuite(AsyncSuite):
     """Give a fixture ``inference``, which may well point at nobody."""
 
     @pytest.fixture
-    def inference(self) -> Inference:
+    def inference(self) -> WorkerNotifier:
         """The adapter under test."""
         raise NotImplementedError
 
-    async def test_a_wake_up_call_never_fails(self, inference: Inference) -> None:
+    async def test_a_wake_up_call_never_fails(self, inference: WorkerNotifier) -> None:
         now = datetime.now(UTC)
         task = Task(
             task_id=str(uuid.uuid4()),

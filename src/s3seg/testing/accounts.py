@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from s3seg.contract.limits import Tier
 from s3seg.errors import InvalidRequestError
+from s3seg.tasks.limits import Tier
 from s3seg.testing.world import AsyncSuite, TaskWorld, outcome_for
 
 

@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from s3seg.errors import InvalidRequestError, NotFoundError, ObjectExistsError
-from s3seg.object_keys import new_image_key
-from s3seg.ports import ObjectStore
+from s3seg.tasks.object_keys import new_image_key
+from s3seg.tasks.ports import ObjectStore
 from s3seg.testing.world import AsyncSuite
 
 USER = "0b6f1b5e-3a0b-4d57-9f0e-1a2b3c4d5e6f"

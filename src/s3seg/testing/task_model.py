@@ -8,7 +8,7 @@ Subclass `TaskModel`, say how a world is made, and hand its ``TestCase`` to pyte
 
     TestMyTasks = MyTaskModel.TestCase
 
-The model is written apart from `s3seg.task_machine`, in the plainest terms, so that it is an oracle for it.
+The model is written apart from `s3seg.tasks.state_machine`, in the plainest terms, so that it is an oracle for it.
 After every step it holds the world to this: no accepted task is lost, none finishes twice, no stale attempt
 wins, each ledger sums to its balance, and no balance is negative.
 """
@@ -25,8 +25,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from s3seg.errors import InsufficientCreditsError, InvalidRequestError, LeaseLostError, NotFoundError
-from s3seg.records import Identity, StoredImage
-from s3seg.tasks import Claim, Failure, Lease, Order
+from s3seg.tasks.model import Claim, Failure, Lease, Order
+from s3seg.tasks.records import Identity, StoredImage
 from s3seg.testing.world import TaskWorld, outcome_for
 
 _T = TypeVar("_T")

@@ -7,9 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from s3seg.contract.edge import TaskStatus
 from s3seg.errors import LeaseLostError, NotFoundError
-from s3seg.tasks import Failure, Lease, Task
+from s3seg.tasks.model import Failure, Lease, Task, TaskStatus
 from s3seg.testing.task_store import NOWHERE
 from s3seg.testing.world import AsyncSuite, TaskWorld, outcome_for
 

@@ -7,8 +7,6 @@ import uuid
 
 import pytest
 
-from s3seg.contract.edge import TaskStatus
-from s3seg.contract.limits import Tier
 from s3seg.errors import (
     ForbiddenError,
     InsufficientCreditsError,
@@ -16,9 +14,10 @@ from s3seg.errors import (
     NotFoundError,
     RateLimitedError,
 )
-from s3seg.object_keys import new_image_key, public_url
-from s3seg.records import Cursor, Identity, NewImage
-from s3seg.tasks import Failure, Order
+from s3seg.tasks.limits import Tier
+from s3seg.tasks.model import Failure, Order, TaskStatus
+from s3seg.tasks.object_keys import new_image_key, public_url
+from s3seg.tasks.records import Cursor, Identity, NewImage
 from s3seg.testing.world import PUBLIC_BASE, AsyncSuite, TaskWorld, outcome_for
 
 NOWHERE = ("", "x", "..", "null", "0" * 5000, "é", "\ud800", "'; DROP TABLE tasks; --", str(uuid.UUID(int=7)))

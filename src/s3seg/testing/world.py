@@ -6,12 +6,12 @@ from abc import ABC, abstractmethod
 
 import pytest
 
-from s3seg.contract.limits import Tier
-from s3seg.object_keys import new_image_key, new_result_key, public_url
-from s3seg.ports import Accounts, TaskQueue, TaskStore
-from s3seg.records import Identity, NewImage, StoredImage
-from s3seg.task_machine import Rules
-from s3seg.tasks import Lease, Order, Outcome, Task
+from s3seg.tasks.limits import Tier
+from s3seg.tasks.model import Lease, Order, Outcome, Task
+from s3seg.tasks.object_keys import new_image_key, new_result_key, public_url
+from s3seg.tasks.ports import Accounts, TaskQueue, TaskStore
+from s3seg.tasks.records import Identity, NewImage, StoredImage
+from s3seg.tasks.state_machine import Rules
 
 PUBLIC_BASE = "https://objects.example/files"
 """The public base that a world's adapters must be configured with."""

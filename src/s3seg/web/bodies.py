@@ -9,7 +9,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
-from s3seg.contract.fields import explain
+from s3seg.api.fields import explain
 from s3seg.errors import InvalidRequestError
 
 MAX_JSON_BYTES = 64 * 1024

@@ -11,21 +11,21 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 
-from s3seg.contract.additions import (
+from s3seg.api.additions import (
     DeletedResponse,
     EdgeHealthResponse,
     PageQuery,
     ProjectRequest,
     ReadyResponse,
 )
-from s3seg.contract.edge import ResultsQuery, SegmentRequest, SegmentResponse
-from s3seg.contract.envelope import ApiResponse
-from s3seg.contract.limits import RATE_LIMITS, RateTable
+from s3seg.api.edge import ResultsQuery, SegmentRequest, SegmentResponse
+from s3seg.api.envelope import ApiResponse
 from s3seg.edge import Edge
 from s3seg.errors import UnavailableError
-from s3seg.moving_window import RateDecision
-from s3seg.records import Identity, microseconds
-from s3seg.tasks import Task
+from s3seg.tasks.limits import RATE_LIMITS, RateTable
+from s3seg.tasks.model import Task
+from s3seg.tasks.rate_limit import RateDecision
+from s3seg.tasks.records import Identity, microseconds
 from s3seg.version import __version__
 from s3seg.web import edge_answers
 from s3seg.web.bodies import read_json, read_query
@@ -196,9 +196,9 @@ class EdgeRoutes:
     async def ready(self, request: Request) -> Response:
         """GET /ready: 503 if a part that requests need does not answer."""
         said = await self._edge.check()
-        broken = {name: complaint for name, complaint in said.items() if complaint is not None}
+        broken = {name: problem for name, problem in said.items() if problem is not None}
         if broken:
-            raise UnavailableError("; ".join(f"{name}: {complaint}" for name, complaint in broken.items()))
+            raise UnavailableError("; ".join(f"{name}: {problem}" for name, problem in broken.items()))
         return answer(request, ReadyResponse(ready=True, parts=dict.fromkeys(said, "ok"), message=None))
 
     async def _caller(self, request: Request) -> Identity:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from s3seg.contract.additions import LimitsResponse, MeResponse, ProjectResponse, ProjectsListResponse
-from s3seg.contract.edge import (
+from s3seg.api.additions import LimitsResponse, MeResponse, ProjectResponse, ProjectsListResponse
+from s3seg.api.edge import (
     ResultDetailResponse,
     ResultMetadata,
     ResultsListResponse,
     ResultsQuery,
     ResultSummary,
     TaskResponse,
-    TaskStatus,
     UploadResponse,
 )
-from s3seg.contract.limits import RateTable
-from s3seg.records import Account, Project, ProjectPage, StoredImage, TaskPage
-from s3seg.tasks import Task
+from s3seg.tasks.limits import RateTable
+from s3seg.tasks.model import Task, TaskStatus
+from s3seg.tasks.records import Account, Project, ProjectPage, StoredImage, TaskPage
 
 
 def upload_response(image: StoredImage) -> UploadResponse:

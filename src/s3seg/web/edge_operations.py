@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel
 
-from s3seg.contract.additions import (
+from s3seg.api.additions import (
     DeletedResponse,
     EdgeHealthResponse,
     MeResponse,
@@ -16,7 +16,7 @@ from s3seg.contract.additions import (
     ProjectsListResponse,
     ReadyResponse,
 )
-from s3seg.contract.edge import (
+from s3seg.api.edge import (
     ResultDetailResponse,
     ResultsListResponse,
     ResultsQuery,
@@ -26,7 +26,7 @@ from s3seg.contract.edge import (
     UploadRequest,
     UploadResponse,
 )
-from s3seg.contract.envelope import ApiResponse
+from s3seg.api.envelope import ApiResponse
 from s3seg.web.edge import EdgeRoutes
 from s3seg.web.metrics import HttpMetrics
 from s3seg.web.operations import Answer, Handler, Operation

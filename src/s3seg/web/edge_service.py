@@ -12,9 +12,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 from starlette.types import Lifespan
 
-from s3seg.contract.envelope import ApiResponse
-from s3seg.contract.limits import RATE_LIMITS, RateTable
+from s3seg.api.envelope import ApiResponse
 from s3seg.edge import Edge
+from s3seg.tasks.limits import RATE_LIMITS, RateTable
 from s3seg.version import __version__
 from s3seg.web.edge import EdgeRoutes, render_error
 from s3seg.web.edge_operations import edge_operations

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 from starlette.exceptions import HTTPException
 
-from s3seg.contract.codes import ERROR_CODES, code_of
-from s3seg.contract.limits import RATE_WINDOW_S
+from s3seg.api.codes import ERROR_CODES, code_of
 from s3seg.errors import RateLimitedError, UnavailableError
+from s3seg.tasks.limits import RATE_WINDOW_S
 
 _OURS_TO_KNOW = {
     "INTERNAL_ERROR": "an error of the server; the log has the details under this request's id",

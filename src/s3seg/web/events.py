@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 
 from pydantic import BaseModel
 
-from s3seg.contract.envelope import ErrorBody
+from s3seg.api.envelope import ErrorBody
 from s3seg.errors import S3segError
 from s3seg.web.errors import error_answer
 

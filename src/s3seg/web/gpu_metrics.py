@@ -8,13 +8,13 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from s3seg.engine import Engine, ModelState
+from s3seg.inference.engine import Engine, ModelState
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
-class PrometheusMeter:
-    """A `Meter` that counts into a Prometheus registry."""
+class PrometheusMetrics:
+    """A `InferenceMetrics` that counts into a Prometheus registry."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._stages = Histogram(
@@ -43,26 +43,26 @@ class PrometheusMeter:
         )
 
     def stage(self, name: str, seconds: float) -> None:
-        """See `Meter.stage`."""
+        """See `InferenceMetrics.stage`."""
         self._stages.labels(name).observe(seconds)
 
     def batch(self, *, pictures: int, prompts: int) -> None:
-        """See `Meter.batch`."""
+        """See `InferenceMetrics.batch`."""
         self._batch_prompts.observe(prompts)
         if pictures:
             self._encoded.inc(pictures)
             self._passes.inc()
 
     def split(self) -> None:
-        """See `Meter.split`."""
+        """See `InferenceMetrics.split`."""
         self._splits.inc()
 
     def cache(self, *, hit: bool) -> None:
-        """See `Meter.cache`."""
+        """See `InferenceMetrics.cache`."""
         self._cache.labels("hit" if hit else "miss").inc()
 
     def ended(self, code: str) -> None:
-        """See `Meter.ended`."""
+        """See `InferenceMetrics.ended`."""
         self._ended.labels(code).inc()
 
 

@@ -12,10 +12,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Lifespan
 
-from s3seg.contract.additions import ReadyResponse
-from s3seg.contract.edge import TaskStatus
-from s3seg.contract.envelope import ErrorBody, GpuErrorResponse
-from s3seg.contract.gpu import (
+from s3seg.api.additions import ReadyResponse
+from s3seg.api.envelope import ErrorBody, GpuErrorResponse
+from s3seg.api.gpu import (
     BatchPredictRequest,
     BatchPredictResponse,
     HealthResponse,
@@ -23,9 +22,9 @@ from s3seg.contract.gpu import (
     PredictRequest,
     PredictResponse,
 )
-from s3seg.engine import Engine, ModelState
 from s3seg.errors import AuthInvalidError, AuthRequiredError, InferenceError, InvalidRequestError
-from s3seg.tasks import Task
+from s3seg.inference.engine import Engine, ModelState
+from s3seg.tasks.model import Task, TaskStatus
 from s3seg.version import __version__
 from s3seg.web.bodies import read_json
 from s3seg.web.errors import ErrorAnswer

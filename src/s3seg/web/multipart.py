@@ -13,11 +13,11 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
-from s3seg.contract.edge import UploadRequest
-from s3seg.contract.fields import explain
-from s3seg.contract.limits import MAX_UPLOAD_BYTES
+from s3seg.api.edge import UploadRequest
+from s3seg.api.fields import explain
 from s3seg.edge import Upload
 from s3seg.errors import FileTooLargeError, InvalidRequestError
+from s3seg.tasks.limits import MAX_UPLOAD_BYTES
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks

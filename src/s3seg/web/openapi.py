@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
-from s3seg.contract.codes import ERROR_CODES
+from s3seg.api.codes import ERROR_CODES
 from s3seg.web.operations import Answer, Operation
 
 _Schemas = Mapping[Any, dict[str, Any]]  # by model and mode

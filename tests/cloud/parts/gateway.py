@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from .tokens import TokenIssuer
+from tests.cloud.parts.tokens import TokenIssuer
 
 PUBLISHABLE_KEY, SECRET_KEY = "sb_publishable_test", "sb_secret_test"
 _ROLES = {PUBLISHABLE_KEY: "anon", SECRET_KEY: "service_role"}

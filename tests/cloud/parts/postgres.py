@@ -16,8 +16,8 @@ from typing import Any, LiteralString
 
 import psycopg
 
-from . import downloads
-from .processes import Server, free_ports, running
+from tests.cloud.parts import downloads
+from tests.cloud.parts.processes import Server, free_ports, running
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import downloads
-from .postgres import Postgres
-from .processes import Server, free_ports, running
-from .tokens import TokenIssuer
+from tests.cloud.parts import downloads
+from tests.cloud.parts.postgres import Postgres
+from tests.cloud.parts.processes import Server, free_ports, running
+from tests.cloud.parts.tokens import TokenIssuer
 
 
 @dataclass(frozen=True)

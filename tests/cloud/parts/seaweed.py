@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .downloads import weed
-from .processes import Server, free_ports, running
+from tests.cloud.parts.downloads import weed
+from tests.cloud.parts.processes import Server, free_ports, running
 
 ACCESS_KEY, SECRET_KEY = "testkey", "testsecret"
 READER_ACCESS_KEY, READER_SECRET_KEY = "readerkey", "readersecret"

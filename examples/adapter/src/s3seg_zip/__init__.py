@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
+from s3seg.app.settings import Settings
 from s3seg.errors import InvalidRequestError, NotFoundError, ObjectExistsError, UnavailableError
-from s3seg.object_keys import check_key, content_type_of, key_of_url, public_url
-from s3seg.records import ObjectInfo, ObjectStream
-from s3seg.settings import Settings
+from s3seg.tasks.object_keys import check_key, content_type_of, key_of_url, public_url
+from s3seg.tasks.records import ObjectInfo, ObjectStream
 
 _T = TypeVar("_T")
 _CHUNK = 1 << 20

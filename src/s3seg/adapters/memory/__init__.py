@@ -3,8 +3,8 @@
 They pass the same behaviour suites as the ones that last.
 """
 
-from s3seg.adapters.memory.inference import MemoryInference
 from s3seg.adapters.memory.limiter import MemoryRateLimiter
+from s3seg.adapters.memory.notifier import MemoryNotifier
 from s3seg.adapters.memory.objects import MemoryObjectStore
 from s3seg.adapters.memory.tables import MemoryTables
 from s3seg.adapters.memory.tasks import MemoryTaskStore
@@ -12,7 +12,7 @@ from s3seg.adapters.memory.work import MemoryAccounts, MemoryTaskQueue
 
 __all__ = [
     "MemoryAccounts",
-    "MemoryInference",
+    "MemoryNotifier",
     "MemoryObjectStore",
     "MemoryRateLimiter",
     "MemoryTables",

@@ -6,9 +6,9 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from s3seg.contract.limits import RATE_LIMITS, RATE_WINDOW_S, Action, RateTable, Tier
-from s3seg.moving_window import RateDecision, decide
-from s3seg.records import Identity
+from s3seg.tasks.limits import RATE_LIMITS, RATE_WINDOW_S, Action, RateTable, Tier
+from s3seg.tasks.rate_limit import RateDecision, decide
+from s3seg.tasks.records import Identity
 
 
 class MemoryRateLimiter:

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
 from s3seg.errors import NotFoundError, ObjectExistsError
-from s3seg.object_keys import check_key, content_type_of, key_of_url, public_url
-from s3seg.records import ObjectInfo, ObjectStream
+from s3seg.tasks.object_keys import check_key, content_type_of, key_of_url, public_url
+from s3seg.tasks.records import ObjectInfo, ObjectStream
 
 
 class MemoryObjectStore:

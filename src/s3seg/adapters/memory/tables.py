@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from s3seg import task_machine
-from s3seg.contract.limits import RATE_LIMITS, RateTable, Tier
-from s3seg.records import Account, LedgerEntry, Project, StoredImage
-from s3seg.task_machine import Rules
-from s3seg.tasks import Task
+from s3seg.tasks import state_machine
+from s3seg.tasks.limits import RATE_LIMITS, RateTable, Tier
+from s3seg.tasks.model import Task
+from s3seg.tasks.records import Account, LedgerEntry, Project, StoredImage
+from s3seg.tasks.state_machine import Rules
 
 
 def _utc_now() -> datetime:
@@ -63,7 +63,7 @@ class MemoryTables:
     def save(self, before: Task, after: Task) -> Task:
         """Keep a task's new state, and refund it if it fell into error."""
         self.tasks[after.task_id] = after
-        self.book(after.user_id, task_machine.refund(before, after), "refund", after.task_id)
+        self.book(after.user_id, state_machine.refund(before, after), "refund", after.task_id)
         return after
 
     def oldest_first(self) -> Iterator[Task]:

@@ -10,12 +10,13 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TypeVar
 
-from s3seg import task_machine
 from s3seg.adapters.memory.tables import MemoryTables
-from s3seg.contract.limits import RATE_WINDOW_S, Action
 from s3seg.errors import ForbiddenError, InvalidRequestError, NotFoundError
-from s3seg.moving_window import decide
-from s3seg.records import (
+from s3seg.tasks import state_machine
+from s3seg.tasks.limits import RATE_WINDOW_S, Action
+from s3seg.tasks.model import Order, Task
+from s3seg.tasks.rate_limit import decide
+from s3seg.tasks.records import (
     Account,
     Cursor,
     Identity,
@@ -26,7 +27,6 @@ from s3seg.records import (
     Submitted,
     TaskPage,
 )
-from s3seg.tasks import Order, Task
 
 _Row = TypeVar("_Row", StoredImage, Project, Task)
 
@@ -60,7 +60,7 @@ class MemoryTaskStore:
         """See `TaskStore.delete_image`."""
         image = _own(self._t.images.get(image_id), caller, "image")
         for task in [task for task in self._t.tasks.values() if task.image_id == image_id]:
-            after = self._t.save(task, task_machine.cancel(task, now=self._t.now()))
+            after = self._t.save(task, state_machine.cancel(task, now=self._t.now()))
             self._t.tasks[task.task_id] = replace(after, image_id=None)
         return self._t.images.pop(image.image_id)
 
@@ -92,7 +92,7 @@ class MemoryTaskStore:
         if image is None or image.user_id != caller.user_id:
             raise InvalidRequestError("image_url is not one of your uploads")
         self._require_project(caller, order.project_id)
-        task = task_machine.admit(
+        task = state_machine.admit(
             order,
             task_id=str(uuid.uuid4()),
             user_id=caller.user_id,
@@ -139,7 +139,7 @@ class MemoryTaskStore:
     async def cancel(self, caller: Identity, task_id: str) -> Task:
         """See `TaskStore.cancel`."""
         task = _own(self._t.tasks.get(task_id), caller, "task")
-        return self._t.save(task, task_machine.cancel(task, now=self._t.now()))
+        return self._t.save(task, state_machine.cancel(task, now=self._t.now()))
 
     async def delete_task(self, caller: Identity, task_id: str) -> Task:
         """See `TaskStore.delete_task`."""

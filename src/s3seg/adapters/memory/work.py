@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from s3seg import task_machine
 from s3seg.adapters.memory.tables import MemoryTables
-from s3seg.contract.limits import Tier
 from s3seg.errors import InvalidRequestError, LeaseLostError, NotFoundError
-from s3seg.records import Account, LedgerEntry
-from s3seg.tasks import Claim, Failure, Lease, Outcome, Task
+from s3seg.tasks import state_machine
+from s3seg.tasks.limits import Tier
+from s3seg.tasks.model import Claim, Failure, Lease, Outcome, Task
+from s3seg.tasks.records import Account, LedgerEntry
 
 
 class MemoryTaskQueue:
@@ -45,26 +45,26 @@ class MemoryTaskQueue:
     async def renew(self, lease: Lease, *, lease_s: float) -> Lease:
         """See `TaskQueue.renew`."""
         task = self._held(lease)
-        renewed = task_machine.renew(task, lease, lease_s=lease_s, now=self._t.now())
-        return task_machine.lease_of(self._t.save(task, renewed))
+        renewed = state_machine.renew(task, lease, lease_s=lease_s, now=self._t.now())
+        return state_machine.lease_of(self._t.save(task, renewed))
 
     async def release(self, lease: Lease) -> None:
         """See `TaskQueue.release`."""
         try:
             task = self._held(lease)
-            self._t.save(task, task_machine.release(task, lease, now=self._t.now()))
+            self._t.save(task, state_machine.release(task, lease, now=self._t.now()))
         except LeaseLostError:
             return
 
     async def finish(self, lease: Lease, outcome: Outcome) -> Task:
         """See `TaskQueue.finish`."""
         task = self._held(lease)
-        return self._t.save(task, task_machine.finish(task, lease, outcome, now=self._t.now()))
+        return self._t.save(task, state_machine.finish(task, lease, outcome, now=self._t.now()))
 
     async def fail(self, lease: Lease, failure: Failure, *, retry_after_s: float | None = None) -> Task:
         """See `TaskQueue.fail`."""
         task = self._held(lease)
-        after = task_machine.fail(
+        after = state_machine.fail(
             task, lease, failure, retry_after_s=retry_after_s, rules=self._t.rules, now=self._t.now()
         )
         return self._t.save(task, after)
@@ -75,7 +75,7 @@ class MemoryTaskQueue:
         for task in self._t.oldest_first():
             if len(ended) == limit:
                 break
-            after = task_machine.reap(task, rules=self._t.rules, now=self._t.now())
+            after = state_machine.reap(task, rules=self._t.rules, now=self._t.now())
             if after is not None:
                 ended.append(self._t.save(task, after))
         return ended
@@ -87,10 +87,10 @@ class MemoryTaskQueue:
         """See `Part.aclose`."""
 
     def _claim(self, task: Task, worker: str, lease_s: float) -> Claim | None:
-        taken = task_machine.claim(task, worker=worker, lease_s=lease_s, rules=self._t.rules, now=self._t.now())
+        taken = state_machine.claim(task, worker=worker, lease_s=lease_s, rules=self._t.rules, now=self._t.now())
         if taken is None:
             return None
-        return Claim(task=self._t.save(task, taken), lease=task_machine.lease_of(taken))
+        return Claim(task=self._t.save(task, taken), lease=state_machine.lease_of(taken))
 
     def _held(self, lease: Lease) -> Task:
         task = self._t.tasks.get(lease.task_id)

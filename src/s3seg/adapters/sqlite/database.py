@@ -86,11 +86,11 @@ class Database:
         """
         return await self._run(self._running().reads, work)
 
-    async def glance(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+    async def read_inline(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
         """`read` with one statement that finds few rows by a key: at once, on the caller's own thread.
 
         Such a statement takes less time than changing threads twice. Where it would not (a lock, a slow disk, an
-        error, another glance), a reader thread does it, as any other read.
+        error, another read_inline), a reader thread does it, as any other read.
 
         Raises:
             UnavailableError: If the database cannot be read.

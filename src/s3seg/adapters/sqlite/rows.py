@@ -11,12 +11,11 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from s3seg import task_machine
-from s3seg.contract.edge import TaskStatus
-from s3seg.contract.limits import RATE_LIMITS, RateTable, Tier
-from s3seg.records import Account, Project, StoredImage, from_microseconds, microseconds
-from s3seg.task_machine import Rules
-from s3seg.tasks import Attempts, Task
+from s3seg.tasks import state_machine
+from s3seg.tasks.limits import RATE_LIMITS, RateTable, Tier
+from s3seg.tasks.model import Attempts, Task, TaskStatus
+from s3seg.tasks.records import Account, Project, StoredImage, from_microseconds, microseconds
+from s3seg.tasks.state_machine import Rules
 
 _SELECT_TASK = """
     SELECT t.task_id, t.user_id, t.project_id, t.image_id, t.source_image_url, t.prompts, t.status,
@@ -230,7 +229,7 @@ def save_move(connection: sqlite3.Connection, before: Task, after: Task, *, now:
                 microseconds(after.attempts.expires_at),
             ),
         )
-    refund = task_machine.refund(before, after)
+    refund = state_machine.refund(before, after)
     if refund:
         book(connection, after.user_id, refund, "refund", task_id=after.task_id, now=now)
     return after

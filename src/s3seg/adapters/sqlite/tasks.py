@@ -6,14 +6,15 @@ import sqlite3
 import uuid
 from datetime import datetime, timedelta
 
-from s3seg import task_machine
 from s3seg.adapters.sqlite import rows
 from s3seg.adapters.sqlite.database import Database
 from s3seg.adapters.sqlite.rows import Policy
-from s3seg.contract.limits import RATE_WINDOW_S, Action, Tier
 from s3seg.errors import ForbiddenError, InvalidRequestError, NotFoundError
-from s3seg.moving_window import RateDecision, decide
-from s3seg.records import (
+from s3seg.tasks import state_machine
+from s3seg.tasks.limits import RATE_WINDOW_S, Action, Tier
+from s3seg.tasks.model import Order, Task
+from s3seg.tasks.rate_limit import RateDecision, decide
+from s3seg.tasks.records import (
     Account,
     Cursor,
     Identity,
@@ -26,7 +27,6 @@ from s3seg.records import (
     from_microseconds,
     microseconds,
 )
-from s3seg.tasks import Order, Task
 
 
 class SqliteTaskStore:
@@ -38,7 +38,7 @@ class SqliteTaskStore:
 
     async def account(self, caller: Identity) -> Account:
         """See `TaskStore.account`."""
-        found = await self._db.glance(lambda db: rows.find_account(db, caller.user_id))
+        found = await self._db.read_inline(lambda db: rows.find_account(db, caller.user_id))
         return found or await self._db.write(lambda db: self._ensure(db, caller))
 
     async def register_image(self, caller: Identity, image: NewImage) -> StoredImage:
@@ -89,7 +89,7 @@ class SqliteTaskStore:
             if image is None or image.user_id != caller.user_id:
                 raise InvalidRequestError("image_url is not one of your uploads")
             _require_project(db, caller, order.project_id)
-            task = task_machine.admit(
+            task = state_machine.admit(
                 order,
                 task_id=str(uuid.uuid4()),
                 user_id=caller.user_id,
@@ -106,7 +106,7 @@ class SqliteTaskStore:
 
     async def get_task(self, caller: Identity, task_id: str) -> Task:
         """See `TaskStore.get_task`."""
-        return await self._db.glance(lambda db: _own_task(db, caller, task_id))
+        return await self._db.read_inline(lambda db: _own_task(db, caller, task_id))
 
     async def list_tasks(
         self,
@@ -230,7 +230,7 @@ class SqliteTaskStore:
 
     def _cancel(self, db: sqlite3.Connection, task: Task) -> Task:
         now = self._policy.now()
-        return rows.save_move(db, task, task_machine.cancel(task, now=now), now=now)
+        return rows.save_move(db, task, state_machine.cancel(task, now=now), now=now)
 
     def _submit_rate(self, db: sqlite3.Connection, caller: Identity, tier: Tier, now: datetime) -> RateDecision:
         limit = self._policy.rates[tier][Action.SEGMENT]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Sequence
 
-from s3seg import task_machine
 from s3seg.adapters.sqlite import rows
 from s3seg.adapters.sqlite.database import Database
 from s3seg.adapters.sqlite.rows import Policy
-from s3seg.contract.limits import Tier
 from s3seg.errors import InvalidRequestError, LeaseLostError, NotFoundError
-from s3seg.records import Account, LedgerEntry, from_microseconds, microseconds
-from s3seg.tasks import Claim, Failure, Lease, Outcome, Task
+from s3seg.tasks import state_machine
+from s3seg.tasks.limits import Tier
+from s3seg.tasks.model import Claim, Failure, Lease, Outcome, Task
+from s3seg.tasks.records import Account, LedgerEntry, from_microseconds, microseconds
 
 _CLAIMABLE = """
     SELECT task_id FROM (
@@ -72,26 +72,26 @@ class SqliteTaskQueue:
         """See `TaskQueue.renew`."""
 
         def move(task: Task) -> Task:
-            return task_machine.renew(task, lease, lease_s=lease_s, now=self._policy.now())
+            return state_machine.renew(task, lease, lease_s=lease_s, now=self._policy.now())
 
-        return task_machine.lease_of(await self._move(lease, move))
+        return state_machine.lease_of(await self._move(lease, move))
 
     async def release(self, lease: Lease) -> None:
         """See `TaskQueue.release`."""
         try:
-            await self._move(lease, lambda task: task_machine.release(task, lease, now=self._policy.now()))
+            await self._move(lease, lambda task: state_machine.release(task, lease, now=self._policy.now()))
         except LeaseLostError:
             return
 
     async def finish(self, lease: Lease, outcome: Outcome) -> Task:
         """See `TaskQueue.finish`."""
-        return await self._move(lease, lambda task: task_machine.finish(task, lease, outcome, now=self._policy.now()))
+        return await self._move(lease, lambda task: state_machine.finish(task, lease, outcome, now=self._policy.now()))
 
     async def fail(self, lease: Lease, failure: Failure, *, retry_after_s: float | None = None) -> Task:
         """See `TaskQueue.fail`."""
 
         def move(task: Task) -> Task:
-            return task_machine.fail(
+            return state_machine.fail(
                 task,
                 lease,
                 failure,
@@ -111,7 +111,7 @@ class SqliteTaskQueue:
             ended: list[Task] = []
             for task_id in self._candidates(db, _HOPELESS, limit):
                 task, now = rows.find_task(db, task_id), self._policy.now()
-                after = None if task is None else task_machine.reap(task, rules=self._policy.rules, now=now)
+                after = None if task is None else state_machine.reap(task, rules=self._policy.rules, now=now)
                 if task is not None and after is not None:
                     ended.append(rows.save_move(db, task, after, now=now))
             return ended
@@ -138,11 +138,11 @@ class SqliteTaskQueue:
         task, now = rows.find_task(db, task_id), self._policy.now()
         if task is None:
             return None
-        taken = task_machine.claim(task, worker=worker, lease_s=lease_s, rules=self._policy.rules, now=now)
+        taken = state_machine.claim(task, worker=worker, lease_s=lease_s, rules=self._policy.rules, now=now)
         if taken is None:
             return None
         rows.save_move(db, task, taken, now=now)
-        return Claim(task=taken, lease=task_machine.lease_of(taken))
+        return Claim(task=taken, lease=state_machine.lease_of(taken))
 
     async def _move(self, lease: Lease, move: Callable[[Task], Task]) -> Task:
         def work(db: sqlite3.Connection) -> Task:

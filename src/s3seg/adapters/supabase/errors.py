@@ -12,7 +12,6 @@ from typing import Any
 import httpx
 from postgrest import APIError
 
-from s3seg.contract.limits import Action
 from s3seg.errors import (
     AuthInvalidError,
     ConfigurationError,
@@ -24,7 +23,8 @@ from s3seg.errors import (
     S3segError,
     UnavailableError,
 )
-from s3seg.moving_window import RateDecision, decide
+from s3seg.tasks.limits import Action
+from s3seg.tasks.rate_limit import RateDecision, decide
 
 _REASONS = {
     "UNKNOWN_IMAGE": "image_url is not one of your uploads",

@@ -13,8 +13,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from s3seg.contract.limits import RATE_LIMITS, Action, RateTable, Tier
 from s3seg.errors import ConfigurationError, UnavailableError
+from s3seg.tasks.limits import RATE_LIMITS, Action, RateTable, Tier
 
 if TYPE_CHECKING:
     import psycopg

@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from s3seg.contract.edge import TaskStatus
-from s3seg.contract.limits import Tier
-from s3seg.records import Account, LedgerEntry, Project, StoredImage
-from s3seg.tasks import Attempts, Task
+from s3seg.tasks.limits import Tier
+from s3seg.tasks.model import Attempts, Task, TaskStatus
+from s3seg.tasks.records import Account, LedgerEntry, Project, StoredImage
 
 Row = Mapping[str, Any]
 

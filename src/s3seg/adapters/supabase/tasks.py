@@ -10,8 +10,9 @@ from s3seg.adapters.supabase.errors import submit_rate
 from s3seg.adapters.supabase.rest import Rest, check_schema
 from s3seg.adapters.supabase.rows import account_of, canonical_uuid, image_of, project_of, task_of
 from s3seg.errors import InvalidRequestError, NotFoundError
-from s3seg.object_keys import check_key
-from s3seg.records import (
+from s3seg.tasks.model import Order, Task
+from s3seg.tasks.object_keys import check_key
+from s3seg.tasks.records import (
     Account,
     Cursor,
     Identity,
@@ -22,7 +23,6 @@ from s3seg.records import (
     Submitted,
     TaskPage,
 )
-from s3seg.tasks import Order, Task
 
 _TASKS, _IMAGES, _PROJECTS = "segmentation_results", "images", "projects"
 _TASK_COLUMNS = (

@@ -7,7 +7,6 @@ from typing import Any
 
 from s3seg.adapters.supabase.rest import Rest, check_schema
 from s3seg.adapters.supabase.rows import account_of, canonical_uuid, ledger_entry_of, moment, task_of
-from s3seg.contract.limits import Tier
 from s3seg.errors import (
     AuthInvalidError,
     ConfigurationError,
@@ -16,9 +15,10 @@ from s3seg.errors import (
     LeaseLostError,
     NotFoundError,
 )
-from s3seg.records import Account, LedgerEntry
-from s3seg.task_machine import lease_of
-from s3seg.tasks import Claim, Failure, Lease, Outcome, Task
+from s3seg.tasks.limits import Tier
+from s3seg.tasks.model import Claim, Failure, Lease, Outcome, Task
+from s3seg.tasks.records import Account, LedgerEntry
+from s3seg.tasks.state_machine import lease_of
 
 _PAGE = 1000  # rows that PostgREST gives at most in one answer
 

@@ -1,0 +1,95 @@
+"""Requests and responses of the edge that the original contract does not have."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from s3seg.api.fields import Omissible, QueryInt, RequestModel, ResponseModel, UuidStr, check_text
+from s3seg.tasks.limits import DEFAULT_PAGE_SIZE, MAX_NAME_CHARS, MAX_PAGE_SIZE, Action, Tier
+
+
+class LimitsResponse(ResponseModel):
+    """Requests allowed in any 60 seconds."""
+
+    upload: int
+    segment: int
+    results: int
+    tasks: int
+
+    @classmethod
+    def of(cls, limits: dict[Action, int]) -> LimitsResponse:
+        """From one tier's row of the table of rates."""
+        return cls(**{action.value: count for action, count in limits.items()})
+
+
+class MeResponse(ResponseModel):
+    """GET /api/v1/me: the caller's account."""
+
+    user_id: UuidStr
+    tier: Tier
+    credits: Annotated[int, Field(ge=0, description="Each prompt of a task costs one")]
+    limits: LimitsResponse
+
+
+def _check_name(name: str) -> str:
+    return check_text(name, what="a name", limit=MAX_NAME_CHARS)
+
+
+class ProjectRequest(RequestModel):
+    """Body of POST /api/v1/projects and PATCH /api/v1/projects/{id}."""
+
+    name: Annotated[
+        str,
+        AfterValidator(_check_name),
+        Field(json_schema_extra={"minLength": 1, "maxLength": MAX_NAME_CHARS}),
+    ]
+
+
+class ProjectResponse(ResponseModel):
+    """A project: a name that images and results can be filed under."""
+
+    id: UuidStr
+    name: str
+    created_at: datetime
+    updated_at: datetime
+
+
+class PageQuery(RequestModel):
+    """Query parameters of GET /api/v1/projects."""
+
+    page: Annotated[QueryInt, Field(ge=1, le=10_000_000)] = 1
+    limit: Annotated[QueryInt, Field(ge=1, le=MAX_PAGE_SIZE)] = DEFAULT_PAGE_SIZE
+
+
+class ProjectsListResponse(ResponseModel):
+    """A page of projects, newest first."""
+
+    projects: list[ProjectResponse]
+    total: Annotated[int, Field(ge=0)]
+    page: Annotated[int, Field(ge=1)]
+    limit: Annotated[int, Field(ge=1)]
+
+
+class DeletedResponse(ResponseModel):
+    """Answer of every DELETE."""
+
+    id: UuidStr
+    deleted: Literal[True] = True
+
+
+class EdgeHealthResponse(ResponseModel):
+    """GET /health of the edge: the process answers."""
+
+    status: Literal["ok"] = "ok"
+    version: str
+
+
+class ReadyResponse(ResponseModel):
+    """GET /ready: whether requests can be served, and what each part says if not."""
+
+    ready: bool
+    parts: Annotated[dict[str, str], Field(examples=[{"objects": "ok", "tasks": "database is locked"}])]
+    message: Annotated[Omissible[str], Field(description="What is missing, for people")]

@@ -1,0 +1,155 @@
+"""Requests and responses of the edge: what travels inside the envelope's ``data``.
+
+Models and fields marked *addition* are ours; the rest is the original contract to the letter.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import ConfigDict, Field, model_validator
+
+from s3seg.api.fields import Omissible, PromptStr, QueryInt, RequestModel, ResponseModel, UuidStr
+from s3seg.tasks.limits import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, MAX_PROMPTS
+from s3seg.tasks.model import TaskStatus
+
+
+class UploadRequest(RequestModel):
+    """``multipart/form-data`` of POST /api/v1/upload.
+
+    Beside these fields it has the part ``file``: PNG, JPEG or WebP, at most 10 MB.
+    """
+
+    project_id: Annotated[Omissible[UuidStr], Field(description="Project that the image belongs to")]
+
+
+class UploadResponse(ResponseModel):
+    """An image that is stored and may be segmented."""
+
+    image_id: UuidStr
+    image_url: Annotated[str, Field(description="The image's stable address; what /segment takes")]
+    size_bytes: Annotated[int, Field(ge=1)]
+    content_type: Annotated[str, Field(description="Decided from the bytes", examples=["image/png"])]
+
+
+class SegmentRequest(RequestModel):
+    """Ask for the masks of one prompt (``text_prompt``) or several (``text_prompts``, an addition)."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [{"required": ["text_prompt"]}, {"required": ["text_prompts"]}],
+            "examples": [
+                {"image_url": "https://cdn.example.com/users/u/images/i.png", "text_prompt": "cat"},
+                {
+                    "image_url": "https://cdn.example.com/users/u/images/i.png",
+                    "text_prompts": ["cat", "dog"],
+                },
+            ],
+        }
+    )
+
+    image_url: Annotated[str, Field(max_length=2048, description="image_url of one of the caller's uploads")]
+    text_prompt: Annotated[Omissible[PromptStr], Field(description="What to look for, 1 to 500 characters")]
+    text_prompts: Annotated[
+        Omissible[Annotated[tuple[PromptStr, ...], Field(min_length=1, max_length=MAX_PROMPTS)]],
+        Field(description="Addition: several prompts in one task, 1 credit each"),
+    ]
+    project_id: Annotated[Omissible[UuidStr], Field(description="Project that the result belongs to")]
+
+    @model_validator(mode="after")
+    def _exactly_one_kind_of_prompt(self) -> Self:
+        if (self.text_prompt is None) == (self.text_prompts is None):
+            raise ValueError("send either text_prompt or text_prompts")
+        return self
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """The prompts of the task, in order; at least one."""
+        return self.text_prompts or ((self.text_prompt,) if self.text_prompt else ())
+
+
+class SegmentResponse(ResponseModel):
+    """The task was accepted; poll /tasks/{task_id}."""
+
+    task_id: UuidStr
+    status: Literal["pending"]
+
+
+class TaskResponse(ResponseModel):
+    """Where a task stands."""
+
+    task_id: UuidStr
+    status: TaskStatus
+    result_id: Annotated[Omissible[UuidStr], Field(description="When done; equals task_id")]
+    error_message: Annotated[Omissible[str], Field(description="When in error; credits were given back")]
+    created_at: datetime
+    updated_at: datetime
+
+
+class ResultsQuery(RequestModel):
+    """Query parameters of GET /api/v1/results."""
+
+    project_id: Annotated[Omissible[UuidStr], Field(description="Only this project's results")]
+    page: Annotated[QueryInt, Field(ge=1, le=10_000_000)] = 1
+    limit: Annotated[QueryInt, Field(ge=1, le=MAX_PAGE_SIZE)] = DEFAULT_PAGE_SIZE
+    cursor: Annotated[
+        Omissible[Annotated[str, Field(max_length=200)]],
+        Field(description="Addition: next_cursor of the page before; then page is ignored"),
+    ]
+
+
+class ResultSummary(ResponseModel):
+    """One line of a list of results."""
+
+    id: UuidStr
+    source_image_url: str
+    mask_image_url: Annotated[str, Field(description='"" until done')]
+    text_prompt: Annotated[str, Field(description='Several prompts are joined with ", "')]
+    status: TaskStatus
+    created_at: datetime
+
+
+class ResultsListResponse(ResponseModel):
+    """A page of results, newest first, of every status."""
+
+    results: list[ResultSummary]
+    total: Annotated[int, Field(ge=0, description="Results over all pages")]
+    page: Annotated[int, Field(ge=1)]
+    limit: Annotated[int, Field(ge=1, le=MAX_PAGE_SIZE)]
+    next_cursor: Annotated[Omissible[str], Field(description="Addition: absent on the last page")]
+
+
+class ResultMetadata(ResponseModel):
+    """How the result was made. Zeros and ``""`` until done; may hold more fields than these."""
+
+    model_config = ConfigDict(extra="allow")
+
+    inference_time_ms: Annotated[float, Field(ge=0)] = 0
+    confidence: Annotated[float, Field(ge=0, le=1, description="Highest instance score, or 0")] = 0
+    model_version: str = ""
+    instances_url: Annotated[
+        Omissible[str], Field(description="Addition: JSON of every instance above 0.1 (box, score, RLE)")
+    ]
+    prompts: Annotated[
+        Omissible[list[dict[str, Any]]],
+        Field(description="Addition: the PredictResponse of each prompt of a task of several"),
+    ]
+
+
+class ResultDetailResponse(ResponseModel):
+    """One result in full."""
+
+    id: UuidStr
+    project_id: UuidStr | None
+    source_image_url: str
+    mask_image_url: Annotated[
+        str,
+        Field(description='PNG label map of the image\'s size: 0 background, k the k-th instance; "" until done'),
+    ]
+    text_prompt: str
+    labels: Annotated[list[str], Field(description="Prompts that were found; empty until done")]
+    metadata: ResultMetadata
+    status: TaskStatus
+    created_at: datetime
+    updated_at: datetime

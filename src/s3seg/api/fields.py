@@ -1,0 +1,131 @@
+"""Field types that several wire models share."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+import uuid
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.json_schema import SkipJsonSchema
+
+from s3seg.tasks.limits import MAX_PROMPT_CHARS
+
+_T = TypeVar("_T")
+
+# Characters that reorder text instead of being text. Joiners (U+200C, U+200D) stay: emoji need them.
+_BIDI_CONTROLS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_FORBIDDEN_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})  # controls, surrogates, breaks
+
+
+class RequestModel(BaseModel):
+    """A body that a client sends: unknown fields are ignored, so that clients may be newer than we are."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class ResponseModel(BaseModel):
+    """A body that we send: a field that the contract does not know is a mistake of ours."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _without_default(schema: dict[str, Any]) -> None:
+    schema.pop("default", None)
+
+
+def _is_none(value: object) -> bool:
+    return value is None
+
+
+Omissible = Annotated[
+    _T | SkipJsonSchema[None],
+    Field(default=None, exclude_if=_is_none, json_schema_extra=_without_default),
+]
+"""A field marked ``?`` in the contract: left out when it has no value, never null."""
+
+
+_CANONICAL_UUID = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
+
+
+def _canonical_uuid(value: str) -> str:
+    if _CANONICAL_UUID.fullmatch(value):  # as we write them: nothing to do
+        return value
+    try:
+        return str(uuid.UUID(value))
+    except ValueError:
+        raise ValueError("must be a UUID") from None
+
+
+UuidStr = Annotated[str, AfterValidator(_canonical_uuid), Field(json_schema_extra={"format": "uuid"})]
+"""A UUID as text; canonical (lower case, dashes) once validated."""
+
+
+def _digits(value: object) -> object:
+    if isinstance(value, str) and not (value.isascii() and value.lstrip("-").isdecimal()):
+        raise ValueError("must be a whole number")
+    return value
+
+
+QueryInt = Annotated[int, BeforeValidator(_digits)]
+"""A whole number in a query: digits, without the underscores, blanks and points that Python would let pass."""
+
+
+def check_text(text: str, *, what: str, limit: int) -> str:
+    """Return a line of text unchanged if people can read it as it is.
+
+    Args:
+        text: 1 to ``limit`` characters, not all blank, without control characters, line breaks, lone
+            surrogates or characters that only change the direction of text.
+        what: What it is, for the message: ``a prompt``.
+        limit: Most characters (code points).
+
+    Raises:
+        ValueError: If it is none; says why.
+    """
+    if not text.strip():
+        raise ValueError(f"{what} must not be empty")
+    if len(text) > limit:
+        raise ValueError(f"{what} has at most {limit} characters, this one {len(text)}")
+    for position, char in enumerate(text):
+        if unicodedata.category(char) in _FORBIDDEN_CATEGORIES or char in _BIDI_CONTROLS:
+            raise ValueError(f"{what} must not contain control characters: U+{ord(char):04X} at position {position}")
+    return text
+
+
+def check_prompt(prompt: str) -> str:
+    """Return a text prompt unchanged if it can be one: 1 to 500 characters, see `check_text`.
+
+    Raises:
+        ValueError: If it cannot; says why.
+    """
+    return check_text(prompt, what="a prompt", limit=MAX_PROMPT_CHARS)
+
+
+_TEXT = r"[^\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"  # what `check_prompt` lets pass
+
+PromptStr = Annotated[
+    str,
+    AfterValidator(check_prompt),
+    Field(
+        json_schema_extra={
+            "minLength": 1,
+            "maxLength": MAX_PROMPT_CHARS,
+            "pattern": rf"^{_TEXT}]*{_TEXT}\s]{_TEXT}]*$",
+        }
+    ),
+]
+"""One text prompt; see `check_prompt`."""
+
+
+def explain(error: ValidationError) -> str:
+    """Say in one line which field of a request is wrong and why, without repeating what was sent.
+
+    Returns:
+        For example ``limit: Input should be less than or equal to 100``.
+    """
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    place = ".".join(str(part) for part in first["loc"] if isinstance(part, int) or part.isidentifier())
+    reason = first["msg"].removeprefix("Value error, ")
+    return f"{place}: {reason}" if place else reason

@@ -1,0 +1,68 @@
+"""Requests and responses of the gpu service, which has no envelope."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from s3seg.api.fields import PromptStr, RequestModel, ResponseModel
+from s3seg.tasks.limits import MAX_PROMPTS
+
+
+class HealthResponse(ResponseModel):
+    """GET /health: the truth of what is loaded."""
+
+    status: Annotated[str, Field(examples=["ok"])]
+    model_loaded: bool
+    gpu_available: bool
+    gpu_name: str | None
+    vram_used_mb: float | None
+    vram_total_mb: float | None
+
+
+class PredictRequest(RequestModel):
+    """POST /api/v1/predict. Must agree with the task's row, else 400."""
+
+    image_url: Annotated[str, Field(max_length=2048, description="The row's source_image_url")]
+    text_prompt: Annotated[str, Field(min_length=1, description="The row's text_prompt")]
+    user_id: Annotated[str, Field(description="Owner of the task")]
+    task_id: str
+
+
+class PredictResponse(ResponseModel):
+    """What one prompt gave."""
+
+    task_id: str
+    mask_url: Annotated[str, Field(description="PNG label map, stored before this answer")]
+    labels: Annotated[list[str], Field(description="The prompt, if it was found")]
+    inference_time_ms: Annotated[float, Field(ge=0)]
+    confidence: Annotated[float, Field(ge=0, le=1, description="Highest instance score, or 0")]
+
+
+class BatchPredictRequest(RequestModel):
+    """POST /api/v1/predict/batch: one image, several prompts, one task."""
+
+    image_url: Annotated[str, Field(max_length=2048)]
+    prompts: Annotated[list[PromptStr], Field(min_length=1, max_length=MAX_PROMPTS)]
+    user_id: str
+    task_id: str
+
+
+class BatchPredictResponse(ResponseModel):
+    """One response per prompt, in the order of the request."""
+
+    task_id: str
+    results: list[PredictResponse]
+    total_inference_time_ms: Annotated[float, Field(ge=0)]
+
+
+class ModelInfoResponse(ResponseModel):
+    """GET /api/v1/model/info: measured from what is loaded, never constants."""
+
+    model_name: Annotated[str, Field(examples=["SAM3"])]
+    model_version: Annotated[str, Field(examples=["1.0"])]
+    parameters: Annotated[int, Field(ge=0, examples=[848_000_000])]
+    weights_size_gb: Annotated[float, Field(ge=0, examples=[3.4])]
+    device: Annotated[str, Field(examples=["cuda:0"])]
+    dtype: Annotated[str, Field(examples=["bfloat16"])]

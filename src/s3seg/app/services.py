@@ -1,0 +1,228 @@
+"""The composition root: the services and the inference side, put together from the parts that the settings choose."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from s3seg.app.parts import Parts
+from s3seg.app.settings import Settings
+from s3seg.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+    from starlette.routing import BaseRoute
+
+    from s3seg.app.in_process import Local
+    from s3seg.inference.engine import Engine
+    from s3seg.inference.metrics import InferenceMetrics
+    from s3seg.inference.stages import Network
+
+
+def edge_app(settings: Settings | None = None, *, parts: Parts | None = None) -> Starlette:
+    """The edge service as an ASGI application, on the adapters that the settings choose.
+
+    Mounted in an application of yours, it needs nothing more: every part begins with its first use. Starlette does
+    not run the lifespan of what is mounted, so run it in yours, to close files and threads at the end::
+
+        edge = edge_app(Settings(public_base_url="https://me.example/seg/files"))
+
+        @asynccontextmanager
+        async def lifespan(app):
+            async with edge.router.lifespan_context(edge):
+                yield
+
+        app = FastAPI(lifespan=lifespan)
+        app.mount("/seg", edge)
+
+    Args:
+        settings: Frozen settings; read from the environment if not given.
+        parts: Adapters to share with another service of the same process; its maker closes them.
+    """
+    own = parts is None
+    parts = parts or Parts(settings)
+    return _edge_app(parts, engine=None, close_parts=own)
+
+
+def whole_app(settings: Settings | None = None) -> Starlette:
+    """The edge service with the inference side in the same process; its lifespan must run.
+
+    Args:
+        settings: Frozen settings; read from the environment if not given. ``inference`` is taken to be ``memory``.
+    """
+    parts = Parts((settings or Settings()).model_copy(update={"inference": "memory"}))
+    return _edge_app(parts, engine=make_engine(parts), close_parts=True)
+
+
+def _edge_app(parts: Parts, *, engine: Engine | None, close_parts: bool) -> Starlette:
+    from s3seg.edge import Edge, EdgeOptions
+    from s3seg.web.edge_service import edge_service
+
+    settings = parts.settings
+    edge = Edge(
+        objects=parts.objects,
+        tasks=parts.task_store,
+        authenticator=parts.authenticator,
+        limiter=parts.rate_limiter,
+        inference=parts.inference,
+        options=EdgeOptions(max_pixels=int(settings.upload_megapixels * 1e6)),
+    )
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        if engine is not None:
+            engine.start()
+        try:
+            yield
+        finally:
+            await edge.aclose()
+            if engine is not None:
+                await engine.aclose(grace_s=settings.drain_s)
+            if close_parts:
+                await parts.aclose()
+
+    app = edge_service(
+        edge,
+        rates=settings.rates,
+        cors_origins=settings.cors_origins,
+        lifespan=lifespan,
+        more_routes=_playground(settings),
+    )
+    app.state.engine = engine
+    return app
+
+
+def _playground(settings: Settings) -> Sequence[BaseRoute]:
+    from s3seg.web.playground import playground_routes
+
+    if not settings.playground:
+        return ()
+    redirects = not settings.r2_public and settings.r2_endpoint_url
+    return playground_routes(public_base=settings.public_base_url, storage=[redirects] if redirects else [])
+
+
+def gpu_app(
+    settings: Settings | None = None,
+    *,
+    parts: Parts | None = None,
+    insecure_no_key: bool = False,
+    load: Callable[[], Network] | None = None,
+) -> Starlette:
+    """The gpu service as an ASGI application, with a claim loop of its own; its lifespan must run.
+
+    Args:
+        settings: Frozen settings; read from the environment if not given.
+        parts: Adapters to share with another service of the same process; its maker closes them.
+        insecure_no_key: Leave the routes open, where only this machine can reach them.
+        load: Loads another network than the settings name.
+
+    Raises:
+        ConfigurationError: There is no key, and none of that was asked for.
+    """
+    from s3seg.web.gpu_metrics import PrometheusMetrics
+    from s3seg.web.gpu_service import gpu_service
+    from s3seg.web.metrics import HttpMetrics
+
+    own = parts is None
+    parts = parts or Parts(settings)
+    keys = _gpu_keys(parts.settings, insecure_no_key=insecure_no_key)
+    metrics = HttpMetrics()
+    engine = make_engine(parts, meter=PrometheusMetrics(metrics.registry), load=load)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        engine.start()
+        try:
+            yield
+        finally:
+            await engine.aclose(grace_s=parts.settings.drain_s)
+            if own:
+                await parts.aclose()
+
+    app = gpu_service(engine, keys=keys, metrics=metrics, lifespan=lifespan)
+    app.state.engine = engine
+    return app
+
+
+def make_engine(
+    parts: Parts, *, meter: InferenceMetrics | None = None, load: Callable[[], Network] | None = None
+) -> Engine:
+    """The inference side on the chosen adapters; not started."""
+    from s3seg.inference.batcher import Limits
+    from s3seg.inference.engine import Engine, EngineOptions
+    from s3seg.inference.worker import WorkerLimits
+
+    settings = parts.settings
+    options = EngineOptions(
+        worker=WorkerLimits(
+            claimed=settings.claimed_at_once,
+            admitted=settings.admitted_at_once,
+            lease_s=settings.lease_s,
+            poll_s=settings.poll_s,
+        ),
+        batches=Limits(
+            pictures=settings.batch_images,
+            prompts=settings.batch_prompts,
+            cache_bytes=settings.embedding_cache_mb * 2**20,
+        ),
+        retry_after_s=settings.retry_after_s,
+        **({} if settings.cpu_threads is None else {"cpu_threads": settings.cpu_threads}),
+    )
+    return Engine(
+        queue=parts.task_queue,
+        objects=parts.objects,
+        load=load or (lambda: _load_network(settings)),
+        options=options,
+        meter=meter,
+        **_woken_by(parts),
+    )
+
+
+def local(settings: Settings | None = None) -> Local:
+    """The whole service in this process, without HTTP, for ``async with``; see `Local`.
+
+    Args:
+        settings: By default everything is in memory, and gone at the end.
+    """
+    from s3seg.app.in_process import Local
+
+    settings = settings or Settings(
+        object_store="memory", task_store="memory", rate_limits="off", welcome_credits=1_000_000
+    )
+    parts = Parts(settings)
+    return Local(
+        objects=parts.objects,
+        tasks=parts.task_store,
+        inference=parts.inference,
+        engine=make_engine(parts),
+        close=parts.aclose,
+    )
+
+
+def _load_network(settings: Settings) -> Network:
+    from s3seg.inference.segmenter import Segmenter
+    from s3seg.inference.stages import SegmenterNetwork
+
+    segmenter = Segmenter(settings.checkpoint, device=settings.device, dtype=settings.dtype)
+    return SegmenterNetwork(segmenter, max_pixels=int(settings.max_megapixels * 1e6))
+
+
+def _woken_by(parts: Parts) -> dict[str, Callable[[float], Awaitable[object]]]:
+    """An edge in the same process wakes the claim loop; others are found by looking."""
+    from s3seg.adapters.memory import MemoryNotifier
+
+    if parts.settings.inference == "memory" and isinstance(parts.inference, MemoryNotifier):
+        return {"wait_for_work": parts.inference.wait}
+    return {}
+
+
+def _gpu_keys(settings: Settings, *, insecure_no_key: bool) -> list[str]:
+    chosen = (settings.api_secret_key, settings.api_secret_key_previous)
+    keys = [key.get_secret_value() for key in chosen if key is not None and key.get_secret_value().strip()]
+    if not keys and not insecure_no_key:
+        raise ConfigurationError(
+            "the gpu service needs a key: set API_SECRET_KEY to a long random value, the same in the edge "
+            "(or --insecure-no-key, on loopback only)"
+        )
+    return keys

@@ -1,0 +1,1 @@
+"""What a prompt found in a picture: instances, masks, boxes, scores; drawn and exported."""

@@ -1,0 +1,48 @@
+"""What drawings and exports read of a result, as columns; `s3seg.results.segmentation.Segmentation` is one."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from s3seg.results.masks import RLE
+
+
+class Columns(Protocol):
+    """Instances of one prompt on one picture, in order of falling score."""
+
+    @property
+    def prompt(self) -> str:
+        """What was looked for; empty when only boxes were given."""
+        ...
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the picture."""
+        ...
+
+    @property
+    def rles(self) -> tuple[RLE, ...]:
+        """N masks of the picture's size."""
+        ...
+
+    @property
+    def boxes(self) -> np.ndarray:
+        """(N, 4) float32, xyxy in pixels, as the network gave them."""
+        ...
+
+    @property
+    def scores(self) -> np.ndarray:
+        """(N,) float32, 0..1."""
+        ...
+
+    @property
+    def source(self) -> str | None:
+        """The picture's file name, where it has one."""
+        ...
+
+    @property
+    def image(self) -> np.ndarray | None:
+        """The decoded picture, (H, W, 3) uint8 RGB, where it was kept."""
+        ...

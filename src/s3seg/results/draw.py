@@ -1,0 +1,162 @@
+"""Pictures of results: overlays, cut-outs, thumbnails. Pillow only.
+
+Time and memory grow with the picture plus the areas of the masks' boxes; masks are decoded one at a time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import NormalDist
+from typing import Literal
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from s3seg.errors import InvalidRequestError
+from s3seg.results import masks
+from s3seg.results.columns import Columns
+from s3seg.results.labels import Chip, draw_chips
+from s3seg.results.masks import RLE
+from s3seg.results.palette import RGB, deal_colors, palette_color
+
+_HALO = (8, 10, 16)
+_NO_PICTURE = (30, 33, 40)
+
+
+def overlay(
+    image: Image.Image | np.ndarray,
+    results: Columns | Sequence[Columns],
+    *,
+    color_by: Literal["auto", "instance", "prompt"] = "auto",
+    labels: bool = True,
+    opacity: float = 0.42,
+) -> Image.Image:
+    """Draw one or more results on their picture: a soft fill, a crisp outline and a label for each instance.
+
+    Lines and labels scale with the picture. Small instances are drawn over large ones. A label that would
+    cover another or hide an instance is moved, and left out when it finds no place.
+
+    Args:
+        image: PIL (any mode) or (H, W, 3) uint8 RGB; it is not changed.
+        results: of any number of prompts.
+        color_by: a colour for each instance or each prompt; "auto" is by prompt for several results.
+        labels: write prompt and score on each instance.
+        opacity: of the fill, 0..1.
+
+    Returns:
+        A new RGB picture of the same size.
+
+    Raises:
+        InvalidRequestError: a result is of another size than the picture, or an option is none of those above.
+    """
+    if color_by not in ("auto", "instance", "prompt"):
+        raise InvalidRequestError(f"color_by is 'auto', 'instance' or 'prompt', got {color_by!r:.60}")
+    if not 0 <= opacity <= 1:
+        raise InvalidRequestError(f"the opacity is between 0 and 1, got {opacity}")
+    columns: list[Columns] = [results] if hasattr(results, "rles") else list(results)  # type: ignore[list-item, arg-type]
+    canvas = _as_rgb(image, columns).copy()
+    by_prompt = color_by == "prompt" or (color_by == "auto" and len(columns) > 1)
+    rles = [rle for result in columns for rle in result.rles]
+    colors = _colors(columns, by_prompt=by_prompt)
+    line_width = max(1.3, 0.003 * math.sqrt(canvas.width * canvas.height))
+    areas = [masks.area(rle) for rle in rles]
+    for k in sorted(range(len(rles)), key=lambda k: -areas[k]):
+        if areas[k]:
+            _paint(canvas, rles[k], colors[k], opacity=opacity, line_width=line_width)
+    if labels:
+        texts = [(result.prompt, float(score)) for result in columns for score in result.scores]
+        chips = [
+            Chip(prompt, score, masks.box(rle), color)
+            for (prompt, score), rle, color, area in zip(texts, rles, colors, areas, strict=True)
+            if area
+        ]
+        draw_chips(canvas, sorted(chips, key=lambda chip: -chip.score), gap=line_width)
+    return canvas
+
+
+def crops(image: Image.Image | np.ndarray, result: Columns) -> list[Image.Image]:
+    """Every instance cut out of the picture.
+
+    Returns:
+        RGBA pictures as large as each mask's tight box, with the mask in alpha; one transparent pixel for
+        an empty mask, so that there is one for every instance.
+
+    Raises:
+        InvalidRequestError: the result is of another size than the picture.
+    """
+    picture = _as_rgb(image, [result])
+    cut = []
+    for rle in result.rles:
+        mask, (y, x) = masks.decode_box(rle)
+        if not mask.size:
+            cut.append(Image.new("RGBA", (1, 1)))
+            continue
+        piece = picture.crop((x, y, x + mask.shape[1], y + mask.shape[0])).convert("RGBA")
+        piece.putalpha(_as_alpha(mask))
+        cut.append(piece)
+    return cut
+
+
+def thumbnail(result: Columns, *, side: int = 900) -> Image.Image:
+    """The overlay within side × side pixels; on a dark ground when the result does not hold its picture."""
+    height, width = result.size
+    image = Image.new("RGB", (width, height), _NO_PICTURE) if result.image is None else result.image
+    picture = overlay(image, result)
+    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return picture
+
+
+def _colors(results: Sequence[Columns], *, by_prompt: bool) -> list[RGB]:
+    if by_prompt:
+        prompts = list(dict.fromkeys(result.prompt for result in results))
+        return [palette_color(prompts.index(result.prompt)) for result in results for _ in result.rles]
+    boxes = np.array([masks.box(rle) for result in results for rle in result.rles]).reshape(-1, 4)
+    return [palette_color(k) for k in deal_colors(boxes)]
+
+
+def _paint(canvas: Image.Image, rle: RLE, color: RGB, *, opacity: float, line_width: float) -> None:
+    """Fill and outline one mask on the canvas.
+
+    A blurred mask tells, near a boundary, how far from it a pixel lies: a straight edge blurs into the
+    normal distribution. From that distance follow a smooth fill and an antialiased line, without any
+    geometry. The edges of the picture get no line, since a blur continues the mask beyond them.
+    """
+    x1, y1, x2, y2 = (int(side) for side in masks.box(rle))
+    # Lines thinner than usual on instances that are small themselves
+    line_width = max(1.0, min(line_width, 0.12 * math.sqrt((x2 - x1) * (y2 - y1))))
+    sigma = max(0.6, 0.6 * line_width)
+    margin = math.ceil(3 * sigma + line_width)
+    left, top = max(0, x1 - margin), max(0, y1 - margin)
+    right, bottom = min(canvas.width, x2 + margin), min(canvas.height, y2 + margin)
+    blurred = _as_alpha(masks.decode(rle)[top:bottom, left:right]).filter(ImageFilter.GaussianBlur(sigma))
+
+    quantile = NormalDist(sigma=sigma).inv_cdf
+    distance = np.array([quantile((level + 0.5) / 256) for level in range(256)])  # pixels, positive inside
+    fill = opacity * np.clip(distance + 0.5, 0, 1)
+    line = np.clip(line_width / 2 + 0.5 - np.abs(distance), 0, 1)
+    halo = 0.4 * np.clip(1 - (np.abs(distance) - line_width / 2) / line_width, 0, 1)
+    halo[0] = line[0] = 0  # level 0 is "far outside", not a distance
+    if line_width < 2 * sigma:
+        halo[-1] = line[-1] = 0
+    for tint, coverage in ((color, fill), (_HALO, halo), (color, line)):
+        alpha = blurred.point(np.round(255 * coverage).astype(int).tolist())
+        canvas.paste(tint, (left, top, right, bottom), alpha)
+
+
+def _as_alpha(mask: np.ndarray) -> Image.Image:
+    return Image.fromarray(np.ascontiguousarray(mask).view(np.uint8) * np.uint8(255))
+
+
+def _as_rgb(image: Image.Image | np.ndarray, results: Sequence[Columns]) -> Image.Image:
+    """The picture as PIL RGB, when it is one and of the results' size."""
+    if not isinstance(image, Image.Image):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            kind = f"{image.dtype} of shape {image.shape}"
+            raise InvalidRequestError(f"a picture is a PIL image or (H, W, 3) uint8, got {kind}")
+        image = Image.fromarray(np.ascontiguousarray(image))
+    size = (image.height, image.width)
+    for result in results:
+        if result.size != size:
+            raise InvalidRequestError(f"the picture is {size} (height, width), but the result {result.size}")
+    return image.convert("RGB")

@@ -1,0 +1,438 @@
+"""The result of segmenting one picture with one prompt: `Segmentation`, a sequence of `Instance`.
+
+A result is columns (masks as RLE, boxes, scores), so it stays small whatever the size of the picture.
+Drawings and exports live in `s3seg.results.draw` and `s3seg.results.export`; the methods here only hand them over.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+import numpy as np
+
+from s3seg.errors import InvalidRequestError, MaskError, S3segError
+from s3seg.results import masks
+from s3seg.results.files import json_text, write_atomically
+from s3seg.results.masks import RLE, Box
+from s3seg.results.polygons import Polygon
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import PIL.Image
+    import supervision as sv
+
+_FORMAT = "s3seg.results.segmentation/1"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """Which network found the instances, and how it ran.
+
+    Attributes:
+        name: of the checkpoint, such as "embedded" or "sam3".
+        version: of the checkpoint.
+        device: such as "cpu", "cuda:0" or "mps".
+        dtype: such as "float32" or "bfloat16".
+        summary: one line on what it knows, where the checkpoint says so, as the embedded one does.
+    """
+
+    name: str
+    version: str
+    device: str
+    dtype: str
+    summary: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One found instance.
+
+    Attributes:
+        rle: its mask, of the picture's size.
+        box: (x1, y1, x2, y2) in pixels, as the network gave it; `masks.box(rle)` is the one around the mask.
+        score: 0..1.
+        prompt: what was looked for.
+    """
+
+    rle: RLE
+    box: Box
+    score: float
+    prompt: str
+
+    @property
+    def mask(self) -> np.ndarray:
+        """(H, W) bool, decoded anew at each access."""
+        return masks.decode(self.rle)
+
+    @property
+    def area(self) -> int:
+        """Number of pixels in the mask."""
+        return masks.area(self.rle)
+
+    def polygons(self) -> list[Polygon]:
+        """The mask's parts as polygons with holes, exact on pixel edges; see `s3seg.results.polygons`."""
+        return masks.polygons(self.rle)
+
+    def __repr__(self) -> str:
+        box = ", ".join(f"{side:.1f}" for side in self.box)
+        return f"Instance({self.prompt!r}, score={self.score:.3f}, box=({box}), area={self.area})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Segmentation:
+    """All instances of one prompt on one picture, the highest score first.
+
+    The constructor sorts the instances by falling score (equal scores keep their order) and makes its arrays
+    read-only. Two results are equal when everything but `image` is.
+
+    Attributes:
+        prompt: what was looked for; empty when only boxes were given.
+        size: (height, width) of the picture.
+        rles: N masks of that size.
+        boxes: (N, 4) float32, xyxy in pixels, as the network gave them.
+        scores: (N,) float32, 0..1.
+        presence: how sure the network is that the picture shows the concept at all, 0..1.
+        threshold: instances at or below this score were left out.
+        model: which network, on what device.
+        timings: milliseconds by stage.
+        hint: one line for the user, such as that the prompt is outside the checkpoint's vocabulary.
+        source: the picture's file name, where it has one.
+        image: the decoded picture, (H, W, 3) uint8 RGB, kept for drawing; never saved.
+
+    Raises:
+        MaskError: a mask has another size than the picture.
+        InvalidRequestError: columns of different length, or numbers outside their range.
+    """
+
+    prompt: str
+    size: tuple[int, int]
+    rles: tuple[RLE, ...]
+    boxes: np.ndarray
+    scores: np.ndarray
+    presence: float
+    threshold: float
+    model: ModelInfo
+    timings: Mapping[str, float] = field(default_factory=dict)
+    hint: str | None = None
+    source: str | None = None
+    image: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        size = masks.checked_size(self.size)
+        with np.errstate(over="ignore"):  # a number too large for float32 becomes infinite, and is refused below
+            scores = np.asarray(self.scores, dtype=np.float32).reshape(-1)
+            boxes = np.asarray(self.boxes, dtype=np.float32).reshape(-1, 4)
+        if not len(self.rles) == len(scores) == len(boxes):
+            lengths = f"{len(self.rles)} masks, {len(boxes)} boxes, {len(scores)} scores"
+            raise InvalidRequestError(f"a result needs one of each for every instance, got {lengths}")
+        if not np.all((scores >= 0) & (scores <= 1)) or not 0 <= self.presence <= 1:
+            raise InvalidRequestError(f"scores and presence are 0..1, got {scores} and {self.presence}")
+        if not np.all(np.isfinite(boxes)):
+            raise InvalidRequestError(f"boxes must be finite, got {boxes[~np.isfinite(boxes).all(axis=1)][0]}")
+        if self.image is not None and (self.image.dtype != np.uint8 or self.image.shape != (*size, 3)):
+            kind = f"{self.image.dtype} of shape {self.image.shape}"
+            raise InvalidRequestError(f"the picture must be (H, W, 3) uint8 of size {size}, got {kind}")
+        for rle in self.rles:
+            if rle.size != size:
+                raise MaskError(f"a mask has size {rle.size}, but the picture {size}")
+        order = np.argsort(-scores, kind="stable")
+        scores, boxes = scores[order], boxes[order]
+        scores.flags.writeable = boxes.flags.writeable = False
+        object.__setattr__(self, "size", size)
+        object.__setattr__(self, "rles", tuple(self.rles[k] for k in order))
+        object.__setattr__(self, "boxes", boxes)
+        object.__setattr__(self, "scores", scores)
+        object.__setattr__(self, "presence", float(self.presence))
+        object.__setattr__(self, "threshold", float(self.threshold))
+        object.__setattr__(self, "timings", {stage: float(ms) for stage, ms in self.timings.items()})
+
+    # ---- a sequence of instances ----
+
+    def __len__(self) -> int:
+        return len(self.rles)
+
+    def __iter__(self) -> Iterator[Instance]:
+        return (self[k] for k in range(len(self)))
+
+    @overload
+    def __getitem__(self, index: int) -> Instance: ...
+    @overload
+    def __getitem__(self, index: slice) -> Segmentation: ...
+    def __getitem__(self, index: int | slice) -> Instance | Segmentation:
+        """An instance, or for a slice a result with those instances (sorted by score, as ever)."""
+        if isinstance(index, slice):
+            return self._take(range(len(self))[index])
+        x1, y1, x2, y2 = self.boxes[index].tolist()
+        return Instance(self.rles[index], (x1, y1, x2, y2), float(self.scores[index]), self.prompt)
+
+    def filter(
+        self,
+        predicate: Callable[[Instance], bool] | None = None,
+        *,
+        min_score: float = 0.0,
+        min_area: int = 0,
+        max_area: int | None = None,
+    ) -> Segmentation:
+        """Keep the instances that meet every condition.
+
+        Args:
+            predicate: is called with each `Instance`.
+            min_score: lowest score kept.
+            min_area: smallest mask kept, in pixels.
+            max_area: largest mask kept, in pixels.
+        """
+
+        def keeps(k: int) -> bool:
+            area = masks.area(self.rles[k])
+            return bool(
+                self.scores[k] >= min_score
+                and area >= min_area
+                and (max_area is None or area <= max_area)
+                and (predicate is None or predicate(self[k]))
+            )
+
+        return self._take([k for k in range(len(self)) if keeps(k)])
+
+    def _take(self, indices: Sequence[int]) -> Segmentation:
+        columns = {
+            "rles": tuple(self.rles[k] for k in indices),
+            "boxes": self.boxes[list(indices)],
+            "scores": self.scores[list(indices)],
+        }
+        return Segmentation(**{f.name: getattr(self, f.name) for f in fields(self)} | columns)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Segmentation):
+            return NotImplemented
+        names = [f.name for f in fields(self) if f.name not in ("boxes", "scores", "image")]
+        return (
+            all(getattr(self, name) == getattr(other, name) for name in names)
+            and np.array_equal(self.boxes, other.boxes)
+            and np.array_equal(self.scores, other.scores)
+        )
+
+    # ---- masks ----
+
+    @property
+    def masks(self) -> np.ndarray:
+        """(N, H, W) bool, decoded anew at each access.
+
+        Takes N × H × W bytes: 1.2 GB for 100 instances on 12 megapixels. `for instance in result:
+        instance.mask` holds one mask at a time.
+        """
+        stack = np.zeros((len(self), *self.size), dtype=np.bool_)
+        for k, rle in enumerate(self.rles):
+            crop, (y, x) = masks.decode_box(rle)
+            stack[k, y : y + crop.shape[0], x : x + crop.shape[1]] = crop
+        return stack
+
+    def union(self) -> np.ndarray:
+        """(H, W) bool: pixels of any instance."""
+        return masks.decode(masks.union(self.rles)) if self.rles else np.zeros(self.size, dtype=np.bool_)
+
+    def label_map(self) -> np.ndarray:
+        """(H, W) uint8, or uint16 beyond 255 instances: 0 background, k the k-th instance by score."""
+        return masks.label_map(self.rles, self.size)
+
+    # ---- JSON and files ----
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the picture, as plain JSON values; `from_dict` gives back an equal result."""
+        return {
+            "format": _FORMAT,
+            "source": self.source,
+            "prompt": self.prompt,
+            "size": list(self.size),
+            "presence": self.presence,
+            "threshold": self.threshold,
+            "model": asdict(self.model),
+            "timings": dict(self.timings),
+            "hint": self.hint,
+            "instances": [
+                {"score": score, "box": box, "rle": masks.to_coco(rle)}
+                for score, box, rle in zip(self.scores.tolist(), self.boxes.tolist(), self.rles, strict=True)
+            ],
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Segmentation:
+        """Read what `to_dict` wrote.
+
+        Raises:
+            MaskError: a mask is malformed or has another size than the picture.
+            InvalidRequestError: anything else is missing or wrong.
+        """
+        try:
+            if data["format"] != _FORMAT:
+                raise InvalidRequestError(f"expected format {_FORMAT!r}, got {str(data['format'])[:80]!r}")
+            instances = data["instances"]
+            return cls(
+                prompt=_text(data["prompt"]),
+                size=tuple(data["size"]),
+                rles=tuple(masks.from_coco(one["rle"]) for one in instances),
+                boxes=np.array([one["box"] for one in instances], dtype=np.float64),
+                scores=np.array([one["score"] for one in instances], dtype=np.float64),
+                presence=data["presence"],
+                threshold=data["threshold"],
+                model=_model(data["model"]),
+                timings=data["timings"],
+                hint=_text_or_none(data["hint"]),
+                source=_text_or_none(data["source"]),
+            )
+        except S3segError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as err:
+            raise InvalidRequestError(f"not a saved Segmentation: {type(err).__name__}: {err}") from err
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the result to a file, fully or not at all.
+
+        Args:
+            path: `.json` for everything but the picture (see `load`), `.png` for the label map.
+
+        Raises:
+            InvalidRequestError: another suffix.
+        """
+        suffix = Path(path).suffix.lower()
+        if suffix == ".json":
+            return write_atomically(path, json_text(self.to_dict()))
+        if suffix == ".png":
+            from s3seg.results import export
+
+            return write_atomically(path, export.png_label_map(self))
+        raise InvalidRequestError(
+            f"cannot save a Segmentation as {suffix!r}: .json keeps everything, .png is the label map; "
+            "for pictures see overlay().save(...), for other formats the to_...() methods"
+        )
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Segmentation:
+        """Read a `.json` file that `save` wrote.
+
+        Raises:
+            InvalidRequestError: the file holds something else.
+            OSError: it cannot be read.
+        """
+        try:
+            data = json.loads(Path(path).read_bytes())
+        except ValueError as err:
+            raise InvalidRequestError(f"{path} is not JSON: {err}") from err
+        return cls.from_dict(data)
+
+    # ---- pictures ----
+
+    def overlay(
+        self,
+        image: PIL.Image.Image | np.ndarray | None = None,
+        *,
+        color_by: Literal["auto", "instance", "prompt"] = "auto",
+        labels: bool = True,
+        opacity: float = 0.42,
+    ) -> PIL.Image.Image:
+        """The picture with its instances drawn on it; several results on one picture: `s3seg.results.draw.overlay`.
+
+        Args:
+            image: the picture, where the result does not hold it (after `load`), as PIL or (H, W, 3) uint8.
+            color_by: one colour for each instance, or one for the prompt; "auto" is by instance.
+            labels: write prompt and score on each instance.
+            opacity: of the fill, 0..1.
+        """
+        from s3seg.results import draw
+
+        return draw.overlay(self._image(image), self, color_by=color_by, labels=labels, opacity=opacity)
+
+    def crops(self, image: PIL.Image.Image | np.ndarray | None = None) -> list[PIL.Image.Image]:
+        """Every instance cut out of the picture: RGBA, as large as its mask's box, the mask in alpha."""
+        from s3seg.results import draw
+
+        return draw.crops(self._image(image), self)
+
+    def _image(self, image: PIL.Image.Image | np.ndarray | None) -> PIL.Image.Image | np.ndarray:
+        if image is None and self.image is None:
+            raise InvalidRequestError("this result does not hold its picture (a loaded one never does): pass image=...")
+        return self.image if image is None else image  # type: ignore[return-value]
+
+    # ---- other formats ----
+
+    def to_polygons(self) -> list[list[Polygon]]:
+        """For each instance its polygons, for each polygon its exterior and holes: see `s3seg.results.polygons`."""
+        return [masks.polygons(rle) for rle in self.rles]
+
+    def to_coco(self) -> dict[str, Any]:
+        """A COCO dataset of this picture; for one over many results see `s3seg.results.export.coco`."""
+        from s3seg.results import export
+
+        return export.coco([self])
+
+    def to_yolo(self, *, class_id: int = 0) -> str:
+        """YOLO segmentation labels, a line for each instance: see `s3seg.results.export.yolo`."""
+        from s3seg.results import export
+
+        return export.yolo(self, class_id=class_id)
+
+    def to_geojson(self) -> dict[str, Any]:
+        """A GeoJSON FeatureCollection in pixel coordinates: see `s3seg.results.export.geojson`."""
+        from s3seg.results import export
+
+        return export.geojson(self)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """A table with a row for each instance: see `s3seg.results.export.pandas`."""
+        from s3seg.results import export
+
+        return export.pandas([self])
+
+    def to_supervision(self) -> sv.Detections:
+        """`supervision.Detections`: see `s3seg.results.export.supervision`."""
+        from s3seg.results import export
+
+        return export.supervision([self])
+
+    # ---- how it shows itself ----
+
+    def __repr__(self) -> str:
+        scores = ", ".join(f"{score:.2f}" for score in self.scores[:5]) + (", …" if len(self) > 5 else "")
+        found = f"{len(self)} instance{'' if len(self) == 1 else 's'}" + (f" ({scores})" if len(self) else "")
+        where = f"in {self.source or 'picture'} {self.size[1]}×{self.size[0]}, presence {self.presence:.2f}"
+        return f"<Segmentation {self.prompt!r}: {found} {where}, {self.model.name}>"
+
+    def _repr_png_(self) -> bytes:
+        from s3seg.results import draw
+
+        buffer = BytesIO()
+        draw.thumbnail(self).save(buffer, format="PNG")
+        return buffer.getvalue()
+
+    def _repr_html_(self) -> str:
+        rows = [("prompt", self.prompt or "(boxes)"), ("found", str(len(self)))]
+        rows += [("scores", ", ".join(f"{score:.2f}" for score in self.scores[:10]))] if len(self) else []
+        which = f"{self.model.name} {self.model.version}"
+        known = f"; {self.model.summary}" if self.model.summary else ""
+        rows += [("presence", f"{self.presence:.2f}"), ("model", which + known)]
+        rows += [("hint", self.hint)] if self.hint else []
+        cells = "".join(f"<tr><th>{name}</th><td>{html.escape(value)}</td></tr>" for name, value in rows)
+        picture = b64encode(self._repr_png_()).decode("ascii")
+        return f'<img src="data:image/png;base64,{picture}" alt="instances"/><table>{cells}</table>'
+
+
+def _model(data: Mapping[str, Any]) -> ModelInfo:
+    name, version, device, dtype = (_text(data[key]) for key in ("name", "version", "device", "dtype"))
+    return ModelInfo(name, version, device, dtype, _text_or_none(data["summary"]))
+
+
+def _text_or_none(value: object) -> str | None:
+    return None if value is None else _text(value)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected text, got {str(value)[:80]!r}")
+    return value

@@ -1,0 +1,193 @@
+"""``kill -9`` at random moments of processes that share one data directory; then the books are opened."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+import uuid
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from s3seg.app import Parts
+from s3seg.app.settings import Settings
+from s3seg.tasks.limits import Tier
+from s3seg.tasks.maintenance import collect_garbage, reap_all
+from s3seg.tasks.model import Failure, TaskStatus
+from s3seg.tasks.object_keys import new_image_key
+from s3seg.tasks.records import Identity, NewImage
+
+SCRIPT = Path(__file__).parent / "crash_process.py"
+CREDITS = 1_000_000
+
+
+class Crew:
+    """Processes that write what they were promised to files, which outlive them."""
+
+    def __init__(self, folder: Path, roles: list[list[str]]) -> None:
+        self._folder = folder
+        self._roles = roles
+        self._running: dict[int, subprocess.Popen[bytes]] = {}
+        self._logs: list[Path] = []
+        for number in range(len(roles)):
+            self.start(number)
+
+    def start(self, number: int) -> None:
+        log = self._folder / f"{len(self._logs)}.log"
+        self._logs.append(log)
+        environment = {
+            **os.environ,
+            "S3SEG_DATA_DIR": str(self._folder / "data"),
+            "S3SEG_RATE_LIMITS": "off",
+            "S3SEG_DATABASE_TIMEOUT_S": "60",  # a busy machine is no crash
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        }
+        with log.open("wb") as out:
+            self._running[number] = subprocess.Popen(
+                [sys.executable, str(SCRIPT), *self._roles[number]], stdout=out, env=environment
+            )
+        while b"\n" not in log.read_bytes():  # let it come to work before it may be killed
+            assert self._running[number].poll() is None, "a process ended by itself"
+            time.sleep(0.01)
+
+    def kill_one(self, number: int) -> None:
+        process = self._running.pop(number)
+        assert process.poll() is None, "a process ended by itself"
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+    def kill_all(self) -> None:
+        for number in list(self._running):
+            self.kill_one(number)
+
+    def promises(self, kind: str) -> list[list[str]]:
+        lines = [line for log in self._logs for line in log.read_text().split("\n")[:-1]]
+        return [words[1:] for words in map(str.split, lines) if words[0] == kind]
+
+
+def rounds(number: int, folder: Path, seed: int) -> None:
+    rng = random.Random(seed)
+    settings = Settings(data_dir=folder / "data", rate_limits="off", database_timeout_s=60)
+    users = asyncio.run(open_accounts(settings, 2))
+    roles = [["submit", user.user_id, url] for user, url in users] + [["work", "w1"], ["work", "w2"]]
+    crew = Crew(folder, roles)
+    try:
+        for _ in range(number):
+            time.sleep(rng.uniform(0, 0.15))
+            victim = rng.randrange(len(roles))
+            crew.kill_one(victim)
+            crew.start(victim)
+    finally:
+        crew.kill_all()
+    asyncio.run(open_the_books(settings, users, crew))
+
+
+async def open_accounts(settings: Settings, count: int) -> list[tuple[Identity, str]]:
+    parts = Parts(settings)
+    users = []
+    for _ in range(count):
+        user = Identity(user_id=str(uuid.uuid4()))
+        account = await parts.accounts.ensure(user.user_id, tier=Tier.PRO)
+        await parts.accounts.adjust(user.user_id, CREDITS - account.credits)
+        image = NewImage(
+            object_key=new_image_key(user.user_id, "image/png"),
+            content_type="image/png",
+            size_bytes=1,
+            width=1,
+            height=1,
+        )
+        users.append((user, (await parts.task_store.register_image(user, image)).image_url))
+    await parts.aclose()
+    return users
+
+
+async def open_the_books(settings: Settings, users: list[tuple[Identity, str]], crew: Crew) -> None:
+    database = sqlite3.connect(settings.data_dir / "tasks.sqlite3")
+    assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    rows = database.execute("SELECT task_id, idempotency_key, status, prompts FROM tasks").fetchall()
+    keys = Counter(key for _, key, _, _ in rows)
+    database.close()
+    known = {task_id: key for task_id, key, _, _ in rows}
+
+    accepted = crew.promises("accepted")
+    assert accepted
+    for task_id, key in accepted:
+        assert known.get(task_id) == key, "an accepted task is lost"
+    assert set(keys.values()) == {1}, "one key, two tasks"
+
+    parts = Parts(settings)
+    finished = crew.promises("finished")
+    assert finished
+    for task_id, mask in finished:
+        task = await parts.task_queue.get_task(task_id)
+        assert (task.status, task.object_keys) == (TaskStatus.DONE, (mask,))
+    assert max(Counter(task_id for task_id, _ in finished).values()) == 1, "finished twice"
+
+    await end_everything(parts)
+    for user, _ in users:
+        ledger = await parts.accounts.ledger(user.user_id)
+        account = await parts.task_store.account(user)
+        assert account.credits == sum(row.delta for row in ledger) >= 0
+        moved = Counter((row.task_id, row.reason) for row in ledger if row.task_id)
+        assert set(moved.values()) <= {1}, "debited or refunded twice"
+        page = await parts.task_store.list_tasks(user, limit=100)
+        assert page.total == sum(reason == "segment" for _, reason in moved)
+        spent = 0
+        for task_id in {task_id for task_id, _ in moved}:
+            assert task_id is not None
+            task = await parts.task_queue.get_task(task_id)
+            assert task.ended
+            assert ((task_id, "refund") in moved) == (task.status == TaskStatus.ERROR)
+            spent += task.cost * (task.status == TaskStatus.DONE)
+        assert account.credits == CREDITS - spent
+
+    await collect_garbage(parts.objects, parts.accounts, before=datetime.now(UTC) + timedelta(days=1))
+    left = {info.key async for info in parts.objects.list("users/")}
+    masks = set()
+    for task_id in known:
+        task = await parts.task_queue.get_task(task_id)
+        for mask in task.object_keys:
+            assert await parts.objects.get(mask) == task_id.encode() * 2000
+            masks.add(mask)
+    assert left == masks, "garbage stays, or a result was collected"
+    assert list((settings.data_dir / "objects" / ".partial").iterdir()) == []
+    await parts.aclose()
+
+
+async def end_everything(parts: Parts) -> None:
+    """What the workers left is claimed again once their leases (of a second) are over, and failed."""
+    while True:
+        await reap_all(parts.task_queue)
+        claims = await parts.task_queue.claim_batch("last", limit=100, lease_s=30)
+        for claim in claims:
+            await parts.task_queue.fail(claim.lease, Failure(code="INFERENCE_FAILED", message="the end"))
+        if not claims and not await leases_left(parts):
+            return
+        await asyncio.sleep(0.05)
+
+
+async def leases_left(parts: Parts) -> int:
+    database = sqlite3.connect(parts.settings.data_dir / "tasks.sqlite3")
+    try:
+        live = "SELECT count(*) FROM tasks WHERE status IN ('pending', 'processing')"
+        return database.execute(live).fetchone()[0]
+    finally:
+        database.close()
+
+
+def test_the_books_balance_after_ten_kills(tmp_path):
+    rounds(10, tmp_path, seed=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2))
+def test_the_books_balance_after_many_kills(tmp_path, seed):
+    rounds(100, tmp_path, seed=seed)

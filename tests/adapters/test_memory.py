@@ -1,0 +1,77 @@
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from s3seg.adapters.memory import MemoryNotifier, MemoryObjectStore, MemoryRateLimiter
+from s3seg.testing import (
+    AccountsSuite,
+    InferenceSuite,
+    ObjectStoreSuite,
+    RateLimiterSuite,
+    TaskQueueSuite,
+    TaskStoreSuite,
+)
+from tests.adapters.worlds import MemoryWorld
+
+
+class TestMemoryObjectStore(ObjectStoreSuite):
+    @pytest.fixture
+    def store(self):
+        return MemoryObjectStore(public_base="https://objects.example/files")
+
+
+class TestMemoryTaskStore(TaskStoreSuite):
+    @pytest.fixture
+    def world(self):
+        return MemoryWorld()
+
+
+class TestMemoryTaskQueue(TaskQueueSuite):
+    @pytest.fixture
+    def world(self):
+        return MemoryWorld()
+
+
+class TestMemoryAccounts(AccountsSuite):
+    @pytest.fixture
+    def world(self):
+        return MemoryWorld()
+
+
+class _Clock:
+    seconds = 1000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+class TestMemoryRateLimiter(RateLimiterSuite):
+    @pytest.fixture
+    def clock(self):
+        return _Clock()
+
+    @pytest.fixture
+    def limiter(self, clock):
+        return MemoryRateLimiter(clock=clock)
+
+    @pytest.fixture
+    def pass_time(self, clock) -> Callable[[float], Awaitable[None]]:
+        async def later(seconds: float) -> None:
+            clock.seconds += seconds
+
+        return later
+
+    async def test_users_who_went_away_take_no_memory(self, limiter, pass_time):
+        from s3seg.tasks.limits import Action, Tier
+
+        for _ in range(50):
+            await limiter.take(self.someone(), Action.TASKS, Tier.FREE)
+        await pass_time(61)
+        await limiter.take(self.someone(), Action.TASKS, Tier.FREE)
+        assert len(limiter._times) == 1
+
+
+class TestMemoryInference(InferenceSuite):
+    @pytest.fixture
+    def inference(self):
+        return MemoryNotifier()

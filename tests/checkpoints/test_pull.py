@@ -1,0 +1,304 @@
+"""Pulling a checkpoint from a mirror on loopback, with the embedded checkpoint as the small model."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+
+from s3seg import checkpoints
+from s3seg.checkpoints import _pull
+from s3seg.errors import CheckpointError, CheckpointNotFoundError
+from tests.helpers.loopback import COMMIT, Mirror, reply, serving
+
+WEIGHTS = "model.safetensors"
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in (
+        "HF_HUB_CACHE",
+        "HUGGINGFACE_HUB_CACHE",
+        "HF_TOKEN",
+        "HF_HUB_OFFLINE",
+        "S3SEG_CHECKPOINT",
+    ):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setattr(_pull, "_WAITS", (0.0, 0.0))
+
+
+@pytest.fixture
+def mirror(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
+    folder = checkpoints.resolve("embedded").path
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    unneeded = {"README.md": b"# card", "pytorch_model.bin": b"other weights", "sam3.pt": b"the other layout"}
+    with Mirror({**files, **unneeded}).running() as mirror:
+        monkeypatch.setenv("HF_ENDPOINT", mirror.endpoint)
+        yield mirror
+
+
+def test_a_pull_brings_the_needed_files_and_no_others(mirror: Mirror) -> None:
+    pulled = checkpoints.pull("sam3")
+    assert {path.name for path in pulled.path.iterdir()} == {
+        WEIGHTS,
+        "config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
+    assert all((pulled.path / path.name).read_bytes() == mirror.files[path.name] for path in pulled.path.iterdir())
+    assert pulled.version == f"facebook/sam3@{COMMIT[:8]}"
+
+
+def test_what_was_pulled_is_found_verified_and_used_by_default_without_the_network(mirror: Mirror) -> None:
+    pulled = checkpoints.pull("sam3")
+    mirror.requests.clear()
+    assert checkpoints.resolve("sam3") == pulled
+    assert checkpoints.resolve() == pulled
+    assert checkpoints.resolve("facebook/sam3").path == pulled.path
+    checked = checkpoints.verify("sam3")
+    assert checked.ok
+    assert {file.checksum for file in checked.files} == {"matches"}
+    assert mirror.requests == []
+
+
+def test_huggingface_hub_finds_what_we_pulled(mirror: Mirror) -> None:
+    pulled = checkpoints.pull("sam3")
+    for name in ("config.json", WEIGHTS):
+        found = huggingface_hub.hf_hub_download(
+            "facebook/sam3", name, cache_dir=checkpoints.hub_cache(), local_files_only=True
+        )
+        assert Path(found) == pulled.path / name
+
+
+def test_files_that_huggingface_hub_downloaded_count_as_pulled(mirror: Mirror) -> None:
+    for name in ("config.json", "tokenizer.json", WEIGHTS):
+        huggingface_hub.hf_hub_download(
+            "facebook/sam3", name, cache_dir=checkpoints.hub_cache(), endpoint=mirror.endpoint
+        )
+    assert checkpoints.resolve().name == "sam3"
+    assert checkpoints.verify("sam3").ok
+
+
+def test_a_second_pull_downloads_nothing(mirror: Mirror) -> None:
+    checkpoints.pull("sam3")
+    mirror.requests.clear()
+    checkpoints.pull("sam3")
+    assert mirror.asked_for("resolve", "GET") == []
+    assert mirror.asked_for(f"/{WEIGHTS}?signed") == []
+
+
+def test_connections_that_are_cut_are_taken_up_where_they_broke(mirror: Mirror) -> None:
+    mirror.cuts = [1_000_000, 2_000_000, 5]
+    pulled = checkpoints.pull("sam3")
+    assert (pulled.path / WEIGHTS).read_bytes() == mirror.files[WEIGHTS]
+    ranges = [asked for _, _, asked, _ in mirror.asked_for(f"/{WEIGHTS}?signed")]
+    assert ranges == [None, "bytes=1000000-", "bytes=3000000-", "bytes=3000005-"]
+
+
+def test_an_interrupted_pull_is_resumed_by_the_next_one(mirror: Mirror) -> None:
+    def interrupt(name: str, done: int, size: int | None) -> None:
+        if name == WEIGHTS and done > 3_000_000:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints.pull("sam3", progress=interrupt)
+    with pytest.raises(CheckpointNotFoundError, match="s3seg models pull sam3"):
+        checkpoints.resolve("sam3")
+    assert checkpoints.resolve().name == "embedded"
+    assert next(item for item in checkpoints.inventory() if item.name == "sam3").size_bytes > 3_000_000
+
+    mirror.requests.clear()
+    pulled = checkpoints.pull("sam3")
+    (_, _, asked, _) = mirror.asked_for(f"/{WEIGHTS}?signed")[0]
+    assert asked is not None
+    assert int(asked.removeprefix("bytes=").rstrip("-")) > 3_000_000
+    assert checkpoints.verify(pulled).ok
+
+
+def test_a_server_that_ignores_ranges_makes_the_file_start_anew(mirror: Mirror) -> None:
+    mirror.cuts, mirror.ranges = [1_000_000], False
+    pulled = checkpoints.pull("sam3")
+    assert (pulled.path / WEIGHTS).read_bytes() == mirror.files[WEIGHTS]
+
+
+def test_progress_is_told_from_the_first_byte_to_the_last(mirror: Mirror) -> None:
+    told: list[tuple[str, int, int | None]] = []
+    checkpoints.pull("sam3", progress=lambda *step: told.append(step))
+    size = len(mirror.files[WEIGHTS])
+    of_weights = [done for name, done, total in told if name == WEIGHTS and total == size]
+    assert of_weights == sorted(of_weights)
+    assert of_weights[-1] == size
+
+
+def test_a_connection_that_never_holds_is_an_error_that_keeps_what_came(mirror: Mirror) -> None:
+    mirror.cuts = [1_000_000] + [0] * 20
+    with pytest.raises(CheckpointError, match="goes on where it stopped"):
+        checkpoints.pull("sam3")
+    mirror.cuts = []
+    mirror.requests.clear()
+    checkpoints.pull("sam3")
+    assert mirror.asked_for(f"/{WEIGHTS}?signed")[0][2] == "bytes=1000000-"
+
+
+def test_wrong_contents_never_get_the_name_of_the_file(mirror: Mirror) -> None:
+    mirror.corrupt = True
+    with pytest.raises(CheckpointError, match="checksum"):
+        checkpoints.pull("sam3")
+    with pytest.raises(CheckpointNotFoundError):
+        checkpoints.resolve("sam3")
+    mirror.corrupt = False
+    assert checkpoints.verify(checkpoints.pull("sam3")).ok
+
+
+def test_without_a_token_the_gate_is_explained_in_one_message(mirror: Mirror) -> None:
+    mirror.token = "hf_right"
+    with pytest.raises(CheckpointNotFoundError) as caught:
+        checkpoints.pull("sam3")
+    message = str(caught.value)
+    assert "no valid token" in message
+    for step in (
+        "https://huggingface.co/facebook/sam3",
+        "hf auth login",
+        "HF_TOKEN",
+        "s3seg models pull sam3",
+    ):
+        assert step in message
+    assert "Please log in" in message
+
+
+def test_a_token_without_access_is_told_apart_and_never_shown(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
+    mirror.token, mirror.known_tokens = "hf_right", ("hf_stranger",)
+    monkeypatch.setenv("HF_TOKEN", "hf_stranger")
+    with pytest.raises(CheckpointNotFoundError, match="has not been given access") as caught:
+        checkpoints.pull("sam3")
+    assert "hf_stranger" not in str(caught.value)
+
+
+def test_the_token_opens_the_gate_and_does_not_reach_the_storage_host(mirror: Mirror) -> None:
+    mirror.token = "hf_right"
+    checkpoints.pull("sam3", token="hf_right")
+    assert {authorization for *_, authorization in mirror.asked_for("?signed")} == {None}
+
+
+def test_a_repository_or_revision_that_does_not_exist_is_named(mirror: Mirror) -> None:
+    with pytest.raises(CheckpointNotFoundError, match="nobody/nothing"):
+        checkpoints.pull("nobody/nothing")
+    with pytest.raises(CheckpointNotFoundError, match="no revision 'v9'"):
+        checkpoints.pull("sam3", revision="v9")
+
+
+def test_a_repository_without_weights_is_refused(mirror: Mirror) -> None:
+    mirror.files = {"README.md": b"", "config.json": b"{}"}
+    with pytest.raises(CheckpointNotFoundError, match="no weights"):
+        checkpoints.pull("sam3")
+
+
+def test_the_reference_layout_is_pulled_where_there_is_no_other(mirror: Mirror) -> None:
+    mirror.files = {"sam3.pt": b"PK weights", "bpe_simple_vocab_16e6.txt.gz": b"words", "notes.txt": b""}
+    pulled = checkpoints.pull("sam3")
+    assert {path.name for path in pulled.path.iterdir()} == {"sam3.pt", "bpe_simple_vocab_16e6.txt.gz"}
+
+
+def test_shards_are_pulled_with_their_index(mirror: Mirror) -> None:
+    shards = {f"model-0000{n}-of-00002.safetensors": bytes([n]) * 100 for n in (1, 2)}
+    index = '{"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}'
+    mirror.files = {
+        "config.json": b"{}",
+        "tokenizer.json": b"{}",
+        "model.safetensors.index.json": index.encode(),
+        **shards,
+    }
+    pulled = checkpoints.pull("sam3")
+    assert {path.name for path in pulled.files} == set(mirror.files)
+
+
+def test_offline_uses_what_is_here_and_otherwise_says_so(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(CheckpointNotFoundError, match="HF_HUB_OFFLINE"):
+        checkpoints.pull("sam3")
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    pulled = checkpoints.pull("sam3")
+    mirror.requests.clear()
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert checkpoints.pull("sam3").path == pulled.path
+    assert mirror.requests == []
+
+
+def test_a_hub_out_of_reach_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(lambda request: None) as gone:
+        pass
+    monkeypatch.setenv("HF_ENDPOINT", gone)
+    with pytest.raises(CheckpointError, match=f"cannot reach {gone}"):
+        checkpoints.pull("sam3")
+
+
+def test_a_server_that_is_no_hub_is_recognised(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(lambda request: reply(request, 200, b"<html>welcome</html>")) as portal:
+        monkeypatch.setenv("HF_ENDPOINT", portal)
+        with pytest.raises(CheckpointError, match="does not answer like a Hugging Face hub"):
+            checkpoints.pull("sam3")
+
+
+def test_a_commit_that_leads_out_of_the_cache_is_refused(mirror: Mirror) -> None:
+    mirror.commit = "../../../elsewhere"
+    with pytest.raises(CheckpointError, match="does not answer like a Hugging Face hub"):
+        checkpoints.pull("sam3")
+    assert not mirror.asked_for("/resolve/")
+
+
+def test_too_small_a_disk_is_refused_before_the_first_byte(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(".")
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=1000))
+    with pytest.raises(CheckpointError, match="not enough room"):
+        checkpoints.pull("sam3")
+    assert mirror.asked_for("?signed") == []
+
+
+def test_a_disk_that_fills_up_is_explained(mirror: Mirror) -> None:
+    def full(name: str, done: int, size: int | None) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(CheckpointError, match="is full"):
+        checkpoints.pull("sam3", progress=full)
+
+
+def test_without_symbolic_links_the_files_are_moved_not_doubled(
+    mirror: Mirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_DISABLE_SYMLINKS", "1")
+    pulled = checkpoints.pull("sam3")
+    assert not (pulled.path / WEIGHTS).is_symlink()
+    assert list((pulled.path.parents[1] / "blobs").iterdir()) == []
+    mirror.requests.clear()
+    checkpoints.pull("sam3")
+    assert mirror.asked_for("?signed") == []
+
+
+def test_verify_notices_a_changed_byte_and_a_missing_end(mirror: Mirror) -> None:
+    pulled = checkpoints.pull("sam3")
+    weights = (pulled.path / WEIGHTS).resolve()
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    (bad,) = [file for file in checkpoints.verify("sam3").files if file.problem]
+    assert (bad.path.name, bad.checksum) == (WEIGHTS, "differs")
+    assert hashlib.sha256(content).hexdigest() != weights.name
+    weights.write_bytes(content[:-1000])
+    (bad,) = [file for file in checkpoints.verify("sam3").files if file.problem]
+    assert bad.problem is not None
+    assert "truncated" in bad.problem
+
+
+def test_the_embedded_checkpoint_needs_no_pull() -> None:
+    assert checkpoints.pull("embedded") == checkpoints.resolve("embedded")
+
+
+def test_what_cannot_be_a_repository_is_refused_before_asking() -> None:
+    with pytest.raises(CheckpointNotFoundError, match="cannot pull"):
+        checkpoints.pull("sam3/with/slashes")

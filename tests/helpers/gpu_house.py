@@ -1,0 +1,205 @@
+"""A gpu service in memory for tests: ports, a network that does as it is told, and one user who submits."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from s3seg import images
+from s3seg.adapters.memory import (
+    MemoryAccounts,
+    MemoryNotifier,
+    MemoryObjectStore,
+    MemoryTables,
+    MemoryTaskQueue,
+    MemoryTaskStore,
+)
+from s3seg.inference.batcher import Batcher, Limits
+from s3seg.inference.engine import Engine, EngineOptions
+from s3seg.inference.pipeline import Pipeline
+from s3seg.inference.stages import EncodedImage, ResizedImage
+from s3seg.inference.worker import WorkerLimits
+from s3seg.results import masks
+from s3seg.results.segmentation import ModelInfo, Segmentation
+from s3seg.sam3.device import DeviceStatus
+from s3seg.tasks.limits import Tier
+from s3seg.tasks.model import Order, Task
+from s3seg.tasks.object_keys import new_image_key
+from s3seg.tasks.records import Identity, NewImage
+from s3seg.tasks.state_machine import Rules
+
+PICTURES = Path(__file__).parent.parent.parent / "examples" / "pictures"
+STREET = (PICTURES / "street.png").read_bytes()
+USER = Identity(user_id=str(uuid.uuid4()), tier=Tier.ENTERPRISE)
+
+
+def png(color: int = 128, size: tuple[int, int] = (8, 6)) -> bytes:
+    """A picture (width, height) of one grey."""
+    buffer = BytesIO()
+    Image.new("RGB", size, (color, color, color)).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+class CountingMeter:
+    """Counts what it is told."""
+
+    def __init__(self) -> None:
+        self.stages: Counter[str] = Counter()
+        self.batches: list[tuple[int, int]] = []
+        self.splits = 0
+        self.hits: Counter[bool] = Counter()
+        self.ends: Counter[str] = Counter()
+
+    def stage(self, name: str, seconds: float) -> None:
+        self.stages[name] += 1
+
+    def batch(self, *, pictures: int, prompts: int) -> None:
+        self.batches.append((pictures, prompts))
+
+    def split(self) -> None:
+        self.splits += 1
+
+    def cache(self, *, hit: bool) -> None:
+        self.hits[hit] += 1
+
+    def ended(self, code: str) -> None:
+        self.ends[code] += 1
+
+
+class ObedientNetwork:
+    """A network that finds one instance, the left half, for every prompt but "nothing".
+
+    Attributes:
+        go: The network waits for it in every pass: clear it to let work pile up.
+        began: Set when a pass begins.
+        fail: Raised by passes while there are any left: the next one first.
+        encoded, asked: Pictures of each encoding pass; prompts of each decoding pass.
+    """
+
+    threshold = 0.5
+    model = ModelInfo("obedient", "1", "cpu", "float32")
+    parameters = 7
+    weights_bytes = 28
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.go.set()
+        self.began = threading.Event()
+        self.fail: list[Exception | None] = []
+        self.encoded: list[int] = []
+        self.asked: list[list[str]] = []
+        self.reads = 0
+        self.freed = 0
+        self.threads: set[str] = set()
+
+    def device_status(self) -> DeviceStatus:
+        return DeviceStatus(True, "obedient 9000", 1.0, 2.0)
+
+    def read(self, content: bytes, *, name: str) -> ResizedImage:
+        self.reads += 1
+        loaded = images.load(content, name=name)
+        return ResizedImage(loaded.pixels, loaded.full_size)
+
+    def check_prompts(self, prompts: Sequence[str]) -> None:
+        for prompt in prompts:
+            if len(prompt) > 40:
+                from s3seg.errors import PromptError
+
+                raise PromptError("the prompt has 99 tokens, and the model takes at most 32")
+
+    def encode(self, pictures: Sequence[ResizedImage]) -> list[EncodedImage]:
+        self._pass()
+        self.encoded.append(len(pictures))
+        return [EncodedImage(picture.pixels, picture.size, 100) for picture in pictures]
+
+    def find(self, jobs: Sequence[tuple[EncodedImage, Sequence[str]]]) -> list[list[Any]]:
+        self.asked.append([prompt for _, prompts in jobs for prompt in prompts])
+        return [[prompt != "nothing" for prompt in prompts] for _, prompts in jobs]
+
+    def result(self, size: tuple[int, int], prompt: str, found: Any, timings: Mapping[str, float]) -> Segmentation:
+        left = np.zeros(size, bool)
+        left[:, : size[1] // 2] = True
+        rles = (masks.encode(left), masks.encode(~left)) if found else ()
+        return Segmentation(
+            prompt=prompt,
+            size=size,
+            rles=rles,
+            boxes=np.zeros((len(rles), 4)),
+            scores=np.array([0.75, 0.25][: len(rles)]),
+            presence=0.9,
+            threshold=0.1,
+            model=self.model,
+            timings=timings,
+        )
+
+    def free(self) -> None:
+        self.freed += 1
+
+    def _pass(self) -> None:
+        self.threads.add(threading.current_thread().name)
+        self.began.set()
+        assert self.go.wait(20), "nobody let the network go on"
+        if self.fail and (error := self.fail.pop(0)) is not None:
+            raise error
+
+
+class House:
+    """Ports in memory, one user with credits, and makers of what works on them."""
+
+    def __init__(self, *, rules: Rules | None = None, credits: int = 1000) -> None:
+        self.tables = MemoryTables(rules=rules or Rules(), welcome_credits=credits, rates=_no_limits())
+        self.store = MemoryTaskStore(self.tables)
+        self.queue = MemoryTaskQueue(self.tables)
+        self.accounts = MemoryAccounts(self.tables)
+        self.objects = MemoryObjectStore()
+        self.inference = MemoryNotifier()
+        self.network = ObedientNetwork()
+        self.meter = CountingMeter()
+        self.cpu = ThreadPoolExecutor(2)
+
+    def batcher(self, **limits: int) -> Batcher:
+        return Batcher(self.network, cpu=self.cpu, limits=Limits(**limits), meter=self.meter)
+
+    def pipeline(self, batcher: Batcher, **options: Any) -> Pipeline:
+        parts = {"queue": self.queue, "objects": self.objects, **options}
+        queue, objects = parts.pop("queue"), parts.pop("objects")
+        return Pipeline(queue, objects, batcher, cpu=self.cpu, meter=self.meter, **parts)
+
+    def engine(self, **options: Any) -> Engine:
+        given = {"worker": WorkerLimits(poll_s=0.02), "retry_after_s": 0.01, "cpu_threads": 2} | options
+        parts = {name: given.pop(name) for name in ("queue", "objects", "load", "wait_for_work") if name in given}
+        defaults = {"queue": self.queue, "objects": self.objects, "load": lambda: self.network}
+        return Engine(**(defaults | parts), options=EngineOptions(**given), meter=self.meter)
+
+    async def upload(self, content: bytes, content_type: str = "image/png") -> str:
+        key = new_image_key(USER.user_id, content_type)
+        await self.objects.put(key, content)
+        image = NewImage(object_key=key, content_type=content_type, size_bytes=len(content), width=1, height=1)
+        return (await self.store.register_image(USER, image)).image_url
+
+    async def submit(self, *prompts: str, content: bytes | None = None, image_url: str | None = None) -> Task:
+        url = image_url or await self.upload(content if content is not None else png())
+        return (await self.store.submit(USER, Order(image_url=url, prompts=prompts or ("left",)))).task
+
+    async def credits(self) -> int:
+        account = await self.store.account(USER)
+        assert account.credits == sum(entry.delta for entry in await self.accounts.ledger(USER.user_id))
+        return account.credits
+
+    async def result_keys(self) -> set[str]:
+        return {info.key async for info in self.objects.list(f"users/{USER.user_id}/results/")}
+
+
+def _no_limits():
+    from s3seg.tasks.limits import Action
+
+    return {tier: dict.fromkeys(Action, 10**9) for tier in Tier}

@@ -1,0 +1,94 @@
+"""Services as processes of their own, to be killed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+
+EDGE = "from s3seg.commands.serve import app; app()"
+WORKER = "from tests.helpers.quick_worker import main; main()"
+_ROOT = Path(__file__).parents[2]
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+class Process:
+    """A Python process that can be killed and started again; its output goes to a file."""
+
+    def __init__(self, code: str, *arguments: str, log: Path, **environment: str) -> None:
+        self._command = [sys.executable, "-c", code, *arguments]
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("S3SEG_", "API_"))}
+        path = os.pathsep.join([*sys.path, str(_ROOT)])
+        self._environment = {**inherited, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **environment}
+        self._log = log
+        self._running: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._running is not None
+        return self._running.pid
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def start(self) -> None:
+        with self._log.open("ab") as log:
+            self._running = subprocess.Popen(
+                self._command, env=self._environment, cwd=self._log.parent, stdout=log, stderr=log
+            )
+
+    def kill(self) -> None:
+        """SIGKILL, if it runs."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> int:
+        """SIGTERM; gives the exit code."""
+        return self._end(signal.SIGTERM)
+
+    def _end(self, how: signal.Signals) -> int:
+        running, self._running = self._running, None
+        if running is None:
+            return 0
+        running.send_signal(how)
+        return running.wait(30)
+
+
+@contextlib.contextmanager
+def edge_process(data: Path, **environment: str) -> Iterator[tuple[Process, str]]:
+    """``s3seg serve edge`` on a free port; gives the process, which has answered once, and its address."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    data.mkdir(exist_ok=True)
+    environment = {"S3SEG_DATA_DIR": str(data), "S3SEG_RATE_LIMITS": "off", **environment}
+    process = Process(EDGE, "edge", "--port", str(port), log=data / "edge.log", **environment)
+    process.start()
+    try:
+        wait_for(url)
+        yield process, url
+    finally:
+        process.kill()
+
+
+def wait_for(url: str, path: str = "/health") -> None:
+    """Until a service answers 200."""
+    give_up = time.monotonic() + 60
+    while True:
+        with contextlib.suppress(httpx.TransportError):
+            if httpx.get(url + path, timeout=5).status_code == 200:
+                return
+        assert time.monotonic() < give_up, f"{url} does not answer"
+        time.sleep(0.05)

@@ -1,0 +1,223 @@
+"""Requests that wait together share forward passes, and share nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import threading
+
+import pytest
+from PIL import Image
+
+from s3seg.errors import ImageDecodeError, InferenceError, OutOfMemoryError, PromptError
+from s3seg.inference.segmenter import Segmenter
+from s3seg.inference.stages import SegmenterNetwork
+from s3seg.results import masks
+from tests.helpers.gpu_house import PICTURES, STREET, png
+
+pytestmark = pytest.mark.anyio
+
+
+async def until(condition) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.002)
+
+
+async def pile_up(house, batcher, requests, *, jobs):
+    """Start requests while the network is held up by another; they wait together. Gives their tasks."""
+    house.network.go.clear()
+    first = asyncio.ensure_future(batcher.segment(png(255), ["first"], name="p"))
+    await until(house.network.began.is_set)
+    tasks = [asyncio.ensure_future(batcher.segment(content, prompts, name="p")) for content, prompts in requests]
+    await until(lambda: batcher.waiting == jobs)
+    return first, tasks
+
+
+async def test_an_idle_network_answers_at_once_and_alone(house):
+    batcher = house.batcher()
+    (result,) = await batcher.segment(png(), ["left"], name="p")
+    assert result.prompt == "left"
+    assert len(result) == 2
+    assert house.meter.batches == [(1, 1)]
+    await batcher.aclose()
+
+
+async def test_what_waits_together_is_encoded_and_decoded_together(house):
+    batcher = house.batcher()
+    first, tasks = await pile_up(house, batcher, [(png(n), [f"p{n}"]) for n in range(5)], jobs=5)
+    house.network.go.set()
+    results = await asyncio.gather(*tasks)
+    await first
+    assert [result.prompt for (result,) in results] == [f"p{n}" for n in range(5)]
+    assert house.network.encoded == [1, 5]
+    assert [sorted(prompts) for prompts in house.network.asked] == [["first"], ["p0", "p1", "p2", "p3", "p4"]]
+    await batcher.aclose()
+
+
+async def test_one_picture_is_read_and_encoded_once_for_all_who_ask(house):
+    batcher = house.batcher()
+    content = png(7)
+    first, tasks = await pile_up(house, batcher, [(content, ["a"]), (content, ["b", "c"]), (content, ["a"])], jobs=3)
+    house.network.go.set()
+    await asyncio.gather(first, *tasks)
+    await batcher.segment(content, ["d"], name="p")
+    assert house.network.encoded == [1, 1]
+    assert [sorted(prompts) for prompts in house.network.asked[1:]] == [["a", "a", "b", "c"], ["d"]]
+    assert house.network.reads <= 4  # reads at the same time are shared; the last needed none
+    assert house.meter.hits == {False: 2, True: 3}
+    await batcher.aclose()
+
+
+async def test_a_batch_has_at_most_as_many_pictures_and_prompts_as_allowed(house):
+    batcher = house.batcher(pictures=2, prompts=3)
+    first, tasks = await pile_up(house, batcher, [(png(n), ["a"]) for n in range(5)], jobs=5)
+    house.network.go.set()
+    await asyncio.gather(first, *tasks)
+    assert house.network.encoded == [1, 2, 2, 1]
+    await batcher.segment(png(99), ["a", "b", "c", "d"], name="p")  # one request is never cut
+    assert house.network.asked[-1] == ["a", "b", "c", "d"]
+    await batcher.aclose()
+
+
+async def test_the_cache_holds_no_more_bytes_than_allowed(house):
+    batcher = house.batcher(cache_bytes=250)  # an embedding takes 100
+    for color in (1, 2, 3, 1):
+        await batcher.segment(png(color), ["a"], name="p")
+        assert batcher.cache_bytes <= 250
+    assert house.network.encoded == [1, 1, 1, 1]  # 1 had to go for 3
+    await batcher.segment(png(3), ["a"], name="p")
+    assert len(house.network.encoded) == 4
+    await batcher.aclose()
+
+
+async def test_out_of_memory_splits_the_batch_and_tries_once_more(house):
+    batcher = house.batcher()
+    first, tasks = await pile_up(house, batcher, [(png(n), ["a"]) for n in range(4)], jobs=4)
+    house.network.fail = [None, OutOfMemoryError("out of memory")]
+    house.network.go.set()
+    assert len(await asyncio.gather(first, *tasks)) == 5
+    assert house.network.encoded == [1, 2, 2]
+    assert house.network.freed == 1
+    assert house.meter.splits == 1
+    await batcher.aclose()
+
+
+async def test_a_half_that_fails_again_fails_alone(house):
+    batcher = house.batcher()
+    first, tasks = await pile_up(house, batcher, [(png(n), ["a"]) for n in range(4)], jobs=4)
+    house.network.fail = [None, OutOfMemoryError("first"), OutOfMemoryError("second")]
+    house.network.go.set()
+    ends = await asyncio.gather(first, *tasks, return_exceptions=True)
+    failed = [isinstance(end, OutOfMemoryError) for end in ends]
+    assert not failed[0]
+    assert sum(failed) == 2  # whichever two were read first
+    await batcher.aclose()
+
+
+async def test_a_single_request_is_tried_again_only_if_memory_was_the_trouble(house):
+    batcher = house.batcher()
+    house.network.fail = [OutOfMemoryError("out of memory")]
+    await batcher.segment(png(), ["a"], name="p")
+    house.network.fail = [InferenceError("the network failed")]
+    with pytest.raises(InferenceError, match="the network failed"):
+        await batcher.segment(png(2), ["a"], name="p")
+    house.network.fail = [ZeroDivisionError("a bug")]
+    with pytest.raises(ZeroDivisionError):
+        await batcher.segment(png(3), ["a"], name="p")
+    await batcher.segment(png(4), ["a"], name="p")  # and the thread lives on
+    await batcher.aclose()
+
+
+async def test_who_leaves_before_his_turn_costs_nothing(house):
+    batcher = house.batcher()
+    first, (leaving, staying) = await pile_up(house, batcher, [(png(1), ["gone"]), (png(2), ["here"])], jobs=2)
+    leaving.cancel()
+    await asyncio.gather(leaving, return_exceptions=True)
+    house.network.go.set()
+    await asyncio.gather(first, staying)
+    assert house.network.asked == [["first"], ["here"]]
+    assert house.network.encoded == [1, 1]
+    await batcher.aclose()
+
+
+async def test_who_leaves_while_a_picture_is_read_stops_nobody_else(house):
+    batcher = house.batcher()
+    reading, go = threading.Event(), threading.Event()
+    read = house.network.read
+
+    def slow(content, *, name):
+        reading.set()
+        assert go.wait(20)
+        return read(content, name=name)
+
+    house.network.read = slow
+    content = png(5)
+    leaving = asyncio.ensure_future(batcher.segment(content, ["a"], name="p"))
+    await until(reading.is_set)
+    staying = asyncio.ensure_future(batcher.segment(content, ["b"], name="p"))
+    await asyncio.sleep(0.05)
+    leaving.cancel()
+    go.set()
+    (result,) = await staying
+    assert result.prompt == "b"
+    assert house.network.reads == 1
+    await batcher.aclose()
+
+
+async def test_a_bad_picture_or_prompt_fails_alone_and_before_the_network(house):
+    batcher = house.batcher()
+    with pytest.raises(ImageDecodeError, match="not an image"):
+        await batcher.segment(b"nothing", ["a"], name="the image")
+    with pytest.raises(PromptError, match="99 tokens"):
+        await batcher.segment(png(), ["x" * 50], name="p")
+    assert house.network.encoded == []
+    await batcher.aclose()
+
+
+async def test_the_network_has_a_thread_of_its_own(house):
+    batcher = house.batcher()
+    await asyncio.gather(*(batcher.segment(png(n), ["a"], name="p") for n in range(6)))
+    assert house.network.threads == {"s3seg-network"}
+    await batcher.aclose()
+    assert not batcher._thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def segmenter():
+    return Segmenter("embedded", device="cpu")
+
+
+async def test_real_results_in_company_are_what_each_is_alone(house, segmenter):
+    house.network = SegmenterNetwork(segmenter)
+    batcher = house.batcher()
+    shapes = (PICTURES / "shapes.png").read_bytes()
+    requests = [(STREET, ["car"]), (shapes, ["star", "circle"]), (STREET, ["tree", "xylophone"])]
+    together = await asyncio.gather(*(batcher.segment(content, prompts, name="p") for content, prompts in requests))
+    for (content, prompts), results in zip(requests, together, strict=True):
+        for prompt, result in zip(prompts, results, strict=True):
+            alone = segmenter.segment(content, prompt, threshold=0.1)
+            assert len(alone) == len(result)
+            assert result.prompt == prompt
+            assert abs(alone.scores - result.scores).max(initial=0) < 1e-3
+            overlap = masks.iou(list(alone.rles), list(result.rles))
+            assert all(overlap.diagonal() > 0.99)
+            assert result.hint == alone.hint
+    await batcher.aclose()
+
+
+async def test_a_large_jpeg_that_is_read_reduced_gives_masks_of_its_true_size(house, segmenter):
+    large = Image.open(io.BytesIO(STREET)).convert("RGB").resize((2400, 1920), Image.Resampling.BICUBIC)
+    buffer = io.BytesIO()
+    large.save(buffer, format="JPEG", quality=95)
+    house.network = SegmenterNetwork(segmenter)
+    assert house.network.read(buffer.getvalue(), name="p").pixels.shape == (1, 3, 224, 224)
+    batcher = house.batcher()
+    (reduced,) = await batcher.segment(buffer.getvalue(), ["car"], name="p")
+    full = segmenter.segment(buffer.getvalue(), "car", threshold=0.1)
+    best = int((full.scores > segmenter.card.threshold).sum())
+    assert reduced.size == full.size == (1920, 2400)
+    assert best >= 2
+    assert abs(reduced.scores[:best] - full.scores[:best]).max() < 0.05
+    assert min(masks.iou(list(full.rles[:best]), list(reduced.rles)).max(axis=1)) > 0.95
+    await batcher.aclose()

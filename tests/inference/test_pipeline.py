@@ -1,0 +1,362 @@
+"""One prediction: what is stored and told when it works, and how it ends when any stage of it fails."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image
+
+from s3seg.errors import InferenceError, LeaseLostError, UnavailableError
+from s3seg.inference.artifacts import _png
+from s3seg.results import masks
+from s3seg.results.segmentation import Segmentation
+from s3seg.tasks.model import TaskStatus
+from s3seg.tasks.state_machine import Rules
+from tests.helpers.gpu_house import USER, House, png
+
+pytestmark = pytest.mark.anyio
+
+
+async def run(house, task, **options):
+    """One attempt of a worker on a task."""
+    batcher = house.batcher()
+    claim = await house.queue.claim("worker", task.task_id, lease_s=30)
+    try:
+        return await house.pipeline(batcher, **options).run(claim)
+    finally:
+        await batcher.aclose()
+
+
+async def stored(house, url):
+    return await house.objects.get(house.objects.key_of(url))
+
+
+class Failing:
+    """An adapter one of whose methods raises, as often as told; every other call goes through."""
+
+    def __init__(self, adapter, method, *errors, after=False):
+        self._adapter, self._method, self._errors, self._after = adapter, method, list(errors), after
+
+    def __getattr__(self, name):
+        real = getattr(self._adapter, name)
+        if name != self._method:
+            return real
+
+        async def failing(*args, **kwargs):
+            if self._errors:
+                error = self._errors.pop(0)
+                if self._after:
+                    await real(*args, **kwargs)
+                raise error
+            return await real(*args, **kwargs)
+
+        return failing
+
+
+async def test_a_prediction_stores_its_mask_and_instances_and_tells_the_row(house):
+    task = await run(house, await house.submit("left", content=png(size=(8, 6))))
+    assert task.status == TaskStatus.DONE
+    assert task.labels == ("left",)
+    labels = np.asarray(Image.open(io.BytesIO(await stored(house, task.mask_image_url))))
+    assert labels.shape == (6, 8)
+    assert labels.dtype == np.uint8
+    assert (labels[:, :4] == 1).all()
+    assert (labels[:, 4:] == 0).all()  # the second instance is below the threshold
+    metadata = task.metadata
+    assert metadata["confidence"] == 0.75
+    assert metadata["model_version"] == "1"
+    assert metadata["inference_time_ms"] > 0
+    instances = json.loads(await stored(house, metadata["instances_url"]))
+    assert instances["format"] == "s3seg.instances/1"
+    assert instances["threshold"] == 0.5
+    (result,) = (Segmentation.from_dict(one) for one in instances["results"])
+    assert result.scores.tolist() == [0.75, 0.25]
+    assert set(task.object_keys) == await house.result_keys()
+    assert house.meter.ends == {"DONE": 1}
+    json.dumps(task.metadata)
+
+
+async def test_several_prompts_have_a_mask_each_and_one_together(house):
+    task = await run(house, await house.submit("a", "nothing", "b"))
+    assert task.labels == ("a", "b")
+    one, two, three = task.metadata["prompts"]
+    assert [one["labels"], two["labels"], three["labels"]] == [["a"], [], ["b"]]
+    assert [one["confidence"], two["confidence"]] == [0.75, 0.0]
+    assert not np.asarray(Image.open(io.BytesIO(await stored(house, two["mask_url"])))).any()
+    together = np.asarray(Image.open(io.BytesIO(await stored(house, task.mask_image_url))))
+    assert set(np.unique(together)) == {0, 1}  # both cover the same pixels: the first of equals wins
+    assert len(task.object_keys) == 5
+    assert set(task.object_keys) == await house.result_keys()
+    assert task.metadata["inference_time_ms"] == pytest.approx(
+        sum(one["inference_time_ms"] for one in task.metadata["prompts"]), abs=0.01
+    )
+
+
+async def test_where_prompts_overlap_the_higher_score_wins(house):
+    result = house.network.result
+
+    def scored(size, prompt, found, timings):
+        one = result(size, prompt, found, timings)
+        left = np.zeros(size, bool)
+        left[:, :6] = True
+        wide = replace(one, rles=(masks.encode(left),), scores=np.array([0.9]), boxes=np.zeros((1, 4)))
+        return wide if prompt == "wide" else one
+
+    house.network.result = scored
+    task = await run(house, await house.submit("narrow", "wide"))
+    together = np.asarray(Image.open(io.BytesIO(await stored(house, task.mask_image_url))))
+    assert (together[:, :6] == 1).all()  # all of wide, which scores .9, is on top of narrow
+    assert task.metadata["confidence"] == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "code", "message"),
+    [
+        ("gone", "NOT_FOUND", "not there any more"),
+        ("undecodable", "INVALID_REQUEST", "not an image"),
+        ("prompt", "INVALID_REQUEST", "99 tokens"),
+    ],
+)
+async def test_what_cannot_work_ends_at_once_with_a_sentence_and_a_refund(house, spoil, code, message):
+    before = await house.credits()
+    task = await house.submit(
+        "x" * 50 if spoil == "prompt" else "left", content=b"text" if spoil == "undecodable" else png()
+    )
+    if spoil == "gone":
+        await house.objects.delete(house.objects.key_of(task.source_image_url))
+    ended = await run(house, task)
+    assert (ended.status, ended.error_code) == (TaskStatus.ERROR, code)
+    assert message in ended.error_message
+    assert await house.credits() == before
+    assert await house.result_keys() == set()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://169.254.169.254/latest/meta-data",
+        "file:///etc/passwd",
+        "http://127.0.0.1:8000/files/../secret.png",
+        "http://127.0.0.1:8000/files/users/somebody-else/images/a.png",
+        "http://127.0.0.1:8000.evil.example/files/users/a/images/a.png",
+        "",
+    ],
+)
+async def test_only_images_of_our_own_store_and_the_tasks_user_are_fetched(house, url):
+    asked = []
+    get = house.objects.get
+    house.objects.get = lambda key: asked.append(key) or get(key)
+    task = await house.submit()
+    house.tables.tasks[task.task_id] = replace(task, source_image_url=url)
+    ended = await run(house, house.tables.tasks[task.task_id])
+    assert ended.error_code == "NOT_FOUND"
+    assert asked == []
+
+
+OUTAGE = UnavailableError("the disk is on fire at /secret/path")
+STAGES = {
+    "fetch": ("objects", "get", OUTAGE, "UNAVAILABLE"),
+    "store": ("objects", "put", OUTAGE, "UNAVAILABLE"),
+    "crash in fetch": ("objects", "get", ZeroDivisionError("a bug"), "INTERNAL_ERROR"),
+    "crash in store": ("objects", "put", ZeroDivisionError("a bug"), "INTERNAL_ERROR"),
+    "crash in finish": ("queue", "finish", ZeroDivisionError("a bug"), "INTERNAL_ERROR"),
+    "finish": ("queue", "finish", OUTAGE, "UNAVAILABLE"),
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+async def test_a_failure_at_any_stage_is_tried_again_and_then_works(house, stage):
+    port, method, error, _ = STAGES[stage]
+    times = 5 if stage == "finish" else 1  # finish itself tries five times
+    faulty = Failing(getattr(house, port), method, *[error] * times)
+    task = await house.submit()
+    paid = await house.credits()
+    again = await run(house, task, retry_after_s=0, **{port: faulty})
+    assert again.status == TaskStatus.PROCESSING
+    assert again.error_message is None
+    done = await run(house, again, **{port: faulty})
+    assert done.status == TaskStatus.DONE
+    assert done.attempts.number == 0
+    assert await house.credits() == paid
+    assert set(done.object_keys) <= await house.result_keys()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+async def test_a_failure_that_stays_ends_in_error_with_one_refund_and_keeps_secrets(stage):
+    house = House(rules=Rules(max_attempts=2))
+    before = await house.credits()
+    port, method, error, code = STAGES[stage]
+    faulty = Failing(getattr(house, port), method, *[error] * 99)
+    task = await house.submit()
+    for _ in range(2):
+        task = await run(house, task, retry_after_s=0, **{port: faulty})
+    assert (task.status, task.error_code) == (TaskStatus.ERROR, code)
+    assert "secret" not in task.error_message
+    assert await house.credits() == before
+    if method != "finish":  # there it is not known whether it happened, so its objects are left to the collector
+        assert await house.result_keys() == set()
+
+
+async def test_a_network_that_fails_is_tried_again(house):
+    house.network.fail = [InferenceError("CUDA error: device-side assert at 0xdeadbeef")]
+    task = await run(house, await house.submit(), retry_after_s=0)
+    assert task.status == TaskStatus.PROCESSING
+    assert (await run(house, task)).status == TaskStatus.DONE
+
+
+async def test_an_answer_lost_on_the_way_back_from_finish_is_no_second_result(house):
+    lost = Failing(house.queue, "finish", OUTAGE, after=True)
+    task = await run(house, await house.submit(), queue=lost)
+    assert task.status == TaskStatus.DONE
+    assert set(task.object_keys) == await house.result_keys()
+
+
+async def held_up(house, task, *, lease_s=30.0):
+    """An attempt that waits inside the network; gives what runs it."""
+    batcher = house.batcher()
+    house.network.go.clear()
+    claim = await house.queue.claim("late", task.task_id, lease_s=lease_s)
+    running = asyncio.ensure_future(house.pipeline(batcher, lease_s=lease_s).run(claim))
+    async with asyncio.timeout(20):
+        while not house.network.began.is_set():
+            await asyncio.sleep(0.002)
+    return running, batcher
+
+
+async def test_the_late_result_of_a_stale_attempt_is_discarded_with_its_objects(house):
+    task = await house.submit()
+    running, batcher = await held_up(house, task)
+    late = house.tables.tasks[task.task_id]
+    house.tables.tasks[task.task_id] = replace(late, attempts=replace(late.attempts, number=2, worker="other"))
+    house.network.go.set()
+    with pytest.raises(LeaseLostError):
+        await running
+    assert await house.result_keys() == set()
+    assert house.tables.tasks[task.task_id].status == TaskStatus.PROCESSING
+    assert house.meter.ends == {"LEASE_LOST": 1}
+    await batcher.aclose()
+
+
+async def test_a_task_that_its_owner_deletes_meanwhile_leaves_nothing(house):
+    task = await house.submit()
+    running, batcher = await held_up(house, task)
+    await house.store.delete_task(USER, task.task_id)
+    house.network.go.set()
+    with pytest.raises(LeaseLostError):
+        await running
+    assert await house.result_keys() == set()
+    await batcher.aclose()
+
+
+async def test_a_cancelled_task_is_dropped_at_the_next_renewal(house):
+    task = await house.submit()
+    running, batcher = await held_up(house, task, lease_s=0.06)
+    await house.store.cancel(USER, task.task_id)
+    with pytest.raises(LeaseLostError):
+        await asyncio.wait_for(running, 20)  # though the network is still held up
+    house.network.go.set()
+    await batcher.aclose()
+
+
+async def test_leases_are_renewed_while_the_network_is_busy(house):
+    task = await house.submit()
+    running, batcher = await held_up(house, task, lease_s=0.3)
+    await asyncio.sleep(0.7)
+    assert await house.queue.claim("thief", task.task_id, lease_s=1) is None
+    house.network.go.set()
+    assert (await running).status == TaskStatus.DONE
+    await batcher.aclose()
+
+
+async def test_stopping_gives_the_lease_back_unused(house):
+    task = await house.submit()
+    running, batcher = await held_up(house, task)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    attempts = house.tables.tasks[task.task_id].attempts
+    assert (attempts.counted, attempts.worker) == (0, None)
+    assert await house.queue.claim("next", task.task_id, lease_s=1) is not None
+    house.network.go.set()
+    await batcher.aclose()
+
+
+async def test_a_finish_that_has_begun_is_brought_to_its_end_even_when_stopped(house):
+    finishing, go = asyncio.Event(), asyncio.Event()
+
+    class Slow:
+        def __getattr__(self, name):
+            return getattr(house.queue, name)
+
+        async def finish(self, lease, outcome):
+            finishing.set()
+            await go.wait()
+            return await house.queue.finish(lease, outcome)
+
+    batcher = house.batcher()
+    task = await house.submit()
+    claim = await house.queue.claim("w", task.task_id, lease_s=30)
+    running = asyncio.ensure_future(house.pipeline(batcher, queue=Slow()).run(claim))
+    await finishing.wait()
+    running.cancel()
+    await asyncio.sleep(0.01)
+    go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    done = house.tables.tasks[task.task_id]
+    assert done.status == TaskStatus.DONE
+    assert set(done.object_keys) == await house.result_keys()
+    await batcher.aclose()
+
+
+async def test_a_key_under_the_users_prefix_is_unguessable_and_new_for_each_attempt(house):
+    task = await house.submit()
+    done = await run(house, task)
+    for key in done.object_keys:
+        assert key.startswith(f"users/{USER.user_id}/results/{task.task_id}/")
+        assert len(key.rpartition("/")[2].partition(".")[0]) == 32
+
+
+@given(
+    grey=st.sampled_from([np.uint8, np.uint16]).flatmap(
+        lambda kind: arrays(kind, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(0, 255))
+    )
+)
+def test_label_maps_are_read_back_as_they_were_by_another_library(grey):
+    if grey.dtype == np.uint16:
+        grey = grey * np.uint16(257)
+    read = np.asarray(Image.open(io.BytesIO(_png(grey))))
+    np.testing.assert_array_equal(read, grey)
+    np.testing.assert_array_equal(cv2.imdecode(np.frombuffer(_png(grey), np.uint8), cv2.IMREAD_UNCHANGED), grey)
+
+
+async def test_more_than_255_instances_need_16_bits(house):
+    def many(size, prompt, found, timings):
+        cells = np.zeros((300, *size), bool)
+        cells.reshape(300, -1)[np.arange(300), np.arange(300)] = True
+        return Segmentation(
+            prompt=prompt,
+            size=size,
+            rles=tuple(masks.encode(cell) for cell in cells),
+            boxes=np.zeros((300, 4)),
+            scores=np.linspace(1, 0.6, 300),
+            presence=1.0,
+            threshold=0.1,
+            model=house.network.model,
+            timings=timings,
+        )
+
+    house.network.result = many
+    task = await run(house, await house.submit(content=png(size=(20, 20))))
+    labels = np.asarray(Image.open(io.BytesIO(await stored(house, task.mask_image_url))))
+    assert labels.dtype == np.uint16
+    np.testing.assert_array_equal(labels.ravel()[:300], np.arange(1, 301))

@@ -1,0 +1,261 @@
+"""The way a user goes: a picture and a word in, masks out, with the embedded checkpoint and real pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import s3seg
+from s3seg import images
+from s3seg.errors import ImageDecodeError, InvalidRequestError, PromptError
+from s3seg.results import masks
+
+PICTURES = Path(__file__).parents[2] / "examples" / "pictures"
+STREET = PICTURES / "street.png"
+
+
+@pytest.fixture(scope="module")
+def seg() -> s3seg.Segmenter:
+    return s3seg.Segmenter("embedded", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def street(seg):
+    return seg.encode(STREET)
+
+
+def truth(picture: str, label: str) -> list[masks.RLE]:
+    instances = json.loads((PICTURES / f"{picture}.json").read_text())["instances"]
+    return [masks.from_coco(one["segmentation"]) for one in instances if one["label"] == label]
+
+
+def test_it_finds_the_cars_of_a_street(seg):
+    cars = seg.segment(STREET, "car")
+    assert cars.prompt == "car"
+    assert cars.size == (640, 800)
+    assert cars.presence > 0.5
+    assert cars.model.name == "s3seg-embedded"
+    assert "does not know photographs" in cars.model.summary
+    assert "does not know photographs" in cars._repr_html_()
+    assert cars.source == str(STREET)
+    best = masks.iou(list(cars.rles), truth("street", "car")).max(axis=0)
+    assert (best > 0.7).all(), best
+
+
+def test_several_prompts_give_what_each_alone_gives(seg, street):
+    prompts = ["car", "house", "tree", "elephant"]
+    together = seg.segment(street, prompts)
+    assert [r.prompt for r in together] == prompts
+    for prompt, result in zip(prompts, together, strict=True):
+        alone = seg.segment(STREET, prompt)
+        np.testing.assert_allclose(alone.scores, result.scores, atol=1e-4)
+        assert len(alone) == len(result)
+        if len(alone):
+            assert np.diag(masks.iou(list(alone.rles), list(result.rles))).min() > 0.999
+
+
+def test_the_threshold_of_the_checkpoint_is_the_default(seg, street):
+    result = seg.segment(street, "car")
+    assert result.threshold == seg.card.threshold
+    assert (result.scores > seg.card.threshold).all()
+    more = seg.segment(street, "car", threshold=0.01)
+    assert len(more) > len(result)
+    np.testing.assert_allclose(more.scores[: len(result)], result.scores, atol=1e-5)
+
+
+def test_at_most_so_many_instances_are_the_best_ones(seg, street):
+    every = seg.segment(street, "car", threshold=0.01)
+    two = seg.segment(street, "car", threshold=0.01, max_instances=2)
+    np.testing.assert_allclose(two.scores, every.scores[:2], atol=1e-5)
+
+
+def test_a_word_it_does_not_know_gets_no_masks_and_a_hint(seg, street):
+    result = seg.segment(street, "xylophone")
+    assert len(result) == 0
+    assert result.masks.shape == (0, 640, 800)
+    assert "'xylophone'" in result.hint
+    assert "sam3" in result.hint
+    assert seg.segment(street, "cars").hint is None
+
+
+def test_every_kind_of_source_gives_the_same_result(seg):
+    picture = Image.open(STREET).convert("RGB")
+    expected = seg.segment(STREET, "car")
+    for source in (
+        str(STREET),
+        STREET.read_bytes(),
+        io.BytesIO(STREET.read_bytes()),
+        picture,
+        np.asarray(picture),
+    ):
+        result = seg.segment(source, "car")
+        assert result.rles == expected.rles
+        np.testing.assert_array_equal(result.scores, expected.scores)
+
+
+def test_masks_lie_on_the_pixels_of_the_original_picture(seg):
+    small = Image.open(STREET).convert("RGB")
+    large = small.resize((small.width * 3, small.height * 3), Image.Resampling.BICUBIC)
+    a, b = seg.segment(small, "car"), seg.segment(large, "car")
+    assert b.size == (1920, 2400)
+    shrunk = [masks.encode(instance.mask[1::3, 1::3]) for instance in b]
+    assert np.diag(masks.iou(list(a.rles), shrunk)).min() > 0.9
+    np.testing.assert_allclose(b.boxes / 3, a.boxes, atol=8)
+
+
+def test_many_pictures_come_in_order_and_like_single_ones(seg):
+    paths = [PICTURES / f"{name}.png" for name in ("street", "shapes", "kitchen_table")] * 2
+    found = list(seg.segment_many(paths, "tree", batch_size=4))
+    assert [path for path, _ in found] == paths
+    for path, result in found[:3]:
+        alone = seg.segment(path, "tree")
+        np.testing.assert_allclose(result.scores, alone.scores, atol=1e-4)
+        assert result.source == str(path)
+    both = [results for _, results in seg.segment_many(paths[:1], ["car", "tree"])]
+    assert [r.prompt for r in both[0]] == ["car", "tree"]
+
+
+def test_one_bad_picture_of_many_stops_the_rest_only_if_nobody_listens(seg, tmp_path):
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"nothing")
+    errors = []
+    paths = [STREET, bad, STREET]
+    found = list(seg.segment_many(paths, "car", on_error=lambda source, err: errors.append((source, err))))
+    assert [path for path, _ in found] == [STREET, STREET]
+    assert [source for source, _ in errors] == [bad]
+    assert isinstance(errors[0][1], ImageDecodeError)
+    with pytest.raises(ImageDecodeError, match=r"bad\.png"):
+        list(seg.segment_many(paths, "car"))
+
+
+def test_pictures_are_read_only_a_little_ahead(seg):
+    taken = []
+
+    def endless():
+        while True:
+            taken.append(1)
+            yield STREET
+
+    stream = seg.segment_many(endless(), "car", batch_size=2)
+    for _ in range(3):
+        next(stream)
+    stream.close()
+    assert len(taken) < 20
+    assert not [t for t in threading.enumerate() if t.name.startswith("s3seg-decode")]
+
+
+@pytest.mark.parametrize("prompt", ["", "  ", [], ["car", ""], None, 7, ["car", 3]])
+def test_a_prompt_that_says_nothing_is_refused(seg, street, prompt):
+    with pytest.raises((PromptError, TypeError)):
+        seg.segment(street, prompt)
+
+
+def test_a_prompt_that_is_too_long_says_how_long_it_is(seg, street):
+    with pytest.raises(PromptError, match=r"\d+ tokens, and the model takes at most 30"):
+        seg.segment(street, "extraordinarily " * 20)
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 1.1, float("nan"), "high"])
+def test_a_threshold_outside_0_to_1_is_refused(seg, street, threshold):
+    with pytest.raises(InvalidRequestError, match="between 0 and 1"):
+        seg.segment(street, "car", threshold=threshold)
+
+
+@pytest.mark.parametrize("number", [0, -1, 2.5, "2"])
+def test_a_number_of_instances_or_pictures_is_a_whole_one(seg, street, number):
+    with pytest.raises(InvalidRequestError, match="max_instances must be a whole number"):
+        seg.segment(street, "car", max_instances=number)
+    with pytest.raises(InvalidRequestError, match="batch_size must be a whole number"):
+        seg.segment_many([STREET], "car", batch_size=number)
+
+
+@pytest.mark.parametrize("source", [str(STREET), STREET, STREET.read_bytes()], ids=["str", "path", "bytes"])
+def test_one_picture_is_not_taken_for_many(seg, source):
+    with pytest.raises(InvalidRequestError, match=r"segment_many takes a list of pictures.*for one see segment"):
+        seg.segment_many(source, "car")
+
+
+def test_a_prompt_of_numpy_is_a_plain_one(seg, street):
+    (result,) = seg.segment(street, np.array(["car"]))
+    assert type(result.prompt) is str
+
+
+def test_a_result_says_where_the_time_went(seg):
+    assert list(seg.segment(STREET, "car").timings) == ["decode", "image", "prompt", "masks"]
+    ((_, result),) = seg.segment_many([STREET], "car")
+    assert list(result.timings) == ["decode", "image", "prompt", "masks"]
+    assert all(ms > 0 for ms in result.timings.values())
+
+
+@pytest.mark.parametrize("boxes", [[1, 2, 3, 4], [[1, 2, 3]], ["1234x"], [[1, 2, 3, None]], [[1, 2, float("inf"), 4]]])
+def test_a_box_that_is_none_is_told_how_boxes_are_given(seg, street, boxes, monkeypatch):
+    monkeypatch.setattr(seg, "card", dataclasses.replace(seg.card, box_prompts=True))
+    with pytest.raises(InvalidRequestError, match=r"a box is four numbers.*boxes=\[\.\.\.\] a list of them"):
+        seg.segment(street, boxes=boxes)
+
+
+def test_box_prompts_are_refused_where_the_checkpoint_has_not_learnt_them(seg, street):
+    if seg.card.box_prompts:
+        assert len(seg.segment(street, boxes=[[30, 390, 245, 505]], threshold=0.01))
+    else:
+        with pytest.raises(InvalidRequestError, match="has not learnt box prompts"):
+            seg.segment(street, boxes=[[30, 390, 245, 505]])
+
+
+def test_an_embedding_belongs_to_the_segmenter_that_made_it(seg, street):
+    other = s3seg.Segmenter("embedded", device="cpu")
+    with pytest.raises(InvalidRequestError, match="another Segmenter"):
+        other.segment(street, "car")
+
+
+def test_a_segmenter_may_be_shared_between_threads(seg):
+    expected = seg.segment(STREET, ["car", "tree"])
+    results: list[list[s3seg.Segmentation]] = []
+    threads = [threading.Thread(target=lambda: results.append(seg.segment(STREET, ["car", "tree"]))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 4
+    for result in results:
+        assert [r.rles for r in result] == [r.rles for r in expected]
+
+
+def test_a_device_or_precision_that_is_not_here_is_named(seg):
+    with pytest.raises(InvalidRequestError, match="'quantum'"):
+        s3seg.Segmenter("embedded", device="quantum")
+    with pytest.raises(InvalidRequestError, match="'int3'"):
+        s3seg.Segmenter("embedded", dtype="int3")
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_finds_the_same(seg, dtype):
+    half = s3seg.Segmenter("embedded", device="cpu", dtype=dtype)
+    expected, found = seg.segment(STREET, "car"), half.segment(STREET, "car")
+    assert found.model.dtype == dtype
+    assert len(found) == len(expected)
+    np.testing.assert_allclose(found.scores, expected.scores, atol=0.03)
+    assert masks.iou(list(found.rles), list(expected.rles)).max(axis=1).min() > 0.9
+
+
+def test_another_input_size_is_a_multiple_of_the_patch(seg):
+    larger = s3seg.Segmenter("embedded", device="cpu", image_size=256)
+    assert larger.image_size == 256
+    assert larger.segment(STREET, "car").size == (640, 800)
+    for size in (250, 0, -16):
+        with pytest.raises(InvalidRequestError, match=f"multiple of the patch size 16, not {size}"):
+            s3seg.Segmenter("embedded", device="cpu", image_size=size)
+
+
+def test_the_picture_may_be_loaded_beforehand(seg):
+    loaded = images.load(STREET)
+    result = seg.segment(loaded, "car")
+    assert result.image is loaded.pixels
+    assert result.overlay().size == (800, 640)

@@ -1,0 +1,98 @@
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from s3seg.adapters.files import FileObjectStore
+from s3seg.adapters.memory import (
+    MemoryAccounts,
+    MemoryObjectStore,
+    MemoryTables,
+    MemoryTaskQueue,
+    MemoryTaskStore,
+)
+from s3seg.tasks.maintenance import collect_garbage, reap_all
+from s3seg.tasks.model import Order, Outcome
+from s3seg.tasks.object_keys import new_image_key, new_result_key
+from s3seg.tasks.records import Identity, NewImage
+from s3seg.tasks.state_machine import Rules
+
+pytestmark = pytest.mark.anyio
+USER = Identity(user_id="0b6f1b5e-3a0b-4d57-9f0e-1a2b3c4d5e6f")
+TOMORROW = datetime.now(UTC) + timedelta(days=1)
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
+
+
+@pytest.fixture
+def tables():
+    return MemoryTables()
+
+
+@pytest.fixture(params=["memory", "files"])
+def objects(request, tmp_path):
+    if request.param == "memory":
+        return MemoryObjectStore()
+    return FileObjectStore(tmp_path, public_base="http://127.0.0.1:8000/files")
+
+
+async def upload(objects, store):
+    key = new_image_key(USER.user_id, "image/png")
+    await objects.put(key, b"image")
+    return await store.register_image(
+        USER, NewImage(object_key=key, content_type="image/png", size_bytes=5, width=1, height=1)
+    )
+
+
+async def test_garbage_is_what_no_row_names(objects, tables):
+    store, queue = MemoryTaskStore(tables), MemoryTaskQueue(tables)
+    image = await upload(objects, store)
+    task = (await store.submit(USER, Order(image_url=image.image_url, prompts=("cat",)))).task
+    (claim,) = await queue.claim_batch("w", limit=1, lease_s=30)
+    kept, lost = (new_result_key(USER.user_id, task.task_id, "image/png") for _ in range(2))
+    await objects.put(kept, b"mask")
+    await objects.put(lost, b"of an attempt that died")
+    outcome = Outcome(mask_image_url=objects.url(kept), labels=("cat",), metadata={}, object_keys=(kept,))
+    await queue.finish(claim.lease, outcome)
+
+    accounts = MemoryAccounts(tables)
+    looked = await collect_garbage(objects, accounts, before=TOMORROW, dry_run=True)
+    assert (looked.objects, looked.size_bytes) == (1, len(b"of an attempt that died"))
+    assert len([info async for info in objects.list("")]) == 3
+    assert (await collect_garbage(objects, accounts, before=TOMORROW)).objects == 1
+    assert {info.key async for info in objects.list("")} == {image.object_key, kept}
+    assert (await collect_garbage(objects, accounts, before=TOMORROW)).objects == 0
+
+
+async def test_young_objects_stay(objects, tables):
+    await objects.put(new_image_key(USER.user_id, "image/png"), b"its row is being written")
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    assert (await collect_garbage(objects, MemoryAccounts(tables), before=yesterday)).objects == 0
+    assert len([info async for info in objects.list("")]) == 1
+
+
+async def test_more_objects_than_are_asked_about_at_once(objects, tables):
+    store = MemoryTaskStore(tables)
+    named = {(await upload(objects, store)).object_key for _ in range(40)}
+    for _ in range(600):
+        await objects.put(new_image_key(USER.user_id, "image/png"), b"x")
+    assert (await collect_garbage(objects, MemoryAccounts(tables), before=TOMORROW)).objects == 600
+    assert {info.key async for info in objects.list("")} == named
+
+
+async def test_all_hopeless_tasks_are_reaped_however_many():
+    tables = MemoryTables(rules=Rules(deadline_s=0.0), welcome_credits=300, rates=_unlimited())
+    store, queue = MemoryTaskStore(tables), MemoryTaskQueue(tables)
+    image = await upload(MemoryObjectStore(), store)
+    for _ in range(250):
+        await store.submit(USER, Order(image_url=image.image_url, prompts=("cat",)))
+    assert await reap_all(queue) == 250
+    assert (await store.account(USER)).credits == 300
+
+
+def _unlimited():
+    from s3seg.app.settings import Settings
+
+    return Settings(rate_limits="off").rates

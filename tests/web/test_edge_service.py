@@ -1,0 +1,508 @@
+"""What holds for every route, and the routes that the original contract does not have."""
+
+import asyncio
+import base64
+import io
+import json
+import logging
+import subprocess
+import sys
+import threading
+import time
+import uuid
+
+import httpx
+import jwt
+import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+from s3seg.adapters.local_auth import ISSUER
+from s3seg.api.additions import (
+    DeletedResponse,
+    EdgeHealthResponse,
+    MeResponse,
+    ProjectResponse,
+    ProjectsListResponse,
+    ReadyResponse,
+)
+from s3seg.app import Parts, edge_app, local_keys
+from s3seg.errors import UnavailableError
+from s3seg.web.logs import JsonFormatter
+from tests.helpers.running_edge import running
+from tests.web.test_contract_routes import data_of, error_of
+
+pytestmark = pytest.mark.anyio
+
+ID = "0" * 8 + "-0000-4000-8000-" + "0" * 12
+SECURED = [
+    ("POST", "/api/v1/upload"),
+    ("POST", "/api/v1/segment"),
+    ("GET", f"/api/v1/tasks/{ID}"),
+    ("GET", f"/api/v1/tasks/{ID}/events"),
+    ("POST", f"/api/v1/tasks/{ID}/cancel"),
+    ("GET", "/api/v1/results"),
+    ("GET", f"/api/v1/results/{ID}"),
+    ("DELETE", f"/api/v1/results/{ID}"),
+    ("DELETE", f"/api/v1/images/{ID}"),
+    ("GET", "/api/v1/me"),
+    ("GET", "/api/v1/projects"),
+    ("POST", "/api/v1/projects"),
+    ("GET", f"/api/v1/projects/{ID}"),
+    ("PATCH", f"/api/v1/projects/{ID}"),
+    ("DELETE", f"/api/v1/projects/{ID}"),
+]
+
+
+class TestAuthentication:
+    async def test_the_list_of_secured_routes_is_complete(self, service):
+        paths = (await service.http.get("/openapi.json")).json()["paths"]
+        secured = {
+            (method.upper(), path)
+            for path, methods in paths.items()
+            for method, operation in methods.items()
+            if operation["security"]
+        }
+        assert len(secured) == len(SECURED)
+        assert {method for method, _ in secured} == {method for method, _ in SECURED}
+
+    @pytest.mark.parametrize(("method", "path"), SECURED)
+    async def test_no_route_opens_without_a_token(self, service, method, path):
+        response = await service.http.request(method, path)
+        assert error_of(response) == (401, "AUTH_REQUIRED")
+        assert response.headers["www-authenticate"] == "Bearer"
+        response = await service.http.request(method, path, headers={"Authorization": "Bearer x.y.z"})
+        assert error_of(response) == (401, "AUTH_INVALID")
+        assert response.headers["www-authenticate"] == "Bearer"
+
+    def _claims(self, **changes):
+        now = int(time.time())
+        claims = {
+            "iss": ISSUER,
+            "aud": "authenticated",
+            "sub": str(uuid.uuid4()),
+            "role": "authenticated",
+            "iat": now,
+            "exp": now + 600,
+        }
+        return {name: value for name, value in {**claims, **changes}.items() if value is not None}
+
+    def _sign(self, service, claims, **header):
+        keys = local_keys(service.settings)
+        key = keys._load()
+        return jwt.encode(claims, key, algorithm="ES256", headers={"kid": keys._key_id, **header})
+
+    async def _ask(self, service, token):
+        return await service.http.get("/api/v1/me", headers={"Authorization": f"Bearer {token}"})
+
+    async def test_a_good_token_is_good(self, service):
+        data_of(await self._ask(service, self._sign(service, self._claims())), MeResponse)
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"exp": 1},
+            {"exp": None},
+            {"iat": None},
+            {"sub": None},
+            {"sub": "admin"},
+            {"aud": "anon"},
+            {"aud": None},
+            {"iss": "https://evil.example"},
+            {"iss": None},
+            {"nbf": 1 << 40},
+            {"exp": "never"},
+        ],
+        ids=str,
+    )
+    async def test_claims_that_do_not_hold_are_invalid(self, service, changes):
+        token = self._sign(service, self._claims(**changes))
+        assert error_of(await self._ask(service, token)) == (401, "AUTH_INVALID")
+
+    @pytest.mark.parametrize(
+        "changes", [{"role": "anon"}, {"role": "service_role"}, {"role": None}, {"is_anonymous": True}]
+    )
+    async def test_a_good_token_of_the_wrong_kind_is_forbidden(self, service, changes):
+        token = self._sign(service, self._claims(**changes))
+        assert error_of(await self._ask(service, token)) == (403, "FORBIDDEN")
+
+    @pytest.mark.parametrize(
+        "header",
+        [
+            {"kid": "other"},
+            {"kid": ""},
+            {"crit": ["exp"]},
+            {"jku": "https://evil.example/jwks.json", "kid": "evil"},
+        ],
+        ids=str,
+    )
+    async def test_headers_that_ask_for_another_key_are_invalid(self, service, header):
+        token = self._sign(service, self._claims(), **header)
+        assert error_of(await self._ask(service, token)) == (401, "AUTH_INVALID")
+
+    async def test_confused_algorithms_are_invalid(self, service):
+        keys = local_keys(service.settings)
+        public = json.dumps(keys.jwks()["keys"][0])
+        for algorithm, key in [("none", None), ("HS256", public), ("HS384", "secret")]:
+            token = _encode(self._claims(), key, algorithm, keys._key_id)
+            assert error_of(await self._ask(service, token)) == (401, "AUTH_INVALID")
+
+    @pytest.mark.parametrize("token", ["a" * 200_000, "..", "e30.e30.", "\x80\xff", "a.b", "{}"])
+    async def test_rubbish_is_invalid(self, service, token):
+        response = await service.http.get("/api/v1/me", headers={"Authorization": b"Bearer " + token.encode("latin-1")})
+        assert error_of(response) == (401, "AUTH_INVALID")
+
+    async def test_a_changed_token_is_invalid(self, service, ann):
+        await ann("GET", "/api/v1/me")  # so that the true one is remembered
+        head, body, signature = ann.token.split(".")
+        claims = json.loads(base64.urlsafe_b64decode(body + "=="))
+        claims["sub"] = str(uuid.uuid4())
+        forged = base64.urlsafe_b64encode(json.dumps(claims).encode()).rstrip(b"=").decode()
+        for token in (f"{head}.{forged}.{signature}", f"{head}.{body}.{signature[:-4]}AAAA", f"{head}.{body}."):
+            assert error_of(await self._ask(service, token)) == (401, "AUTH_INVALID")
+
+
+def _encode(claims, key, algorithm, key_id):
+    """A token that PyJWT would refuse to make."""
+    import hashlib
+    import hmac
+
+    def part(value):
+        return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=")
+
+    signed = part({"alg": algorithm, "kid": key_id, "typ": "JWT"}) + b"." + part(claims)
+    if key is None:
+        return (signed + b".").decode()
+    digest = hmac.new(key.encode(), signed, getattr(hashlib, "sha" + algorithm[2:])).digest()
+    return (signed + b"." + base64.urlsafe_b64encode(digest).rstrip(b"=")).decode()
+
+
+class TestEnvelope:
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "http://edge.example//",
+            "/%00",
+            "/%ff",
+            "/..%2f",
+            "/api/v1",
+            "/api/v1/",
+            "/api/v2/tasks/1",
+            "/api/v1/tasks/",
+            "/api/v1/results/",
+            "/api/v1/upload/",
+            "/health/",
+        ],
+    )
+    async def test_unknown_paths_are_404(self, service, path):
+        assert error_of(await service.http.get(path)) == (404, "NOT_FOUND")
+
+    @pytest.mark.parametrize(
+        ("method", "path"),
+        [
+            ("GET", "/api/v1/upload"),
+            ("DELETE", "/api/v1/segment"),
+            ("PUT", f"/api/v1/tasks/{ID}"),
+            ("POST", "/api/v1/results"),
+            ("OPTIONS", "/api/v1/results"),
+            ("POST", "/health"),
+            ("TRACE", "/api/v1/me"),
+            ("BREW", "/api/v1/me"),
+        ],
+    )
+    async def test_other_methods_are_405_and_name_those_there_are(self, service, method, path):
+        response = await service.http.request(method, path)
+        assert response.status_code in (404, 405)
+        assert error_of(response) == (405, "METHOD_NOT_ALLOWED")
+        assert method not in response.headers["allow"]
+
+    async def test_a_crash_is_500_and_tells_nothing(self, service, ann, monkeypatch):
+        async def crash(*args, **kwargs):
+            raise RuntimeError("secret of /home/someone with password hunter2")
+
+        monkeypatch.setattr(service.parts.task_store, "list_tasks", crash)
+        response = await ann("GET", "/api/v1/results")
+        assert error_of(response) == (500, "INTERNAL_ERROR")
+        assert "hunter2" not in response.text
+        assert "Traceback" not in response.text
+
+    async def test_a_part_that_does_not_answer_is_503_and_passes(self, service, ann, monkeypatch):
+        url = await ann.image_url()
+        body = {"image_url": url, "text_prompt": "cat"}
+
+        async def fail(*args, **kwargs):
+            raise UnavailableError("the disk is full", retry_after=7)
+
+        with monkeypatch.context() as patch:
+            for part, methods in [(service.parts.objects, ["put"]), (service.parts.task_store, ["submit", "get_task"])]:
+                for method in methods:
+                    patch.setattr(part, method, fail)
+            for response in (
+                await ann.upload(),
+                await ann("POST", "/api/v1/segment", json=body),
+                await ann("GET", f"/api/v1/tasks/{ID}"),
+            ):
+                assert error_of(response) == (503, "UNAVAILABLE")
+                assert response.headers["retry-after"] == "7"
+        assert (await ann.upload()).status_code == 200
+        assert (await ann("POST", "/api/v1/segment", json=body)).status_code == 202
+
+    async def test_a_prompt_forges_no_log_line(self, service, ann):
+        stream = io.StringIO()
+        handler = logging.StreamHandler(stream)
+        handler.setFormatter(JsonFormatter())
+        logger = logging.getLogger("s3seg")
+        logger.addHandler(handler)
+        logger.setLevel("DEBUG")
+        try:
+            await ann.segment(text_prompt='{"level":"error"} %s %(x)s {0}')
+            await ann("GET", "/nowhere%0A%7B%22level%22%3A%22error%22%7D")
+        finally:
+            logger.removeHandler(handler)
+            logger.setLevel("NOTSET")
+        lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+        assert lines
+        assert all(line["level"] == "info" for line in lines)
+        assert all("request_id" in line for line in lines)
+        assert ann.token not in stream.getvalue()
+
+
+class TestFiles:
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "../auth/signing-key.pem",
+            "..%2fauth%2fsigning-key.pem",
+            "%2e%2e/auth/signing-key.pem",
+            "users/../../auth/signing-key.pem",
+            ".partial/x.png",
+            "users",
+            "users/",
+            "",
+            "users/u/images/" + "0" * 32 + ".png",
+            "C:/x.png",
+            "x.png%00",
+            "%ff.png",
+            "a" * 5000 + ".png",
+            "a" * 252 + ".png",
+            "users/" + "u" * 256 + "/x.png",
+        ],
+    )
+    async def test_what_is_no_object_is_404(self, service, ann, path):
+        local_keys(service.settings).mint("ann")  # so that there is a key to steal
+        await ann.upload()  # and folders to look into
+        assert error_of(await service.http.get(f"/files/{path}")) == (404, "NOT_FOUND")
+
+    async def test_head_tells_the_same_without_the_body(self, service, ann):
+        path = (await ann.image_url()).removeprefix("http://127.0.0.1:8000")
+        head, get = await service.http.head(path), await service.http.get(path)
+        assert head.content == b""
+        for name in ("content-type", "content-length", "x-content-type-options", "cache-control"):
+            assert head.headers[name] == get.headers[name]
+
+    async def test_a_deleted_image_is_gone(self, service, ann):
+        image = (await ann.upload()).json()["data"]
+        data_of(await ann("DELETE", f"/api/v1/images/{image['image_id']}"), DeletedResponse)
+        gone = await service.http.get(image["image_url"].removeprefix("http://127.0.0.1:8000"))
+        assert error_of(gone) == (404, "NOT_FOUND")
+
+    async def test_a_private_bucket_is_redirected_to(self, service, monkeypatch):
+        async def presign(key, *, expires_s):
+            return f"https://bucket.example/{key}?signature=1"
+
+        monkeypatch.setattr(service.parts.objects, "presign", presign)
+        response = await service.http.get("/files/users/u/images/i.png")
+        assert (response.status_code, response.headers["cache-control"]) == (302, "no-store")
+        assert response.headers["location"] == "https://bucket.example/users/u/images/i.png?signature=1"
+
+
+class TestAdditions:
+    async def test_me_tells_tier_credits_and_limits(self, tmp_path):
+        async with running(tmp_path, rate_limits="contract") as service:
+            me = data_of(await (await service.user(credits=7))("GET", "/api/v1/me"), MeResponse)
+            assert (me["tier"], me["credits"]) == ("free", 7)
+            assert me["limits"] == {"upload": 10, "segment": 5, "results": 60, "tasks": 60}
+
+    async def test_projects_are_made_renamed_listed_and_deleted(self, ann):
+        made = [await ann("POST", "/api/v1/projects", json={"name": name}) for name in ("first", "second")]
+        ids = [data_of(one, ProjectResponse, 201)["id"] for one in made]
+        assert made[0].headers["location"] == f"/api/v1/projects/{ids[0]}"
+        renamed = data_of(await ann("PATCH", f"/api/v1/projects/{ids[0]}", json={"name": "고양이"}), ProjectResponse)
+        assert renamed == data_of(await ann("GET", f"/api/v1/projects/{ids[0]}"), ProjectResponse)
+        page = data_of(await ann("GET", "/api/v1/projects"), ProjectsListResponse)
+        assert [(one["id"], one["name"]) for one in page["projects"]] == [(ids[1], "second"), (ids[0], "고양이")]
+        page = data_of(await ann("GET", "/api/v1/projects?page=2&limit=1"), ProjectsListResponse)
+        assert ([one["id"] for one in page["projects"]], page["total"]) == ([ids[0]], 2)
+        data_of(await ann("DELETE", f"/api/v1/projects/{ids[0]}"), DeletedResponse)
+        assert error_of(await ann("GET", f"/api/v1/projects/{ids[0]}")) == (404, "NOT_FOUND")
+
+    async def test_what_is_in_a_deleted_project_stays(self, ann):
+        project = (await ann("POST", "/api/v1/projects", json={"name": "p"})).json()["data"]["id"]
+        task_id = (await ann.segment(project_id=project)).json()["data"]["task_id"]
+        etag = (await ann("GET", f"/api/v1/results/{task_id}")).headers["etag"]
+        await ann("DELETE", f"/api/v1/projects/{project}")
+        result = await ann("GET", f"/api/v1/results/{task_id}", headers={"If-None-Match": etag})
+        assert result.json()["data"]["project_id"] is None
+
+    @pytest.mark.parametrize("name", ["", " ", "x" * 121, "a\nb", "\0", "\ud800", 5, None])
+    async def test_an_impossible_name_is_400(self, ann, name):
+        response = await ann(
+            "POST",
+            "/api/v1/projects",
+            content=json.dumps({"name": name}),
+            headers={"Content-Type": "application/json"},
+        )
+        assert error_of(response) == (400, "INVALID_REQUEST")
+
+    async def test_deleting_a_live_result_cancels_and_refunds_it(self, ann):
+        task_id = await ann.task_id()
+        assert await ann.credits() == 9
+        data_of(await ann("DELETE", f"/api/v1/results/{task_id}"), DeletedResponse)
+        assert await ann.credits() == 10
+        assert error_of(await ann("GET", f"/api/v1/tasks/{task_id}")) == (404, "NOT_FOUND")
+
+    async def test_events_tell_a_task_until_its_end(self, service, ann):
+        task_id = await ann.task_id()
+
+        async def work():
+            await asyncio.sleep(0.05)
+            await service.finish(task_id)
+
+        working = asyncio.create_task(work())
+        response = await ann("GET", f"/api/v1/tasks/{task_id}/events")
+        await working
+        assert response.headers["content-type"].startswith("text/event-stream")
+        events = [event.split("\n") for event in response.text.strip().split("\n\n")]
+        assert {event[0] for event in events} == {"event: task"}
+        states = [json.loads(event[1].removeprefix("data: ")) for event in events]
+        assert states[0]["status"] == "pending"
+        assert (states[-1]["status"], states[-1]["result_id"]) == ("done", task_id)
+
+    async def test_head_of_events_does_not_wait_for_the_task(self, ann):
+        async with asyncio.timeout(20):
+            response = await ann("HEAD", f"/api/v1/tasks/{await ann.task_id()}/events")
+        assert response.status_code == 200
+        assert response.headers["content-type"].startswith("text/event-stream")
+
+    async def test_events_of_a_task_that_vanishes_end_in_an_error(self, ann):
+        task_id = await ann.task_id()
+
+        async def vanish():
+            await asyncio.sleep(0.05)
+            await ann("DELETE", f"/api/v1/results/{task_id}")
+
+        vanishing = asyncio.create_task(vanish())
+        response = await ann("GET", f"/api/v1/tasks/{task_id}/events")
+        await vanishing
+        last = response.text.strip().split("\n\n")[-1].split("\n")
+        assert last[0] == "event: error"
+        assert json.loads(last[1].removeprefix("data: "))["code"] == "NOT_FOUND"
+
+    async def test_a_quiet_stream_shows_signs_of_life(self, service, ann, monkeypatch):
+        monkeypatch.setattr("s3seg.web.events._SIGN_OF_LIFE_S", 0.01)
+        task_id = await ann.task_id()
+
+        async def work():
+            await asyncio.sleep(0.2)
+            await service.finish(task_id)
+
+        working = asyncio.create_task(work())
+        response = await ann("GET", f"/api/v1/tasks/{task_id}/events")
+        await working
+        assert response.text.count(": still here\n\n") >= 2
+        assert '"status":"done"' in response.text
+
+
+class TestOperation:
+    async def test_health_and_readiness(self, service, monkeypatch):
+        data_of(await service.http.get("/health"), EdgeHealthResponse)
+        ready = data_of(await service.http.get("/ready"), ReadyResponse)
+        assert ready["ready"] is True
+        assert set(ready["parts"].values()) == {"ok"}
+
+        async def broken():
+            raise UnavailableError("no space left on device")
+
+        monkeypatch.setattr(service.parts.objects, "check", broken)
+        assert (await service.http.get("/ready")).status_code == 200  # good for a second
+        now = time.monotonic()
+        monkeypatch.setattr("s3seg.edge.service.time.monotonic", lambda: now + 2)
+        not_ready = await service.http.get("/ready")
+        assert error_of(not_ready) == (503, "UNAVAILABLE")
+        assert "objects: no space left" in not_ready.json()["error"]["message"]
+        data_of(await service.http.get("/health"), EdgeHealthResponse)
+
+    async def test_metrics_count_routes_not_paths(self, service, ann):
+        await ann("GET", f"/api/v1/tasks/{ID}")
+        await ann("GET", "/nowhere/secret")
+        text = (await service.http.get("/metrics")).text
+        assert 'route="/api/v1/tasks/{task_id}",status="404"' in text
+        assert 's3seg_http_errors_total{code="NOT_FOUND",route="/api/v1/tasks/{task_id}"} 1.0' in text
+        assert ID not in text
+        assert "secret" not in text
+
+    async def test_the_openapi_document_is_valid_and_lists_every_error(self, service):
+        document = (await service.http.get("/openapi.json")).json()
+        OpenAPIV31SpecValidator(document).validate()
+        segment = document["paths"]["/api/v1/segment"]["post"]
+        assert {"200", "202", "400", "401", "402", "403", "429", "500", "503"} == set(segment["responses"])
+        assert {"200", "400", "401", "403", "413", "429", "500", "503"} == set(
+            document["paths"]["/api/v1/upload"]["post"]["responses"]
+        )
+
+    async def test_without_origins_no_page_may_call(self, service):
+        response = await service.http.get("/health", headers={"Origin": "https://page.example"})
+        assert "access-control-allow-origin" not in response.headers
+
+    async def test_pages_of_listed_origins_may_call_and_read_what_they_need(self, tmp_path):
+        async with running(tmp_path, cors_origins=("https://page.example",)) as service:
+            origin = {"Origin": "https://page.example"}
+            ask = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+            preflight = await service.http.options("/api/v1/segment", headers=origin | ask)
+            assert preflight.status_code == 200
+            assert preflight.headers["access-control-allow-origin"] == "https://page.example"
+            refused = await service.http.get("/api/v1/me", headers=origin)
+            assert error_of(refused) == (401, "AUTH_REQUIRED")
+            assert refused.headers["access-control-allow-origin"] == "https://page.example"
+            assert "Retry-After" in refused.headers["access-control-expose-headers"]
+            other = await service.http.get("/api/v1/me", headers={"Origin": "https://evil.example"})
+            assert "access-control-allow-origin" not in other.headers
+
+    async def test_it_can_be_mounted_in_another_application(self, service, ann):
+        outer = Starlette(routes=[Mount("/seg", app=service.app)])
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(outer), base_url="http://outer") as http:
+            headers = {"Authorization": f"Bearer {ann.token}"}
+            body = {"image_url": await ann.image_url(), "text_prompt": "cat"}
+            response = await http.post("/seg/api/v1/segment", json=body, headers=headers)
+            assert response.status_code == 202
+            location = response.headers["location"]
+            assert location.startswith("/seg/api/v1/tasks/")
+            assert (await http.get(location, headers=headers)).status_code == 200
+            assert error_of(await http.get("/seg/nowhere")) == (404, "NOT_FOUND")
+
+    async def test_its_lifespan_closes_what_it_made(self, service):
+        app = edge_app(service.settings)
+        http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://edge")
+        async with app.router.lifespan_context(app), http:
+            assert (await http.get("/ready")).status_code == 200
+        assert not [thread for thread in threading.enumerate() if thread.name.startswith("s3seg-sqlite")]
+
+    def test_an_edge_process_never_loads_torch(self, tmp_path):
+        code = (
+            "import sys; from s3seg.app import edge_app; from s3seg.app.settings import Settings; "
+            f"edge_app(Settings(_env_file=None, data_dir={str(tmp_path)!r})); "
+            "heavy = {'torch', 'transformers', 'tokenizers', 'safetensors', 'boto3', 'pandas', 'cv2'}; "
+            "print(sorted(heavy & set(sys.modules)))"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == "[]"
+
+
+def test_http_inference_refuses_to_start_without_a_key(tmp_path):
+    from s3seg.app.settings import Settings
+    from s3seg.errors import ConfigurationError
+
+    settings = Settings(_env_file=None, data_dir=tmp_path, inference="http")
+    with pytest.raises(ConfigurationError, match="API_SECRET_KEY"):
+        _ = Parts(settings).inference
