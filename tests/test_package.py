@@ -1,16 +1,52 @@
-"""What importing s3seg costs, and what it offers."""
+"""What `import s3seg` costs and offers."""
 
 from __future__ import annotations
 
+import importlib
 import pkgutil
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import s3seg
 
+ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "numpy", "PIL", "transformers", "pandas", "boto3", "supabase", "starlette", "huggingface_hub")
+PUBLIC = {
+    "AsyncClient",
+    "CheckpointError",
+    "CheckpointNotFoundError",
+    "Client",
+    "Embedding",
+    "ImageDecodeError",
+    "InferenceError",
+    "Instance",
+    "InvalidRequestError",
+    "LoadedImage",
+    "MaskError",
+    "PromptError",
+    "S3segError",
+    "Segmentation",
+    "Segmenter",
+    "__version__",
+    "draw",
+    "export",
+    "local",
+}
+
+
+def python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_the_public_names_are_these():
+    assert set(s3seg.__all__) == PUBLIC
+    assert len(s3seg.__all__) == len(PUBLIC)
 
 
 def test_every_public_name_is_there():
@@ -30,6 +66,23 @@ def test_a_wrong_name_is_an_attribute_error():
 
 
 def test_importing_s3seg_imports_nothing_heavy():
-    code = f"import sys, s3seg; print([name for name in {HEAVY} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert python(f"import sys, s3seg; print([name for name in {HEAVY} if name in sys.modules])") == "[]"
+
+
+@pytest.mark.parametrize("name", ["export.coco", "draw.overlay"])
+def test_a_public_name_works_after_a_bare_import(name):
+    assert python(f"import s3seg; print(callable(s3seg.{name}))") == "True"
+
+
+def test_export_and_draw_can_be_imported_by_name():
+    assert python("from s3seg import draw, export; print(callable(draw.overlay), callable(export.coco))") == "True True"
+
+
+def test_every_import_path_in_the_readmes_table_can_be_imported():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = text.partition("## What you can import")[2].partition("\n## ")[0]
+    paths = re.findall(r"`s3seg\.([\w.]+)`", table)
+    assert {"Segmenter", "Client", "AsyncClient", "local", "app", "testing", "export", "draw"} <= set(paths)
+    for path in paths:
+        if not hasattr(s3seg, path):
+            assert importlib.import_module(f"s3seg.{path}").__doc__

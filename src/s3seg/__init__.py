@@ -1,10 +1,10 @@
-"""Say what you are looking for, get its masks.
+"""Name what you are looking for, get its masks.
 
 import s3seg
 
 seg = s3seg.Segmenter()
-result = seg.segment("park.png", "cat")
-result.overlay().save("cats.png")
+result = seg.segment("park.png", "tree")
+result.overlay().save("trees.png")
 """
 
 from __future__ import annotations

@@ -1,51 +1,88 @@
-"""What the README and the how-to guides show is run."""
+"""The code that the README, the tutorial and the guides show is run; their links are followed."""
 
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.commands.running import command
+
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 
-def test_the_example_runs_and_draws_a_picture(tmp_path, monkeypatch, capsys):
+def code_blocks(page: str, language: str) -> list[str]:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture
+def clone(tmp_path, monkeypatch):
+    """The working folder, with the examples of a clone in it."""
     monkeypatch.setenv("S3SEG_CHECKPOINT", "embedded")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "examples").symlink_to(ROOT / "examples")
-    code = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[0]  # the next one needs a service
-    exec(compile(code, "README.md", "exec"), {})
-    assert "(640, 800)" in capsys.readouterr().out
-    drawn = np.asarray(Image.open(tmp_path / "cars.png").convert("RGB"), np.int16)
-    plain = np.asarray(Image.open(ROOT / "examples" / "pictures" / "street.png").convert("RGB"), np.int16)
+    return tmp_path
+
+
+def names_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()} - {"examples"}
+
+
+def test_the_first_example_of_the_readme_runs_and_draws_a_picture(clone, capsys):
+    exec(compile(code_blocks("README.md", "python")[0], "README.md", "exec"), {})  # the next one needs a service
+    assert capsys.readouterr().out.count("(640, 800)") == 2  # two trees
+    drawn = np.asarray(Image.open(clone / "trees.png").convert("RGB"), np.int16)
+    plain = np.asarray(Image.open(ROOT / "examples" / "pictures" / "park.png").convert("RGB"), np.int16)
     assert 0.01 < (np.abs(drawn - plain).max(-1) > 8).mean() < 0.5
 
 
-def test_the_guide_to_results_runs_from_top_to_bottom(tmp_path, monkeypatch):
-    monkeypatch.setenv("S3SEG_CHECKPOINT", "embedded")
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "examples").symlink_to(ROOT / "examples")
-    page = (ROOT / "docs" / "how-to" / "results.md").read_text(encoding="utf-8")
+def test_the_segment_commands_of_the_readme_run(clone):
+    lines = [line for block in code_blocks("README.md", "sh") for line in block.splitlines()]
+    segment = [line for line in lines if line.startswith("s3seg segment") and "--url" not in line]
+    assert len(segment) == 3
+    for line in segment:
+        words = shlex.split(line.partition("> ")[0], comments=True)
+        words = [str(path) for word in words for path in (sorted(Path().glob(word)) if "*" in word else [word])]
+        done = command(*words[1:])
+        assert done.exit_code == 0, done.output
+        if "> " in line:
+            assert len(done.stdout.splitlines()) == 4  # a line for each picture
+    assert len([name for name in names_in(clone / "out") if name.endswith(".overlay.png")]) == 4
+
+
+def test_the_tutorial_runs_from_top_to_bottom(clone):
     names: dict = {}
-    for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+    for code in code_blocks("docs/tutorial/first-masks.md", "python"):
+        exec(compile(code, "first-masks.md", "exec"), names)
+    assert [len(names[found]) for found in ("houses", "trees", "clouds")] == [2, 1, 1]
+    pictures = {path.stem for path in (ROOT / "examples" / "pictures").glob("*.png")}
+    assert names_in(clone) == {"houses.png", *(f"{name}.json" for name in pictures)}
+
+
+def test_the_tutorial_shows_what_a_segmenter_prints(clone, capsys):
+    code = code_blocks("docs/tutorial/first-masks.md", "python")
+    exec(compile(code[0] + code[1], "first-masks.md", "exec"), {})
+    device = r"device='\w+', dtype='\w+'"
+    shown = re.sub(device, "", code[1].partition("# ")[2].strip())
+    assert re.sub(device, "", capsys.readouterr().out.strip()) == shown
+
+
+def test_the_guide_to_results_runs_from_top_to_bottom(clone):
+    names: dict = {}
+    for code in code_blocks("docs/how-to/results.md", "python"):
         exec(compile(code, "results.md", "exec"), names)
-    assert 0 < len(names["sure"]) < len(names["cars"]) < len(names["more"])
-    assert len(names["detections"]) == len(names["outlines"]) == len(names["cars"])
-    assert {path.name for path in tmp_path.iterdir()} == {
-        "examples",
-        "cars.png",
-        "both.png",
-        "cars.json",
-        "again.png",
-        "coco.json",
-    }
+    assert 0 < len(names["sure"]) < len(names["trees"]) < len(names["more"])
+    assert len(names["detections"]) == len(names["outlines"]) == len(names["trees"])
+    assert names_in(clone) == {"trees.png", "both.png", "trees.json", "again.png", "coco.json"}
 
 
-@pytest.mark.parametrize("page", sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md")]), ids=lambda p: p.stem)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_every_link_to_a_file_of_ours_leads_somewhere(page):
     text = page.read_text(encoding="utf-8")
     for target in re.findall(r"\]\((?!https?://|#|mailto:)([^)#]+)", text):

@@ -25,7 +25,7 @@ class Local:
     """Submit pictures and prompts as one user, get results.
 
         async with s3seg.local() as service:
-            cats, dogs = await service.segment(Path("park.png").read_bytes(), ["cat", "dog"])
+            trees, suns = await service.segment(Path("park.png").read_bytes(), ["tree", "sun"])
 
     Calls at the same time share forward passes. Made by `s3seg.local`.
 

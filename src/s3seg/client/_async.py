@@ -34,7 +34,7 @@ class AsyncClient:
     """`Client` for asyncio: the same calls with the same results, awaited.
 
     async with AsyncClient("https://s3seg.example", token="...") as client:
-        result = await client.segment("park.png", "cat")
+        result = await client.segment("park.png", "tree")
     """
 
     def __init__(

@@ -35,7 +35,7 @@ class Client:
     """A client of the edge service. Safe to share between threads.
 
         with Client("https://s3seg.example", token="...") as client:
-            result = client.segment("park.png", "cat")
+            result = client.segment("park.png", "tree")
 
     Every call may raise what the service answers with, as the error of `s3seg.errors` that has its code;
     `UnavailableError` where it was not reached. Refusals are waited for as long as ``Retry-After`` says, and lost

@@ -61,7 +61,7 @@ class Segmenter:
     """SAM 3, loaded and ready. Safe to share between threads.
 
         seg = Segmenter()
-        result = seg.segment("park.png", "cat")
+        result = seg.segment("park.png", "tree")
 
     Attributes:
         checkpoint: Which weights these are, and where they lie.
