@@ -68,7 +68,7 @@ def test_its_figures_are_those_that_we_tell(found, split):
 def test_the_model_card_tells_these_figures():
     card = (Path(__file__).parents[2] / "docs" / "model-card.md").read_text(encoding="utf-8")
     rows = {}
-    for line in card.partition("tests/test_embedded.py")[2].splitlines():
+    for line in card.partition("tests/checkpoints/test_embedded.py")[2].splitlines():
         name, *cells = (cell.strip() for cell in line.strip("|").split("|"))
         if name in SPLITS:
             rows[name] = [None if cell == "–" else float(cell) for cell in cells]
