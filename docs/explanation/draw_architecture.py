@@ -39,7 +39,7 @@ CAPTIONS = {
     "checkpoints": "finding weights",
     "tasks": "the domain, the ports",
     "errors": "every error",
-    "version": "",
+    "version": "its number",
 }
 
 _WIDTH, _BOX, _HEIGHT, _ROW, _LABELS = 960, 150, 46, 92, 30
