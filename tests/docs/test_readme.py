@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.commands.running import command
+import s3seg
+from tests.commands.running import command, process
+from tests.helpers.processes import Process, free_port, wait_for
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -54,6 +56,30 @@ def test_the_segment_commands_of_the_readme_run(clone):
         if "> " in line:
             assert len(done.stdout.splitlines()) == 4  # a line for each picture
     assert len([name for name in names_in(clone / "out") if name.endswith(".overlay.png")]) == 4
+
+
+def test_the_service_that_the_readme_starts_answers_the_calls_below_it(clone, monkeypatch):
+    serve, segment = [block.strip() for block in code_blocks("README.md", "sh")[-2:]]
+    assert serve == "s3seg serve"
+    port = str(free_port())
+    settings = {"S3SEG_DATA_DIR": str(clone / "data"), "S3SEG_CHECKPOINT": "embedded"}
+    service = Process("from s3seg.cli import main; main()", "serve", "--port", port, log=clone / "log", **settings)
+    service.start()
+    try:
+        wait_for(f"http://127.0.0.1:{port}")
+        printed = dict(re.findall(r"^(?:export )?(S3SEG_\w+)=(\S+)", service.log, re.MULTILINE))
+        assert printed.keys() == {"S3SEG_URL", "S3SEG_TOKEN"}
+        for name, value in printed.items():
+            monkeypatch.setenv(name, value)
+        done = process(*shlex.split(segment.replace("$S3SEG_URL", printed["S3SEG_URL"]))[1:])
+        assert done.returncode == 0, done.stderr
+        assert len(re.findall(rb"^ +\d+ +tree ", done.stdout, re.MULTILINE)) == 2
+        names: dict = {}
+        exec(compile(code_blocks("README.md", "python")[1], "README.md", "exec"), names)
+        local = s3seg.Segmenter("embedded").segment("examples/pictures/park.png", "tree")
+        assert names["trees"].rles == local.rles
+    finally:
+        service.kill()
 
 
 def test_the_tutorial_runs_from_top_to_bottom(clone):
