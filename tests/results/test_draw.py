@@ -10,8 +10,8 @@ from PIL import Image
 
 from s3seg.errors import InvalidRequestError
 from s3seg.results import draw
-from s3seg.results.labels import Chip, draw_chips
-from s3seg.results.palette import deal_colors, palette_color, text_color
+from s3seg.results.labels import Label, draw_labels
+from s3seg.results.palette import assign_colors, palette_color, text_color
 from tests.results.small_results import any_result, discs, result_of
 
 GREY = np.full((200, 300, 3), 128, np.uint8)
@@ -31,7 +31,7 @@ def test_the_fill_covers_the_masks_and_leaves_the_rest_of_the_picture_alone():
 
 def test_the_inside_is_the_picture_tinted_by_the_opacity():
     result = result_of(STACK[1:2])
-    (color,) = {palette_color(k) for k in deal_colors(result.boxes)}
+    (color,) = {palette_color(k) for k in assign_colors(result.boxes)}
     for opacity in (0.0, 0.3, 1.0):
         pixel = np.array(draw.overlay(GREY, result, labels=False, opacity=opacity))[120, 200]
         assert np.allclose(pixel, (1 - opacity) * 128 + opacity * np.array(color), atol=2)
@@ -120,7 +120,7 @@ boxes = st.tuples(st.floats(0, 290), st.floats(0, 190), st.floats(1, 300), st.fl
 def test_labels_never_cover_each_other(chosen):
     colors = [(20 * k, 255, 0) for k in range(len(chosen))]
     canvas = Image.new("RGB", (300, 200))
-    draw_chips(canvas, [Chip("cat", 0.5, box, color) for box, color in zip(chosen, colors, strict=True)], gap=2)
+    draw_labels(canvas, [Label("cat", 0.5, box, color) for box, color in zip(chosen, colors, strict=True)], gap=2)
     pixels = np.array(canvas)
     grounds = [np.round(np.array(color) * 240 / 255) for color in colors]  # labels are slightly translucent
     visible = {int(np.all(np.abs(pixels - ground) <= 1, axis=2).sum()) for ground in grounds} - {0}
@@ -129,9 +129,9 @@ def test_labels_never_cover_each_other(chosen):
 
 def test_labels_of_instances_that_lie_apart_are_all_drawn():
     centres = [(x, y) for y in (50, 150) for x in (50, 150, 250)]
-    chips = [Chip("cat", 0.5, (x - 10, y - 10, x + 10, y + 10), (x, 255, 0)) for x, y in centres]
+    labels = [Label("cat", 0.5, (x - 10, y - 10, x + 10, y + 10), (x, 255, 0)) for x, y in centres]
     canvas = Image.new("RGB", (300, 200))
-    draw_chips(canvas, chips, gap=2)
+    draw_labels(canvas, labels, gap=2)
     reds = set(np.array(canvas)[..., 0].ravel().tolist())
     assert {round(x * 240 / 255) for x, _ in centres} <= reds
     assert np.array(canvas).max(axis=2).astype(bool).sum() > 6 * 300
@@ -140,7 +140,7 @@ def test_labels_of_instances_that_lie_apart_are_all_drawn():
 def test_a_label_lies_within_the_picture_wherever_its_box_is():
     for box in [(0, 0, 300, 200), (0, 0, 5, 5), (295, 195, 300, 200), (0, 195, 5, 200), (295, 0, 300, 5)]:
         canvas = Image.new("RGB", (300, 200))
-        draw_chips(canvas, [Chip("a cat", 0.5, box, (255, 255, 0))], gap=2)
+        draw_labels(canvas, [Label("a cat", 0.5, box, (255, 255, 0))], gap=2)
         ys, xs = np.nonzero(np.array(canvas).max(axis=2) > 100)
         assert 35 < np.ptp(xs) < 90, "whole, not cut by the edge"
         assert 12 < np.ptp(ys) < 30
@@ -151,7 +151,7 @@ def test_a_label_lies_within_the_picture_wherever_its_box_is():
 
 def test_neighbours_get_colours_far_apart():
     grid = np.array([(x, y, x + 8, y + 8) for y in range(0, 100, 10) for x in range(0, 100, 10)], dtype=float)
-    colors = np.array([palette_color(k) for k in deal_colors(grid)], dtype=float)
+    colors = np.array([palette_color(k) for k in assign_colors(grid)], dtype=float)
     for k in range(100):
         for neighbour in ((k + 1) if k % 10 < 9 else None, k + 10 if k < 90 else None):
             if neighbour is not None:

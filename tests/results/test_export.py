@@ -172,7 +172,7 @@ def test_supervision_takes_masks_boxes_scores_and_prompts():
 
 
 def test_supervision_refuses_results_of_different_pictures():
-    with pytest.raises(InvalidRequestError, match="different pictures"):
+    with pytest.raises(InvalidRequestError, match="not of one picture"):
         export.supervision([result_of(STACK), result_of(STACK[:, :20])])
 
 

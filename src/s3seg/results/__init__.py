@@ -1,1 +1,1 @@
-"""What a prompt found in a picture: instances, masks, boxes, scores; drawn and exported."""
+"""Results: the instances found for a prompt (masks, boxes, scores), and how to draw, export and store them."""

@@ -1,4 +1,4 @@
-"""What drawings and exports read of a result, as columns; `s3seg.results.segmentation.Segmentation` is one."""
+"""The attributes of a result that drawings and exports read; `Segmentation` has them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Columns(Protocol):
 
     @property
     def prompt(self) -> str:
-        """What was looked for; empty when only boxes were given."""
+        """The prompt; empty when only boxes were given."""
         ...
 
     @property
@@ -29,7 +29,7 @@ class Columns(Protocol):
 
     @property
     def boxes(self) -> np.ndarray:
-        """(N, 4) float32, xyxy in pixels, as the network gave them."""
+        """(N, 4) float32, xyxy in pixels, as predicted by the network."""
         ...
 
     @property
@@ -39,10 +39,10 @@ class Columns(Protocol):
 
     @property
     def source(self) -> str | None:
-        """The picture's file name, where it has one."""
+        """The picture's file name, if it has one."""
         ...
 
     @property
     def image(self) -> np.ndarray | None:
-        """The decoded picture, (H, W, 3) uint8 RGB, where it was kept."""
+        """The decoded picture, (H, W, 3) uint8 RGB, if it was kept."""
         ...

@@ -1,4 +1,4 @@
-"""Pictures of results: overlays, cut-outs, thumbnails. Pillow only.
+"""Draw results: overlays, cut-outs, thumbnails. Pillow only.
 
 Time and memory grow with the picture plus the areas of the masks' boxes; masks are decoded one at a time.
 """
@@ -16,9 +16,9 @@ from PIL import Image, ImageFilter
 from s3seg.errors import InvalidRequestError
 from s3seg.results import masks
 from s3seg.results.columns import Columns
-from s3seg.results.labels import Chip, draw_chips
+from s3seg.results.labels import Label, draw_labels
 from s3seg.results.masks import RLE
-from s3seg.results.palette import RGB, deal_colors, palette_color
+from s3seg.results.palette import RGB, assign_colors, palette_color
 
 _HALO = (8, 10, 16)
 _NO_PICTURE = (30, 33, 40)
@@ -32,14 +32,14 @@ def overlay(
     labels: bool = True,
     opacity: float = 0.42,
 ) -> Image.Image:
-    """Draw one or more results on their picture: a soft fill, a crisp outline and a label for each instance.
+    """Draw one or more results on their picture: a translucent fill, an outline and a label for each instance.
 
     Lines and labels scale with the picture. Small instances are drawn over large ones. A label that would
-    cover another or hide an instance is moved, and left out when it finds no place.
+    cover another label or hide an instance is moved, or left out if there is no free position.
 
     Args:
-        image: PIL (any mode) or (H, W, 3) uint8 RGB; it is not changed.
-        results: of any number of prompts.
+        image: PIL (any mode) or (H, W, 3) uint8 RGB; not modified.
+        results: for any number of prompts, all on this picture.
         color_by: a colour for each instance or each prompt; "auto" is by prompt for several results.
         labels: write prompt and score on each instance.
         opacity: of the fill, 0..1.
@@ -48,7 +48,7 @@ def overlay(
         A new RGB picture of the same size.
 
     Raises:
-        InvalidRequestError: a result is of another size than the picture, or an option is none of those above.
+        InvalidRequestError: a result has another size than the picture, or an option is none of the above.
     """
     if color_by not in ("auto", "instance", "prompt"):
         raise InvalidRequestError(f"color_by is 'auto', 'instance' or 'prompt', got {color_by!r:.60}")
@@ -66,24 +66,24 @@ def overlay(
             _paint(canvas, rles[k], colors[k], opacity=opacity, line_width=line_width)
     if labels:
         texts = [(result.prompt, float(score)) for result in columns for score in result.scores]
-        chips = [
-            Chip(prompt, score, masks.box(rle), color)
+        marks = [
+            Label(prompt, score, masks.box(rle), color)
             for (prompt, score), rle, color, area in zip(texts, rles, colors, areas, strict=True)
             if area
         ]
-        draw_chips(canvas, sorted(chips, key=lambda chip: -chip.score), gap=line_width)
+        draw_labels(canvas, sorted(marks, key=lambda mark: -mark.score), gap=line_width)
     return canvas
 
 
 def crops(image: Image.Image | np.ndarray, result: Columns) -> list[Image.Image]:
-    """Every instance cut out of the picture.
+    """Cut every instance out of the picture.
 
     Returns:
-        RGBA pictures as large as each mask's tight box, with the mask in alpha; one transparent pixel for
-        an empty mask, so that there is one for every instance.
+        An RGBA picture for each instance, of the size of the mask's tight box, with the mask as alpha; one
+        transparent pixel for an empty mask.
 
     Raises:
-        InvalidRequestError: the result is of another size than the picture.
+        InvalidRequestError: the result has another size than the picture.
     """
     picture = _as_rgb(image, [result])
     cut = []
@@ -99,7 +99,7 @@ def crops(image: Image.Image | np.ndarray, result: Columns) -> list[Image.Image]
 
 
 def thumbnail(result: Columns, *, side: int = 900) -> Image.Image:
-    """The overlay within side × side pixels; on a dark ground when the result does not hold its picture."""
+    """Draw the overlay within side × side pixels, on a dark background if the result does not hold its picture."""
     height, width = result.size
     image = Image.new("RGB", (width, height), _NO_PICTURE) if result.image is None else result.image
     picture = overlay(image, result)
@@ -112,15 +112,15 @@ def _colors(results: Sequence[Columns], *, by_prompt: bool) -> list[RGB]:
         prompts = list(dict.fromkeys(result.prompt for result in results))
         return [palette_color(prompts.index(result.prompt)) for result in results for _ in result.rles]
     boxes = np.array([masks.box(rle) for result in results for rle in result.rles]).reshape(-1, 4)
-    return [palette_color(k) for k in deal_colors(boxes)]
+    return [palette_color(k) for k in assign_colors(boxes)]
 
 
 def _paint(canvas: Image.Image, rle: RLE, color: RGB, *, opacity: float, line_width: float) -> None:
     """Fill and outline one mask on the canvas.
 
-    A blurred mask tells, near a boundary, how far from it a pixel lies: a straight edge blurs into the
-    normal distribution. From that distance follow a smooth fill and an antialiased line, without any
-    geometry. The edges of the picture get no line, since a blur continues the mask beyond them.
+    Near a boundary, the value of a blurred mask gives the distance to the boundary, because a straight edge
+    blurs into the normal distribution. A smooth fill and an antialiased line follow from that distance. The
+    edges of the picture get no line, because the blur continues the mask beyond them.
     """
     x1, y1, x2, y2 = (int(side) for side in masks.box(rle))
     # Lines thinner than usual on instances that are small themselves
@@ -149,7 +149,7 @@ def _as_alpha(mask: np.ndarray) -> Image.Image:
 
 
 def _as_rgb(image: Image.Image | np.ndarray, results: Sequence[Columns]) -> Image.Image:
-    """The picture as PIL RGB, when it is one and of the results' size."""
+    """Return the picture as PIL RGB, after checking that it has the size of the results."""
     if not isinstance(image, Image.Image):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             kind = f"{image.dtype} of shape {image.shape}"

@@ -1,9 +1,8 @@
-"""Results in the formats of others; each function bears the name of its format."""
+"""Export results to other formats, one function per format."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,22 +10,23 @@ import numpy as np
 from s3seg.errors import InvalidRequestError
 from s3seg.results import masks
 from s3seg.results.columns import Columns
+from s3seg.results.label_map import encode_label_map
 from s3seg.results.polygons import Polygon
 
 if TYPE_CHECKING:
     import pandas as pd
     import supervision as sv
 
-_NAMELESS = "object"  # the category of a result that was asked for with boxes only
+_UNNAMED = "object"  # the category of results that were prompted with boxes only
 
 
 def coco(results: Iterable[Columns]) -> dict[str, Any]:
-    """A COCO instance dataset over any number of results, ready for `json.dump` and `pycocotools.coco.COCO`.
+    """Build a COCO instance dataset from any number of results, ready for `json.dump` and `pycocotools.coco.COCO`.
 
     Results with the same `source` (or, without one, the same picture in memory) share an image entry;
-    prompts are the categories, in order of appearance. Boxes and areas are those of the masks, as COCO
-    wants it; scores and the network's own boxes (xyxy) are kept as additional fields. Masks are compressed
-    RLE.
+    prompts become categories, in order of appearance. Boxes and areas are those of the masks, as COCO
+    requires; scores and the boxes predicted by the network (xyxy) are additional fields. Masks are
+    compressed RLE.
 
     Raises:
         InvalidRequestError: two results name the same source but differ in size.
@@ -44,14 +44,16 @@ def coco(results: Iterable[Columns]) -> dict[str, Any]:
             {"id": len(images) + 1, "file_name": result.source or fallback, "height": height, "width": width},
         )
         if (image["height"], image["width"]) != result.size:
-            raise InvalidRequestError(f"two results for {image['file_name']} differ in size: are they one picture?")
+            raise InvalidRequestError(
+                f"two results for {image['file_name']} differ in size: give each picture its own source"
+            )
         for rle, score, box in zip(result.rles, result.scores.tolist(), result.boxes.tolist(), strict=True):
             x1, y1, x2, y2 = masks.box(rle)
             annotations.append(
                 {
                     "id": len(annotations) + 1,
                     "image_id": image["id"],
-                    "category_id": categories[result.prompt or _NAMELESS],
+                    "category_id": categories[result.prompt or _UNNAMED],
                     "segmentation": masks.to_coco(rle),
                     "bbox": [x1, y1, x2 - x1, y2 - y1],
                     "area": masks.area(rle),
@@ -69,11 +71,11 @@ def coco(results: Iterable[Columns]) -> dict[str, Any]:
 
 
 def yolo(result: Columns, *, class_id: int = 0) -> str:
-    """YOLO segmentation labels: `class x1 y1 x2 y2 ...` with coordinates 0..1, a line for each instance.
+    """Write YOLO segmentation labels: `class x1 y1 x2 y2 ...` with coordinates 0..1, one line per instance.
 
-    A line holds one closed path, and knows neither holes nor parts. Both are kept all the same: the rings
-    of an instance are joined by bridges of zero width (there and back along the same line), as YOLO's own
-    converters join parts. An even-odd fill gives back the very mask; a filler that also paints the path,
+    A line holds one closed path; the format has no holes and no separate parts. To keep both, the rings of an
+    instance are joined by bridges of zero width (there and back along the same line), as YOLO's own
+    converters join parts. An even-odd fill reproduces the mask exactly; a fill that also paints the path,
     such as `cv2.fillPoly`, adds a seam one pixel wide. Instances with an empty mask have no line.
     """
     height, width = result.size
@@ -87,10 +89,10 @@ def yolo(result: Columns, *, class_id: int = 0) -> str:
 
 
 def geojson(result: Columns) -> dict[str, Any]:
-    """A GeoJSON FeatureCollection (RFC 7946), a feature for each instance, ready for `json.dump`.
+    """Build a GeoJSON FeatureCollection (RFC 7946) with one feature per instance, ready for `json.dump`.
 
     Coordinates are pixels: x to the right, y down, (0, 0) the top-left corner of the picture. An instance
-    of one part is a Polygon, of several a MultiPolygon; an empty mask has no geometry.
+    with one part is a Polygon, with several a MultiPolygon; an empty mask has no geometry.
     """
     features = []
     columns = zip(result.rles, result.scores.tolist(), result.boxes.tolist(), strict=True)
@@ -109,16 +111,12 @@ def geojson(result: Columns) -> dict[str, Any]:
 
 
 def png_label_map(result: Columns) -> bytes:
-    """The label map as a greyscale PNG: 8 bits, or 16 beyond 255 instances; see `s3seg.results.masks.label_map`."""
-    from PIL import Image
-
-    buffer = BytesIO()
-    Image.fromarray(masks.label_map(result.rles, result.size)).save(buffer, format="PNG")
-    return buffer.getvalue()
+    """Encode the label map as a greyscale PNG; see `s3seg.results.label_map.encode_label_map`."""
+    return encode_label_map([result])
 
 
 def pandas(results: Iterable[Columns]) -> pd.DataFrame:
-    """A table with a row for each instance of each result.
+    """Build a table with one row for each instance of each result.
 
     Columns: source, prompt, score, x1, y1, x2, y2 (pixels), area (pixels), height, width, rle (COCO counts).
 
@@ -140,9 +138,9 @@ def pandas(results: Iterable[Columns]) -> pd.DataFrame:
 
 
 def supervision(results: Sequence[Columns]) -> sv.Detections:
-    """`supervision.Detections` of one or more results on one picture; `class_id` counts the prompts from 0.
+    """Convert one or more results on one picture to `supervision.Detections`; `class_id` numbers the prompts from 0.
 
-    Holds (N, H, W) bool masks, hence N × H × W bytes. The prompts are in `data["class_name"]`.
+    The masks are (N, H, W) bool, so they take N × H × W bytes. The prompts are in `data["class_name"]`.
 
     Raises:
         InvalidRequestError: supervision is not installed, or the results differ in size.
@@ -153,9 +151,9 @@ def supervision(results: Sequence[Columns]) -> sv.Detections:
         raise InvalidRequestError("to_supervision needs supervision: pip install supervision") from err
 
     if len({result.size for result in results}) > 1:
-        raise InvalidRequestError("these results are of different pictures: convert them one by one")
+        raise InvalidRequestError("these results differ in size, so are not of one picture: convert them one by one")
     classes = {prompt: k for k, prompt in enumerate(_prompts(results))}
-    names = [result.prompt or _NAMELESS for result in results for _ in result.rles]
+    names = [result.prompt or _UNNAMED for result in results for _ in result.rles]
     if not names:
         return sv.Detections.empty()
     return sv.Detections(
@@ -168,11 +166,11 @@ def supervision(results: Sequence[Columns]) -> sv.Detections:
 
 
 def _prompts(results: Iterable[Columns]) -> list[str]:
-    return list(dict.fromkeys(result.prompt or _NAMELESS for result in results))
+    return list(dict.fromkeys(result.prompt or _UNNAMED for result in results))
 
 
 def _joined(rings: list[np.ndarray]) -> np.ndarray:
-    """One path (K, 2) through all rings, each reached over a bridge and left the same way."""
+    """Join all rings into one path (K, 2) that enters and leaves each further ring over the same bridge."""
     path = rings[0]
     for ring in rings[1:]:
         exit_ = _nearest(path, ring[0])

@@ -1,4 +1,4 @@
-"""Writing files so that nobody ever sees half of one, and JSON that any file can hold."""
+"""Write files atomically, and JSON text that can always be encoded as UTF-8."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes | str) -> Path:
-    """Write a file, fully or not at all: into a temporary file of the same folder, then renamed over `path`.
+    """Write a file completely or not at all: to a temporary file in the same folder, then renamed to `path`.
 
-    Text is written as UTF-8. Whatever stops the writing, Ctrl-C included, leaves an existing
-    file as it was and no temporary file behind.
+    Text is written as UTF-8. If writing fails or is interrupted (Ctrl-C included), an existing file keeps its
+    content and no temporary file is left behind.
 
     Raises:
-        OSError: the folder is missing or not writable, or the disk is full; it names `path`.
+        OSError: the folder is missing or not writable, or the disk is full; its filename is `path`.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.tmp")
@@ -27,19 +27,19 @@ def write_atomically(path: str | os.PathLike[str], data: bytes | str) -> Path:
     except BaseException as err:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        if isinstance(err, OSError) and err.errno:  # nobody knows the temporary file
+        if isinstance(err, OSError) and err.errno:  # name the file that the caller knows
             raise OSError(err.errno, err.strerror, str(path)) from err
         raise
     return path
 
 
 def json_text(value: Any) -> str:
-    """JSON on one line.
+    """Encode a value as JSON on one line.
 
-    Letters of all languages stay as they are; file names that are not text (surrogates) are escaped.
+    Non-ASCII letters are kept; file names that are not valid Unicode (surrogates) are escaped.
 
     Raises:
-        ValueError: a number in it is infinite or NaN.
+        ValueError: a number is infinite or NaN.
     """
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     try:

@@ -1,4 +1,4 @@
-"""Labels of instances on a picture: small rounded chips that stay readable, inside the picture and apart."""
+"""Draw the labels of instances: readable, inside the picture, and not over each other."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from s3seg.results.palette import RGB, text_color
 
 _Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
-# Fonts that systems ship with many scripts, tried in turn for prompts that Pillow's own font cannot write.
+# System fonts that cover many scripts, tried in turn for prompts that Pillow's own font cannot draw.
 _FALLBACK_FONTS = (
     "NotoSansCJK-Regular.ttc",
     "NanumGothic.ttf",
@@ -29,13 +29,13 @@ _FALLBACK_FONTS = (
 )
 
 
-_LONGEST_PROMPT = 120  # characters; no label is wide enough for more
-_MOST_HIDDEN = 0.8  # of instances, in whole ones; a label that hides more is left out
+_MAX_PROMPT_LENGTH = 120  # characters; no label is wide enough for more
+_MAX_HIDDEN = 0.8  # a label that covers more than this, summed over the instances as shares of their boxes, is left out
 
 
 @dataclass(frozen=True, slots=True)
-class Chip:
-    """A label to write: its prompt (may be empty) and score, the box it belongs to (pixels), its colour."""
+class Label:
+    """A label to draw: prompt (may be empty) and score, the box of its instance in pixels, and its colour."""
 
     prompt: str
     score: float
@@ -60,37 +60,37 @@ class _Layout:
         return math.ceil(self.font.getlength(text)) + 2 * self.pad
 
 
-def draw_chips(canvas: Image.Image, chips: Sequence[Chip], *, gap: float) -> None:
-    """Write labels on the canvas, the first ones having the first choice of place.
+def draw_labels(canvas: Image.Image, labels: Sequence[Label], *, gap: float) -> None:
+    """Draw labels on the canvas; earlier ones get the better positions.
 
     Args:
         canvas: RGB, changed in place.
-        chips: in order of importance.
+        labels: the most important first.
         gap: pixels between a label and its box.
     """
     em = max(11.0, 0.0175 * math.sqrt(canvas.width * canvas.height))
-    if len(chips) > 30:
+    if len(labels) > 30:
         em = max(10.0, 0.75 * em)
     fonts: dict[str, _Font] = {}
-    boxes = np.array([chip.box for chip in chips]).reshape(-1, 4)
+    boxes = np.array([label.box for label in labels]).reshape(-1, 4)
     placed: list[Box] = []
-    for chip in chips:
-        prompt = "".join(c for c in " ".join(chip.prompt[:_LONGEST_PROMPT].split()) if c.isprintable())
+    for label in labels:
+        prompt = "".join(c for c in " ".join(label.prompt[:_MAX_PROMPT_LENGTH].split()) if c.isprintable())
         if prompt not in fonts:
             fonts[prompt] = _font_for(prompt, em)
         layout = _Layout(fonts[prompt], em)
-        text = _fitting_text(prompt, f"{chip.score:.2f}", layout, canvas.width)
+        text = _fitting_text(prompt, f"{label.score:.2f}", layout, canvas.width)
         if text is None or layout.height > canvas.height:
             continue
         size = (layout.width(" ".join(text).strip()), layout.height)
-        place = _best_place(_places(chip.box, size, canvas.size, gap), placed, boxes)
+        place = _best_place(_places(label.box, size, canvas.size, gap), placed, boxes)
         if place is not None:
             placed.append(place)
-            _draw_chip(canvas, place, text, chip.color, layout)
+            _draw_label(canvas, place, text, label.color, layout)
 
 
 def _fitting_text(prompt: str, score: str, layout: _Layout, width: int) -> tuple[str, str] | None:
-    """Prompt and score, the prompt shortened to fit; None when not even the score fits."""
+    """Return prompt and score, the prompt shortened to fit; None if not even the score fits."""
     limit = min(width, max(26 * layout.em, 0.5 * width))
     if layout.width(score) > width:
         return None
@@ -102,7 +102,7 @@ def _fitting_text(prompt: str, score: str, layout: _Layout, width: int) -> tuple
 
 
 def _places(box: Box, size: tuple[int, int], picture: tuple[int, int], gap: float) -> Iterator[Box]:
-    """Where a chip may lie, best first: above its box, inside it, below, beside; always in the picture."""
+    """Yield positions for a label, best first: above its box, inside, below, beside; always inside the picture."""
     x1, y1, x2, y2 = box
     width, height = size
     gap = round(gap)
@@ -119,8 +119,8 @@ def _places(box: Box, size: tuple[int, int], picture: tuple[int, int], gap: floa
 
 
 def _best_place(places: Iterable[Box], placed: Sequence[Box], boxes: np.ndarray) -> Box | None:
-    """The place that hides least of the instances, early ones preferred; None when all hide too much."""
-    best, lowest_cost = None, _MOST_HIDDEN
+    """Return the position that covers least of the instances, early ones preferred; None if all cover too much."""
+    best, lowest_cost = None, _MAX_HIDDEN
     taken = np.array(placed).reshape(-1, 4)
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     for rank, place in enumerate(places):
@@ -131,15 +131,15 @@ def _best_place(places: Iterable[Box], placed: Sequence[Box], boxes: np.ndarray)
 
 
 def _overlap(place: Box, others: np.ndarray) -> np.ndarray:
-    """Pixels that a place shares with each of the others, (N,)."""
+    """Return the area that a box shares with each of the others, in pixels, (N,)."""
     width = np.minimum(place[2], others[:, 2]) - np.maximum(place[0], others[:, 0])
     height = np.minimum(place[3], others[:, 3]) - np.maximum(place[1], others[:, 1])
     return width.clip(0) * height.clip(0)
 
 
-def _draw_chip(canvas: Image.Image, place: Box, text: tuple[str, str], color: RGB, layout: _Layout) -> None:
+def _draw_label(canvas: Image.Image, place: Box, text: tuple[str, str], color: RGB, layout: _Layout) -> None:
     left, top, right, bottom = (int(side) for side in place)
-    large = Image.new("L", (4 * (right - left), 4 * (bottom - top)))  # drawn large, for smooth corners
+    large = Image.new("L", (4 * (right - left), 4 * (bottom - top)))  # drawn at four times the size, for smooth corners
     corner = 4 * 0.34 * layout.em
     ImageDraw.Draw(large).rounded_rectangle((0, 0, large.width - 1, large.height - 1), corner, fill=240)
     canvas.paste(color, (left, top, right, bottom), large.resize((right - left, bottom - top), Image.Resampling.BOX))
@@ -156,7 +156,7 @@ def _draw_chip(canvas: Image.Image, place: Box, text: tuple[str, str], color: RG
 
 
 def _font_for(text: str, em: float) -> _Font:
-    """Pillow's own font, or the system font that lacks fewer of the text's characters."""
+    """Return Pillow's own font, or the system font that lacks fewer characters of the text."""
     best, lacking = ImageFont.load_default(size=em), _lacking(ImageFont.load_default(size=16), text)
     for name in _FALLBACK_FONTS:
         if not lacking:
@@ -171,7 +171,7 @@ def _font_for(text: str, em: float) -> _Font:
 
 
 def _lacking(font: _Font, text: str) -> int:
-    """How many characters a font of size 16 draws as its sign for a missing one."""
+    """Count the characters that a font of size 16 draws as its placeholder for missing ones."""
 
     def drawn(character: str) -> bytes:
         canvas = Image.new("L", (32, 32))

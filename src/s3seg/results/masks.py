@@ -1,8 +1,8 @@
 """Masks as COCO run-length encodings: encode, decode, measure, combine.
 
 An RLE lists the lengths of alternating runs of background and foreground, column by column, and COCO packs
-that list into a short string. It is how masks are stored and sent: a 12-megapixel mask takes a few kilobytes.
-The heavy loops are hotcoco's (Rust); nothing outside this file knows that.
+that list into a short string. Masks are stored and sent in this form: a 12-megapixel mask takes a few kilobytes.
+The inner loops are hotcoco's (Rust), which only this file imports.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _MAX_CHARACTERS_PER_RUN = 7  # of 5 bits each: enough for any 32-bit run length
 class RLE:
     """A binary mask as a compressed COCO run-length encoding, column-major.
 
-    The constructor checks that the runs cover the picture exactly, so an RLE that exists can be decoded.
+    The constructor checks that the runs cover the picture exactly, so every RLE can be decoded.
 
     Attributes:
         size: (height, width) in pixels.
         counts: run lengths, background first, in COCO's compressed ASCII form.
 
     Raises:
-        MaskError: the size is not positive or above `MAX_PIXELS`, or the counts are garbage or do not add up.
+        MaskError: the size is not positive or above `MAX_PIXELS`, or the counts are malformed or do not add up.
     """
 
     size: tuple[int, int]
@@ -52,14 +52,14 @@ class RLE:
 
 
 def encode(mask: np.ndarray, *, offset: tuple[int, int] = (0, 0), size: tuple[int, int] | None = None) -> RLE:
-    """Encode a mask, or a crop of one that is background everywhere else.
+    """Encode a mask, or a crop of a mask that is background everywhere else.
 
-    Fastest on column-major (Fortran order) arrays. A crop costs time and memory for its own columns only.
+    Fastest for column-major (Fortran order) arrays. Time and memory depend on the columns of the crop only.
 
     Args:
         mask: (H, W) bool or uint8; any non-zero value is foreground.
         offset: (y, x) of the crop's first pixel in the full mask.
-        size: (height, width) of the full mask; that of `mask` when left out.
+        size: (height, width) of the full mask; by default the size of `mask`.
 
     Raises:
         MaskError: not a non-empty 2-D bool or uint8 array, or the crop reaches outside the full mask.
@@ -79,26 +79,29 @@ def encode(mask: np.ndarray, *, offset: tuple[int, int] = (0, 0), size: tuple[in
 
 
 def decode(rle: RLE) -> np.ndarray:
-    """The mask, (H, W) bool, column-major."""
+    """Decode the mask: (H, W) bool, column-major."""
     return hotcoco_mask.decode(to_coco(rle)).view(np.bool_)
 
 
 def decode_box(rle: RLE) -> tuple[np.ndarray, tuple[int, int]]:
-    """The part of the mask inside its tight box, and the box's (y, x); an empty mask gives a (0, 0) array."""
+    """Decode the part of the mask inside its tight box; returns it with the box's (y, x).
+
+    An empty mask gives an array of shape (0, 0).
+    """
     x1, y1, x2, y2 = (int(side) for side in box(rle))
     return decode(rle)[y1:y2, x1:x2], (y1, x1)
 
 
 def runs(rle: RLE) -> tuple[np.ndarray, np.ndarray]:
-    """Foreground runs as starts and exclusive ends (R,) int64 in the column-major order of pixels."""
+    """Return the foreground runs as starts and exclusive ends, (R,) int64, in column-major pixel order."""
     return _foreground(_unpack(rle))
 
 
 def from_runs(starts: np.ndarray, ends: np.ndarray, size: tuple[int, int]) -> RLE:
-    """Encode foreground runs, as `runs` gives them; those that touch, as at the end of a column, become one.
+    """Encode foreground runs, as `runs` returns them; adjacent runs, as at the end of a column, are merged.
 
     Args:
-        starts: (R,) int64, ascending, in the column-major order of pixels.
+        starts: (R,) int64, ascending, in column-major pixel order.
         ends: (R,) int64, exclusive: each above its start, and not above the next one.
         size: (height, width) of the mask.
     """
@@ -114,28 +117,28 @@ def from_runs(starts: np.ndarray, ends: np.ndarray, size: tuple[int, int]) -> RL
 
 
 def area(rle: RLE) -> int:
-    """Number of foreground pixels."""
+    """Count the foreground pixels."""
     return int(hotcoco_mask.area(to_coco(rle)))
 
 
 def box(rle: RLE) -> Box:
-    """The tight box around the mask; all zeros for an empty mask."""
+    """Return the tight box around the mask; all zeros for an empty mask."""
     x, y, width, height = hotcoco_mask.to_bbox(to_coco(rle)).tolist()
     return x, y, x + width, y + height
 
 
 def union(rles: Sequence[RLE]) -> RLE:
-    """Pixels in any of one or more masks of the same size."""
+    """Return the pixels in any of one or more masks of the same size."""
     return _merge(rles, intersect=False)
 
 
 def intersection(rles: Sequence[RLE]) -> RLE:
-    """Pixels in all of one or more masks of the same size."""
+    """Return the pixels in all of one or more masks of the same size."""
     return _merge(rles, intersect=True)
 
 
 def iou(first: Sequence[RLE], second: Sequence[RLE]) -> np.ndarray:
-    """IoU of every pair, (len(first), len(second)) float64 in 0..1; two empty masks give 0."""
+    """Return the IoU of every pair: (len(first), len(second)) float64, 0..1; two empty masks give 0."""
     if not first or not second:
         return np.zeros((len(first), len(second)))
     _one_size([*first, *second])
@@ -144,7 +147,7 @@ def iou(first: Sequence[RLE], second: Sequence[RLE]) -> np.ndarray:
 
 
 def polygons(rle: RLE) -> list[Polygon]:
-    """The mask's parts as polygons with holes, exact on pixel edges: see `s3seg.results.polygons.trace_polygons`."""
+    """Trace the parts of the mask as polygons with holes; see `s3seg.results.polygons.trace_polygons`."""
     crop, offset = decode_box(rle)
     return trace_polygons(crop, offset=offset)
 
@@ -153,8 +156,8 @@ def label_map(rles: Sequence[RLE], size: tuple[int, int]) -> np.ndarray:
     """Number every pixel with the first mask that covers it.
 
     Returns:
-        (H, W) uint8, or uint16 beyond 255 masks: 0 is background, k the k-th mask (counted from 1).
-        Where masks overlap the earlier one, of higher score in a result, wins.
+        (H, W) uint8, or uint16 for more than 255 masks: 0 is background, k the k-th mask (counted from 1).
+        Where masks overlap, the earlier one wins; in a result that is the one with the higher score.
 
     Raises:
         MaskError: a mask has another size, or there are more than 65535 masks.
@@ -172,7 +175,7 @@ def label_map(rles: Sequence[RLE], size: tuple[int, int]) -> np.ndarray:
 
 
 def to_coco(rle: RLE) -> dict[str, Any]:
-    """The COCO dictionary, `{"size": [height, width], "counts": "..."}`, JSON-ready."""
+    """Return the COCO dictionary, `{"size": [height, width], "counts": "..."}`, ready for JSON."""
     return {"size": list(rle.size), "counts": rle.counts}
 
 
@@ -200,7 +203,7 @@ def from_coco(coco: Mapping[str, Any]) -> RLE:
 
 
 def _trusted(size: tuple[int, int], counts: str) -> RLE:
-    """An RLE of runs that were counted here: checking them takes as long as making them."""
+    """Make an RLE without checking its counts, which were computed here; the check takes as long as encoding."""
     rle = object.__new__(RLE)
     object.__setattr__(rle, "size", size)
     object.__setattr__(rle, "counts", counts)
@@ -216,9 +219,9 @@ def _foreground(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _unpack(rle: RLE) -> np.ndarray:
     """Run lengths (R,) int64 of COCO's compressed form, checked (maskApi.c, `rleFrString`).
 
-    A number is written in digits of 5 bits, lowest first, each plus 48; a sixth bit says that more follow,
-    and the top bit of the last digit is the sign. From the fourth number on, what is written is the
-    difference to the last but one.
+    A number is a sequence of 5-bit digits, lowest first, each plus 48; a sixth bit says that another digit follows,
+    and the top bit of the last digit is the sign. From the fourth number on, the value written is the difference
+    from the number two before.
     """
     height, width = rle.size
     pixels = height * width
@@ -257,10 +260,10 @@ def _one_size(rles: Sequence[RLE]) -> tuple[int, int]:
 
 
 def checked_size(size: Any) -> tuple[int, int]:
-    """(height, width) as positive ints; NumPy's are welcome, floats and bools are not.
+    """Return (height, width) as positive ints; accepts NumPy integers, but neither floats nor bools.
 
     Raises:
-        MaskError: something else, or more than `MAX_PIXELS` pixels.
+        MaskError: the size is anything else, or has more than `MAX_PIXELS` pixels.
     """
     try:
         height, width = (operator.index(side) for side in size if not isinstance(side, bool))

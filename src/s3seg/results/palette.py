@@ -1,4 +1,4 @@
-"""Colours that stay apart: a palette even in hue (in OKLab), dealt so that neighbours differ.
+"""Colours that are easy to tell apart: evenly spaced hues (in OKLab), assigned so that neighbours differ.
 
 OKLab is Björn Ottosson's, https://bottosson.github.io/posts/oklab/.
 """
@@ -18,31 +18,34 @@ _PALETTE_SIZE = 24
 
 
 def palette_color(index: int) -> RGB:
-    """The index-th colour of an endless palette, sRGB."""
+    """Return the index-th colour of an endless palette, sRGB 0..255."""
     lightness, a, b = _palette_oklab(index)
     return _oklab_to_srgb(lightness, a, b)
 
 
-def deal_colors(boxes: np.ndarray) -> list[int]:
-    """Palette indices for boxes (N, 4) xyxy, such that boxes near each other differ most.
+def assign_colors(boxes: np.ndarray) -> list[int]:
+    """Choose a palette index for each box, so that boxes near each other differ most.
 
-    Each box in turn takes the colour least like those of the boxes before it, near ones counting most.
+    Each box in turn takes the colour least similar to those of the boxes before it, weighted by nearness.
+
+    Args:
+        boxes: (N, 4) xyxy.
     """
     palette = np.array([_palette_oklab(k) for k in range(_PALETTE_SIZE)])
-    likeness = np.exp(-np.sum((palette[:, None] - palette[None]) ** 2, axis=2) / (2 * 0.07**2))
+    similarity = np.exp(-np.sum((palette[:, None] - palette[None]) ** 2, axis=2) / (2 * 0.07**2))
     extent = float(boxes.max(initial=1.0))  # what counts as near depends on the picture
-    dealt: list[int] = []
+    chosen: list[int] = []
     for k, (x1, y1, x2, y2) in enumerate(boxes):
         before = boxes[:k]
         gap_x = np.maximum(before[:, 0] - x2, x1 - before[:, 2]).clip(0)
         gap_y = np.maximum(before[:, 1] - y2, y1 - before[:, 3]).clip(0)
         nearness = 0.01 + np.exp(-20 * np.hypot(gap_x, gap_y) / extent)
-        dealt.append(int(np.argmin(nearness @ likeness[dealt])) if dealt else 0)
-    return dealt
+        chosen.append(int(np.argmin(nearness @ similarity[chosen])) if chosen else 0)
+    return chosen
 
 
 def text_color(background: RGB) -> RGB:
-    """Black or white, whichever contrasts more with the background (WCAG relative luminance)."""
+    """Return black or white, whichever contrasts more with the background (WCAG relative luminance)."""
     linear = [(c / 255 / 12.92 if c <= 10 else ((c / 255 + 0.055) / 1.055) ** 2.4) for c in background]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
     return (255, 255, 255) if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.05 else (0, 0, 0)

@@ -1,7 +1,7 @@
 """Boundaries of a mask as polygons with holes, exact on pixel edges.
 
-A pixel (x, y) is the square [x, x+1] × [y, y+1], so ring vertices are integers and filling the rings gives
-back the very mask. A polygon is one 4-connected part of the mask: its exterior first, then its holes. Rings
+A pixel (x, y) is the square [x, x+1] × [y, y+1], so ring vertices are integers and filling the rings reproduces
+the mask exactly. A polygon is one 4-connected part of the mask: its exterior first, then its holes. Rings
 never cross or touch themselves, which makes the polygons valid in the OGC sense (shapely, PostGIS).
 """
 
@@ -25,7 +25,7 @@ def trace_polygons(mask: np.ndarray, *, offset: tuple[int, int] = (0, 0)) -> lis
         offset: (y, x) of the mask's first pixel in the picture, added to every vertex.
 
     Returns:
-        One polygon for each part, in reading order of its topmost row; empty for an empty mask.
+        One polygon for each part, ordered by topmost row, then left to right; empty for an empty mask.
     """
     padded = np.pad(np.asarray(mask, dtype=bool), 1)
     x, y, follower = _corners(padded)
@@ -42,7 +42,7 @@ def trace_polygons(mask: np.ndarray, *, offset: tuple[int, int] = (0, 0)) -> lis
 
 
 def _corners(padded: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Corners of the boundary and, for each, the corner that follows it with the mask on the right.
+    """Find the corners of the boundary and, for each, the next corner when walking with the mask on the right.
 
     A vertex where one or three of the four pixels around it are set is one corner. Where two set pixels touch
     diagonally there are two corners, each turning around its own pixel: this keeps parts 4-connected.
@@ -75,7 +75,7 @@ def _partners(order: np.ndarray) -> np.ndarray:
 
 
 def _split_into_rings(x: np.ndarray, y: np.ndarray, follower: np.ndarray) -> list[np.ndarray]:
-    """Walk from corner to corner; at a vertex met before, what was walked since is a ring of its own."""
+    """Follow the corners into rings; when a path returns to a vertex, the part since then becomes its own ring."""
     vertex = (y * (int(x.max(initial=0)) + 1) + x).tolist()
     after = follower.tolist()
     met_twice = set(_repeated(vertex))
@@ -83,7 +83,7 @@ def _split_into_rings(x: np.ndarray, y: np.ndarray, follower: np.ndarray) -> lis
     rings = []
     for start in np.lexsort((x, y)).tolist():
         path: list[int] = []
-        places: dict[int, int] = {}  # vertices of `path` that two corners share -> where in the path
+        places: dict[int, int] = {}  # vertices of `path` that two corners share -> their index in the path
         corner = start
         while not seen[corner]:
             seen[corner] = 1
@@ -107,14 +107,14 @@ def _repeated(vertex: list[int]) -> list[int]:
 
 
 def _shoelace(x: np.ndarray, y: np.ndarray) -> int:
-    """Twice the signed area."""
+    """Return twice the signed area."""
     return int(np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y))
 
 
 def _exterior_of_each_ring(
     x: np.ndarray, y: np.ndarray, follower: np.ndarray, rings: list[np.ndarray], areas: list[int]
 ) -> list[int]:
-    """For each ring, the index of the exterior of its part (an exterior is its own).
+    """Return, for each ring, the index of the exterior ring of its part (for an exterior, its own index).
 
     The row of mask pixels that ends at a hole's leftmost edge starts at an edge of the same part: at its
     exterior, or at another hole that begins further left and is therefore known already.

@@ -1,7 +1,7 @@
 """The result of segmenting one picture with one prompt: `Segmentation`, a sequence of `Instance`.
 
-A result is columns (masks as RLE, boxes, scores), so it stays small whatever the size of the picture.
-Drawings and exports live in `s3seg.results.draw` and `s3seg.results.export`; the methods here only hand them over.
+A result holds columns (masks as RLE, boxes, scores), so it stays small whatever the size of the picture.
+JSON, drawings and exports are in `s3seg.results.json_form`, `draw` and `export`; the methods here call those.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import json
 import os
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
-from s3seg.errors import InvalidRequestError, MaskError, S3segError
+from s3seg.errors import InvalidRequestError, MaskError
 from s3seg.results import masks
 from s3seg.results.files import json_text, write_atomically
 from s3seg.results.masks import RLE, Box
@@ -29,19 +29,17 @@ if TYPE_CHECKING:
     import PIL.Image
     import supervision as sv
 
-_FORMAT = "s3seg.results.segmentation/1"
-
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """Which network found the instances, and how it ran.
+    """The network that found the instances, and the device and precision it ran with.
 
     Attributes:
         name: of the checkpoint, such as "embedded" or "sam3".
         version: of the checkpoint.
         device: such as "cpu", "cuda:0" or "mps".
         dtype: such as "float32" or "bfloat16".
-        summary: one line on what it knows, where the checkpoint says so, as the embedded one does.
+        summary: one line on what the model can find, if the checkpoint has one, as the embedded one does.
     """
 
     name: str
@@ -53,13 +51,13 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One found instance.
+    """One instance of what the prompt asked for.
 
     Attributes:
         rle: its mask, of the picture's size.
-        box: (x1, y1, x2, y2) in pixels, as the network gave it; `masks.box(rle)` is the one around the mask.
+        box: (x1, y1, x2, y2) in pixels, as predicted by the network; `masks.box(rle)` is the tight box of the mask.
         score: 0..1.
-        prompt: what was looked for.
+        prompt: the prompt that it was found with.
     """
 
     rle: RLE
@@ -69,7 +67,7 @@ class Instance:
 
     @property
     def mask(self) -> np.ndarray:
-        """(H, W) bool, decoded anew at each access."""
+        """(H, W) bool; decoded on each access."""
         return masks.decode(self.rle)
 
     @property
@@ -78,7 +76,7 @@ class Instance:
         return masks.area(self.rle)
 
     def polygons(self) -> list[Polygon]:
-        """The mask's parts as polygons with holes, exact on pixel edges; see `s3seg.results.polygons`."""
+        """Trace the parts of the mask as polygons with holes, exact on pixel edges; see `s3seg.results.polygons`."""
         return masks.polygons(self.rle)
 
     def __repr__(self) -> str:
@@ -94,17 +92,17 @@ class Segmentation:
     read-only. Two results are equal when everything but `image` is.
 
     Attributes:
-        prompt: what was looked for; empty when only boxes were given.
+        prompt: the prompt; empty when only boxes were given.
         size: (height, width) of the picture.
         rles: N masks of that size.
-        boxes: (N, 4) float32, xyxy in pixels, as the network gave them.
+        boxes: (N, 4) float32, xyxy in pixels, as predicted by the network.
         scores: (N,) float32, 0..1.
-        presence: how sure the network is that the picture shows the concept at all, 0..1.
+        presence: the probability that the picture shows the concept at all, 0..1.
         threshold: instances at or below this score were left out.
-        model: which network, on what device.
-        timings: milliseconds by stage.
-        hint: one line for the user, such as that the prompt is outside the checkpoint's vocabulary.
-        source: the picture's file name, where it has one.
+        model: the network, and the device and precision it ran with.
+        timings: milliseconds by stage: "decode", "image", "prompt", "masks".
+        hint: one line for the user, for example that the prompt is not in the checkpoint's vocabulary.
+        source: the picture's file name, if it has one.
         image: the decoded picture, (H, W, 3) uint8 RGB, kept for drawing; never saved.
 
     Raises:
@@ -167,7 +165,7 @@ class Segmentation:
     @overload
     def __getitem__(self, index: slice) -> Segmentation: ...
     def __getitem__(self, index: int | slice) -> Instance | Segmentation:
-        """An instance, or for a slice a result with those instances (sorted by score, as ever)."""
+        """Return one instance, or for a slice a result with those instances (again sorted by score)."""
         if isinstance(index, slice):
             return self._take(range(len(self))[index])
         x1, y1, x2, y2 = self.boxes[index].tolist()
@@ -181,10 +179,10 @@ class Segmentation:
         min_area: int = 0,
         max_area: int | None = None,
     ) -> Segmentation:
-        """Keep the instances that meet every condition.
+        """Return a result with the instances that meet every condition.
 
         Args:
-            predicate: is called with each `Instance`.
+            predicate: called with each `Instance`; returns whether to keep it.
             min_score: lowest score kept.
             min_area: smallest mask kept, in pixels.
             max_area: largest mask kept, in pixels.
@@ -223,10 +221,10 @@ class Segmentation:
 
     @property
     def masks(self) -> np.ndarray:
-        """(N, H, W) bool, decoded anew at each access.
+        """(N, H, W) bool; decoded on each access.
 
-        Takes N × H × W bytes: 1.2 GB for 100 instances on 12 megapixels. `for instance in result:
-        instance.mask` holds one mask at a time.
+        Takes N × H × W bytes: 1.2 GB for 100 instances on 12 megapixels. To hold one mask at a time, use
+        `instance.mask` in a loop over the result.
         """
         stack = np.zeros((len(self), *self.size), dtype=np.bool_)
         for k, rle in enumerate(self.rles):
@@ -235,65 +233,38 @@ class Segmentation:
         return stack
 
     def union(self) -> np.ndarray:
-        """(H, W) bool: pixels of any instance."""
+        """Return a mask of the pixels in any instance, (H, W) bool."""
         return masks.decode(masks.union(self.rles)) if self.rles else np.zeros(self.size, dtype=np.bool_)
 
     def label_map(self) -> np.ndarray:
-        """(H, W) uint8, or uint16 beyond 255 instances: 0 background, k the k-th instance by score."""
+        """Return the label map: 0 is background, k the k-th instance by score.
+
+        (H, W) uint8, or uint16 if there are more than 255 instances. Where instances overlap, the higher score wins.
+        """
         return masks.label_map(self.rles, self.size)
 
     # ---- JSON and files ----
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the picture, as plain JSON values; `from_dict` gives back an equal result."""
-        return {
-            "format": _FORMAT,
-            "source": self.source,
-            "prompt": self.prompt,
-            "size": list(self.size),
-            "presence": self.presence,
-            "threshold": self.threshold,
-            "model": asdict(self.model),
-            "timings": dict(self.timings),
-            "hint": self.hint,
-            "instances": [
-                {"score": score, "box": box, "rle": masks.to_coco(rle)}
-                for score, box, rle in zip(self.scores.tolist(), self.boxes.tolist(), self.rles, strict=True)
-            ],
-        }
+        """Return everything but the picture as plain JSON values; `from_dict` turns them into an equal result."""
+        from s3seg.results import json_form
+
+        return json_form.to_dict(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Segmentation:
-        """Read what `to_dict` wrote.
+        """Read what `to_dict` returned.
 
         Raises:
             MaskError: a mask is malformed or has another size than the picture.
             InvalidRequestError: anything else is missing or wrong.
         """
-        try:
-            if data["format"] != _FORMAT:
-                raise InvalidRequestError(f"expected format {_FORMAT!r}, got {str(data['format'])[:80]!r}")
-            instances = data["instances"]
-            return cls(
-                prompt=_text(data["prompt"]),
-                size=tuple(data["size"]),
-                rles=tuple(masks.from_coco(one["rle"]) for one in instances),
-                boxes=np.array([one["box"] for one in instances], dtype=np.float64),
-                scores=np.array([one["score"] for one in instances], dtype=np.float64),
-                presence=data["presence"],
-                threshold=data["threshold"],
-                model=_model(data["model"]),
-                timings=data["timings"],
-                hint=_text_or_none(data["hint"]),
-                source=_text_or_none(data["source"]),
-            )
-        except S3segError:
-            raise
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as err:
-            raise InvalidRequestError(f"not a saved Segmentation: {type(err).__name__}: {err}") from err
+        from s3seg.results import json_form
+
+        return json_form.from_dict(data)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the result to a file, fully or not at all.
+        """Save the result to a file; after a failure there is no partly written file.
 
         Args:
             path: `.json` for everything but the picture (see `load`), `.png` for the label map.
@@ -315,10 +286,10 @@ class Segmentation:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Segmentation:
-        """Read a `.json` file that `save` wrote.
+        """Load a `.json` file that `save` wrote.
 
         Raises:
-            InvalidRequestError: the file holds something else.
+            InvalidRequestError: the file is not a saved result.
             OSError: it cannot be read.
         """
         try:
@@ -337,10 +308,10 @@ class Segmentation:
         labels: bool = True,
         opacity: float = 0.42,
     ) -> PIL.Image.Image:
-        """The picture with its instances drawn on it; several results on one picture: `s3seg.results.draw.overlay`.
+        """Draw the instances on the picture. For several results on one picture, see `s3seg.results.draw.overlay`.
 
         Args:
-            image: the picture, where the result does not hold it (after `load`), as PIL or (H, W, 3) uint8.
+            image: the picture, as PIL or (H, W, 3) uint8; required if the result does not hold it, as after `load`.
             color_by: one colour for each instance, or one for the prompt; "auto" is by instance.
             labels: write prompt and score on each instance.
             opacity: of the fill, 0..1.
@@ -350,53 +321,53 @@ class Segmentation:
         return draw.overlay(self._image(image), self, color_by=color_by, labels=labels, opacity=opacity)
 
     def crops(self, image: PIL.Image.Image | np.ndarray | None = None) -> list[PIL.Image.Image]:
-        """Every instance cut out of the picture: RGBA, as large as its mask's box, the mask in alpha."""
+        """Cut every instance out of the picture: RGBA images of the size of the mask's box, with the mask as alpha."""
         from s3seg.results import draw
 
         return draw.crops(self._image(image), self)
 
     def _image(self, image: PIL.Image.Image | np.ndarray | None) -> PIL.Image.Image | np.ndarray:
         if image is None and self.image is None:
-            raise InvalidRequestError("this result does not hold its picture (a loaded one never does): pass image=...")
+            raise InvalidRequestError("this result does not hold its picture (saved files never do): pass image=...")
         return self.image if image is None else image  # type: ignore[return-value]
 
     # ---- other formats ----
 
     def to_polygons(self) -> list[list[Polygon]]:
-        """For each instance its polygons, for each polygon its exterior and holes: see `s3seg.results.polygons`."""
+        """Trace each instance as polygons (exterior ring, then holes); see `s3seg.results.polygons`."""
         return [masks.polygons(rle) for rle in self.rles]
 
     def to_coco(self) -> dict[str, Any]:
-        """A COCO dataset of this picture; for one over many results see `s3seg.results.export.coco`."""
+        """Return a COCO dataset of this picture. For a dataset of many results, see `s3seg.results.export.coco`."""
         from s3seg.results import export
 
         return export.coco([self])
 
     def to_yolo(self, *, class_id: int = 0) -> str:
-        """YOLO segmentation labels, a line for each instance: see `s3seg.results.export.yolo`."""
+        """Return YOLO segmentation labels, one line per instance; see `s3seg.results.export.yolo`."""
         from s3seg.results import export
 
         return export.yolo(self, class_id=class_id)
 
     def to_geojson(self) -> dict[str, Any]:
-        """A GeoJSON FeatureCollection in pixel coordinates: see `s3seg.results.export.geojson`."""
+        """Return a GeoJSON FeatureCollection in pixel coordinates; see `s3seg.results.export.geojson`."""
         from s3seg.results import export
 
         return export.geojson(self)
 
     def to_pandas(self) -> pd.DataFrame:
-        """A table with a row for each instance: see `s3seg.results.export.pandas`."""
+        """Return a `pandas.DataFrame` with one row per instance; see `s3seg.results.export.pandas`."""
         from s3seg.results import export
 
         return export.pandas([self])
 
     def to_supervision(self) -> sv.Detections:
-        """`supervision.Detections`: see `s3seg.results.export.supervision`."""
+        """Return `supervision.Detections`; see `s3seg.results.export.supervision`."""
         from s3seg.results import export
 
         return export.supervision([self])
 
-    # ---- how it shows itself ----
+    # ---- representations ----
 
     def __repr__(self) -> str:
         scores = ", ".join(f"{score:.2f}" for score in self.scores[:5]) + (", …" if len(self) > 5 else "")
@@ -421,18 +392,3 @@ class Segmentation:
         cells = "".join(f"<tr><th>{name}</th><td>{html.escape(value)}</td></tr>" for name, value in rows)
         picture = b64encode(self._repr_png_()).decode("ascii")
         return f'<img src="data:image/png;base64,{picture}" alt="instances"/><table>{cells}</table>'
-
-
-def _model(data: Mapping[str, Any]) -> ModelInfo:
-    name, version, device, dtype = (_text(data[key]) for key in ("name", "version", "device", "dtype"))
-    return ModelInfo(name, version, device, dtype, _text_or_none(data["summary"]))
-
-
-def _text_or_none(value: object) -> str | None:
-    return None if value is None else _text(value)
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"expected text, got {str(value)[:80]!r}")
-    return value

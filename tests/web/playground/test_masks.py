@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco
 
-from s3seg.results.palette import deal_colors, palette_color, text_color
+from s3seg.results.palette import assign_colors, palette_color, text_color
 
 MASK = 'import { Mask } from "./rle.js";\n'
 DRAWING = MASK + 'import { blur, coverage } from "./drawing.js";\n'
@@ -87,7 +87,7 @@ def test_the_palette_is_that_of_python(run_node):
     )
     assert said["palette"] == [list(color) for color in colors]
     assert said["text"] == [list(text_color(color)) for color in colors]
-    assert said["dealt"] == [deal_colors(one) for one in boxes]
+    assert said["dealt"] == [assign_colors(one) for one in boxes]
 
 
 def test_masks_keep_their_place_and_area_at_every_scale(run_node):
