@@ -16,7 +16,7 @@ from s3seg import images
 from s3seg.inference.stages import EncodedImage, ResizedImage
 from s3seg.results.segmentation import ModelInfo, Segmentation
 from s3seg.sam3.device import DeviceStatus
-from s3seg.sam3.predictor import Found, resize
+from s3seg.sam3.predictor import Detections, resize
 
 HELD_S = 0.030
 SIDE, GRID, INSTANCES = 1008, 288, 8
@@ -53,7 +53,9 @@ class HeldNetwork:
         """See `Network.find`."""
         return [[self._found for _ in prompts] for _, prompts in jobs]
 
-    def result(self, size: tuple[int, int], prompt: str, found: Found, timings: Mapping[str, float]) -> Segmentation:
+    def result(
+        self, size: tuple[int, int], prompt: str, found: Detections, timings: Mapping[str, float]
+    ) -> Segmentation:
         """See `Network.result`."""
         height, width = size
         return Segmentation(
@@ -72,11 +74,11 @@ class HeldNetwork:
         """See `Network.free`."""
 
 
-def _eight_ellipses() -> Found:
+def _eight_ellipses() -> Detections:
     y, x = np.mgrid[0:GRID, 0:GRID] / GRID
     centres = [((i % 4 + 0.5) / 4, (i // 4 + 0.5) / 2) for i in range(INSTANCES)]
     logits = [1 - ((x - cx) / 0.11) ** 2 - ((y - cy) / 0.22) ** 2 for cx, cy in centres]
-    return Found(
+    return Detections(
         scores=np.linspace(0.95, 0.55, INSTANCES, dtype=np.float32),
         boxes_xyxy=np.array([[cx - 0.11, cy - 0.22, cx + 0.11, cy + 0.22] for cx, cy in centres], np.float32),
         mask_logits=torch.tensor(np.stack(logits), dtype=torch.float32),

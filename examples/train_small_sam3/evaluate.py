@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from s3seg.results import masks
-from s3seg.sam3.predictor import Found, Predictor
+from s3seg.sam3.predictor import Detections, Predictor
 
 from .concepts import load_vocabulary
 from .icons import load_atlas
@@ -54,13 +54,13 @@ def answer(predictor: Predictor, questions: Iterable[Question]) -> list[Answer]:
         if question.image is not image:
             image = question.image
             (features,) = predictor.encode_images([image])
-        (found,) = predictor.find(features, [question.query], threshold=FLOOR)
+        (found,) = predictor.predict(features, [question.query], threshold=FLOOR)
         iou = mask_iou(masks_of(found, image.shape[:2]), question.masks)
         answers.append(Answer(question.split, question.about, found.scores, iou))
     return answers
 
 
-def masks_of(found: Found, size: tuple[int, int]) -> np.ndarray:
+def masks_of(found: Detections, size: tuple[int, int]) -> np.ndarray:
     """Return found masks in full: bool (N, H, W)."""
     return np.array([masks.decode(rle) for rle in found.rles(size)]).reshape(-1, *size)
 

@@ -45,7 +45,7 @@ def _one_a_scene(examiner: Examiner, split: str, count: int) -> list[Question]:
 
 def _cell(predictor: Predictor, question: Question, threshold: float) -> np.ndarray:
     (features,) = predictor.encode_images([question.image])
-    (found,) = predictor.find(features, [question.query], threshold=threshold)
+    (found,) = predictor.predict(features, [question.query], threshold=threshold)
     image = question.image.copy()
     for i, mask in enumerate(masks_of(found, image.shape[:2])):
         colour = COLOURS[i % len(COLOURS)]

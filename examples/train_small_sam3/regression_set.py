@@ -69,7 +69,7 @@ def figures_of(out: Path, scenes: list[dict], checkpoint: Path, threshold: float
         for prompt in scene["prompts"]:
             if prompt["boxes"]:
                 boxes = tuple(BoxPrompt(tuple(box), positive=True) for box in prompt["boxes"])
-                (found,) = predictor.find(features, [Query(prompt["text"], boxes)], threshold=threshold)
+                (found,) = predictor.predict(features, [Query(prompt["text"], boxes)], threshold=threshold)
                 masks = masks_of(found, image.shape[:2])
             else:
                 _, masks = transformers_finds(model, image, tokenizer.encode(prompt["text"]).ids, threshold)

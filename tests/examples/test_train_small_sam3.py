@@ -124,8 +124,8 @@ def test_a_text_beside_a_prompt_with_boxes_is_answered_as_if_alone(run, tmp_path
     predictor.model.geometry.cls.add_(1)
     (image,) = predictor.encode_images([np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)])
     said, shown = Query("cat"), Query("visual", (BoxPrompt((0.5, 0.5, 0.4, 0.4), positive=True),))
-    (alone,) = predictor.find(image, [said], threshold=0)
-    beside, _ = predictor.find(image, [said, shown], threshold=0)
+    (alone,) = predictor.predict(image, [said], threshold=0)
+    beside, _ = predictor.predict(image, [said, shown], threshold=0)
     np.testing.assert_allclose(beside.scores, alone.scores, atol=1e-6)
 
 

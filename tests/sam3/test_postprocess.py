@@ -13,14 +13,14 @@ from torch.nn import functional as F
 
 from s3seg.errors import MaskError
 from s3seg.results import masks
-from s3seg.sam3 import postprocess as mask_logits
+from s3seg.sam3 import postprocess
 
 
 def check(logits: np.ndarray, size: tuple[int, int]) -> None:
     """All of it interpolated is the oracle; only a logit of rounding error's size may fall on either side."""
     whole = torch.from_numpy(logits)[None, None]
     expected = F.interpolate(whole, size=size, mode="bilinear", align_corners=False)[0, 0].numpy()
-    rle = mask_logits.encode(logits, size)
+    rle = postprocess.encode(logits, size)
     mask = masks.decode(rle)
     wrong = mask != (expected > 0)
     assert (np.abs(expected[wrong]) < 1e-5).all(), expected[wrong]
@@ -62,16 +62,16 @@ def test_pictures_of_any_size(size):
 
 @pytest.mark.parametrize(("logits", "filled"), [(np.ones((3, 4)), True), (np.zeros((3, 4)), False)])
 def test_all_and_nothing(logits, filled):
-    assert (masks.decode(mask_logits.encode(logits.astype(np.float32), (50, 70))) == filled).all()
+    assert (masks.decode(postprocess.encode(logits.astype(np.float32), (50, 70))) == filled).all()
 
 
 def test_a_cell_that_is_no_number_is_background_with_what_lies_around_it():
     logits = np.ones((4, 4), np.float32)
     logits[1, 1] = np.nan
     check(logits, (19, 31))
-    assert 0 < masks.area(mask_logits.encode(logits, (19, 31))) < 19 * 31
+    assert 0 < masks.area(postprocess.encode(logits, (19, 31))) < 19 * 31
 
 
 def test_a_size_that_no_mask_has_is_refused():
     with pytest.raises(MaskError, match="not between"):
-        mask_logits.encode(np.ones((2, 2), np.float32), (0, 5))
+        postprocess.encode(np.ones((2, 2), np.float32), (0, 5))

@@ -16,7 +16,7 @@ from PIL import Image
 from s3seg.errors import CheckpointError, CheckpointNotFoundError, InferenceError, PromptError
 from s3seg.sam3 import predictor as module
 from s3seg.sam3.model import ImageFeatures
-from s3seg.sam3.predictor import BoxPrompt, Found, Predictor, Query, preprocess
+from s3seg.sam3.predictor import BoxPrompt, Detections, Predictor, Query, preprocess
 from tests.sam3.random_models import random_oracle, tiny_config
 from tests.sam3.small_tokenizer import merges, vocabulary, write_packed
 
@@ -72,29 +72,29 @@ def image(predictor, images):
 @pytest.fixture
 def threshold(predictor, image) -> float:
     """Leaves some instances of some queries, and is as far from any score as it can be."""
-    scores = np.concatenate([found.scores for found in predictor.find(image, QUERIES, threshold=-1)])
+    scores = np.concatenate([found.scores for found in predictor.predict(image, QUERIES, threshold=-1)])
     middle = np.sort(scores)[len(scores) // 3 : -len(scores) // 4]
     gap = int(np.diff(middle).argmax())
     assert middle[gap + 1] - middle[gap] > 0.02
     return float(middle[gap] + middle[gap + 1]) / 2
 
 
-class TestFind:
+class TestPredict:
     def test_many_queries_find_what_each_finds_alone(self, predictor, image, threshold):
-        together = predictor.find(image, QUERIES, threshold=threshold)
+        together = predictor.predict(image, QUERIES, threshold=threshold)
         assert len({len(found.scores) for found in together}) > 1, "they should differ"
         for query, found in zip(QUERIES, together, strict=True):
             alone = Predictor(predictor.model, predictor.tokenizer)
-            _assert_same(found, *alone.find(image, [query], threshold=threshold))
+            _assert_same(found, *alone.predict(image, [query], threshold=threshold))
 
     @pytest.mark.parametrize("at_once", [1, 2, 3, 100])
     def test_how_many_queries_are_decoded_at_once_changes_nothing(
         self, predictor, image, threshold, monkeypatch, at_once
     ):
-        together = predictor.find(image, QUERIES, threshold=threshold)
+        together = predictor.predict(image, QUERIES, threshold=threshold)
         decoded = _count_chunks(predictor, monkeypatch)
         monkeypatch.setattr(module, "_TOKENS_AT_ONCE", at_once * 8 * 8)
-        in_chunks = predictor.find(image, QUERIES, threshold=threshold)
+        in_chunks = predictor.predict(image, QUERIES, threshold=threshold)
         assert sum(decoded) == len(QUERIES)
         assert max(decoded) == min(at_once, len(QUERIES))
         for one, other in zip(together, in_chunks, strict=True):
@@ -102,40 +102,40 @@ class TestFind:
 
     def test_a_grid_larger_than_a_chunk_is_decoded_all_the_same(self, predictor, image, monkeypatch):
         monkeypatch.setattr(module, "_TOKENS_AT_ONCE", 1)
-        assert len(predictor.find(image, QUERIES[:2], threshold=0.0)) == 2
+        assert len(predictor.predict(image, QUERIES[:2], threshold=0.0)) == 2
 
     def test_instances_come_best_first_and_above_the_threshold(self, predictor, image, threshold):
-        for found in predictor.find(image, QUERIES, threshold=threshold):
+        for found in predictor.predict(image, QUERIES, threshold=threshold):
             assert (np.diff(found.scores) <= 0).all()
             assert (found.scores > threshold).all()
             assert ((found.boxes_xyxy >= 0) & (found.boxes_xyxy <= 1)).all()
             assert 0 <= found.presence <= 1
 
     def test_the_threshold_only_cuts_the_list(self, predictor, image, threshold):
-        every = predictor.find(image, QUERIES, threshold=-1)
-        some = predictor.find(image, QUERIES, threshold=threshold)
+        every = predictor.predict(image, QUERIES, threshold=-1)
+        some = predictor.predict(image, QUERIES, threshold=threshold)
         for whole, found in zip(every, some, strict=True):
             count = int((whole.scores > threshold).sum())
             assert len(whole.scores) == predictor.model.config.queries
             _assert_same(_first(whole, count), found)
 
-    @pytest.mark.parametrize("most", [0, 1, 3, 1000])
-    def test_the_most_instances_only_cut_the_list(self, predictor, image, most):
+    @pytest.mark.parametrize("max_instances", [0, 1, 3, 1000])
+    def test_max_instances_only_cuts_the_list(self, predictor, image, max_instances):
         for whole, found in zip(
-            predictor.find(image, QUERIES, threshold=-1),
-            predictor.find(image, QUERIES, threshold=-1, most=most),
+            predictor.predict(image, QUERIES, threshold=-1),
+            predictor.predict(image, QUERIES, threshold=-1, max_instances=max_instances),
             strict=True,
         ):
-            _assert_same(_first(whole, most), found)
+            _assert_same(_first(whole, max_instances), found)
 
     def test_a_query_without_instances_has_empty_arrays_of_the_right_shape(self, predictor, image):
-        for found in predictor.find(image, QUERIES[:3], threshold=1.0):
+        for found in predictor.predict(image, QUERIES[:3], threshold=1.0):
             assert (found.scores.shape, found.scores.dtype) == ((0,), np.float32)
             assert (found.boxes_xyxy.shape, found.boxes_xyxy.dtype) == ((0, 4), np.float32)
             assert (found.mask_logits.shape, found.mask_logits.dtype) == ((0, 32, 32), torch.float32)
 
     def test_the_mask_head_runs_only_for_queries_with_instances(self, predictor, image, monkeypatch):
-        every = predictor.find(image, QUERIES, threshold=-1)
+        every = predictor.predict(image, QUERIES, threshold=-1)
         best = sorted({found.scores[0] for found in every})
         between = float(best[-1] + best[-2]) / 2
         rows = []
@@ -145,13 +145,13 @@ class TestFind:
             "masks",
             lambda self, *args: rows.append(len(args[3])) or masks(self, *args),
         )
-        predictor.find(image, QUERIES, threshold=between)
+        predictor.predict(image, QUERIES, threshold=between)
         assert rows == [sum(found.scores[0] > between for found in every)]
-        predictor.find(image, QUERIES, threshold=1.0)
+        predictor.predict(image, QUERIES, threshold=1.0)
         assert len(rows) == 1
 
     def test_no_queries_find_nothing(self, predictor, image):
-        assert predictor.find(image, [], threshold=0.5) == []
+        assert predictor.predict(image, [], threshold=0.5) == []
 
     def test_images_encoded_together_are_as_if_each_were_alone(self, predictor, images, threshold):
         for image, alone in zip(predictor.encode_images(images), images, strict=True):
@@ -160,7 +160,7 @@ class TestFind:
                 torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-4)
 
     def test_boxes_change_what_is_found(self, predictor, image):
-        plain, like, unlike = predictor.find(
+        plain, like, unlike = predictor.predict(
             image, [Query("cat"), Query("cat", (LIKE,)), Query("cat", (UNLIKE,))], threshold=-1
         )
         assert not np.allclose(plain.scores, like.scores, atol=1e-3)
@@ -172,7 +172,7 @@ class TestFind:
 
         monkeypatch.setattr(type(predictor.model), "encode_prompted", fail)
         with pytest.raises(InferenceError, match="prompt part: no kernel for this"):
-            predictor.find(image, QUERIES, threshold=0.5)
+            predictor.predict(image, QUERIES, threshold=0.5)
 
     def test_values_that_overflow_are_an_error_that_says_what_to_do(self, predictor, image, monkeypatch):
         detect = type(predictor.model).detect
@@ -182,8 +182,8 @@ class TestFind:
             return replace(detections, presence_logits=detections.presence_logits * float("nan"))
 
         monkeypatch.setattr(type(predictor.model), "detect", overflown)
-        with pytest.raises(InferenceError, match=r"no numbers, in torch\.float32; load it with dtype 'float32'"):
-            predictor.find(image, QUERIES, threshold=0.5)
+        with pytest.raises(InferenceError, match=r"not finite in torch\.float32; load it with dtype 'float32'"):
+            predictor.predict(image, QUERIES, threshold=0.5)
 
     def test_running_out_of_memory_is_told_apart(self, predictor, images, monkeypatch):
         def fail(*_):
@@ -212,8 +212,8 @@ class TestTexts:
         beside = predictor.encode_texts(["cat", "the dog then the cat then the dog"])[0]
         torch.testing.assert_close(alone, beside, atol=1e-5, rtol=1e-5)
 
-    def test_the_cache_keeps_the_most_recent_texts_and_no_more(self, predictor, monkeypatch):
-        monkeypatch.setattr(module, "_TEXTS_KEPT", 3)
+    def test_the_cache_keeps_the_most_recent_texts_and_no_more(self, shared, monkeypatch):
+        predictor = Predictor(shared.model, shared.tokenizer, max_cached_texts=3)
         predictor.encode_texts(["cat", "dog", "light"])
         predictor.encode_texts(["cat"])  # now the most recent
         predictor.encode_texts(["red"])
@@ -224,8 +224,8 @@ class TestTexts:
         predictor.encode_texts(["dog"])
         assert encoded == [1]
 
-    def test_more_texts_at_once_than_the_cache_keeps(self, predictor, monkeypatch):
-        monkeypatch.setattr(module, "_TEXTS_KEPT", 2)
+    def test_more_texts_at_once_than_the_cache_keeps(self, shared):
+        predictor = Predictor(shared.model, shared.tokenizer, max_cached_texts=2)
         texts = ["cat", "dog", "light", "red", "the"]
         few = predictor.encode_texts(texts)
         assert len(predictor._texts) == 2
@@ -242,16 +242,16 @@ class TestTexts:
 
 class TestThreads:
     def test_threads_that_share_a_predictor_find_what_one_finds(self, predictor, images, threshold):
-        def work(turn: int) -> tuple[int, list[Found]]:
+        def work(turn: int) -> tuple[int, list[Detections]]:
             which = turn % len(images)
             (image,) = predictor.encode_images([images[which]])
-            return which, predictor.find(image, QUERIES[turn % 3 :: 2], threshold=threshold)
+            return which, predictor.predict(image, QUERIES[turn % 3 :: 2], threshold=threshold)
 
         alone = Predictor(predictor.model, predictor.tokenizer)
         with ThreadPoolExecutor(2) as pool:
             for turn, (which, results) in enumerate(pool.map(work, range(12))):
                 (image,) = alone.encode_images([images[which]])
-                expected = alone.find(image, QUERIES[turn % 3 :: 2], threshold=threshold)
+                expected = alone.predict(image, QUERIES[turn % 3 :: 2], threshold=threshold)
                 for one, other in zip(results, expected, strict=True):
                     _assert_same(one, other)
 
@@ -261,8 +261,8 @@ class TestPrecision:
     def test_half_precision_scores_what_fp32_scores(self, folder, predictor, images, dtype, tolerance):
         half = Predictor.from_path(folder, device="cpu", dtype=dtype)
         queries = QUERIES[:4]
-        found = half.find(half.encode_images(images[:1])[0], queries, threshold=-1)
-        expected = predictor.find(predictor.encode_images(images[:1])[0], queries, threshold=-1)
+        found = half.predict(half.encode_images(images[:1])[0], queries, threshold=-1)
+        expected = predictor.predict(predictor.encode_images(images[:1])[0], queries, threshold=-1)
         assert half.dtype == {"bfloat16": torch.bfloat16, "float16": torch.float16}[dtype]
         for one, other in zip(found, expected, strict=True):
             assert one.mask_logits.dtype == torch.float32
@@ -321,7 +321,7 @@ def _parts(image: ImageFeatures) -> tuple[torch.Tensor, ...]:
     return (image.coarse, image.tokens, *image.laterals)
 
 
-def _assert_same(found: Found, expected: Found) -> None:
+def _assert_same(found: Detections, expected: Detections) -> None:
     assert len(found.scores) == len(expected.scores) == len(found.boxes_xyxy) == len(found.mask_logits)
     np.testing.assert_allclose(found.scores, expected.scores, atol=2e-5)
     np.testing.assert_allclose(found.boxes_xyxy, expected.boxes_xyxy, atol=2e-5)
@@ -329,8 +329,10 @@ def _assert_same(found: Found, expected: Found) -> None:
     torch.testing.assert_close(found.mask_logits, expected.mask_logits, atol=1e-4, rtol=1e-4)
 
 
-def _first(found: Found, count: int) -> Found:
-    return Found(found.scores[:count], found.boxes_xyxy[:count], found.mask_logits[:count], presence=found.presence)
+def _first(found: Detections, count: int) -> Detections:
+    return Detections(
+        found.scores[:count], found.boxes_xyxy[:count], found.mask_logits[:count], presence=found.presence
+    )
 
 
 def _count_chunks(predictor: Predictor, monkeypatch) -> list[int]:

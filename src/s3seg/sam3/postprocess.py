@@ -1,7 +1,7 @@
-"""From a mask's logits on a coarse grid to its RLE on the picture's pixels, without the pixels in between.
+"""Turn mask logits on a coarse grid into an RLE at the size of the picture, without computing every pixel.
 
 Bilinear interpolation is linear within a cell of the grid, so a column of pixels changes sign at most once in a cell.
-Those places are the ends of the runs that an RLE lists: a mask costs what its outline costs, not its area.
+Those sign changes are the ends of the runs in an RLE, so the time depends on the outline of a mask, not on its area.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from s3seg.results.masks import RLE
 
 
 def encode(logits: np.ndarray, size: tuple[int, int]) -> RLE:
-    """The pixels that are positive once logits are interpolated bilinearly (``align_corners=False``) to a size.
+    """Encode the pixels that are positive after interpolating logits bilinearly (``align_corners=False``) to a size.
 
     Args:
-        logits: float32 (h, w); what nan takes part in counts as negative.
+        logits: float32 (h, w); a pixel whose value is NaN counts as negative.
         size: (height, width) of the picture.
 
     Raises:
@@ -29,7 +29,7 @@ def encode(logits: np.ndarray, size: tuple[int, int]) -> RLE:
     rows, columns = np.flatnonzero(positive.any(1)), np.flatnonzero(positive.any(0))
     if not len(rows):
         return masks.from_runs(np.empty(0, np.int64), np.empty(0, np.int64), (height, width))
-    # an output between four inputs is positive only if one of them is: the rest of the picture is left out
+    # a pixel is positive only if one of the four cells around it is, so the rest of the picture can be skipped
     y = _taps(rows, logits.shape[0], height)
     x = _taps(columns, logits.shape[1], width)
     used = logits[y.low[0] : y.low[-1] + 2, x.low[0] : x.low[-1] + 2]
@@ -41,21 +41,21 @@ def encode(logits: np.ndarray, size: tuple[int, int]) -> RLE:
 
 @dataclass(frozen=True, slots=True)
 class _Taps:
-    """Where the pixels from ``first`` on lie on the grid, along one axis: arrays (P,), one entry a pixel."""
+    """Positions on the grid, along one axis, of the pixels from ``first`` on: arrays (P,), one entry per pixel."""
 
     first: int
     low: np.ndarray
-    """The cell before."""
+    """The grid cell before the pixel."""
     weight: np.ndarray
-    """float32, of the cell behind."""
+    """float32, the weight of the cell after the pixel."""
     pixels: int
-    """Of the picture along this axis."""
+    """The size of the picture along this axis."""
     scale: float
-    """Cells a pixel."""
+    """Cells per pixel."""
 
 
 def _taps(positive: np.ndarray, cells: int, pixels: int) -> _Taps:
-    """For the pixels that positive cells (ascending indices) can reach."""
+    """Compute the positions of the pixels that positive cells (ascending indices) contribute to."""
     scale = cells / pixels
     first = int(max(0, (positive[0] - 0.5) / scale - 1))
     last = int(min(pixels, (positive[-1] + 1.5) / scale + 1))
@@ -67,10 +67,10 @@ def _taps(positive: np.ndarray, cells: int, pixels: int) -> _Taps:
 
 
 def _lines(grid: np.ndarray, low: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The lines on which pixels behind the cells ``low`` lie, along the first axis of a grid that begins at ``low[0]``.
+    """Return the linear functions after the cells ``low``, along the first axis of a grid that begins at ``low[0]``.
 
     Returns:
-        Values and slopes (P, ...): a pixel is value + weight * slope. Behind the last cell the slope is 0.
+        Values and slopes (P, ...): a pixel is value + weight * slope. After the last cell the slope is 0.
     """
     grid = np.ascontiguousarray(grid)
     slopes = np.zeros_like(grid)
@@ -80,18 +80,21 @@ def _lines(grid: np.ndarray, low: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _changes(columns: np.ndarray, y: _Taps) -> np.ndarray:
-    """Where the sign changes, going down each column from and to a negative outside.
+    """Find the sign changes down each column; outside of the picture everything is negative.
 
     Args:
-        columns: (h, W') logits, a column for each of the picture's, on the grid's rows from ``y.low[0]`` on.
-        y: The pixels of a column.
+        columns: (h, W') logits: the columns of the picture, at the rows of the grid from ``y.low[0]`` on.
+        y: The positions of the pixels of a column.
 
     Returns:
-        Ascending positions (2R,) ``column * height + row`` of pixels of another sign than the one before.
+        Ascending positions (2R,) ``column * height + row`` of the pixels whose sign differs from the pixel before.
     """
     count, width = len(y.low), columns.shape[1]
     steps = np.flatnonzero(y.low[1:] != y.low[:-1])
-    begins, ends = np.concatenate([[0], steps + 1]), np.concatenate([steps, [count - 1]])  # of each cell with pixels
+    begins, ends = (
+        np.concatenate([[0], steps + 1]),
+        np.concatenate([steps, [count - 1]]),
+    )  # first and last pixel of each cell
     values, slopes = _lines(columns, y.low[begins])  # (K, W')
     at_begin = values + y.weight[begins, None] * slopes > 0
     at_end = values + y.weight[ends, None] * slopes > 0
@@ -103,7 +106,7 @@ def _changes(columns: np.ndarray, y: _Taps) -> np.ndarray:
     between = column * y.pixels + np.concatenate([begins, [count]])[cell]
 
     within = np.flatnonzero(at_begin != at_end)
-    zero = -values.ravel()[within] / slopes.ravel()[within]  # where the line is 0, from its cell on
+    zero = -values.ravel()[within] / slopes.ravel()[within]  # where the line crosses 0, relative to its cell
     cell, column = np.divmod(within, width)
     begin, end = begins[cell], ends[cell]
     row = np.floor((y.low[begin] + zero + 0.5) / y.scale - 0.5).astype(np.int64) + 1 - y.first
