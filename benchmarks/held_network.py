@@ -6,15 +6,14 @@ For the benchmark only. Pictures are read and resized as for full SAM 3 (1008 pi
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from s3seg import images
 from s3seg.inference.stages import EncodedImage, ResizedImage
-from s3seg.results.segmentation import ModelInfo, Segmentation
+from s3seg.results.segmentation import ModelInfo
 from s3seg.sam3.device import DeviceStatus
 from s3seg.sam3.predictor import Detections, resize
 
@@ -23,55 +22,41 @@ SIDE, GRID, INSTANCES = 1008, 288, 8
 
 
 class HeldNetwork:
-    """A `s3seg.inference.stages.Network`; see the module."""
+    """A `s3seg.inference.stages.Network` that sleeps instead of computing."""
 
     threshold = 0.5
     model = ModelInfo("held", "1", "cpu", "float32")
     parameters = weights_bytes = 0
 
     def __init__(self) -> None:
-        self._found = _eight_ellipses()
+        self._detections = _eight_ellipses()
 
     def device_status(self) -> DeviceStatus:
-        """See `Network.device_status`."""
+        """Report that there is no GPU."""
         return DeviceStatus(False)
 
     def read(self, content: bytes, *, name: str) -> ResizedImage:
-        """See `Network.read`."""
+        """Decode and resize a picture as for full SAM 3."""
         loaded = images.load(content, name=name, reduce_to=SIDE)
         return ResizedImage(resize(loaded.pixels, SIDE), loaded.full_size)
 
     def check_prompts(self, prompts: Sequence[str]) -> None:
-        """See `Network.check_prompts`."""
+        """Accept every prompt."""
 
     def encode(self, pictures: Sequence[ResizedImage]) -> list[EncodedImage]:
-        """See `Network.encode`."""
+        """Hold the accelerator for 30 ms a picture."""
         time.sleep(HELD_S * len(pictures))
         return [EncodedImage(None, picture.size, 1) for picture in pictures]
 
-    def find(self, jobs: Sequence[tuple[EncodedImage, Sequence[str]]]) -> list[list[Any]]:
-        """See `Network.find`."""
-        return [[self._found for _ in prompts] for _, prompts in jobs]
+    def hint(self, prompt: str) -> None:
+        """Give no hint."""
 
-    def result(
-        self, size: tuple[int, int], prompt: str, found: Detections, timings: Mapping[str, float]
-    ) -> Segmentation:
-        """See `Network.result`."""
-        height, width = size
-        return Segmentation(
-            prompt=prompt,
-            size=size,
-            rles=found.rles(size),
-            boxes=found.boxes_xyxy * np.array([width, height, width, height], np.float32),
-            scores=found.scores,
-            presence=found.presence,
-            threshold=0.1,
-            model=self.model,
-            timings=timings,
-        )
+    def predict(self, pairs: Sequence[tuple[EncodedImage, str]]) -> list[Detections]:
+        """Find the same eight things in every picture."""
+        return [self._detections for _ in pairs]
 
     def free(self) -> None:
-        """See `Network.free`."""
+        """Do nothing."""
 
 
 def _eight_ellipses() -> Detections:

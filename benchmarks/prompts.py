@@ -25,7 +25,7 @@ def main() -> None:
     seg = s3seg.Segmenter("embedded", device="cpu")
     modeling_sam3 = importlib.import_module("transformers.models.sam3.modeling_sam3")
     peer = modeling_sam3.Sam3Model.from_pretrained(seg.checkpoint.folder, dtype=torch.float32).eval()
-    tokenizer = seg._predictor.tokenizer
+    tokenizer = seg.predictor.tokenizer
     picture = images.load(PICTURE)
 
     @torch.inference_mode()
@@ -37,7 +37,7 @@ def main() -> None:
             image = {"vision_embeds": vision} if share_image else {"pixel_values": pixels}
             said = peer(**image, input_ids=ids, attention_mask=torch.ones_like(ids))
             scores = (said.pred_logits.sigmoid() * said.presence_logits.sigmoid())[0]
-            kept = said.pred_masks[:, scores > seg.card.threshold].sigmoid()
+            kept = said.pred_masks[:, scores > seg.metadata.threshold].sigmoid()
             if kept.shape[1]:
                 torch.nn.functional.interpolate(kept, size=picture.size, mode="bilinear").gt(0.5)
 

@@ -14,6 +14,8 @@ import litserve
 
 from benchmarks.held_network import HeldNetwork
 from s3seg.inference.artifacts import make_artifacts
+from s3seg.inference.stages import make_result
+from s3seg.results.instances_file import MIN_SCORE
 from s3seg.tasks.model import Task
 
 
@@ -26,10 +28,10 @@ class SegmentApi(litserve.LitAPI):
 
     def setup(self, device: str) -> None:
         """See `litserve.LitAPI.setup`."""
-        from s3seg.inference.segmenter import Segmenter
-        from s3seg.inference.stages import SegmenterNetwork
+        from s3seg import checkpoints
+        from s3seg.inference.stages import Sam3Network
 
-        self.network: Any = HeldNetwork() if self.kind == "held" else SegmenterNetwork(Segmenter("embedded"))
+        self.network: Any = HeldNetwork() if self.kind == "held" else Sam3Network(checkpoints.resolve("embedded"))
 
     def decode_request(self, request: dict[str, str]) -> tuple[Any, str]:
         """See `litserve.LitAPI.decode_request`."""
@@ -42,8 +44,8 @@ class SegmentApi(litserve.LitAPI):
     def predict(self, batch: list[tuple[Any, str]]) -> list[tuple[Any, str, Any]]:
         """See `litserve.LitAPI.predict`."""
         encoded = self.network.encode([picture for picture, _ in batch])
-        found = self.network.find([(image, [prompt]) for image, (_, prompt) in zip(encoded, batch, strict=True)])
-        return [(image.size, prompt, one) for image, (_, prompt), (one,) in zip(encoded, batch, found, strict=True)]
+        detections = self.network.predict([(image, prompt) for image, (_, prompt) in zip(encoded, batch, strict=True)])
+        return [(image.size, prompt, one) for image, (_, prompt), one in zip(encoded, batch, detections, strict=True)]
 
     def unbatch(self, output: list[Any]) -> list[Any]:
         """See `litserve.LitAPI.unbatch`."""
@@ -51,12 +53,13 @@ class SegmentApi(litserve.LitAPI):
 
     def encode_response(self, output: tuple[Any, str, Any]) -> dict[str, Any]:
         """See `litserve.LitAPI.encode_response`."""
-        size, prompt, found = output
-        result = self.network.result(size, prompt, found, {"image": 0.0, "prompt": 0.0})
-        finished = make_artifacts(_task(prompt), [result], threshold=self.network.threshold, url=str)
-        for key, body in finished.objects.items():
+        size, prompt, detections = output
+        timings = {"image": 0.0, "prompt": 0.0}
+        result = make_result(self.network, size, prompt, detections, threshold=MIN_SCORE, timings=timings)
+        artifacts = make_artifacts(_task(prompt), [result], threshold=self.network.threshold, url=str)
+        for key, body in artifacts.objects.items():
             (self.folder / key.rpartition("/")[2]).write_bytes(body)
-        return {"labels": list(finished.outcome.labels), "confidence": finished.outcome.metadata["confidence"]}
+        return {"labels": list(artifacts.outcome.labels), "confidence": artifacts.outcome.metadata["confidence"]}
 
 
 def _task(prompt: str) -> Task:

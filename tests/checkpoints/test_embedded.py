@@ -82,7 +82,7 @@ def test_the_model_card_tells_these_figures():
 
 def test_it_finds_the_same_instances_as_transformers(seg, found):
     oracle = _transformers_model(seg.checkpoint.folder)
-    tokenizer = seg._predictor.tokenizer
+    tokenizer = seg.predictor.tokenizer
     compared = 0
     for split in SPLITS:
         if split == "examples":

@@ -343,7 +343,7 @@ async def _work_on_everything(service, for_s=0):
     from s3seg.inference.pipeline import Pipeline
 
     with ThreadPoolExecutor(1) as cpu:
-        pipeline = Pipeline(service.parts.task_queue, service.parts.objects, Square(), cpu=cpu)
+        pipeline = Pipeline(service.parts.task_queue, service.parts.objects, Square, cpu=cpu)
         give_up = time.monotonic() + max(for_s, 10)
         while time.monotonic() < give_up:
             for claim in await service.parts.task_queue.claim_batch("w", limit=10, lease_s=60):

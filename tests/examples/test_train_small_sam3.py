@@ -113,7 +113,7 @@ def test_what_a_run_exports_opens_as_a_checkpoint(run, tmp_path, vocabulary):
     result = seg.segment(np.zeros((50, 80, 3), np.uint8), "cat")
     assert result.masks.shape[1:] == (50, 80)
     state, _, _ = resume(run, vocabulary)
-    ours = seg._predictor.model.state_dict()
+    ours = seg.predictor.model.state_dict()
     assert ours.keys() == state.average.keys()
     assert all(torch.equal(ours[k], v.half().float()) for k, v in state.average.items())
 

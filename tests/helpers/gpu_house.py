@@ -1,17 +1,18 @@
-"""A gpu service in memory for tests: ports, a network that does as it is told, and one user who submits."""
+"""The inference side of a service in memory, for tests: ports, a scripted network, and one user who submits."""
 
 from __future__ import annotations
 
 import threading
 import uuid
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from s3seg import images
@@ -28,9 +29,9 @@ from s3seg.inference.engine import Engine, EngineOptions
 from s3seg.inference.pipeline import Pipeline
 from s3seg.inference.stages import EncodedImage, ResizedImage
 from s3seg.inference.worker import WorkerLimits
-from s3seg.results import masks
-from s3seg.results.segmentation import ModelInfo, Segmentation
+from s3seg.results.segmentation import ModelInfo
 from s3seg.sam3.device import DeviceStatus
+from s3seg.sam3.predictor import Detections
 from s3seg.tasks.limits import Tier
 from s3seg.tasks.model import Order, Task
 from s3seg.tasks.object_keys import new_image_key
@@ -49,8 +50,8 @@ def png(color: int = 128, size: tuple[int, int] = (8, 6)) -> bytes:
     return buffer.getvalue()
 
 
-class CountingMeter:
-    """Counts what it is told."""
+class CountingMetrics:
+    """Counts the calls of each kind."""
 
     def __init__(self) -> None:
         self.stages: Counter[str] = Counter()
@@ -76,7 +77,7 @@ class CountingMeter:
 
 
 class ObedientNetwork:
-    """A network that finds one instance, the left half, for every prompt but "nothing".
+    """A network that finds the left half (score 0.75) and the right (0.25), for every prompt but "nothing".
 
     Attributes:
         go: The network waits for it in every pass: clear it to let work pile up.
@@ -121,24 +122,25 @@ class ObedientNetwork:
         self.encoded.append(len(pictures))
         return [EncodedImage(picture.pixels, picture.size, 100) for picture in pictures]
 
-    def find(self, jobs: Sequence[tuple[EncodedImage, Sequence[str]]]) -> list[list[Any]]:
-        self.asked.append([prompt for _, prompts in jobs for prompt in prompts])
-        return [[prompt != "nothing" for prompt in prompts] for _, prompts in jobs]
+    def hint(self, prompt: str) -> None:
+        return None
 
-    def result(self, size: tuple[int, int], prompt: str, found: Any, timings: Mapping[str, float]) -> Segmentation:
-        left = np.zeros(size, bool)
-        left[:, : size[1] // 2] = True
-        rles = (masks.encode(left), masks.encode(~left)) if found else ()
-        return Segmentation(
-            prompt=prompt,
-            size=size,
-            rles=rles,
-            boxes=np.zeros((len(rles), 4)),
-            scores=np.array([0.75, 0.25][: len(rles)]),
+    def predict(self, pairs: Sequence[tuple[EncodedImage, str]]) -> list[Detections]:
+        self.asked.append([prompt for _, prompt in pairs])
+        left = torch.tensor([[[1.0, -1.0]], [[-1.0, 1.0]]])  # the left half, and the right
+        return [
+            self.detections(left, scores=[0.75, 0.25]) if prompt != "nothing" else self.detections(left[:0], scores=[])
+            for _, prompt in pairs
+        ]
+
+    @staticmethod
+    def detections(mask_logits: torch.Tensor, *, scores: Sequence[float]) -> Detections:
+        """Instances with these masks (N, h, w), best first."""
+        return Detections(
+            scores=np.array(scores, np.float32),
+            boxes_xyxy=np.zeros((len(scores), 4), np.float32),
+            mask_logits=mask_logits,
             presence=0.9,
-            threshold=0.1,
-            model=self.model,
-            timings=timings,
         )
 
     def free(self) -> None:
@@ -163,22 +165,22 @@ class House:
         self.objects = MemoryObjectStore()
         self.inference = MemoryNotifier()
         self.network = ObedientNetwork()
-        self.meter = CountingMeter()
+        self.metrics = CountingMetrics()
         self.cpu = ThreadPoolExecutor(2)
 
     def batcher(self, **limits: int) -> Batcher:
-        return Batcher(self.network, cpu=self.cpu, limits=Limits(**limits), meter=self.meter)
+        return Batcher(self.network, cpu=self.cpu, limits=Limits(**limits), metrics=self.metrics)
 
     def pipeline(self, batcher: Batcher, **options: Any) -> Pipeline:
         parts = {"queue": self.queue, "objects": self.objects, **options}
         queue, objects = parts.pop("queue"), parts.pop("objects")
-        return Pipeline(queue, objects, batcher, cpu=self.cpu, meter=self.meter, **parts)
+        return Pipeline(queue, objects, lambda: batcher, cpu=self.cpu, metrics=self.metrics, **parts)
 
     def engine(self, **options: Any) -> Engine:
         given = {"worker": WorkerLimits(poll_s=0.02), "retry_after_s": 0.01, "cpu_threads": 2} | options
         parts = {name: given.pop(name) for name in ("queue", "objects", "load", "wait_for_work") if name in given}
         defaults = {"queue": self.queue, "objects": self.objects, "load": lambda: self.network}
-        return Engine(**(defaults | parts), options=EngineOptions(**given), meter=self.meter)
+        return Engine(**(defaults | parts), options=EngineOptions(**given), metrics=self.metrics)
 
     async def upload(self, content: bytes, content_type: str = "image/png") -> str:
         key = new_image_key(USER.user_id, content_type)

@@ -44,7 +44,8 @@ async def work() -> None:
     parts = Parts()
     with ThreadPoolExecutor(2) as cpu:
         settings = parts.settings
-        pipeline = Pipeline(parts.task_queue, parts.objects, Square(), cpu=cpu, lease_s=settings.lease_s)
+        square = Square()
+        pipeline = Pipeline(parts.task_queue, parts.objects, lambda: square, cpu=cpu, lease_s=settings.lease_s)
         limits = WorkerLimits(claimed=8, lease_s=settings.lease_s, poll_s=settings.poll_s)
         Worker(parts.task_queue, pipeline, limits=limits).start()
         await asyncio.Event().wait()

@@ -11,7 +11,6 @@ from PIL import Image
 
 from s3seg.errors import ImageDecodeError, InferenceError, OutOfMemoryError, PromptError
 from s3seg.inference.segmenter import Segmenter
-from s3seg.inference.stages import SegmenterNetwork
 from s3seg.results import masks
 from tests.helpers.gpu_house import PICTURES, STREET, png
 
@@ -39,7 +38,7 @@ async def test_an_idle_network_answers_at_once_and_alone(house):
     (result,) = await batcher.segment(png(), ["left"], name="p")
     assert result.prompt == "left"
     assert len(result) == 2
-    assert house.meter.batches == [(1, 1)]
+    assert house.metrics.batches == [(1, 1)]
     await batcher.aclose()
 
 
@@ -65,7 +64,7 @@ async def test_one_picture_is_read_and_encoded_once_for_all_who_ask(house):
     assert house.network.encoded == [1, 1]
     assert [sorted(prompts) for prompts in house.network.asked[1:]] == [["a", "a", "b", "c"], ["d"]]
     assert house.network.reads <= 4  # reads at the same time are shared; the last needed none
-    assert house.meter.hits == {False: 2, True: 3}
+    assert house.metrics.hits == {False: 2, True: 3}
     await batcher.aclose()
 
 
@@ -99,7 +98,7 @@ async def test_out_of_memory_splits_the_batch_and_tries_once_more(house):
     assert len(await asyncio.gather(first, *tasks)) == 5
     assert house.network.encoded == [1, 2, 2]
     assert house.network.freed == 1
-    assert house.meter.splits == 1
+    assert house.metrics.splits == 1
     await batcher.aclose()
 
 
@@ -189,7 +188,7 @@ def segmenter():
 
 
 async def test_real_results_in_company_are_what_each_is_alone(house, segmenter):
-    house.network = SegmenterNetwork(segmenter)
+    house.network = segmenter.network
     batcher = house.batcher()
     shapes = (PICTURES / "shapes.png").read_bytes()
     requests = [(STREET, ["car"]), (shapes, ["star", "circle"]), (STREET, ["tree", "xylophone"])]
@@ -210,12 +209,12 @@ async def test_a_large_jpeg_that_is_read_reduced_gives_masks_of_its_true_size(ho
     large = Image.open(io.BytesIO(STREET)).convert("RGB").resize((2400, 1920), Image.Resampling.BICUBIC)
     buffer = io.BytesIO()
     large.save(buffer, format="JPEG", quality=95)
-    house.network = SegmenterNetwork(segmenter)
+    house.network = segmenter.network
     assert house.network.read(buffer.getvalue(), name="p").pixels.shape == (1, 3, 224, 224)
     batcher = house.batcher()
     (reduced,) = await batcher.segment(buffer.getvalue(), ["car"], name="p")
     full = segmenter.segment(buffer.getvalue(), "car", threshold=0.1)
-    best = int((full.scores > segmenter.card.threshold).sum())
+    best = int((full.scores > segmenter.metadata.threshold).sum())
     assert reduced.size == full.size == (1920, 2400)
     assert best >= 2
     assert abs(reduced.scores[:best] - full.scores[:best]).max() < 0.05

@@ -63,8 +63,8 @@ def test_several_prompts_give_what_each_alone_gives(seg, street):
 
 def test_the_threshold_of_the_checkpoint_is_the_default(seg, street):
     result = seg.segment(street, "car")
-    assert result.threshold == seg.card.threshold
-    assert (result.scores > seg.card.threshold).all()
+    assert result.threshold == seg.metadata.threshold
+    assert (result.scores > seg.metadata.threshold).all()
     more = seg.segment(street, "car", threshold=0.01)
     assert len(more) > len(result)
     np.testing.assert_allclose(more.scores[: len(result)], result.scores, atol=1e-5)
@@ -178,7 +178,9 @@ def test_a_number_of_instances_or_pictures_is_a_whole_one(seg, street, number):
 
 @pytest.mark.parametrize("source", [str(STREET), STREET, STREET.read_bytes()], ids=["str", "path", "bytes"])
 def test_one_picture_is_not_taken_for_many(seg, source):
-    with pytest.raises(InvalidRequestError, match=r"segment_many takes a list of pictures.*for one see segment"):
+    with pytest.raises(
+        InvalidRequestError, match=r"segment_many takes a list of pictures.*for one picture use segment"
+    ):
         seg.segment_many(source, "car")
 
 
@@ -196,13 +198,13 @@ def test_a_result_says_where_the_time_went(seg):
 
 @pytest.mark.parametrize("boxes", [[1, 2, 3, 4], [[1, 2, 3]], ["1234x"], [[1, 2, 3, None]], [[1, 2, float("inf"), 4]]])
 def test_a_box_that_is_none_is_told_how_boxes_are_given(seg, street, boxes, monkeypatch):
-    monkeypatch.setattr(seg, "card", dataclasses.replace(seg.card, box_prompts=True))
+    monkeypatch.setattr(seg, "metadata", dataclasses.replace(seg.metadata, box_prompts=True))
     with pytest.raises(InvalidRequestError, match=r"a box is four numbers.*boxes=\[\.\.\.\] a list of them"):
         seg.segment(street, boxes=boxes)
 
 
 def test_box_prompts_are_refused_where_the_checkpoint_has_not_learnt_them(seg, street):
-    if seg.card.box_prompts:
+    if seg.metadata.box_prompts:
         assert len(seg.segment(street, boxes=[[30, 390, 245, 505]], threshold=0.01))
     else:
         with pytest.raises(InvalidRequestError, match="has not learnt box prompts"):
@@ -259,3 +261,11 @@ def test_the_picture_may_be_loaded_beforehand(seg):
     result = seg.segment(loaded, "car")
     assert result.image is loaded.pixels
     assert result.overlay().size == (800, 640)
+
+
+def test_a_picture_that_was_loaded_reduced_gives_masks_of_the_size_it_was_loaded_at(seg):
+    buffer = io.BytesIO()
+    Image.open(STREET).convert("RGB").save(buffer, format="JPEG", quality=95)
+    loaded = images.load(buffer.getvalue(), reduce_to=seg.image_size)
+    assert loaded.size != loaded.full_size
+    assert seg.segment(loaded, "car").size == loaded.size

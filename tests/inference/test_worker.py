@@ -59,7 +59,7 @@ async def test_several_workers_share_a_queue_and_do_nothing_twice(house):
     tasks = [await house.submit(content=png(n)) for n in range(24)]
     for task in tasks:
         await ended(house, task)
-    assert house.meter.ends == {"DONE": 24}
+    assert house.metrics.ends == {"DONE": 24}
     for engine in engines:
         await engine.aclose()
 
@@ -89,7 +89,7 @@ async def test_a_failed_attempt_is_taken_up_again_until_it_works(house):
     house.network.fail = [InferenceError("a hiccup"), InferenceError("a hiccup")]
     task = await house.submit()
     assert (await engine.worker.predict(task.task_id)).status == TaskStatus.DONE
-    assert house.meter.ends == {"RETRY": 2, "DONE": 1}
+    assert house.metrics.ends == {"RETRY": 2, "DONE": 1}
     await engine.aclose()
 
 
@@ -113,9 +113,9 @@ async def test_asking_for_a_task_that_another_holds_waits_for_its_result(house):
     asking = asyncio.ensure_future(engine.worker.predict(task.task_id))
     await asyncio.sleep(0.1)
     assert not asking.done()
-    await house.pipeline(engine).run(claim)
+    await house.pipeline(engine.batcher).run(claim)
     assert (await asking).status == TaskStatus.DONE
-    assert house.meter.ends == {"DONE": 1}
+    assert house.metrics.ends == {"DONE": 1}
     await engine.aclose()
 
 
@@ -124,7 +124,7 @@ async def test_all_who_ask_for_one_task_get_the_one_result(house):
     task = await house.submit()
     answers = await asyncio.gather(*(engine.worker.predict(task.task_id) for _ in range(5)))
     assert len({answer.mask_image_url for answer in answers}) == 1
-    assert house.meter.ends == {"DONE": 1}
+    assert house.metrics.ends == {"DONE": 1}
     with pytest.raises(NotFoundError):
         await engine.worker.predict("no such task")
     await engine.aclose()
@@ -158,7 +158,7 @@ async def test_what_nobody_waits_for_any_more_is_dropped_before_the_network_sees
     await until(lambda: house.tables.tasks[task.task_id].status == TaskStatus.PROCESSING)
     leaving.cancel()
     await asyncio.gather(leaving, return_exceptions=True)
-    await until(lambda: house.meter.ends["RELEASED"] == 1)
+    await until(lambda: house.metrics.ends["RELEASED"] == 1)
     house.network.go.set()
     await first
     assert ["unwanted"] not in house.network.asked
@@ -224,7 +224,7 @@ async def test_what_is_not_done_in_time_is_given_back(house):
     asking = asyncio.ensure_future(engine.worker.predict(task.task_id))
     await until(house.network.began.is_set)
     closing = asyncio.ensure_future(engine.aclose(grace_s=0.01))
-    await until(lambda: house.meter.ends["RELEASED"] == 1)
+    await until(lambda: house.metrics.ends["RELEASED"] == 1)
     with pytest.raises(UnavailableError, match="stopping"):
         await asking
     house.network.go.set()

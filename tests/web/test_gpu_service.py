@@ -16,7 +16,6 @@ from s3seg.api.envelope import GpuErrorResponse
 from s3seg.api.gpu import BatchPredictResponse, HealthResponse, ModelInfoResponse, PredictResponse
 from s3seg.errors import CheckpointNotFoundError, ConfigurationError, InferenceError, UnavailableError
 from s3seg.inference.segmenter import Segmenter
-from s3seg.inference.stages import SegmenterNetwork
 from s3seg.inference.worker import WorkerLimits
 from s3seg.web.gpu_metrics import PrometheusMetrics
 from s3seg.web.gpu_service import gpu_service
@@ -30,7 +29,7 @@ KEY, OLD_KEY = "correct horse", "b\u00e4ttery staple"
 @contextlib.asynccontextmanager
 async def serving(house, *, keys=(KEY, OLD_KEY), wait=True, **options):
     metrics = HttpMetrics()
-    house.meter = PrometheusMetrics(metrics.registry)
+    house.metrics = PrometheusMetrics(metrics.registry)
     options.setdefault("worker", WorkerLimits(poll_s=3600))
     engine = house.engine(**options)
     app = gpu_service(engine, keys=keys, metrics=metrics)
@@ -559,7 +558,7 @@ async def test_metrics_tell_of_stages_batches_the_cache_and_errors(house):
 
 @pytest.fixture(scope="module")
 def real_network():
-    return SegmenterNetwork(Segmenter("embedded", device="cpu"))
+    return Segmenter("embedded", device="cpu").network
 
 
 async def test_the_embedded_model_behind_http_finds_the_cars(real_network):

@@ -1,9 +1,8 @@
-"""The whole service within a program: no HTTP, no tokens, the same pipeline, batching and results."""
+"""`Local`: the whole service in this process, without HTTP and tokens, with the same batching and results."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
@@ -14,6 +13,7 @@ from s3seg.edge.storing import store_picture
 from s3seg.edge.uploads import Upload, inspect
 from s3seg.errors import InferenceError, NotFoundError
 from s3seg.inference.engine import Engine
+from s3seg.results import instances_file
 from s3seg.results.segmentation import Segmentation
 from s3seg.tasks.limits import Tier
 from s3seg.tasks.model import Order, Task
@@ -22,15 +22,15 @@ from s3seg.tasks.records import Identity, StoredImage
 
 
 class Local:
-    """Submit pictures and prompts as one user, get results.
+    """Segment pictures with a service in this process, as one user. Created by `s3seg.local`.
 
         async with s3seg.local() as service:
             trees, suns = await service.segment(Path("park.png").read_bytes(), ["tree", "sun"])
 
-    Calls at the same time share forward passes. Made by `s3seg.local`.
+    Concurrent calls share forward passes.
 
     Attributes:
-        user: Whose tasks they are.
+        user: The user that all tasks belong to.
     """
 
     def __init__(
@@ -61,50 +61,53 @@ class Local:
         await self._close()
 
     async def upload(self, content: bytes) -> StoredImage:
-        """Store an encoded picture (PNG, JPEG or WebP).
+        """Store a picture.
+
+        Args:
+            content: The bytes of a PNG, JPEG or WebP file.
 
         Raises:
-            FileTooLargeError: It has more than `s3seg.images.MAX_BYTES`; the edge takes 10 MB only.
-            ImageDecodeError: It is of another type, or cannot be read.
+            FileTooLargeError: It has more than `s3seg.images.MAX_BYTES` bytes (over HTTP the limit is 10 MB).
+            ImageDecodeError: It has another type, or cannot be read.
         """
         picture = await asyncio.to_thread(inspect, content, max_pixels=images.MAX_PIXELS, max_bytes=images.MAX_BYTES)
         return await store_picture(self.user, Upload(data=content), picture, objects=self._objects, tasks=self._tasks)
 
     async def submit(self, image: StoredImage, prompts: Sequence[str]) -> Task:
-        """Accept a task, as the edge does."""
+        """Submit a task, and wake the worker."""
         order = Order(image_url=image.image_url, prompts=tuple(prompts))
         submitted = await self._tasks.submit(self.user, order)
         await self._inference.wake(submitted.task)
         return submitted.task
 
     async def finished(self, task: Task) -> Task:
-        """Work on a task, or wait for who does, until it has ended.
+        """Wait until a task has ended, and return it; it is processed at once if no worker has it yet.
 
         Raises:
-            UnavailableError: Too much is going on already.
+            UnavailableError: The worker is at capacity; try again later.
         """
         return await self._engine.worker.predict(task.task_id)
 
     async def results(self, task: Task) -> list[Segmentation]:
-        """What a task that is done has found, one result a prompt, above the default threshold.
+        """Read the results of a task that is done: one for each prompt, above the default threshold.
 
         Raises:
-            InferenceError: The task ended in error; says why.
+            InferenceError: The task failed; the message says why.
+            NotFoundError: Its instances file is not in the object store.
         """
         if task.error_message is not None:
             raise InferenceError(task.error_message)
         key = self._objects.key_of(task.metadata["instances_url"])
         if key is None:
-            raise NotFoundError(f"task {task.task_id} has no list of instances")
-        stored = json.loads(await self._objects.get(key))
-        every = [Segmentation.from_dict(result) for result in stored["results"]]
-        return [result.filter(lambda one: one.score > stored["threshold"]) for result in every]
+            raise NotFoundError(f"the instances file of task {task.task_id} is not in this object store")
+        content = await self._objects.get(key)
+        return await asyncio.to_thread(instances_file.read, content)
 
     async def segment(self, image: StoredImage | bytes, prompts: Sequence[str]) -> list[Segmentation]:
-        """All of it: upload if need be, submit, wait, read the results.
+        """Segment a picture: upload it if it is not stored, submit a task, wait for it, and read the results.
 
         Raises:
-            S3segError: As the steps do.
+            S3segError: As the other methods do.
         """
         stored = await self.upload(image) if isinstance(image, bytes) else image
         return await self.results(await self.finished(await self.submit(stored, prompts)))

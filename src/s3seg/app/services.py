@@ -128,7 +128,7 @@ def gpu_app(
     parts = parts or Parts(settings)
     keys = _gpu_keys(parts.settings, insecure_no_key=insecure_no_key)
     metrics = HttpMetrics()
-    engine = make_engine(parts, meter=PrometheusMetrics(metrics.registry), load=load)
+    engine = make_engine(parts, metrics=PrometheusMetrics(metrics.registry), load=load)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -146,7 +146,7 @@ def gpu_app(
 
 
 def make_engine(
-    parts: Parts, *, meter: InferenceMetrics | None = None, load: Callable[[], Network] | None = None
+    parts: Parts, *, metrics: InferenceMetrics | None = None, load: Callable[[], Network] | None = None
 ) -> Engine:
     """The inference side on the chosen adapters; not started."""
     from s3seg.inference.batcher import Limits
@@ -174,7 +174,7 @@ def make_engine(
         objects=parts.objects,
         load=load or (lambda: _load_network(settings)),
         options=options,
-        meter=meter,
+        metrics=metrics,
         **_woken_by(parts),
     )
 
@@ -201,11 +201,15 @@ def local(settings: Settings | None = None) -> Local:
 
 
 def _load_network(settings: Settings) -> Network:
-    from s3seg.inference.segmenter import Segmenter
-    from s3seg.inference.stages import SegmenterNetwork
+    from s3seg import checkpoints
+    from s3seg.inference.stages import Sam3Network
 
-    segmenter = Segmenter(settings.checkpoint, device=settings.device, dtype=settings.dtype)
-    return SegmenterNetwork(segmenter, max_pixels=int(settings.max_megapixels * 1e6))
+    return Sam3Network(
+        checkpoints.resolve(settings.checkpoint),
+        device=settings.device,
+        dtype=settings.dtype,
+        max_pixels=int(settings.max_megapixels * 1e6),
+    )
 
 
 def _woken_by(parts: Parts) -> dict[str, Callable[[float], Awaitable[object]]]:

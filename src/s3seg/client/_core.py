@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import time
@@ -11,8 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from s3seg.api.additions import DeletedResponse, MeResponse, ProjectResponse, ProjectsListResponse
 from s3seg.api.edge import ResultDetailResponse, ResultsListResponse, SegmentResponse, TaskResponse, UploadResponse
 from s3seg.api.fields import check_prompt
@@ -20,6 +17,7 @@ from s3seg.client._pictures import Picture, prepare
 from s3seg.client._steps import Pause, RetryPolicy, Send, Steps, Work, ask, fetch
 from s3seg.errors import ConfigurationError, InferenceError, InvalidRequestError, PromptError, S3segError
 from s3seg.images import ImageSource
+from s3seg.results import instances_file
 from s3seg.results.segmentation import Segmentation
 from s3seg.tasks.limits import MAX_PROMPTS
 from s3seg.tasks.model import TaskStatus
@@ -30,8 +28,6 @@ PICTURES_AT_ONCE = 4
 _PREFERRED_WAIT_S = 20
 _SHORTEST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 2.0
-_INSTANCES_FORMAT = "s3seg.instances/1"
-_LOWEST_STORED_SCORE = 0.1
 _REMAINING = re.compile(r";\s*r=(\d+)\s*;\s*t=(\d+)", re.ASCII)
 
 
@@ -152,7 +148,9 @@ class Core:
         # no token: whoever knows the address may read it, and it may well be another host's
         send = Send(method="GET", url=result.metadata.instances_url, options={"follow_redirects": True})
         response = yield from fetch(send, self.patience)
-        return (yield Work(lambda: _read_instances(response.content, threshold, max_instances)))
+        return (
+            yield Work(lambda: instances_file.read(response.content, threshold=threshold, max_instances=max_instances))
+        )
 
     def segment(
         self,
@@ -239,9 +237,9 @@ def _checked(prompt: str | Sequence[str]) -> list[str]:
 
 
 def _check_numbers(threshold: float | None, max_instances: int | None) -> None:
-    if threshold is not None and not _LOWEST_STORED_SCORE <= threshold <= 1:
+    if threshold is not None and not instances_file.MIN_SCORE <= threshold <= 1:
         raise InvalidRequestError(
-            f"the threshold is a score between {_LOWEST_STORED_SCORE} (the service keeps none below) and 1, "
+            f"the threshold is a score between {instances_file.MIN_SCORE} (the service keeps none below) and 1, "
             f"got {threshold}"
         )
     if max_instances is not None and max_instances < 1:
@@ -262,21 +260,3 @@ def _fair_pause(rate_limit: str) -> float:
         return 0.0
     remaining, reset_s = int(found[1]), int(found[2])
     return 0.0 if remaining > 30 else reset_s / (remaining + 1)
-
-
-def _read_instances(body: bytes, threshold: float | None, max_instances: int | None) -> list[Segmentation]:
-    try:
-        stored = json.loads(body)
-        if stored["format"] != _INSTANCES_FORMAT:
-            raise S3segError(f"the list of instances has format {stored['format']!r:.60}, not {_INSTANCES_FORMAT!r}")
-        threshold = float(stored["threshold"]) if threshold is None else float(threshold)
-        results = [Segmentation.from_dict(one) for one in stored["results"]]
-    except (ValueError, KeyError, TypeError) as err:
-        raise S3segError(f"the list of instances cannot be read: {err}") from err
-    return [_above(result, threshold, max_instances) for result in results]
-
-
-def _above(result: Segmentation, threshold: float, max_instances: int | None) -> Segmentation:
-    count = int(np.count_nonzero(result.scores > np.float32(threshold)))  # sorted: the best come first
-    count = count if max_instances is None else min(count, max_instances)
-    return replace(result[:count], threshold=threshold)

@@ -60,7 +60,7 @@ class LocalBackend:
         segmenter = Segmenter(
             self.checkpoint.name, device=self.device, dtype=request.dtype, image_size=request.image_size
         )
-        if (request.boxes or request.negative_boxes) and not segmenter.card.box_prompts:
+        if (request.boxes or request.negative_boxes) and not segmenter.metadata.box_prompts:
             raise InvalidRequestError(
                 f"the {segmenter.model.name} checkpoint has not learnt box prompts; use words, or --checkpoint sam3"
             )
@@ -70,7 +70,7 @@ class LocalBackend:
         """See `Backend.describe`."""
         model = loaded.model
         which = f"{model.name} {model.version} on {model.device} in {model.dtype}"
-        return "checkpoint", f"{which}; {loaded.card.summary}" if loaded.card.summary else which
+        return "checkpoint", f"{which}; {loaded.metadata.summary}" if loaded.metadata.summary else which
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,1 +1,1 @@
-"""From a picture and prompts to results: the segmenter, the batcher and worker of the services, the pipeline."""
+"""Inference: the `Segmenter` of the library, and the batcher, pipeline and worker of the services."""

@@ -1,34 +1,26 @@
-"""From what a task's prompts found to what is stored and told of it. Pure; work for the CPU."""
+"""Turn the results of a task into what is stored for it: label maps, the instances file, and metadata. CPU work."""
 
 from __future__ import annotations
 
-import json
-import struct
-import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
 from s3seg.api.gpu import PredictResponse
-from s3seg.results import masks
+from s3seg.results import instances_file
+from s3seg.results.label_map import encode_label_map
 from s3seg.results.segmentation import Segmentation
 from s3seg.tasks.model import Outcome, Task
 from s3seg.tasks.object_keys import new_result_key
 
-INSTANCES_FORMAT = "s3seg.instances/1"
-"""``format`` of the stored list of instances: ``threshold`` (the default one), and in ``results`` for each prompt
-what `Segmentation.to_dict` gives, with every instance above 0.1."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Artifacts:
-    """A prediction, ready to be stored.
+    """Everything that a finished prediction stores.
 
     Attributes:
-        objects: Bodies by key, to be stored before the outcome is told.
-        outcome: What the task's row is told.
+        objects: Contents by object key; store them before the outcome.
+        outcome: The part that is stored in the task itself.
     """
 
     objects: dict[str, bytes]
@@ -38,18 +30,18 @@ class Artifacts:
 def make_artifacts(
     task: Task, results: Sequence[Segmentation], *, threshold: float, url: Callable[[str], str]
 ) -> Artifacts:
-    """Make the label maps, the list of instances and the metadata of a task.
+    """Make the label maps, the instances file and the metadata of a task.
 
-    The task's own mask combines its prompts: where instances overlap, the one of higher score wins. A task of
-    several prompts also has a mask for each.
+    The task's label map has the instances of all its prompts; where they overlap, the higher score is visible. A task
+    with several prompts also has a label map for each.
 
     Args:
-        task: What was asked.
-        results: One for each prompt, in order, with every instance above 0.1.
-        threshold: Instances above it make masks, labels and confidence.
-        url: The public address of a key.
+        task: The task.
+        results: One for each prompt, in order, with every instance above `instances_file.MIN_SCORE`.
+        threshold: Instances that score above it are in label maps, labels, counts and confidence.
+        url: Returns the public address of an object key.
     """
-    shown = [_above(result, threshold) for result in results]
+    shown = [instances_file.cut(result, threshold) for result in results]
     objects: dict[str, bytes] = {}
 
     def store(body: bytes, content_type: str) -> str:
@@ -57,12 +49,12 @@ def make_artifacts(
         objects[key] = body
         return url(key)
 
-    mask_url = store(_label_map(shown), "image/png")
-    instances_url = store(_instances(results, threshold), "application/json")
+    mask_url = store(encode_label_map(shown), "image/png")
+    instances_url = store(instances_file.write(results, threshold=threshold), "application/json")
     responses = [
         PredictResponse(
             task_id=task.task_id,
-            mask_url=mask_url if len(shown) == 1 else store(_label_map([result]), "image/png"),
+            mask_url=mask_url if len(shown) == 1 else store(encode_label_map([result]), "image/png"),
             labels=[result.prompt] if len(result) else [],
             inference_time_ms=round(result.timings["prompt"] + result.timings["image"] / len(shown), 3),
             confidence=_confidence(result),
@@ -91,47 +83,5 @@ def make_artifacts(
     return Artifacts(objects=objects, outcome=outcome)
 
 
-def _above(result: Segmentation, threshold: float) -> Segmentation:
-    count = int((result.scores > threshold).sum())  # sorted: the best come first
-    return replace(result[:count], threshold=threshold)
-
-
 def _confidence(result: Segmentation) -> float:
     return float(result.scores[0]) if len(result) else 0.0
-
-
-def _label_map(results: Sequence[Segmentation]) -> bytes:
-    """PNG: 0 background, k the k-th instance by score over all results; 16 bits beyond 255 instances."""
-    scored = [(score, rle) for result in results for score, rle in zip(result.scores, result.rles, strict=True)]
-    scored.sort(key=lambda pair: -pair[0])
-    return _png(masks.label_map([rle for _, rle in scored], results[0].size))
-
-
-def _png(grey: np.ndarray) -> bytes:
-    """Write a greyscale PNG of 8 or 16 bits.
-
-    Label maps are runs of equal bytes: without filters and with zlib's run-length strategy they are written in a third
-    of the time that Pillow takes to choose a filter for each row, and no larger.
-    """
-    height, width = grey.shape
-    depth = grey.dtype.itemsize
-    rows = np.zeros((height, 1 + depth * width), np.uint8)  # a row begins with its filter: 0, none
-    rows[:, 1:] = grey.astype(grey.dtype.newbyteorder(">")).view(np.uint8)
-    deflate = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, 9, zlib.Z_RLE)
-    chunks = (
-        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8 * depth, 0, 0, 0, 0)),
-        (b"IDAT", deflate.compress(rows.data) + deflate.flush()),
-        (b"IEND", b""),
-    )
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
-    )
-
-
-def _instances(results: Sequence[Segmentation], threshold: float) -> bytes:
-    body = {
-        "format": INSTANCES_FORMAT,
-        "threshold": threshold,
-        "results": [result.to_dict() for result in results],
-    }
-    return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()

@@ -1,51 +1,45 @@
-"""Embeddings by the content of their pictures, bounded in bytes."""
+"""A cache of encoded pictures, limited by the memory that they take."""
 
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+
+from cachetools import LRUCache
 
 from s3seg.inference.stages import EncodedImage
 
 
 class EmbeddingCache:
-    """The embeddings used last. Safe to share between threads.
+    """Keeps the encoded pictures that were used last. Safe to share between threads.
 
     Args:
-        max_bytes: What they may take together in the device's memory; 0 keeps none.
+        max_bytes: Device memory that they may take together; 0 keeps none.
     """
 
     def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._kept: OrderedDict[bytes, EncodedImage] = OrderedDict()
-        self._bytes = 0
+        self._images: LRUCache[bytes, EncodedImage] = LRUCache(max_bytes, getsizeof=lambda image: image.nbytes)
         self._lock = threading.Lock()
 
     @property
     def nbytes(self) -> int:
-        """What they take now."""
-        return self._bytes
+        """Device memory that they take now."""
+        return int(self._images.currsize)
 
     def get(self, digest: bytes) -> EncodedImage | None:
-        """The embedding of a picture, if it is kept."""
+        """Return the encoded picture with this digest, or None."""
         with self._lock:
-            found = self._kept.get(digest)
-            if found is not None:
-                self._kept.move_to_end(digest)
-            return found
+            return self._images.get(digest)
 
     def put(self, digest: bytes, image: EncodedImage) -> None:
-        """Keep an embedding, at the cost of those that were not used for longest."""
+        """Keep an encoded picture, and drop the least recently used ones as necessary.
+
+        A picture larger than the whole cache is not kept.
+        """
         with self._lock:
-            if digest in self._kept:
-                self._bytes -= self._kept.pop(digest).nbytes
-            self._kept[digest] = image
-            self._bytes += image.nbytes
-            while self._bytes > self._max_bytes:
-                self._bytes -= self._kept.popitem(last=False)[1].nbytes
+            if image.nbytes <= self._images.maxsize:
+                self._images[digest] = image
 
     def clear(self) -> None:
-        """Forget all."""
+        """Drop all."""
         with self._lock:
-            self._kept.clear()
-            self._bytes = 0
+            self._images.clear()

@@ -1,4 +1,4 @@
-"""The inference side of a process: the network, loaded in the background, and the worker that feeds it."""
+"""`Engine`: loads the network in the background, and runs the worker that processes tasks with it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -20,16 +20,15 @@ from s3seg.inference.metrics import InferenceMetrics, NoMetrics
 from s3seg.inference.pipeline import Pipeline
 from s3seg.inference.stages import Network
 from s3seg.inference.worker import Worker, WorkerLimits
-from s3seg.results.segmentation import Segmentation
 from s3seg.tasks.health import health_check
 from s3seg.tasks.ports import ObjectStore, TaskQueue
 
 _log = logging.getLogger(__name__)
-_CHECKED_FOR_S = 2.0
+_CHECK_INTERVAL_S = 2.0
 
 
 class ModelState(StrEnum):
-    """Where the network stands."""
+    """Whether the network can be used."""
 
     LOADING = "loading"
     READY = "ok"
@@ -42,13 +41,13 @@ def _cpu_threads() -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOptions:
-    """The engine's numbers.
+    """Options of an `Engine`.
 
     Attributes:
-        worker: See `WorkerLimits`.
-        batches: See `Limits`.
-        cpu_threads: Threads for reading pictures and making masks.
-        retry_after_s: How long a failed attempt waits before the next, doubling with each.
+        worker: How many tasks the worker takes, and for how long it leases them.
+        batches: The size of batches, and of the cache of embeddings.
+        cpu_threads: Threads for reading pictures and making results.
+        retry_after_s: Seconds before a failed attempt is tried again; doubles with each attempt.
     """
 
     worker: WorkerLimits = field(default_factory=WorkerLimits)
@@ -58,15 +57,17 @@ class EngineOptions:
 
 
 class Engine:
-    """Everything between the ports and the network. Made and used on one event loop.
+    """The inference side of a service: network, batcher, pipeline and worker.
+
+    Create and use it on one event loop.
 
     Args:
-        queue: Where tasks wait.
-        objects: Where images are and masks go.
+        queue: The queue of tasks.
+        objects: The store of pictures and artifacts.
         load: Loads the network; called on a thread.
-        options: See `EngineOptions`.
-        meter: Who measures.
-        wait_for_work: See `Worker`.
+        options: Sizes and times.
+        metrics: Receives measurements.
+        wait_for_work: Waits for a sign of new tasks, at most the given number of seconds; see `Worker`.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class Engine:
         objects: ObjectStore,
         load: Callable[[], Network],
         options: EngineOptions | None = None,
-        meter: InferenceMetrics | None = None,
+        metrics: InferenceMetrics | None = None,
         wait_for_work: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         options = options or EngineOptions()
@@ -84,21 +85,20 @@ class Engine:
         self._objects = objects
         self._load = load
         self._options = options
-        self._meter = meter or NoMetrics()
+        self._metrics = metrics or NoMetrics()
         self._cpu = ThreadPoolExecutor(options.cpu_threads, thread_name_prefix="s3seg-cpu")
-        self._network: Network | None = None
         self._batcher: Batcher | None = None
         self._failure: str | None = None
         self._loading: asyncio.Task[None] | None = None
-        self._checked: tuple[float, dict[str, str]] = (-_CHECKED_FOR_S, {})
+        self._checked: tuple[float, dict[str, str]] = (-_CHECK_INTERVAL_S, {})
         pipeline = Pipeline(
             queue,
             objects,
-            self,
+            lambda: self.batcher,
             cpu=self._cpu,
             lease_s=options.worker.lease_s,
             retry_after_s=options.retry_after_s,
-            meter=self._meter,
+            metrics=self._metrics,
         )
         self.worker = Worker(
             queue,
@@ -112,57 +112,53 @@ class Engine:
 
     @property
     def state(self) -> ModelState:
-        """Where the network stands: ready means loaded and warm."""
+        """Whether the network can be used; ready means that it is loaded and has segmented a first picture."""
         if self._failure is not None:
             return ModelState.FAILED
         return ModelState.LOADING if self._loading is None or not self._loading.done() else ModelState.READY
 
     @property
     def failure(self) -> str | None:
-        """Why the network could not be loaded."""
+        """Why the network could not be loaded, if so."""
         return self._failure
+
+    @property
+    def batcher(self) -> Batcher:
+        """The batcher around the network.
+
+        Raises:
+            CheckpointError: The network is still being loaded, or could not be loaded.
+        """
+        if self._batcher is None or self.state is not ModelState.READY:
+            raise CheckpointError(f"the model is not loaded ({self.state})")
+        return self._batcher
 
     @property
     def network(self) -> Network:
         """The network.
 
         Raises:
-            CheckpointError: It is not loaded and warm.
+            CheckpointError: It is still being loaded, or could not be loaded.
         """
-        if self._network is None or self.state is not ModelState.READY:
-            raise CheckpointError(f"the model is not loaded ({self.state})")
-        return self._network
+        return self.batcher.network
 
     @property
     def cache_bytes(self) -> int:
-        """Memory that embeddings of earlier pictures take."""
+        """Device memory that the embeddings of earlier pictures take."""
         return 0 if self._batcher is None else self._batcher.cache_bytes
 
-    @property
-    def threshold(self) -> float:
-        """See `Segmenting.threshold`."""
-        return self.network.threshold
-
-    async def segment(
-        self, content: bytes, prompts: Sequence[str], *, name: str, on_begin: Callable[[], None] = lambda: None
-    ) -> list[Segmentation]:
-        """See `Batcher.segment`."""
-        if self._batcher is None:
-            raise CheckpointError("the model is not loaded")
-        return await self._batcher.segment(content, prompts, name=name, on_begin=on_begin)
-
-    # ---- its life ----
+    # ---- start and stop ----
 
     def start(self) -> None:
-        """Begin to load the network, and to claim what waits as soon as it is warm."""
+        """Start loading the network; once it is ready, the worker starts to claim tasks."""
         self._loading = asyncio.ensure_future(self._load_and_warm())
         self.worker.start()
 
     async def loaded(self) -> None:
-        """Return once the network is loaded and warm.
+        """Wait until the network is ready.
 
         Raises:
-            CheckpointError: It cannot be loaded.
+            CheckpointError: The network could not be loaded.
         """
         if self._loading is not None:
             await asyncio.shield(self._loading)
@@ -170,7 +166,11 @@ class Engine:
             raise CheckpointError(self._failure)
 
     async def aclose(self, *, grace_s: float = 0.0) -> None:
-        """Drain the worker (see `Worker.aclose`), then end the threads."""
+        """Stop the worker (see `Worker.aclose`), then end the threads.
+
+        Args:
+            grace_s: Seconds that running tasks get to finish.
+        """
         await self.worker.aclose(grace_s=grace_s)
         if self._loading is not None:
             await asyncio.gather(self._loading, return_exceptions=True)
@@ -179,29 +179,31 @@ class Engine:
         self._cpu.shutdown(wait=False, cancel_futures=True)
 
     async def check(self) -> Mapping[str, str]:
-        """What each part says: ``ok``, or what is wrong with it. Asked at most every two seconds."""
-        asked_at, said = self._checked
-        if time.monotonic() - asked_at >= _CHECKED_FOR_S:
+        """Return the health of each part: ``ok``, or what is wrong.
+
+        The object store and the queue are checked at most every two seconds; in between, the last answer is returned.
+        """
+        checked_at, health = self._checked
+        if time.monotonic() - checked_at >= _CHECK_INTERVAL_S:
             objects, tasks = await asyncio.gather(health_check(self._objects), health_check(self.queue))
-            said = {"objects": objects or "ok", "tasks": tasks or "ok"}
-            self._checked = (time.monotonic(), said)
+            health = {"objects": objects or "ok", "tasks": tasks or "ok"}
+            self._checked = (time.monotonic(), health)
         model = "it cannot be loaded; the log says why" if self._failure is not None else self.state.value
-        return {"model": model, **said}
+        return {"model": model, **health}
 
     async def _load_and_warm(self) -> None:
         start = time.perf_counter()
         try:
             loop = asyncio.get_running_loop()
             network = await loop.run_in_executor(self._cpu, self._load)
-            self._batcher = Batcher(network, cpu=self._cpu, limits=self._options.batches, meter=self._meter)
-            await self._batcher.segment(_grey_png(), ["object"], name="the warm-up")
-            self._network = network
+            self._batcher = Batcher(network, cpu=self._cpu, limits=self._options.batches, metrics=self._metrics)
+            await self._batcher.segment(_grey_png(), ["object"], name="the warm-up picture")
         except S3segError as err:
             self._failure = str(err)
-            _log.error("the model cannot be loaded", extra={"why": self._failure})
+            _log.error("loading the model failed; fix the cause and restart", extra={"why": self._failure})
         except Exception as err:
             self._failure = f"{type(err).__name__} while loading the model"
-            _log.exception("the model cannot be loaded")
+            _log.exception("loading the model failed; fix the cause and restart")
         else:
             _log.info("the model is ready", extra={"seconds": round(time.perf_counter() - start, 2)})
 

@@ -1,4 +1,4 @@
-"""What the inference side tells whoever measures it."""
+"""The measurements that the inference side of a service reports."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Protocol
 
 
 class InferenceMetrics(Protocol):
-    """Takes measurements. Methods are called from any thread, and must return at once."""
+    """Receives measurements. Methods are called from any thread and must not block."""
 
     def stage(self, name: str, seconds: float) -> None:
-        """One stage of one prediction took so long.
+        """Record the time that a stage of one prediction took.
 
         Stages: ``fetch``; ``segment``, and within it ``read``, ``wait`` (for the network), ``image``, ``prompt``,
         ``masks``; ``outcome``, ``store``, ``finish``.
@@ -17,36 +17,36 @@ class InferenceMetrics(Protocol):
         ...
 
     def batch(self, *, pictures: int, prompts: int) -> None:
-        """The network was asked for so many prompts in one go, after encoding so many pictures in one pass."""
+        """Record a batch: the pictures encoded in one pass, and the prompts decoded after it."""
         ...
 
     def split(self) -> None:
-        """A batch failed and was tried again in parts."""
+        """Record that a batch failed and is tried again in parts."""
         ...
 
     def cache(self, *, hit: bool) -> None:
-        """A picture's embedding was known already, or was not."""
+        """Record a look-up of a picture's embedding in the cache."""
         ...
 
     def ended(self, code: str) -> None:
-        """An attempt ended: ``DONE``, ``RETRY``, ``LEASE_LOST``, ``RELEASED``, or the code of its error."""
+        """Record the end of an attempt: ``DONE``, ``RETRY``, ``LEASE_LOST``, ``RELEASED``, or an error code."""
         ...
 
 
 class NoMetrics:
-    """A `InferenceMetrics` that nobody reads."""
+    """Discards all measurements."""
 
     def stage(self, name: str, seconds: float) -> None:
-        """See `InferenceMetrics.stage`."""
+        """Do nothing."""
 
     def batch(self, *, pictures: int, prompts: int) -> None:
-        """See `InferenceMetrics.batch`."""
+        """Do nothing."""
 
     def split(self) -> None:
-        """See `InferenceMetrics.split`."""
+        """Do nothing."""
 
     def cache(self, *, hit: bool) -> None:
-        """See `InferenceMetrics.cache`."""
+        """Do nothing."""
 
     def ended(self, code: str) -> None:
-        """See `InferenceMetrics.ended`."""
+        """Do nothing."""

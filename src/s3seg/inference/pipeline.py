@@ -1,8 +1,8 @@
-"""One prediction, from a claimed task to its end: fetch, segment, store, finish. Knows ports only.
+"""Process a claimed task: fetch the picture, segment it, store the artifacts, finish the task.
 
-Whatever happens, the attempt ends in one of four ways: the task is done; it is in error, or up for another
-attempt, with a code and a sentence for its owner; the lease is lost, and what was stored is deleted; or the
-process is told to stop, and gives the lease back. If the process dies instead, the lease expires.
+An attempt ends in one of four ways: the task is done; the task failed, or will be tried again, with an error code and a
+message for its owner; the lease was lost, and the stored objects are deleted; or the process is stopping, and the lease
+is given back. If the process dies, the lease expires.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Executor
-from typing import Protocol, cast
+from typing import cast
 
 from s3seg.api.codes import code_of
 from s3seg.errors import (
@@ -26,77 +26,62 @@ from s3seg.errors import (
     UnavailableError,
 )
 from s3seg.inference.artifacts import Artifacts, make_artifacts
+from s3seg.inference.batcher import Batcher
 from s3seg.inference.metrics import InferenceMetrics, NoMetrics
-from s3seg.results.segmentation import Segmentation
 from s3seg.tasks.model import Claim, Failure, Lease, Task
 from s3seg.tasks.ports import ObjectStore, TaskQueue
 
 _log = logging.getLogger(__name__)
-_FINISH_TRIES = 5
-
-
-class Segmenting(Protocol):
-    """What the pipeline needs of the network's side; `s3seg.inference.batcher.Batcher` is ours."""
-
-    @property
-    def threshold(self) -> float:
-        """The score above which an instance counts by default."""
-        ...
-
-    async def segment(
-        self, content: bytes, prompts: Sequence[str], *, name: str, on_begin: Callable[[], None] = ...
-    ) -> list[Segmentation]:
-        """See `Batcher.segment`."""
-        ...
+_FINISH_ATTEMPTS = 5
 
 
 class Pipeline:
-    """Works on claimed tasks, any number at once.
+    """Processes claimed tasks, any number concurrently.
 
     Args:
-        queue: Where attempts end.
-        objects: Where images are and masks go.
-        segmenting: What sees.
-        cpu: Threads for making label maps and lists of instances.
-        lease_s: What a lease is renewed to, every third of it.
-        retry_after_s: How long a failed attempt waits before the next, doubling with each.
-        meter: Who measures.
+        queue: The queue that the tasks were claimed from.
+        objects: The store of pictures and artifacts.
+        batcher: Returns the batcher; called for each task, so the network may still be loading when a pipeline is made.
+        cpu: Threads for making artifacts.
+        lease_s: Seconds that a lease is renewed to; it is renewed every third of that time.
+        retry_after_s: Seconds before a failed attempt is tried again; doubles with each attempt.
+        metrics: Receives measurements.
     """
 
     def __init__(
         self,
         queue: TaskQueue,
         objects: ObjectStore,
-        segmenting: Segmenting,
+        batcher: Callable[[], Batcher],
         *,
         cpu: Executor,
         lease_s: float = 60.0,
         retry_after_s: float = 2.0,
-        meter: InferenceMetrics | None = None,
+        metrics: InferenceMetrics | None = None,
     ) -> None:
         self._queue = queue
         self._objects = objects
-        self._segmenting = segmenting
+        self._batcher = batcher
         self._cpu = cpu
         self._lease_s = lease_s
         self._retry_after_s = retry_after_s
-        self._meter = meter or NoMetrics()
+        self._metrics = metrics or NoMetrics()
 
     async def run(self, claim: Claim, *, on_begin: Callable[[], None] = lambda: None) -> Task:
-        """Work on a task until this attempt has ended.
+        """Process a task until this attempt has ended.
 
-        If the caller is cancelled the lease is given back, and the attempt does not count.
+        If the caller is cancelled, the lease is given back and the attempt does not count.
 
         Args:
-            claim: The task and the lease on it.
-            on_begin: Called as soon as the network begins with it.
+            claim: The task and its lease.
+            on_begin: Called when the network begins with the task.
 
         Returns:
-            The task as the attempt left it: ``done``, ``error``, or ``processing`` where another attempt is due.
+            The task as the attempt left it: ``done``, ``error``, or ``processing`` if it will be tried again.
 
         Raises:
-            LeaseLostError: The attempt is no longer current; what it stored is deleted.
-            UnavailableError: The queue does not answer; the lease will expire, and the task be claimed again.
+            LeaseLostError: The lease was lost; the objects that this attempt stored are deleted.
+            UnavailableError: The queue cannot be reached; once the lease has expired, the task is claimed again.
         """
         ended = "INTERNAL_ERROR"
         stages: dict[str, float] = {}
@@ -113,7 +98,7 @@ class Pipeline:
             ended = task.error_code or ("DONE" if task.ended else "RETRY")
             return task
         finally:
-            self._meter.ended(ended)
+            self._metrics.ended(ended)
             fields = {
                 "task_id": claim.task.task_id,
                 "attempt": claim.lease.attempt,
@@ -125,13 +110,13 @@ class Pipeline:
     async def _run(self, claim: Claim, on_begin: Callable[[], None], stages: dict[str, float]) -> Task:
         try:
             async with self._renewing(claim.lease):
-                finished = await self._predict(claim.task, on_begin, stages)
-                await self._put(finished, stages)
-            return await self._finish(claim.lease, finished, stages)
+                artifacts = await self._predict(claim.task, on_begin, stages)
+                await self._store(artifacts, stages)
+            return await self._finish(claim.lease, artifacts, stages)
         except LeaseLostError:
             raise
         except Exception as err:
-            failure, final = self._judge(err, claim.task)
+            failure, final = self._classify(err, claim.task)
             delay = None if final else self._retry_after_s * 2 ** max(0, claim.task.attempts.counted - 1)
             return await self._queue.fail(claim.lease, failure, retry_after_s=delay)
 
@@ -139,37 +124,38 @@ class Pipeline:
         with self._timed("fetch", stages):
             content = await self._fetch(task)
         with self._timed("segment", stages):
-            results = await self._segmenting.segment(content, task.prompts, name="the image", on_begin=on_begin)
+            batcher = self._batcher()
+            results = await batcher.segment(content, task.prompts, name="the image", on_begin=on_begin)
         with self._timed("outcome", stages):
             return await asyncio.get_running_loop().run_in_executor(
                 self._cpu,
-                lambda: make_artifacts(task, results, threshold=self._segmenting.threshold, url=self._objects.url),
+                lambda: make_artifacts(task, results, threshold=batcher.threshold, url=self._objects.url),
             )
 
     async def _fetch(self, task: Task) -> bytes:
         key = self._objects.key_of(task.source_image_url)
         if key is None or not key.startswith(f"users/{task.user_id}/"):
-            raise NotFoundError("the image is not one of this service's own; upload it first")
+            raise NotFoundError("the image is not stored in this service; upload it first")
         try:
             return await self._objects.get(key)
         except NotFoundError:
-            raise NotFoundError("the image is not there any more; upload it again") from None
+            raise NotFoundError("the image no longer exists; upload it again") from None
 
-    async def _put(self, finished: Artifacts, stages: dict[str, float]) -> None:
+    async def _store(self, artifacts: Artifacts, stages: dict[str, float]) -> None:
         try:
             with self._timed("store", stages):
-                await _all_or_first_error([self._objects.put(key, body) for key, body in finished.objects.items()])
+                await _all_or_first_error([self._objects.put(key, body) for key, body in artifacts.objects.items()])
         except BaseException:
-            await asyncio.shield(self._discard(finished))
+            await asyncio.shield(self._discard(artifacts))
             raise
 
-    async def _finish(self, lease: Lease, finished: Artifacts, stages: dict[str, float]) -> Task:
-        """Tell the row; what it does not take is deleted.
+    async def _finish(self, lease: Lease, artifacts: Artifacts, stages: dict[str, float]) -> Task:
+        """Mark the task as done. If the queue refuses, delete the objects.
 
-        A finish that has begun is brought to its end even if the caller is cancelled: nobody else could know
-        whether it happened, and so whether its objects are needed.
+        Once begun, this is completed even if the caller is cancelled: only this attempt can find out whether the task
+        was marked, and so whether the objects are needed.
         """
-        finishing = asyncio.ensure_future(self._tell(lease, finished))
+        finishing = asyncio.ensure_future(self._mark_done(lease, artifacts))
         try:
             with self._timed("finish", stages):
                 return await asyncio.shield(finishing)
@@ -177,57 +163,60 @@ class Pipeline:
             await asyncio.gather(finishing, return_exceptions=True)
             raise
 
-    async def _tell(self, lease: Lease, finished: Artifacts) -> Task:
-        for attempt in range(1, _FINISH_TRIES + 1):
+    async def _mark_done(self, lease: Lease, artifacts: Artifacts) -> Task:
+        for attempt in range(1, _FINISH_ATTEMPTS + 1):
             try:
-                return await self._queue.finish(lease, finished.outcome)
+                return await self._queue.finish(lease, artifacts.outcome)
             except UnavailableError:
-                if attempt == _FINISH_TRIES:
-                    raise  # it may have happened all the same, so the objects stay; unneeded ones are garbage
+                if attempt == _FINISH_ATTEMPTS:
+                    raise  # the task may be done all the same: keep the objects; `s3seg admin gc` deletes unneeded ones
                 await asyncio.sleep(0.05 * 2**attempt)
             except LeaseLostError:
-                # either another attempt is current, or ours went through and only its answer was lost
-                if (task := await self._find(lease.task_id)) and set(task.object_keys) == set(finished.objects):
+                # either another attempt has the lease, or an earlier request succeeded and its response was lost
+                if (task := await self._get_task(lease.task_id)) and set(task.object_keys) == set(artifacts.objects):
                     return task
-                await self._discard(finished)
+                await self._discard(artifacts)
                 raise
         raise AssertionError("unreachable")
 
-    async def _find(self, task_id: str) -> Task | None:
+    async def _get_task(self, task_id: str) -> Task | None:
         try:
             return await self._queue.get_task(task_id)
         except NotFoundError:
             return None
 
-    async def _discard(self, finished: Artifacts) -> None:
-        for key in finished.objects:
-            with contextlib.suppress(S3segError):  # what stays is collected as garbage
+    async def _discard(self, artifacts: Artifacts) -> None:
+        for key in artifacts.objects:
+            with contextlib.suppress(S3segError):  # `s3seg admin gc` deletes what remains
                 await self._objects.delete(key)
 
     async def _give_back(self, lease: Lease) -> None:
-        with contextlib.suppress(S3segError):  # it expires by itself
+        with contextlib.suppress(S3segError):  # otherwise the lease expires
             await self._queue.release(lease)
 
-    def _judge(self, err: Exception, task: Task) -> tuple[Failure, bool]:
-        """Say why an attempt failed, in words for the task's owner, and whether another would fail too."""
+    def _classify(self, err: Exception, task: Task) -> tuple[Failure, bool]:
+        """Return the failure to show to the owner of the task, and whether it is final: another attempt would fail too.
+
+        Messages of unexpected errors go to the log only; they may contain secrets.
+        """
         if isinstance(err, ImageDecodeError | PromptError | NotFoundError):
             return Failure(code=code_of(err), message=str(err)), True
         expected = isinstance(err, UnavailableError | InferenceError)
         _log.log(
             logging.WARNING if expected else logging.ERROR,
-            "an attempt failed",
+            "prediction attempt failed; the task is tried again unless this was its last attempt",
             extra={"task_id": task.task_id},
             exc_info=err,
         )
         message = {
-            "UNAVAILABLE": "storage did not answer",
+            "UNAVAILABLE": "the storage or database did not respond",
             "INFERENCE_FAILED": "the model could not process the image",
-        }.get(code_of(err), "an error of the server")
+        }.get(code_of(err), "internal server error")
         return Failure(code=code_of(err), message=message), False
 
     @contextlib.asynccontextmanager
     async def _renewing(self, lease: Lease) -> AsyncIterator[None]:
-        """Keep the lease alive; if it is lost, stop what is going on inside and raise `LeaseLostError`."""
+        """Renew the lease while the body runs; if it is lost, cancel the body and raise `LeaseLostError`."""
         inside = cast("asyncio.Task[object]", asyncio.current_task())
         lost: list[LeaseLostError] = []
 
@@ -261,7 +250,7 @@ class Pipeline:
             yield
         finally:
             stages[stage] = time.perf_counter() - start
-            self._meter.stage(stage, stages[stage])
+            self._metrics.stage(stage, stages[stage])
 
 
 async def _all_or_first_error(coroutines: Sequence[object]) -> None:
@@ -269,6 +258,6 @@ async def _all_or_first_error(coroutines: Sequence[object]) -> None:
     try:
         await asyncio.gather(*tasks)
     finally:
-        for task in tasks:  # none may still write once the caller begins to tidy up
+        for task in tasks:  # none may still be writing when the caller starts to delete
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

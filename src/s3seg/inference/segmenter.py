@@ -1,55 +1,45 @@
-"""`Segmenter`: say what you are looking for in a picture, get its masks."""
+"""`Segmenter`: segment pictures from text prompts, in a program."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-import math
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-import numpy as np
-
 from s3seg import checkpoints, images
 from s3seg.checkpoints import Checkpoint
-from s3seg.checkpoints.metadata import CheckpointMetadata
-from s3seg.errors import InvalidRequestError, PromptError, S3segError
+from s3seg.errors import InvalidRequestError, S3segError
 from s3seg.images import ImageSource, LoadedImage
-from s3seg.results.segmentation import ModelInfo, Segmentation
+from s3seg.inference.prefetch import batches, map_ahead
+from s3seg.inference.prompts import Box, check_positive, checked_prompts, checked_threshold, make_queries
+from s3seg.inference.stages import EncodedImage, ResizedImage, Sam3Network, make_result
+from s3seg.results.segmentation import Segmentation
 
 if TYPE_CHECKING:
-    from s3seg.sam3.model import ImageFeatures
-    from s3seg.sam3.predictor import Found, Predictor, Query
+    from s3seg.sam3.predictor import Predictor
 
 S = TypeVar("S")
-T = TypeVar("T")
-
-Box = Sequence[float]
-"""x1, y1, x2, y2 in pixels of the picture."""
-
-_VISUAL = "visual"  # what the reference implementation says when a prompt has boxes and no words
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Embedding:
-    """A picture that a `Segmenter` has encoded: prompts on it cost a fraction of the first one.
+    """A picture that a `Segmenter` has encoded. Further prompts on it take a fraction of the time of the first.
 
     Attributes:
         image: The picture.
-        milliseconds: What it took, by stage: "decode" (reading and decoding the picture), "image" (encoding it).
-            Of pictures that were encoded together each has its equal share.
-        features: What the network knows of it.
-        owner: Who encoded it, and alone can use it.
+        encoded: The network's encoding of it.
+        milliseconds: Time by stage: "decode" (reading, decoding and resizing the picture) and "image" (encoding it).
+            Pictures that were encoded together have equal shares.
+        owner: The segmenter that encoded it; no other can use it.
     """
 
     image: LoadedImage
+    encoded: EncodedImage
     milliseconds: dict[str, float]
-    features: ImageFeatures
     owner: Segmenter
 
     def __repr__(self) -> str:
@@ -64,47 +54,40 @@ class Segmenter:
         result = seg.segment("park.png", "tree")
 
     Attributes:
-        checkpoint: Which weights these are, and where they lie.
-        card: What the checkpoint says of itself: default threshold, vocabulary.
-        model: Name, version, device and precision, as results tell them.
+        checkpoint: The checkpoint that was loaded, and where its files are.
+        metadata: What the checkpoint says about itself: default threshold, vocabulary, box prompts.
+        model: Name, version, device and precision, as given in results.
+        network: The steps from a picture to results, for callers that run them separately, as the services do.
     """
 
     def __init__(
         self,
-        checkpoint: str | Path | None = None,
+        checkpoint: str | Path | Checkpoint | None = None,
         *,
         device: str = "auto",
         dtype: str = "auto",
         image_size: int | None = None,
     ) -> None:
-        """Load a checkpoint.
+        """Load a checkpoint. This never downloads anything.
 
         Args:
             checkpoint: "embedded", "sam3", a folder, a weights file, or a Hugging Face repo id that has been
-                pulled. None takes ``S3SEG_CHECKPOINT`` if it is set, else full SAM 3 if it is on this machine, else
-                the embedded one. The network is never asked.
+                pulled; or what `s3seg.checkpoints.resolve` returned for one. None takes ``S3SEG_CHECKPOINT`` if it is
+                set, else full SAM 3 if it is on this machine, else the embedded one.
             device: "auto" (CUDA, else Apple's MPS, else the CPU), or a name such as "cuda:1".
             dtype: "float32", "bfloat16", "float16", or "auto": bfloat16 on CUDA, else float32.
             image_size: Side of the square that pictures are resized to, in pixels, a multiple of the patch size.
-                None takes the checkpoint's own. Smaller is faster and sees less.
+                None takes the checkpoint's own. A smaller size is faster and misses more.
 
         Raises:
-            CheckpointNotFoundError: It is not on this machine; the message says how to get it.
-            CheckpointError: Its files are incomplete, or not a SAM 3.
-            InvalidRequestError: The device or precision does not exist here, or the image size is none.
+            CheckpointNotFoundError: The checkpoint is not on this machine; the message says how to get it.
+            CheckpointError: Its files are incomplete, or are not a SAM 3.
+            InvalidRequestError: The device or precision is not available, or the image size is not supported.
         """
-        self.checkpoint: Checkpoint = checkpoints.resolve(checkpoint)
-        self.card = CheckpointMetadata.from_folder(self.checkpoint.folder)
-        from s3seg.sam3.predictor import Predictor
-
-        self._predictor = Predictor.from_path(self.checkpoint.path, device=device, dtype=dtype, image_size=image_size)
-        self.model = ModelInfo(
-            name=self.card.name or self.checkpoint.name,
-            version=self.card.version or self.checkpoint.version,
-            device=str(self._predictor.device),
-            dtype=str(self._predictor.dtype).removeprefix("torch."),
-            summary=self.card.summary,
-        )
+        self.checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else checkpoints.resolve(checkpoint)
+        self.network = Sam3Network(self.checkpoint, device=device, dtype=dtype, image_size=image_size)
+        self.metadata = self.network.metadata
+        self.model = self.network.model
 
     def __repr__(self) -> str:
         model = self.model
@@ -112,18 +95,22 @@ class Segmenter:
 
     @property
     def predictor(self) -> Predictor:
-        """The network's own door, for those who arrange its steps themselves, as `s3seg.inference.stages` does."""
-        return self._predictor
+        """Direct access to the predictor, for callers that run the network themselves."""
+        return self.network.predictor
 
     @property
     def parameters(self) -> int:
-        """How many weights the network has."""
-        return self._predictor.parameters
+        """The number of weights of the network."""
+        return self.predictor.parameters
 
     @property
     def image_size(self) -> int:
         """Side of the square that pictures are resized to, in pixels."""
-        return self._predictor.image_size
+        return self.predictor.image_size
+
+    def hint(self, prompt: str) -> str | None:
+        """Return a line for the user if the checkpoint does not know some words of the prompt, else None."""
+        return self.network.hint(prompt)
 
     def encode(self, image: ImageSource) -> Embedding:
         """Encode a picture once, for many calls of :meth:`segment`.
@@ -133,8 +120,9 @@ class Segmenter:
 
         Raises:
             ImageDecodeError: The picture cannot be read.
+            InferenceError: The network failed, for example because memory ran out.
         """
-        return self._encode([_decode(image)])[0]
+        return self._encode([self._decode(image)])[0]
 
     @overload
     def segment(
@@ -168,32 +156,37 @@ class Segmenter:
         threshold: float | None = None,
         max_instances: int | None = None,
     ) -> Segmentation | list[Segmentation]:
-        """Find every instance of what the prompt says.
+        """Segment every instance of what the prompt describes.
 
         Args:
             image: A picture (path, URL, bytes, PIL, numpy, torch) or an :class:`Embedding` of :meth:`encode`.
-            prompt: What to look for, in a few words. Several prompts share the encoding of the picture. None, with
-                boxes, looks for what the boxes show.
-            boxes: "This one, and others like it": xyxy in pixels of the picture.
-            negative_boxes: "Not this": likewise.
-            threshold: Keep instances that score above this, 0..1; by default what the checkpoint recommends.
-            max_instances: Keep at most so many, the best; None keeps all.
+            prompt: What to look for, in a few words. Several prompts share the encoding of the picture. None, together
+                with boxes, looks for what is in the boxes.
+            boxes: Examples of what to find, xyxy in pixels of the picture.
+            negative_boxes: Examples of what not to find, xyxy in pixels.
+            threshold: Keep instances that score above this, 0..1; by default the checkpoint's threshold.
+            max_instances: Keep at most this many for each prompt, the best; None keeps all.
 
         Returns:
-            One result for one prompt; for a sequence of prompts a list, in their order.
+            One result for one prompt; a list of results, in the same order, for a sequence of prompts.
 
         Raises:
             ImageDecodeError: The picture cannot be read.
             PromptError: A prompt is empty, or too long for the model.
-            InvalidRequestError: A box, the threshold or the number makes no sense.
-            InferenceError: The network failed, as when memory runs out.
+            InvalidRequestError: A box, the threshold or the number is out of range, or the checkpoint has not learnt
+                box prompts.
+            InferenceError: The network failed, for example because memory ran out.
         """
-        prompts = self._prompts(prompt, has_boxes=bool(len(boxes)))
-        threshold = self._threshold(threshold, max_instances)
+        prompts = checked_prompts(prompt, has_boxes=bool(len(boxes)))
+        threshold = self._checked(threshold, max_instances)
+        if (len(boxes) or len(negative_boxes)) and not self.metadata.box_prompts:
+            raise InvalidRequestError(
+                f"the {self.model.name} checkpoint has not learnt box prompts; use words, or another checkpoint"
+            )
         embedding = image if isinstance(image, Embedding) else self.encode(image)
         if embedding.owner is not self:
             raise InvalidRequestError(f"{embedding!r} was encoded by another Segmenter; encode it with this one")
-        results = self._find(embedding, prompts, boxes, negative_boxes, threshold, max_instances)
+        results = self._predict(embedding, prompts, boxes, negative_boxes, threshold, max_instances)
         return results[0] if prompt is None or isinstance(prompt, str) else results
 
     @overload
@@ -228,40 +221,40 @@ class Segmenter:
         batch_size: int | None = None,
         on_error: Callable[[S, S3segError], None] | None = None,
     ) -> Iterator[tuple[S, Any]]:
-        """Segment many pictures, in order: pictures are decoded ahead, and encoded in batches.
+        """Segment many pictures, in order. Pictures are decoded ahead on other threads, and encoded in batches.
 
-        Memory holds a few batches, however many pictures there are.
+        Only a few batches are in memory at a time, however many pictures there are.
 
         Args:
-            sources: Pictures, as :meth:`segment` takes them; read as they are needed.
-            prompt: What to look for in each, or several such.
-            threshold: As for :meth:`segment`.
-            max_instances: As for :meth:`segment`.
-            batch_size: Pictures encoded together; by default 8 on an accelerator and 1 on the CPU, which gains
-                nothing from more.
-            on_error: Called with a picture that cannot be read or segmented, and why; the rest goes on. By default
-                the first error is raised.
+            sources: Pictures, as :meth:`segment` takes them; read when they are needed.
+            prompt: What to look for in each picture: one prompt or several.
+            threshold: Keep instances that score above this; see :meth:`segment`.
+            max_instances: Keep at most this many for each prompt; see :meth:`segment`.
+            batch_size: Pictures to encode together; by default 8 on an accelerator and 1 on the CPU, where larger
+                batches are not faster.
+            on_error: Called with each picture that cannot be read or segmented, and its error; the others are still
+                segmented. By default the first error is raised.
 
         Yields:
-            A picture's source, and its result (a list of results, where several prompts were given).
+            Each picture's source, and its result (a list of results if several prompts were given).
 
         Raises:
-            S3segError: As :meth:`segment` does.
+            S3segError: The same errors as :meth:`segment`.
         """
         if isinstance(sources, str | bytes | Path):
             raise InvalidRequestError(
                 f"segment_many takes a list of pictures, got {sources!r:.80}; "
-                "for one see segment, for a folder: Path(folder).glob('*.jpg')"
+                "for one picture use segment, for a folder Path(folder).glob('*.jpg')"
             )
         if batch_size is not None:
-            _check_positive("batch_size", batch_size)
-        prompts = self._prompts(prompt, has_boxes=False)
-        threshold = self._threshold(threshold, max_instances)
-        size = batch_size or (1 if self._predictor.device.type == "cpu" else 8)
-        found = self._many(sources, prompts, threshold, max_instances, size, on_error)
-        return ((source, results[0]) for source, results in found) if isinstance(prompt, str) else found
+            check_positive("batch_size", batch_size)
+        prompts = checked_prompts(prompt, has_boxes=False)
+        threshold = self._checked(threshold, max_instances)
+        size = batch_size or (1 if self.predictor.device.type == "cpu" else 8)
+        pairs = self._segment_batches(sources, prompts, threshold, max_instances, size, on_error)
+        return ((source, results[0]) for source, results in pairs) if isinstance(prompt, str) else pairs
 
-    def _many(
+    def _segment_batches(
         self,
         sources: Iterable[S],
         prompts: Sequence[str],
@@ -270,12 +263,12 @@ class Segmenter:
         batch_size: int,
         on_error: Callable[[S, S3segError], None] | None,
     ) -> Iterator[tuple[S, list[Segmentation]]]:
-        for batch in _batches(_decode_ahead(sources, ahead=2 * batch_size), batch_size):
-            for source, embedding in self._encode_batch(batch):
+        with contextlib.closing(map_ahead(self._decode_or_error, sources, ahead=2 * batch_size)) as decoded:
+            for source, embedding in self._encode_batches(batches(decoded, batch_size)):
                 try:
                     if isinstance(embedding, S3segError):
                         raise embedding
-                    results = self._find(embedding, prompts, (), (), threshold, max_instances)
+                    results = self._predict(embedding, prompts, (), (), threshold, max_instances)
                 except S3segError as err:
                     if on_error is None:
                         raise
@@ -283,28 +276,42 @@ class Segmenter:
                 else:
                     yield source, results
 
-    def _encode_batch(
-        self, batch: Sequence[tuple[S, _Decoded | S3segError]]
-    ) -> Iterator[tuple[S, Embedding | S3segError]]:
-        readable = [image for _, image in batch if isinstance(image, _Decoded)]
-        encoded: Iterator[Embedding | S3segError]
-        try:
-            encoded = iter(self._encode(readable) if readable else [])
-        except S3segError as err:
-            encoded = itertools.repeat(err)
-        for source, image in batch:
-            yield source, next(encoded) if isinstance(image, _Decoded) else image
+    # ---- decode, encode, predict ----
 
-    def _encode(self, decoded: Sequence[_Decoded]) -> list[Embedding]:
+    def _decode(self, source: ImageSource) -> _Decoded:
         start = time.perf_counter()
-        features = self._predictor.encode_images([one.image.pixels for one in decoded])
-        each = _milliseconds_since(start) / len(decoded)
+        picture = images.load(source)
+        return _Decoded(picture, self.network.resize(picture.pixels, picture.size), _milliseconds_since(start))
+
+    def _decode_or_error(self, source: ImageSource) -> _Decoded | S3segError:
+        try:
+            return self._decode(source)
+        except S3segError as err:
+            return err
+
+    def _encode_batches(
+        self, groups: Iterable[Sequence[tuple[S, _Decoded | S3segError]]]
+    ) -> Iterator[tuple[S, Embedding | S3segError]]:
+        for batch in groups:
+            readable = [one for _, one in batch if isinstance(one, _Decoded)]
+            encoded: Iterator[Embedding | S3segError]
+            try:
+                encoded = iter(self._encode(readable) if readable else [])
+            except S3segError as err:
+                encoded = itertools.repeat(err)
+            for source, one in batch:
+                yield source, next(encoded) if isinstance(one, _Decoded) else one
+
+    def _encode(self, batch: Sequence[_Decoded]) -> list[Embedding]:
+        start = time.perf_counter()
+        encoded = self.network.encode([one.resized for one in batch])
+        each = _milliseconds_since(start) / len(batch)
         return [
-            Embedding(one.image, {"decode": one.milliseconds, "image": each}, encoded, self)
-            for one, encoded in zip(decoded, features, strict=True)
+            Embedding(one.picture, image, {"decode": one.milliseconds, "image": each}, self)
+            for one, image in zip(batch, encoded, strict=True)
         ]
 
-    def _find(
+    def _predict(
         self,
         embedding: Embedding,
         prompts: Sequence[str],
@@ -313,159 +320,31 @@ class Segmenter:
         threshold: float,
         max_instances: int | None,
     ) -> list[Segmentation]:
-        queries = self._queries(prompts, boxes, negative_boxes, embedding.image.size)
+        image = embedding.encoded
+        queries = make_queries(prompts, boxes, negative_boxes, size=image.size)
         start = time.perf_counter()
-        found = self._predictor.find(embedding.features, queries, threshold=threshold, most=max_instances)
-        prompt_ms = _milliseconds_since(start) / len(prompts)
+        detections = self.network.predict_queries(
+            [(image, query) for query in queries], threshold=threshold, max_instances=max_instances
+        )
+        timings = embedding.milliseconds | {"prompt": _milliseconds_since(start) / len(prompts)}
         return [
-            self._result(embedding, prompt, one, threshold, prompt_ms)
-            for prompt, one in zip(prompts, found, strict=True)
+            make_result(
+                self.network, image.size, prompt, one, threshold=threshold, timings=timings, picture=embedding.image
+            )
+            for prompt, one in zip(prompts, detections, strict=True)
         ]
 
-    def _result(
-        self, embedding: Embedding, prompt: str, found: Found, threshold: float, prompt_ms: float
-    ) -> Segmentation:
-        start = time.perf_counter()
-        height, width = size = embedding.image.size
-        rles = found.rles(size)
-        return Segmentation(
-            prompt=prompt,
-            size=size,
-            rles=rles,
-            boxes=found.boxes_xyxy * np.array([width, height, width, height], np.float32),
-            scores=found.scores,
-            presence=found.presence,
-            threshold=threshold,
-            model=self.model,
-            timings=embedding.milliseconds | {"prompt": prompt_ms, "masks": _milliseconds_since(start)},
-            hint=self.hint(prompt),
-            source=embedding.image.source,
-            image=embedding.image.pixels,
-        )
-
-    def hint(self, prompt: str) -> str | None:
-        """A line for the user where a prompt has words that the checkpoint does not know; else None."""
-        vocabulary = self.card.vocabulary
-        if not prompt or vocabulary is None:  # boxes alone say it without words
-            return None
-        if not (unknown := vocabulary.unknown(prompt)):
-            return None
-        words = ", ".join(repr(word) for word in unknown)
-        return (
-            f"the {self.model.name} checkpoint does not know {words}; "
-            "full SAM 3 may: Segmenter('sam3'), or --checkpoint sam3"
-        )
-
-    def _prompts(self, prompt: str | Sequence[str] | None, *, has_boxes: bool) -> list[str]:
-        if prompt is None:
-            if not has_boxes:
-                raise PromptError("say what to look for, such as 'cat', or give boxes that show it")
-            return [""]
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        if not prompts:
-            raise PromptError("the list of prompts is empty; say what to look for, such as ['cat', 'dog']")
-        for one in prompts:
-            if not isinstance(one, str):
-                raise PromptError(f"a prompt must be text, got {type(one).__name__}: {one!r:.60}")
-            if not one.strip() and not has_boxes:
-                raise PromptError("the prompt is empty; say what to look for, such as 'cat'")
-        return [str(one) for one in prompts]  # a plain str, also of numpy's
-
-    def _threshold(self, threshold: float | None, max_instances: int | None) -> float:
-        threshold = self.card.threshold if threshold is None else threshold
-        if not isinstance(threshold, Real) or not 0 <= threshold <= 1:
-            raise InvalidRequestError(f"the threshold is a score between 0 and 1, got {threshold!r:.60}")
+    def _checked(self, threshold: float | None, max_instances: int | None) -> float:
         if max_instances is not None:
-            _check_positive("max_instances", max_instances)
-        return float(threshold)
-
-    def _queries(
-        self,
-        prompts: Sequence[str],
-        boxes: Sequence[Box],
-        negative_boxes: Sequence[Box],
-        size: tuple[int, int],
-    ) -> list[Query]:
-        from s3seg.sam3.predictor import BoxPrompt, Query
-
-        if (len(boxes) or len(negative_boxes)) and not self.card.box_prompts:
-            raise InvalidRequestError(
-                f"the {self.model.name} checkpoint has not learnt box prompts; use words, or another checkpoint"
-            )
-        shown = tuple(
-            BoxPrompt(_normalised(box, size), positive)
-            for positive, group in ((True, boxes), (False, negative_boxes))
-            for box in group
-        )
-        return [Query(prompt if prompt.strip() else _VISUAL, shown) for prompt in prompts]
+            check_positive("max_instances", max_instances)
+        return checked_threshold(self.metadata.threshold if threshold is None else threshold)
 
 
 @dataclass(frozen=True, slots=True)
 class _Decoded:
-    image: LoadedImage
+    picture: LoadedImage
+    resized: ResizedImage
     milliseconds: float
-
-
-def _decode(source: ImageSource) -> _Decoded:
-    start = time.perf_counter()
-    return _Decoded(images.load(source), _milliseconds_since(start))
-
-
-def _decode_ahead(sources: Iterable[S], *, ahead: int) -> Iterator[tuple[S, _Decoded | S3segError]]:
-    """Decode pictures on threads of their own, at most ``ahead`` before they are asked for."""
-
-    def decode(source: S) -> _Decoded | S3segError:
-        try:
-            return _decode(source)
-        except S3segError as err:
-            return err
-
-    pending: deque[tuple[S, Future[_Decoded | S3segError]]] = deque()
-    pool = ThreadPoolExecutor(max_workers=min(4, ahead), thread_name_prefix="s3seg-decode")
-    try:
-        for source in sources:
-            pending.append((source, pool.submit(decode, source)))
-            if len(pending) > ahead:
-                first, image = pending.popleft()
-                yield first, image.result()
-        while pending:
-            first, image = pending.popleft()
-            yield first, image.result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    iterator = iter(items)
-    while batch := list(itertools.islice(iterator, size)):
-        yield batch
-
-
-def _normalised(box: Box, size: tuple[int, int]) -> tuple[float, float, float, float]:
-    """Pixels xyxy -> (cx, cy, w, h) of the part inside the picture, 0..1."""
-    height, width = size
-    try:
-        corners = [float(side) for side in box]
-    except (TypeError, ValueError):
-        corners = []
-    if len(corners) != 4 or not all(map(math.isfinite, corners)):
-        raise InvalidRequestError(
-            f"a box is four numbers, x1, y1, x2, y2 in pixels, and boxes=[...] a list of them; got {box!r:.80}"
-        )
-    x1, y1, x2, y2 = corners
-    x1, x2 = max(x1, 0.0), min(x2, float(width))
-    y1, y2 = max(y1, 0.0), min(y2, float(height))
-    if x1 >= x2 or y1 >= y2:
-        raise InvalidRequestError(
-            f"the box {corners} holds nothing of a picture of {width} x {height} pixels; "
-            "a box is x1, y1, x2, y2 with x1 < x2 and y1 < y2"
-        )
-    return ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height)
-
-
-def _check_positive(name: str, number: object) -> None:
-    if not isinstance(number, Integral) or number < 1:
-        raise InvalidRequestError(f"{name} must be a whole number, 1 or more, got {number!r:.60}")
 
 
 def _milliseconds_since(start: float) -> float:

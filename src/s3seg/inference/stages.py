@@ -1,11 +1,12 @@
-"""The steps of `Segmenter.segment` apart, so that a service can run each where it belongs.
+"""The steps from a picture to its results: read, encode, predict, make the result.
 
-Reading and masks are work for the CPU, on any thread; ``encode`` and ``find`` belong to the thread that owns
-the accelerator, and take what waits together.
+`Segmenter` runs them one after another. A service runs each where it belongs: reading pictures and making results on
+CPU threads, encoding and predicting on the one thread that owns the accelerator, for all requests that wait for it.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -13,26 +14,27 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from s3seg import images
+from s3seg.checkpoints import Checkpoint
+from s3seg.checkpoints.metadata import CheckpointMetadata
+from s3seg.images import LoadedImage
+from s3seg.results.instances_file import MIN_SCORE
 from s3seg.results.segmentation import ModelInfo, Segmentation
 
 if TYPE_CHECKING:
-    from s3seg.inference.segmenter import Segmenter
     from s3seg.sam3.device import DeviceStatus
+    from s3seg.sam3.predictor import Detections, Query
 
 MAX_PIXELS = 100_000_000
-"""Largest picture that a service reads: 100 megapixels. Masks are made at the picture's size."""
-
-INSTANCES_ABOVE = 0.1
-"""Instances are kept above this score, so that clients can move the threshold."""
+"""The largest picture that a service reads: 100 megapixels. Masks are made at the size of the picture."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ResizedImage:
-    """A picture as the network takes it.
+    """A picture that was read and resized to the input of the network.
 
     Attributes:
-        pixels: uint8 (1, 3, side, side), a tensor.
-        size: (height, width) of the picture.
+        pixels: uint8 (1, 3, side, side), a tensor on the CPU.
+        size: (height, width) of the picture before resizing.
     """
 
     pixels: Any
@@ -41,12 +43,12 @@ class ResizedImage:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EncodedImage:
-    """A picture that the network has seen.
+    """A picture that the network has encoded, ready for any number of prompts.
 
     Attributes:
-        features: What it knows of it, on its device.
+        features: The network's features, on its device.
         size: (height, width) of the picture.
-        nbytes: What the features take in the device's memory.
+        nbytes: Memory that the features take on the device.
     """
 
     features: Any
@@ -55,159 +57,251 @@ class EncodedImage:
 
 
 class Network(Protocol):
-    """What batching needs of a network; `SegmenterNetwork` is ours."""
+    """What the services need of a network. `Sam3Network` is the implementation; benchmarks and tests have others."""
 
     @property
     def threshold(self) -> float:
-        """The score above which an instance counts by default."""
+        """The score above which an instance counts by default, 0..1."""
         ...
 
     @property
     def model(self) -> ModelInfo:
-        """Which network, as results tell it."""
+        """Name, version, device and precision, as given in results."""
         ...
 
     @property
     def parameters(self) -> int:
-        """How many weights it has."""
+        """The number of weights."""
         ...
 
     @property
     def weights_bytes(self) -> int:
-        """What the weights take in memory."""
+        """The size of the weights in memory."""
         ...
 
     def device_status(self) -> DeviceStatus:
-        """What its device says of itself now. Any thread."""
+        """Ask the device for its name and memory. May be called from any thread."""
         ...
 
     def read(self, content: bytes, *, name: str) -> ResizedImage:
-        """Decode and resize an encoded picture. Any thread.
+        """Decode an encoded picture and resize it. May be called from any thread.
+
+        Args:
+            content: The bytes of a picture file.
+            name: What error messages call the picture.
 
         Raises:
-            ImageDecodeError: It cannot be read, or is too large.
+            ImageDecodeError: The picture cannot be read, or is too large.
         """
         ...
 
     def check_prompts(self, prompts: Sequence[str]) -> None:
-        """Return if every prompt fits the model. Any thread, and quick.
+        """Check that every prompt fits the model. Fast; may be called from any thread.
 
         Raises:
-            PromptError: One does not; says how many tokens it has.
+            PromptError: A prompt is empty, or has too many tokens; the message says how many.
         """
+        ...
+
+    def hint(self, prompt: str) -> str | None:
+        """Return a line for the user if the checkpoint does not know some words of the prompt, else None."""
         ...
 
     def encode(self, pictures: Sequence[ResizedImage]) -> list[EncodedImage]:
-        """Encode pictures in one forward pass. The accelerator's thread.
+        """Encode pictures in one forward pass. Call it from the accelerator's thread.
 
         Raises:
-            OutOfMemoryError: They do not fit together.
+            OutOfMemoryError: The batch does not fit into the device's memory.
             InferenceError: The network failed.
         """
         ...
 
-    def find(self, jobs: Sequence[tuple[EncodedImage, Sequence[str]]]) -> list[list[Any]]:
-        """Look for each picture's prompts, all together. The accelerator's thread.
+    def predict(self, pairs: Sequence[tuple[EncodedImage, str]]) -> list[Detections]:
+        """Predict each prompt's instances above `MIN_SCORE`, all pairs together. Call it from the accelerator's thread.
 
         Raises:
-            OutOfMemoryError: They do not fit together.
+            OutOfMemoryError: The batch does not fit into the device's memory.
             InferenceError: The network failed.
         """
-        ...
-
-    def result(self, size: tuple[int, int], prompt: str, found: Any, timings: Mapping[str, float]) -> Segmentation:
-        """Make masks of the picture's size from what one prompt found. Any thread."""
         ...
 
     def free(self) -> None:
-        """Give back memory that is only kept in reserve. The accelerator's thread."""
+        """Release device memory that is only held in reserve. Call it from the accelerator's thread."""
         ...
 
 
-class SegmenterNetwork:
-    """A `Segmenter` as a `Network`.
+class Sam3Network:
+    """A SAM 3 checkpoint as a `Network`. Safe to share between threads.
 
-    Args:
-        segmenter: Loaded.
-        max_pixels: Refuse larger pictures.
+    Attributes:
+        predictor: Direct access to the network, for callers that run it themselves.
+        metadata: What the checkpoint says about itself.
+        model: Name, version, device and precision, as given in results.
     """
 
-    def __init__(self, segmenter: Segmenter, *, max_pixels: int = MAX_PIXELS) -> None:
-        self._segmenter = segmenter
-        self._predictor = segmenter.predictor
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        image_size: int | None = None,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        """Load a checkpoint.
+
+        Args:
+            checkpoint: As `s3seg.checkpoints.resolve` returns it.
+            device: "auto" (CUDA, else Apple's MPS, else the CPU), or a name such as "cuda:1".
+            dtype: "float32", "bfloat16", "float16", or "auto": bfloat16 on CUDA, else float32.
+            image_size: Side of the network's input in pixels; None takes the checkpoint's own.
+            max_pixels: `read` refuses pictures with more pixels.
+
+        Raises:
+            CheckpointError: The files are incomplete, or are not a SAM 3.
+            InvalidRequestError: The device, precision or image size is not supported here.
+        """
+        self.metadata = CheckpointMetadata.from_folder(checkpoint.folder)
+        from s3seg.sam3.predictor import Predictor
+
+        self.predictor = Predictor.from_path(checkpoint.path, device=device, dtype=dtype, image_size=image_size)
+        self.model = ModelInfo(
+            name=self.metadata.name or checkpoint.name,
+            version=self.metadata.version or checkpoint.version,
+            device=str(self.predictor.device),
+            dtype=str(self.predictor.dtype).removeprefix("torch."),
+            summary=self.metadata.summary,
+        )
         self._max_pixels = max_pixels
 
     @property
     def threshold(self) -> float:
-        """See `Network.threshold`."""
-        return self._segmenter.card.threshold
-
-    @property
-    def model(self) -> ModelInfo:
-        """See `Network.model`."""
-        return self._segmenter.model
+        """The threshold that the checkpoint recommends, 0..1."""
+        return self.metadata.threshold
 
     @property
     def parameters(self) -> int:
-        """See `Network.parameters`."""
-        return self._predictor.parameters
+        """The number of weights."""
+        return self.predictor.parameters
 
     @property
     def weights_bytes(self) -> int:
-        """See `Network.weights_bytes`."""
-        return self._predictor.weights_bytes
+        """The size of the weights in the device's memory."""
+        return self.predictor.weights_bytes
 
     def device_status(self) -> DeviceStatus:
-        """See `Network.device_status`."""
+        """Ask the device for its name and memory."""
         from s3seg.sam3.device import device_status
 
-        return device_status(self._predictor.device)
+        return device_status(self.predictor.device)
 
     def read(self, content: bytes, *, name: str) -> ResizedImage:
-        """See `Network.read`."""
-        side = self._predictor.image_size
-        loaded = images.load(content, name=name, max_pixels=self._max_pixels, reduce_to=side)
-        return ResizedImage(self._predictor.resize(loaded.pixels), loaded.full_size)
+        """Decode an encoded picture and resize it; a large JPEG is decoded at 1/2, 1/4 or 1/8 of its size."""
+        side = self.predictor.image_size
+        picture = images.load(content, name=name, max_pixels=self._max_pixels, reduce_to=side)
+        return self.resize(picture.pixels, picture.full_size)
+
+    def resize(self, pixels: np.ndarray, size: tuple[int, int]) -> ResizedImage:
+        """Resize a picture to the input of the network, on the CPU.
+
+        Args:
+            pixels: (H, W, 3) uint8 RGB.
+            size: (height, width) that masks shall have.
+        """
+        return ResizedImage(self.predictor.resize(pixels), size)
 
     def check_prompts(self, prompts: Sequence[str]) -> None:
-        """See `Network.check_prompts`."""
+        """Raise PromptError if a prompt is empty or has too many tokens."""
         for prompt in prompts:
-            self._predictor.tokenizer(prompt)
+            self.predictor.tokenizer(prompt)
+
+    def hint(self, prompt: str) -> str | None:
+        """Return a line for the user if the checkpoint does not know some words of the prompt, else None."""
+        vocabulary = self.metadata.vocabulary
+        if not prompt or vocabulary is None:  # an empty prompt comes with boxes
+            return None
+        if not (unknown := vocabulary.unknown(prompt)):
+            return None
+        words = ", ".join(repr(word) for word in unknown)
+        return (
+            f"the {self.model.name} checkpoint does not know {words}; "
+            "full SAM 3 may: Segmenter('sam3'), or --checkpoint sam3"
+        )
 
     def encode(self, pictures: Sequence[ResizedImage]) -> list[EncodedImage]:
-        """See `Network.encode`."""
-        encoded = self._predictor.encode_resized([picture.pixels for picture in pictures])
+        """Encode pictures in one forward pass."""
+        encoded = self.predictor.encode_resized([picture.pixels for picture in pictures])
         return [
             EncodedImage(features, picture.size, features.nbytes)
             for picture, features in zip(pictures, encoded, strict=True)
         ]
 
-    def find(self, jobs: Sequence[tuple[EncodedImage, Sequence[str]]]) -> list[list[Any]]:
-        """See `Network.find`."""
+    def predict(self, pairs: Sequence[tuple[EncodedImage, str]]) -> list[Detections]:
+        """Predict each prompt's instances above `MIN_SCORE` in its picture."""
         from s3seg.sam3.predictor import Query
 
-        pairs = [(image.features, Query(prompt)) for image, prompts in jobs for prompt in prompts]
-        found = iter(self._predictor.find_each(pairs, threshold=INSTANCES_ABOVE))
-        return [[next(found).on_cpu() for _ in prompts] for _, prompts in jobs]
+        return self.predict_queries([(image, Query(prompt)) for image, prompt in pairs], threshold=MIN_SCORE)
 
-    def result(self, size: tuple[int, int], prompt: str, found: Any, timings: Mapping[str, float]) -> Segmentation:
-        """See `Network.result`."""
-        height, width = size
-        return Segmentation(
-            prompt=prompt,
-            size=size,
-            rles=found.rles(size),
-            boxes=found.boxes_xyxy * np.array([width, height, width, height], np.float32),
-            scores=found.scores,
-            presence=found.presence,
-            threshold=INSTANCES_ABOVE,
-            model=self.model,
-            timings=timings,
-            hint=self._segmenter.hint(prompt),
+    def predict_queries(
+        self, pairs: Sequence[tuple[EncodedImage, Query]], *, threshold: float, max_instances: int | None = None
+    ) -> list[Detections]:
+        """Predict the instances of queries, which may have boxes, each in its picture.
+
+        Args:
+            pairs: A picture and a query each; all share forward passes.
+            threshold: Keep instances that score above this, 0..1.
+            max_instances: Keep at most this many for each query, the best; None keeps all.
+
+        Returns:
+            Detections in the CPU's memory, one for each pair.
+        """
+        detections = self.predictor.predict_pairs(
+            [(image.features, query) for image, query in pairs], threshold=threshold, max_instances=max_instances
         )
+        return [one.on_cpu() for one in detections]
 
     def free(self) -> None:
-        """See `Network.free`."""
+        """Release device memory that PyTorch's allocator holds in reserve."""
         from s3seg.sam3.device import free_cached_memory
 
-        free_cached_memory(self._predictor.device)
+        free_cached_memory(self.predictor.device)
+
+
+def make_result(
+    network: Network,
+    size: tuple[int, int],
+    prompt: str,
+    detections: Detections,
+    *,
+    threshold: float,
+    timings: Mapping[str, float],
+    picture: LoadedImage | None = None,
+) -> Segmentation:
+    """Turn the detections of one prompt into a result. CPU work; may run on any thread.
+
+    Args:
+        network: The network that predicted them.
+        size: (height, width) of the picture; masks are made at this size.
+        prompt: The prompt.
+        detections: In the CPU's memory.
+        threshold: The threshold that was applied to them.
+        timings: Milliseconds of the steps before; the time for the masks is added as "masks".
+        picture: To be kept in the result, with its source.
+    """
+    start = time.perf_counter()
+    height, width = size
+    rles = detections.rles(size)
+    return Segmentation(
+        prompt=prompt,
+        size=size,
+        rles=rles,
+        boxes=detections.boxes_xyxy * np.array([width, height, width, height], np.float32),
+        scores=detections.scores,
+        presence=detections.presence,
+        threshold=threshold,
+        model=network.model,
+        timings={**timings, "masks": (time.perf_counter() - start) * 1000},
+        hint=network.hint(prompt),
+        source=None if picture is None else picture.source,
+        image=None if picture is None else picture.pixels,
+    )

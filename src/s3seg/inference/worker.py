@@ -1,6 +1,6 @@
-"""A process that works on tasks: it claims what waits, answers those who ask for one task, and drains.
+"""`Worker`: claims tasks from the queue and processes them, by itself and on request.
 
-Any number of workers share one queue; each can be added or killed at any time.
+Any number of workers can share a queue; workers can be added and killed at any time.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from s3seg.tasks.model import Claim, Task
 from s3seg.tasks.ports import TaskQueue
 
 _log = logging.getLogger(__name__)
-_REAP_EVERY_S = 15.0
-_LONGEST_RETRY_AFTER_S = 60.0
+_REAP_INTERVAL_S = 15.0
+_MAX_RETRY_AFTER_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerLimits:
-    """How much a worker takes on.
+    """How many tasks a worker takes, and for how long it leases them.
 
     Attributes:
-        claimed: Tasks that it works on by itself at a time: enough to keep the network busy, and no more, so that
+        claimed: Tasks of the claim loop processed at a time: enough to keep the network busy, and no more, so that
             other workers get their share.
-        admitted: Requests and own tasks together beyond which it refuses requests.
-        lease_s: Seconds that a fresh lease is good for.
-        poll_s: Seconds between looks at the queue while idle.
+        admitted: Requests plus claimed tasks above which further requests are refused.
+        lease_s: Seconds until a new lease expires.
+        poll_s: Seconds between two polls of an empty queue.
     """
 
     claimed: int = 24
@@ -45,26 +45,26 @@ class WorkerLimits:
 
 @dataclass(slots=True, eq=False)
 class _Running:
-    """A prediction that goes on in this process."""
+    """A task that is being processed here."""
 
     work: asyncio.Task[Task]
     begun: bool = False
-    asked_for: int = 0
-    """Requests that wait for it."""
-    own: bool = False
-    """Claimed by the loop, rather than for a request."""
+    requests: int = 0
+    """The number of requests that wait for it."""
+    claimed: bool = False
+    """Whether the claim loop claimed it, rather than a request."""
 
 
 class Worker:
-    """Claims and runs tasks; made and used on one event loop.
+    """Claims tasks and processes them. Create and use it on one event loop.
 
     Args:
-        queue: Where tasks wait.
-        pipeline: What is done with one.
-        ready: Whether the network can be used; nothing is claimed before.
-        limits: See `WorkerLimits`.
-        wait_for_work: Waits at most so many seconds for a sign that work has come; by default just sleeps.
-        name: Of this worker, in leases; unique.
+        queue: The queue of tasks.
+        pipeline: Processes a claimed task.
+        ready: Returns whether the network can be used; the claim loop claims nothing before.
+        limits: How many tasks to take.
+        wait_for_work: Waits for a sign of new tasks, at most the given number of seconds; by default it sleeps.
+        name: A unique name for this worker, stored in leases.
     """
 
     def __init__(
@@ -93,33 +93,33 @@ class Worker:
 
     @property
     def load(self) -> int:
-        """Requests that wait here, and tasks in work that nobody waits for."""
-        return self._requests + sum(not running.asked_for for running in self._running.values())
+        """The number of waiting requests, plus the tasks being processed that no request waits for."""
+        return self._requests + sum(not running.requests for running in self._running.values())
 
     @property
-    def _own(self) -> int:
-        return sum(running.own for running in self._running.values())
+    def _claimed(self) -> int:
+        return sum(running.claimed for running in self._running.values())
 
     @property
     def draining(self) -> bool:
-        """Whether it takes on nothing any more."""
+        """Whether it has stopped taking tasks."""
         return self._draining.is_set()
 
     def start(self) -> None:
-        """Begin to claim what waits."""
+        """Start the claim loop."""
         self._loop = asyncio.ensure_future(self._claim_forever())
 
     def drain(self) -> None:
-        """Take on nothing any more; what is in work goes on."""
+        """Stop taking tasks; those being processed continue."""
         if not self.draining:
             self._draining_since = time.monotonic()
             self._draining.set()
 
     async def aclose(self, *, grace_s: float = 0.0) -> None:
-        """Drain, wait for what is in work, then give back the leases of what is not done.
+        """Drain, wait for running tasks, then give back the leases of those that are not done.
 
         Args:
-            grace_s: Seconds that work gets, counted from the first `drain`.
+            grace_s: Seconds that running tasks get, counted from the first call of `drain`.
         """
         self.drain()
         if self._loop is not None:
@@ -134,14 +134,14 @@ class Worker:
             await asyncio.gather(*work, return_exceptions=True)
 
     async def predict(self, task_id: str) -> Task:
-        """Work on this task now, or wait for whoever does; returns it once it has ended.
+        """Process this task now, or wait for the worker that does; return it once it has ended.
 
-        If the caller is cancelled before the network has begun with the task, and nobody else here wants it, the
-        lease is given back and the work dropped; the task waits for its turn like any other.
+        If the caller is cancelled before the network has begun with the task, and no other request here waits for it,
+        the lease is given back; the task keeps its place in the queue.
 
         Raises:
             NotFoundError: There is no such task.
-            UnavailableError: The task has not ended, and this worker has too much to do already, or drains.
+            UnavailableError: The task has not ended, and this worker is at capacity or draining.
         """
         try:
             self.require_room()
@@ -156,10 +156,10 @@ class Worker:
             self._requests -= 1
 
     def require_room(self) -> None:
-        """Return if a request can be taken on now.
+        """Check that another request can be taken now.
 
         Raises:
-            UnavailableError: There is too much to do already, or it drains; says when to come back.
+            UnavailableError: The worker is at capacity or draining; ``retry_after`` says when to try again.
         """
         if self.draining:
             raise UnavailableError("this worker is stopping", retry_after=1.0)
@@ -167,11 +167,11 @@ class Worker:
             raise UnavailableError("at capacity", retry_after=self.retry_after_s())
 
     def retry_after_s(self) -> float:
-        """When it will have worked off its load, from the rate of the last minutes, seconds."""
+        """Estimate the seconds until the present load is done, from the rate at which recent tasks ended."""
         if len(self._ended_at) < 2:
             return 1.0
         rate = len(self._ended_at) / max(0.01, time.monotonic() - self._ended_at[0])
-        return min(_LONGEST_RETRY_AFTER_S, max(1.0, self.load / rate))
+        return min(_MAX_RETRY_AFTER_S, max(1.0, self.load / rate))
 
     async def _predict(self, task_id: str) -> Task:
         pause = 0.05
@@ -190,15 +190,15 @@ class Worker:
 
     async def _claim_one(self, task_id: str) -> _Running | None:
         claim = await self._queue.claim(self.name, task_id, lease_s=self._limits.lease_s)
-        return None if claim is None else self._start(claim, own=False)
+        return None if claim is None else self._start(claim, claimed=False)
 
-    def _start(self, claim: Claim, *, own: bool) -> _Running:
+    def _start(self, claim: Claim, *, claimed: bool) -> _Running:
         task_id = claim.task.task_id
 
         def begin() -> None:
             running.begun = True
 
-        running = _Running(asyncio.ensure_future(self._pipeline.run(claim, on_begin=begin)), own=own)
+        running = _Running(asyncio.ensure_future(self._pipeline.run(claim, on_begin=begin)), claimed=claimed)
         self._running[task_id] = running
 
         def ended(work: asyncio.Task[Task]) -> None:
@@ -207,61 +207,65 @@ class Worker:
             self._ended_at.append(time.monotonic())
             self._room.set()
             if not work.cancelled() and (err := work.exception()) is not None and not isinstance(err, LeaseLostError):
-                _log.error("a prediction was left to its lease", extra={"task_id": task_id}, exc_info=err)
+                _log.error(
+                    "prediction failed and could not be recorded; it is tried again when its lease expires",
+                    extra={"task_id": task_id},
+                    exc_info=err,
+                )
 
         running.work.add_done_callback(ended)
         return running
 
     async def _join(self, running: _Running) -> Task | None:
-        """The task as the attempt leaves it; None if it was lost to another, or given back."""
-        running.asked_for += 1
+        """Wait for a running task; returns None if its lease was lost or given back."""
+        running.requests += 1
         try:
             return await asyncio.shield(running.work)
         except asyncio.CancelledError:
-            if running.work.cancelled():  # the worker stops, or another request dropped it
+            if running.work.cancelled():  # the worker is stopping, or another request dropped it
                 if self.draining:
                     raise UnavailableError("this worker is stopping", retry_after=1.0) from None
                 return None
-            if running.asked_for == 1 and not running.begun and not running.own:
+            if running.requests == 1 and not running.begun and not running.claimed:
                 running.work.cancel()
             raise
         except LeaseLostError:
             return None
         finally:
-            running.asked_for -= 1
+            running.requests -= 1
 
     async def _claim_forever(self) -> None:
         reaped_at = 0.0
         while not self.draining:
-            found = False
+            more = False
             try:
                 if self._ready():
-                    found = await self._claim_some()
-                if time.monotonic() - reaped_at > _REAP_EVERY_S:
+                    more = await self._claim_some()
+                if time.monotonic() - reaped_at > _REAP_INTERVAL_S:
                     reaped_at = time.monotonic()
                     await self._queue.reap()
             except S3segError as err:
-                _log.warning("the queue does not answer", extra={"why": str(err)})
+                _log.warning("claim loop: the task queue did not respond; retrying", extra={"why": str(err)})
             except Exception:
-                _log.exception("the claim loop stumbled")
-            await self._pause(found)
+                _log.exception("claim loop failed; retrying")
+            await self._pause(more)
 
     async def _claim_some(self) -> bool:
-        """Claim as much as there is room for; whether there may be more."""
-        room = self._limits.claimed - self._own
+        """Claim as many tasks as there is room for; returns whether more may wait."""
+        room = self._limits.claimed - self._claimed
         if room <= 0:
             return True
         claims = await self._queue.claim_batch(self.name, limit=room, lease_s=self._limits.lease_s)
         for claim in claims:
-            self._start(claim, own=True)
+            self._start(claim, claimed=True)
         return len(claims) == room
 
     async def _pause(self, more: bool) -> None:
-        """Until there is room again if more may wait, else until there is a sign of work."""
+        """If more tasks may wait, wait for room; else wait for a sign of new tasks."""
         if not more:
             await self._wait_for_work(self._limits.poll_s)
             return
         self._room.clear()
-        if self._own >= self._limits.claimed:
+        if self._claimed >= self._limits.claimed:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._room.wait(), self._limits.poll_s)

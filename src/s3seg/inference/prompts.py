@@ -1,0 +1,106 @@
+"""Check what callers of `Segmenter` ask for, and turn it into queries for the network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import TYPE_CHECKING
+
+from s3seg.errors import InvalidRequestError, PromptError
+
+if TYPE_CHECKING:
+    from s3seg.sam3.predictor import Query
+
+Box = Sequence[float]
+"""x1, y1, x2, y2 in pixels of the picture."""
+
+_TEXT_FOR_BOXES = "visual"  # what the reference implementation uses when a prompt has boxes and no words
+
+
+def checked_prompts(prompt: str | Sequence[str] | None, *, has_boxes: bool) -> list[str]:
+    """Return the prompts as a list; without a prompt but with boxes, one empty prompt.
+
+    Raises:
+        PromptError: There is no prompt, or one is empty or not text.
+    """
+    if prompt is None:
+        if not has_boxes:
+            raise PromptError("there is no prompt; say what to look for, such as 'cat', or give boxes that show it")
+        return [""]
+    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    if not prompts:
+        raise PromptError("the list of prompts is empty; say what to look for, such as ['cat', 'dog']")
+    for one in prompts:
+        if not isinstance(one, str):
+            raise PromptError(f"a prompt must be text, got {type(one).__name__}: {one!r:.60}")
+        if not one.strip() and not has_boxes:
+            raise PromptError("the prompt is empty; say what to look for, such as 'cat'")
+    return [str(one) for one in prompts]  # turns numpy.str_ into str
+
+
+def checked_threshold(threshold: float) -> float:
+    """Return the threshold as a float.
+
+    Raises:
+        InvalidRequestError: It is not a number between 0 and 1.
+    """
+    if not isinstance(threshold, Real) or not 0 <= threshold <= 1:
+        raise InvalidRequestError(f"the threshold must be a score between 0 and 1, got {threshold!r:.60}")
+    return float(threshold)
+
+
+def check_positive(name: str, number: object) -> None:
+    """Check that a number is a whole number, 1 or more.
+
+    Raises:
+        InvalidRequestError: It is not; the message has the name and the number.
+    """
+    if not isinstance(number, Integral) or number < 1:
+        raise InvalidRequestError(f"{name} must be a whole number, 1 or more, got {number!r:.60}")
+
+
+def make_queries(
+    prompts: Sequence[str], boxes: Sequence[Box], negative_boxes: Sequence[Box], *, size: tuple[int, int]
+) -> list[Query]:
+    """Make a query for each prompt; every query has all boxes.
+
+    Args:
+        prompts: As `checked_prompts` returns them.
+        boxes: Examples of what to find, xyxy in pixels.
+        negative_boxes: Examples of what not to find.
+        size: (height, width) of the picture.
+
+    Raises:
+        InvalidRequestError: A box is malformed, or has no part inside the picture.
+    """
+    from s3seg.sam3.predictor import BoxPrompt, Query
+
+    examples = tuple(
+        BoxPrompt(_normalised(box, size), positive)
+        for positive, group in ((True, boxes), (False, negative_boxes))
+        for box in group
+    )
+    return [Query(prompt if prompt.strip() else _TEXT_FOR_BOXES, examples) for prompt in prompts]
+
+
+def _normalised(box: Box, size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """Turn xyxy in pixels into (cx, cy, w, h), 0..1, of the part inside the picture."""
+    height, width = size
+    try:
+        corners = [float(side) for side in box]
+    except (TypeError, ValueError):
+        corners = []
+    if len(corners) != 4 or not all(map(math.isfinite, corners)):
+        raise InvalidRequestError(
+            f"a box is four numbers, x1, y1, x2, y2 in pixels, and boxes=[...] a list of them; got {box!r:.80}"
+        )
+    x1, y1, x2, y2 = corners
+    x1, x2 = max(x1, 0.0), min(x2, float(width))
+    y1, y2 = max(y1, 0.0), min(y2, float(height))
+    if x1 >= x2 or y1 >= y2:
+        raise InvalidRequestError(
+            f"no part of the box {corners} is inside the picture of {width} x {height} pixels; "
+            "a box is x1, y1, x2, y2 with x1 < x2 and y1 < y2"
+        )
+    return ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height)
