@@ -5,7 +5,6 @@ import sys
 
 import jwt
 import pytest
-import typer
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
@@ -13,7 +12,7 @@ from s3seg import app
 from s3seg.adapters.memory import MemoryObjectStore
 from s3seg.adapters.sqlite import SqliteAccounts, SqliteTaskQueue, SqliteTaskStore
 from s3seg.app.settings import Settings
-from s3seg.commands import admin, token
+from s3seg.cli import app as cli
 from s3seg.errors import ConfigurationError
 from s3seg.tasks.limits import Action, Tier
 
@@ -159,9 +158,6 @@ def test_an_unknown_adapter_is_named_with_the_remedy(name):
 
 
 def run(*arguments: str):
-    cli = typer.Typer()
-    cli.add_typer(token.app)
-    cli.add_typer(admin.app, name="admin")
     return CliRunner().invoke(cli, arguments)
 
 

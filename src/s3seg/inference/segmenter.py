@@ -71,7 +71,7 @@ class Segmenter:
 
     def __init__(
         self,
-        checkpoint: str | Path | None = None,
+        checkpoint: str | Path | Checkpoint | None = None,
         *,
         device: str = "auto",
         dtype: str = "auto",
@@ -81,8 +81,8 @@ class Segmenter:
 
         Args:
             checkpoint: "embedded", "sam3", a folder, a weights file, or a Hugging Face repo id that has been
-                pulled. None takes ``S3SEG_CHECKPOINT`` if it is set, else full SAM 3 if it is on this machine, else
-                the embedded one. The network is never asked.
+                pulled; or a resolved `Checkpoint`. None takes ``S3SEG_CHECKPOINT`` if it is set, else full SAM 3 if
+                it is on this machine, else the embedded one. The network is never asked.
             device: "auto" (CUDA, else Apple's MPS, else the CPU), or a name such as "cuda:1".
             dtype: "float32", "bfloat16", "float16", or "auto": bfloat16 on CUDA, else float32.
             image_size: Side of the square that pictures are resized to, in pixels, a multiple of the patch size.
@@ -93,7 +93,9 @@ class Segmenter:
             CheckpointError: Its files are incomplete, or not a SAM 3.
             InvalidRequestError: The device or precision does not exist here, or the image size is none.
         """
-        self.checkpoint: Checkpoint = checkpoints.resolve(checkpoint)
+        self.checkpoint: Checkpoint = (
+            checkpoint if isinstance(checkpoint, Checkpoint) else checkpoints.resolve(checkpoint)
+        )
         self.card = CheckpointMetadata.from_folder(self.checkpoint.folder)
         from s3seg.sam3.predictor import Predictor
 
