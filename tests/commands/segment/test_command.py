@@ -135,7 +135,7 @@ def test_a_picture_that_fails_does_not_stop_the_rest(s3seg: Command, folder: Pat
 
 
 @pytest.mark.parametrize("source", ["http://[cat/x.png", "http://", "data:image/png;base64,AAAA", "x" * 5000])
-def test_an_address_that_is_none_is_a_picture_that_fails(s3seg: Command, picture: GetPicture, source: str) -> None:
+def test_an_invalid_address_is_a_picture_that_fails(s3seg: Command, picture: GetPicture, source: str) -> None:
     done = s3seg("segment", source, picture("street"), "car", "--jsonl", "--quiet")
     assert done.exit_code == 3
     assert len(done.stdout.splitlines()) == 1
@@ -191,7 +191,7 @@ def test_wrong_usage_exits_with_2_and_says_what_to_do(
     assert _names(folder) == {"shapes.png", "street.png"}
 
 
-def test_a_prompt_that_is_too_long_is_told_once(s3seg: Command, folder: Path) -> None:
+def test_a_prompt_that_is_too_long_is_reported_once(s3seg: Command, folder: Path) -> None:
     done = s3seg("segment", folder, "car " * 200)
     assert done.exit_code == 2
     assert done.stderr.count("rror: ") == 1

@@ -16,7 +16,7 @@ _SIGNS = {"ok": ("✓", "green"), "note": ("·", "yellow"), "problem": ("✗", "
 
 def doctor(
     services: Annotated[
-        bool, typer.Option("--services", help="Check the services' parts instead: connect to each one in the settings.")
+        bool, typer.Option("--services", help="Check the services instead: connect to each adapter in the settings.")
     ] = False,
 ) -> None:
     """Check this machine, and say what is missing.
