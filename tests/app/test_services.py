@@ -185,7 +185,7 @@ def test_credits_and_tiers_are_moved_by_commands():
     assert "alice: 110 credits" in run("admin", "credits", "alice", "+100").output
     assert "alice: 60 credits" in run("admin", "credits", "alice", "-50").output
     refused = run("admin", "credits", "alice", "-61")
-    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert (refused.exit_code, refused.stdout) == (2, "")
     assert "has 60 credits" in refused.stderr
     assert "alice: tier pro, 60 credits" in run("admin", "tier", "alice", "pro").output
     assert run("admin", "tier", "alice", "gold").exit_code == 2

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from s3seg.commands.segment.formats import Format
+from s3seg.commands.segment.output_options import Format, OutputOptions, choose_format
 
 _OUTPUT = "Output"
 _MODEL = "Model"
@@ -143,7 +143,6 @@ def segment(
     Results go to standard output, everything else to standard error.
     """
     from s3seg.commands.segment.options import ModelOptions, Request, SegmentOptions, parse_box, split_words
-    from s3seg.commands.segment.output_options import OutputOptions, choose_format
     from s3seg.commands.segment.run import run
 
     inputs, all_prompts = split_words(words, prompts or [], has_boxes=bool(boxes))

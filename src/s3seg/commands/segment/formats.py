@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from s3seg.commands.segment import jsonl
@@ -19,25 +18,11 @@ if TYPE_CHECKING:
     from s3seg.results.segmentation import Segmentation
 
 
-class Format(StrEnum):
-    """The values of ``--format``."""
-
-    JSON = "json"
-    JSONL = "jsonl"
-    COCO = "coco"
-    YOLO = "yolo"
-    GEOJSON = "geojson"
-    CSV = "csv"
-
-
 PictureFormat = Callable[[Sequence["Segmentation"]], Iterator[tuple[str, bytes | str]]]
 """The results of a picture -> (ending of a file name, contents), for each file."""
 
 DocumentFormat = Callable[[Iterable["Segmentation"]], str]
 """The results of all pictures -> the contents of one file."""
-
-OVERLAY_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-"""The file types that an overlay can be saved as."""
 
 
 def overlay(results: Sequence[Segmentation], *, suffix: str = ".png") -> Iterator[tuple[str, bytes]]:

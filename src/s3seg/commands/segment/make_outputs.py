@@ -8,10 +8,10 @@ from pathlib import Path
 
 from s3seg.commands.segment import formats
 from s3seg.commands.segment.documents import DocumentFile, DocumentStdout, JsonlFile, JsonlStdout
-from s3seg.commands.segment.formats import DocumentFormat, Format, PictureFormat
+from s3seg.commands.segment.formats import DocumentFormat, PictureFormat
 from s3seg.commands.segment.journal import Journal
 from s3seg.commands.segment.output_files import OutputFiles
-from s3seg.commands.segment.output_options import OutputOptions, is_folder
+from s3seg.commands.segment.output_options import Format, OutputOptions, is_folder
 from s3seg.commands.segment.outputs import FolderOutput, Output, SingleOutput
 from s3seg.commands.segment.table import TableOutput
 from s3seg.commands.terminal import Terminal

@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
-from s3seg.commands.segment.formats import OVERLAY_SUFFIXES, Format
 from s3seg.errors import InvalidRequestError
+
+
+class Format(StrEnum):
+    """The values of ``--format``."""
+
+    JSON = "json"
+    JSONL = "jsonl"
+    COCO = "coco"
+    YOLO = "yolo"
+    GEOJSON = "geojson"
+    CSV = "csv"
+
+
+OVERLAY_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+"""The file types that an overlay can be saved as."""
 
 _BY_SUFFIX = {".json": Format.JSON, ".jsonl": Format.JSONL, ".geojson": Format.GEOJSON, ".csv": Format.CSV}
 
