@@ -5,7 +5,6 @@ import sys
 
 import jwt
 import pytest
-import typer
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
@@ -13,7 +12,7 @@ from s3seg import app
 from s3seg.adapters.memory import MemoryObjectStore
 from s3seg.adapters.sqlite import SqliteAccounts, SqliteTaskQueue, SqliteTaskStore
 from s3seg.app.settings import Settings
-from s3seg.commands import admin, token
+from s3seg.cli import app as cli
 from s3seg.errors import ConfigurationError
 from s3seg.tasks.limits import Action, Tier
 
@@ -159,9 +158,6 @@ def test_an_unknown_adapter_is_named_with_the_remedy(name):
 
 
 def run(*arguments: str):
-    cli = typer.Typer()
-    cli.add_typer(token.app)
-    cli.add_typer(admin.app, name="admin")
     return CliRunner().invoke(cli, arguments)
 
 
@@ -189,7 +185,7 @@ def test_credits_and_tiers_are_moved_by_commands():
     assert "alice: 110 credits" in run("admin", "credits", "alice", "+100").output
     assert "alice: 60 credits" in run("admin", "credits", "alice", "-50").output
     refused = run("admin", "credits", "alice", "-61")
-    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert (refused.exit_code, refused.stdout) == (2, "")
     assert "has 60 credits" in refused.stderr
     assert "alice: tier pro, 60 credits" in run("admin", "tier", "alice", "pro").output
     assert run("admin", "tier", "alice", "gold").exit_code == 2

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from s3seg.adapters.supabase.migrations import DatabaseConfig, all_migrations, migrate
-from s3seg.commands.db import app
+from s3seg.cli import app
 from s3seg.errors import ConfigurationError
 from tests.cloud.conftest import SHIM
 
@@ -29,7 +29,7 @@ def run(database, monkeypatch, tmp_path):
     monkeypatch.setenv("S3SEG_PUBLIC_BASE_URL", "https://pictures.example/it's/")
 
     def command(*words, **environment):
-        return CliRunner().invoke(app, words, env=environment)
+        return CliRunner().invoke(app, ["db", *words], env=environment)
 
     return command
 

@@ -15,7 +15,7 @@ from s3seg.adapters.supabase import Rest, SupabaseTaskQueue, SupabaseTaskStore
 from s3seg.adapters.supabase.errors import translated
 from s3seg.app import Parts, gpu_app
 from s3seg.app.settings import Settings
-from s3seg.commands.services import examine_services
+from s3seg.commands.doctor.services import examine_services
 from s3seg.errors import CheckpointError, ConfigurationError, S3segError
 from s3seg.tasks.limits import Tier
 from s3seg.tasks.model import Order

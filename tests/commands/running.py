@@ -1,4 +1,4 @@
-"""Running `s3seg` as users do: in a process of its own, or, where that is enough, in this one."""
+"""Run `s3seg` commands in this process, or in a subprocess."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def command(*arguments: object, **options: object) -> Result:
 
 
 def words(*arguments: object) -> list[str]:
-    """The command line of `s3seg` for a process of its own."""
+    """The command line that runs `s3seg` in a subprocess."""
     return [sys.executable, "-m", "s3seg", *map(str, arguments)]
 
 
 def process(*arguments: object, **options: object) -> subprocess.CompletedProcess[bytes]:
-    """Run a command in a process of its own."""
+    """Run a command in a subprocess."""
     return subprocess.run(words(*arguments), capture_output=True, timeout=120, check=False, **options)  # type: ignore

@@ -11,8 +11,8 @@ from typer.testing import CliRunner, Result
 
 from s3seg import checkpoints
 from s3seg.cli import app
-from s3seg.commands import examine
-from s3seg.commands.examine import Compute, Finding
+from s3seg.commands.doctor import machine
+from s3seg.commands.doctor.machine import Compute, Finding
 from tests.helpers.loopback import Mirror
 
 
@@ -39,7 +39,7 @@ def _defaults(listing: str) -> list[str]:
     return [line.split()[1] for line in listing.splitlines() if line.startswith(" *")]
 
 
-def test_models_list_tells_what_is_here_and_how_to_get_the_rest() -> None:
+def test_models_list_shows_what_is_here_and_how_to_download_the_rest() -> None:
     done = s3seg("models", "list")
     assert done.exit_code == 0
     assert _defaults(done.stdout) == ["embedded"]
@@ -89,22 +89,22 @@ def test_verify_exits_with_1_when_a_file_is_cut_off(tmp_path: Path) -> None:
     assert [line.split()[1] for line in done.stdout.splitlines() if line.startswith(" ✗")] == ["model.safetensors"]
 
 
-def test_a_name_that_is_none_is_told_with_the_names_there_are() -> None:
+def test_an_unknown_name_is_reported_with_the_known_ones() -> None:
     done = s3seg("models", "path", "embeded")
     assert (done.exit_code, done.stdout) == (1, "")
     assert "did you mean 'embedded'" in done.stderr
 
 
 def test_doctor_shows_every_finding_and_exits_with_1_only_for_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
-    # What torch sees takes seconds to ask, and is tested with the examination itself.
-    monkeypatch.setattr(examine, "compute_in_subprocess", lambda: Compute(("cpu",), "cpu", "float32", 2))
+    # Querying torch takes seconds, and has its own test.
+    monkeypatch.setattr(machine, "compute_in_subprocess", lambda: Compute(("cpu",), "cpu", "float32", 2))
     done = s3seg("doctor")
     assert done.exit_code == 0, done.stdout
     for topic in ("python", "torch", "device", "checkpoint embedded", "hugging face"):
         assert topic in done.stdout
     assert "can segment on this machine" in done.stderr
     broken = Finding("torch", "problem", "not installed", "pip install torch")
-    monkeypatch.setattr(examine, "examine", lambda: [broken])
+    monkeypatch.setattr(machine, "examine", lambda: [broken])
     done = s3seg("doctor")
     assert done.exit_code == 1
     assert "pip install torch" in done.stdout

@@ -29,7 +29,7 @@ def test_there_are_commands_to_describe() -> None:
 def test_the_reference_describes_every_command_and_option(name: str) -> None:
     _, _, after = PAGE.read_text(encoding="utf-8").partition(f"\n## {name}\n")
     section = " ".join(after.partition("\n## ")[0].split())
-    assert section, f"no section {name!r}; make the page anew with docs/reference/make_cli.py"
+    assert section, f"no section {name!r}; regenerate the page with docs/reference/make_cli.py"
     command = COMMANDS[name]
     assert " ".join(command.help.split("\n\n")[0].split()) in section
     for parameter in command.params:

@@ -25,8 +25,8 @@ from tests.helpers.gpu_house import STREET, USER
 
 KEY = "a key for tests"
 ROOT = Path(__file__).parents[2]
-SERVE = "from s3seg.commands.serve import app; app()"
-WORK = "import typer; from s3seg.commands.serve import worker; typer.run(worker)"
+SERVE = "import sys; from s3seg.cli import main; sys.argv.insert(1, 'serve'); main()"
+WORK = "import sys; from s3seg.cli import main; sys.argv.insert(1, 'worker'); main()"
 
 
 @pytest.fixture
@@ -194,7 +194,8 @@ STUCK = """
 import json, sys, time, typer
 import s3seg.app.services
 from tests.helpers.gpu_house import ObedientNetwork
-from s3seg.commands.serve import app, worker
+from s3seg.commands.serve import app
+from s3seg.commands.worker import worker
 
 def stick(message):
     print(json.dumps({"message": message}), file=sys.stderr, flush=True)
@@ -242,13 +243,13 @@ def test_a_second_sigterm_gives_leases_back_at_once(environment, settings, argum
 
 
 def test_it_does_not_start_without_a_key_or_weights_and_says_so(environment):
-    def said(*arguments, **changed):
+    def said(*arguments, code=1, **changed):
         process = subprocess.run(
             [sys.executable, "-c", SERVE, "gpu", *arguments], env=environment | changed, capture_output=True, text=True
         )
-        assert process.returncode == 1
+        assert process.returncode == code
         return process.stderr
 
     assert "API_SECRET_KEY" in said(API_SECRET_KEY="")
-    assert "loopback only" in said("--insecure-no-key", "--host", "0.0.0.0", API_SECRET_KEY="")
+    assert "loopback only" in said("--insecure-no-key", "--host", "0.0.0.0", code=2, API_SECRET_KEY="")
     assert "nowhere.safetensors" in said("--checkpoint", "/nowhere.safetensors")

@@ -1,10 +1,12 @@
-"""``s3seg db``: the schema in a Supabase project."""
+"""``s3seg db``: the database schema of a Supabase project."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import typer
+
+from s3seg.commands.errors import ERROR
 
 if TYPE_CHECKING:
     from s3seg.adapters.supabase.migrations import DatabaseConfig
@@ -15,51 +17,38 @@ app = typer.Typer(help="Set up the database of a Supabase project (S3SEG_DATABAS
 
 @app.command()
 def migrate() -> None:
-    """Apply the migrations that the database lacks, and tell it the settings; safe to repeat."""
+    """Apply missing migrations, and store the settings that the database uses. Safe to repeat."""
     from s3seg.adapters.supabase import migrations
     from s3seg.app.settings import Settings
-    from s3seg.errors import S3segError
 
-    try:
-        settings = Settings()
-        new = migrations.migrate(_database_url(settings), _config(settings))
-    except S3segError as err:
-        _end(err)
-    for migration in new:
+    settings = Settings()
+    for migration in migrations.migrate(_database_url(settings), _config(settings)):
         typer.echo(f"applied {migration.version} {migration.name}")
-    typer.echo(f"the database is up to date; objects are addressed as {settings.public_base_url.rstrip('/')}/...")
+    typer.echo(f"the database is up to date; object URLs begin with {settings.public_base_url.rstrip('/')}/")
 
 
 @app.command()
 def status() -> None:
-    """Say which migrations the database has; ends with 1 if it lacks one."""
+    """List migrations as applied or missing. Exits with 1 if one is missing."""
     from s3seg.adapters.supabase import migrations
     from s3seg.app.settings import Settings
-    from s3seg.errors import S3segError
 
-    try:
-        have = migrations.applied(_database_url(Settings()))
-    except S3segError as err:
-        _end(err)
+    applied = migrations.applied(_database_url(Settings()))
     known = migrations.all_migrations()
     for migration in known:
-        typer.echo(f"{'applied' if migration.version in have else 'missing'} {migration.version} {migration.name}")
-    if any(migration.version not in have for migration in known):
+        typer.echo(f"{'applied' if migration.version in applied else 'missing'} {migration.version} {migration.name}")
+    if any(migration.version not in applied for migration in known):
         typer.echo("run: s3seg db migrate", err=True)
-        raise typer.Exit(1)
+        raise typer.Exit(ERROR)
 
 
 @app.command()
 def sql() -> None:
-    """Print all of it as one script, for the SQL editor of a new project."""
+    """Print the whole schema as one script, for the SQL editor of a new project."""
     from s3seg.adapters.supabase import migrations
     from s3seg.app.settings import Settings
-    from s3seg.errors import S3segError
 
-    try:
-        typer.echo(migrations.as_sql(_config(Settings())))
-    except S3segError as err:
-        _end(err)
+    typer.echo(migrations.as_sql(_config(Settings())))
 
 
 def _database_url(settings: Settings) -> str:
@@ -67,8 +56,8 @@ def _database_url(settings: Settings) -> str:
 
     if settings.database_url is None:
         raise ConfigurationError(
-            "S3SEG_DATABASE_URL is not set; the address of a project is under Connect in its dashboard, or run "
-            "`s3seg db sql` and paste what it prints into the SQL editor"
+            "S3SEG_DATABASE_URL is not set; copy it from Connect in the project's dashboard, or run `s3seg db sql` "
+            "and paste its output into the SQL editor"
         )
     return settings.database_url.get_secret_value()
 
@@ -79,8 +68,8 @@ def _config(settings: Settings) -> DatabaseConfig:
 
     if "public_base_url" not in settings.model_fields_set:
         raise ConfigurationError(
-            "S3SEG_PUBLIC_BASE_URL is not set; the database stores with each image what its address begins with, so "
-            "it must be known before: the bucket's domain, or https://<your edge>/files"
+            "S3SEG_PUBLIC_BASE_URL is not set; the database stores it in the URL of every image, so set it first: "
+            "to the bucket's domain, or to https://<your edge>/files"
         )
     return DatabaseConfig(
         public_base_url=settings.public_base_url,
@@ -89,8 +78,3 @@ def _config(settings: Settings) -> DatabaseConfig:
         max_attempts=settings.max_attempts,
         rates=settings.rates,
     )
-
-
-def _end(err: Exception) -> NoReturn:
-    typer.echo(f"error: {err}", err=True)
-    raise typer.Exit(1) from None

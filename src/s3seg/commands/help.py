@@ -1,4 +1,7 @@
-"""Help in sections, as plain text: typer's own panels cost more to import than all the rest of ``--help``."""
+"""``--help`` in sections, as plain text.
+
+Typer's own sections need rich, whose import takes longer than the rest of ``--help``.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,15 @@ from typer.core import TyperArgument, TyperCommand
 
 
 class CommandWithSections(TyperCommand):
-    """A command whose ``--help`` lists options under their ``rich_help_panel``."""
+    """A command whose ``--help`` groups options by their ``rich_help_panel``."""
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        """The usage line, with the arguments spelt as their metavars are."""
+        """Return the parts of the usage line; arguments appear as their metavars."""
         arguments = [p.metavar or str(p.name) for p in self.params if isinstance(p, TyperArgument)]
         return ["[OPTIONS]", *arguments]
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write the arguments and options, section by section, in the order in which they were declared."""
+        """Write arguments and options by section, in the order of their declaration."""
         sections: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
             if record := parameter.get_help_record(ctx):

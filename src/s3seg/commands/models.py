@@ -1,4 +1,4 @@
-"""``s3seg models``: which checkpoints there are, getting them, checking them."""
+"""``s3seg models``: list, download and verify checkpoints."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from s3seg.commands.endings import ERROR
+from s3seg.commands.errors import ERROR
 from s3seg.commands.help import CommandWithSections
 
 if TYPE_CHECKING:
     from s3seg.commands.terminal import Terminal
 
-app = typer.Typer(help="List, get and check checkpoints.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="List, download and verify checkpoints.", no_args_is_help=True, rich_markup_mode=None)
 
 _NAME_HERE = typer.Argument(
     metavar="[NAME|PATH|REPO]",
@@ -25,11 +25,11 @@ _NAME_HERE = typer.Argument(
 
 @app.command("list", cls=CommandWithSections)
 def list_(
-    json: Annotated[bool, typer.Option("--json", help="As a JSON array.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print a JSON array.")] = False,
 ) -> None:
     """List the checkpoints that can be used.
 
-    Says which are on this machine, where, and which one is used by default.
+    Shows which are on this machine, where, and which is the default.
     """
     from s3seg import checkpoints
     from s3seg.commands.terminal import Terminal
@@ -39,7 +39,7 @@ def list_(
     items = checkpoints.inventory()
     try:
         default = checkpoints.resolve()
-    except CheckpointError as err:  # what S3SEG_CHECKPOINT names is not here; the list helps to find what is
+    except CheckpointError as err:  # S3SEG_CHECKPOINT names one that is missing: warn, and still list the others
         terminal.warn(str(err))
         default = None
     if json:
@@ -64,25 +64,25 @@ def list_(
     from rich.text import Text
 
     table = Table(box=None, header_style="dim", padding=(0, 1))
-    for heading in ("", "checkpoint", "here", "what it is"):
-        table.add_column(heading, overflow="fold", no_wrap=heading != "what it is", justify="left")
+    for heading in ("", "checkpoint", "here", "description"):
+        table.add_column(heading, overflow="fold", no_wrap=heading != "description", justify="left")
     for item in items:
         here = item.checkpoint is not None
         state = Text(_size(item.size_bytes), "green") if here else Text("no", "dim")
-        about = Text(item.summary)
+        description = Text(item.summary)
         if here and item.checkpoint:
-            about.append(f"\n{item.checkpoint.path}", "dim")
+            description.append(f"\n{item.checkpoint.path}", "dim")
         elif item.size_bytes:
-            state = Text(f"partly, {_size(item.size_bytes)}", "yellow")
+            state = Text(f"partial, {_size(item.size_bytes)}", "yellow")
         if not here:
-            about.append(f"\nget it with: s3seg models pull {item.name}", "dim")
+            description.append(f"\ndownload it with: s3seg models pull {item.name}", "dim")
         mark = Text("*", "bold green") if here and item.checkpoint == default else Text("")
-        table.add_row(mark, Text(item.name, "bold"), state, about)
+        table.add_row(mark, Text(item.name, "bold"), state, description)
     if default and default not in [item.checkpoint for item in items]:
         place = Text(f"{default.path}", "dim")
         table.add_row(Text("*", "bold green"), Text(default.name, "bold"), Text(_size(default.size_bytes)), place)
     terminal.show(table)
-    terminal.note("* is used by default")
+    terminal.note("* default")
 
 
 @app.command(cls=CommandWithSections)
@@ -91,12 +91,12 @@ def pull(
         str, typer.Argument(metavar="[NAME|REPO]", help='"sam3", or a repo id such as "org/repo".')
     ] = "sam3",
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.", show_default="main")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
 ) -> None:
-    """Bring a checkpoint to this machine.
+    """Download a checkpoint.
 
-    An interrupted pull goes on where it stopped. Honours HF_HOME,
-    HF_TOKEN (or `hf auth login`), HF_ENDPOINT (a mirror) and HF_HUB_OFFLINE.
+    Resumes an interrupted download. Uses HF_HOME, HF_TOKEN (or `hf auth login`),
+    HF_ENDPOINT (a mirror) and HF_HUB_OFFLINE.
     """
     from s3seg import checkpoints
     from s3seg.commands.terminal import Terminal
@@ -104,16 +104,15 @@ def pull(
     terminal = Terminal(quiet=quiet)
     with _bytes_bar(terminal) as progress:
         checkpoint = checkpoints.pull(name, revision=revision, progress=progress)
-    terminal.note(f"{checkpoint.version}, {_size(checkpoint.size_bytes)}, is in:")
+    terminal.note(f"{checkpoint.version} ({_size(checkpoint.size_bytes)}) is in:")
     terminal.write(f"{checkpoint.path}\n")
 
 
 @app.command(cls=CommandWithSections)
 def verify(name: Annotated[str | None, _NAME_HERE] = None) -> None:
-    """Read a checkpoint through.
+    """Check that a checkpoint's files are complete and intact.
 
-    Are its files complete and well-formed, with the hub's checksum where that is known?
-    Exits with 1 if a file has a problem.
+    Compares checksums with the hub's where they are known. Exits with 1 if a file is damaged.
     """
     from rich.table import Table
     from rich.text import Text
@@ -129,13 +128,13 @@ def verify(name: Annotated[str | None, _NAME_HERE] = None) -> None:
         table.add_column(justify="right" if column == 2 else "left", overflow="fold")
     for file in verification.files:
         sign = Text("✗", "bold red") if file.problem else Text("✓", "green")
-        known = {
+        checksums = {
             "matches": "checksum matches",
             "differs": "checksum differs",
-            "unknown": "no checksum is known",
+            "unknown": "checksum unknown",
         }
-        said = Text(file.problem, "red") if file.problem else Text(known[file.checksum], "dim")
-        table.add_row(sign, Text(file.path.name, "bold"), _size(file.size_bytes), said)
+        result = Text(file.problem, "red") if file.problem else Text(checksums[file.checksum], "dim")
+        table.add_row(sign, Text(file.path.name, "bold"), _size(file.size_bytes), result)
     terminal.show(table)
     terminal.note(f"{verification.checkpoint.version} in {verification.checkpoint.path}")
     if not verification.ok:
@@ -144,7 +143,7 @@ def verify(name: Annotated[str | None, _NAME_HERE] = None) -> None:
 
 @app.command(cls=CommandWithSections)
 def path(name: Annotated[str | None, _NAME_HERE] = None) -> None:
-    """Print where a checkpoint is."""
+    """Print the path of a checkpoint."""
     from s3seg import checkpoints
 
     print(checkpoints.resolve(name).path)
@@ -152,7 +151,7 @@ def path(name: Annotated[str | None, _NAME_HERE] = None) -> None:
 
 @contextlib.contextmanager
 def _bytes_bar(terminal: Terminal) -> Iterator[Callable[[str, int, int | None], None] | None]:
-    """A bar for each file, with bytes, speed and time left; None, and no bar, if stderr is no terminal."""
+    """Show a progress bar for each file. Yields its callback, or None if stderr is not a terminal."""
     from rich.progress import (
         BarColumn,
         DownloadColumn,

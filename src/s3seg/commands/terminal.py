@@ -1,4 +1,4 @@
-"""What the user sees: results on stdout; notes, warnings and progress on stderr."""
+"""Output to the user: results on stdout; notes, warnings and progress on stderr."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 
 class Terminal:
-    """Stdout and stderr, each with colours only where it is a terminal (and ``NO_COLOR`` is not set)."""
+    """Writes to stdout and stderr, in colour only on a terminal and if ``NO_COLOR`` is not set.
+
+    Args:
+        quiet: Leave out notes and progress.
+    """
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.quiet = quiet
@@ -24,39 +28,44 @@ class Terminal:
         self._progress: Progress | None = None
 
     def show(self, renderable: RenderableType) -> None:
-        """Print a result for people, on stdout."""
+        """Print a result for people on stdout, such as a table."""
         with self._out.capture() as captured:
             self._out.print(renderable)
         self.write("".join(line.rstrip(" ") + "\n" for line in captured.get().splitlines()))
 
     def write(self, text: str) -> None:
-        """Print a result for programs, on stdout, as it is."""
+        """Write a result for programs to stdout, unchanged."""
         with self._without_progress():
             sys.stdout.write(text)
             sys.stdout.flush()
 
     def note(self, text: str, *, label: str = "") -> None:
-        """Say something that is good to know, on stderr; ``--quiet`` leaves it out."""
+        """Print information on stderr, unless quiet."""
         if not self.quiet:
-            self._say(label, text, "dim")
+            self._print_labelled(label, text, "dim")
 
     def warn(self, text: str, *, label: str = "warning") -> None:
-        """Say something that must be known, on stderr."""
-        self._say(label, text, "bold yellow" if label != "error" else "bold red")
+        """Print a warning on stderr, or an error with the label "error"."""
+        self._print_labelled(label, text, "bold yellow" if label != "error" else "bold red")
 
-    def _say(self, label: str, text: str, style: str) -> None:
+    def _print_labelled(self, label: str, text: str, style: str) -> None:
         line = Text.assemble((f"{label}: " if label else "", style), (text, "dim" if style == "dim" else ""))
         with self._without_progress():
             self._err.print(line, soft_wrap=not self._err.is_terminal)
 
     @property
     def progress_console(self) -> Console | None:
-        """Stderr, if bars may be drawn there: if it is a terminal, and ``--quiet`` was not given."""
+        """The console for progress bars; None if stderr is not a terminal, or if quiet."""
         return None if self.quiet or not self._err.is_terminal else self._err
 
     @contextmanager
     def progress(self, total: int, doing: str) -> Iterator[Progress | None]:
-        """A bar on stderr while pictures are done; None, and no bar, if stderr is no terminal."""
+        """Show a progress bar on stderr. Yields None, and shows none, where `progress_console` is None.
+
+        Args:
+            total: Steps until the bar is full; with 1 only a spinner is shown.
+            doing: The description beside the bar.
+        """
         if self.progress_console is None:
             yield None
             return
@@ -77,7 +86,7 @@ class Terminal:
             *(many if total > 1 else ()),
             console=self.progress_console,
             transient=True,
-            redirect_stdout=False,  # it would send results to stderr
+            redirect_stdout=False,  # results must stay on stdout
             redirect_stderr=False,
         )
         bar.add_task(doing, total=total)
@@ -90,7 +99,7 @@ class Terminal:
 
     @contextmanager
     def _without_progress(self) -> Iterator[None]:
-        """Take the bar away while something is printed: both may be the same screen."""
+        """Hide the bar while something is printed: stdout and stderr may be the same terminal."""
         bar = self._progress
         if bar is None:
             yield

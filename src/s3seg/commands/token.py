@@ -1,4 +1,4 @@
-"""``s3seg token``: a ready-made access token for an installation without Supabase."""
+"""``s3seg token``: print an access token for an installation that signs its own."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from s3seg.commands.running import run
+from s3seg.commands.parts import run_with_parts
 from s3seg.tasks.limits import Tier
 
 if TYPE_CHECKING:
@@ -17,28 +17,26 @@ app = typer.Typer()
 
 @app.command("token")
 def token(
-    user: Annotated[
-        str, typer.Option("--user", metavar="USER", help="A UUID, or any name: the same name is the same user.")
-    ],
+    user: Annotated[str, typer.Option("--user", metavar="USER", help="A UUID, or a name; a name is always one user.")],
     tier: Annotated[
         Tier | None, typer.Option("--tier", metavar="TIER", help="Set the account's tier: free, pro or enterprise.")
     ] = None,
     ttl: Annotated[
-        int, typer.Option("--ttl", metavar="SECONDS", min=1, help="How long the token is good for.")
+        int, typer.Option("--ttl", metavar="SECONDS", min=1, help="Seconds until the token expires.")
     ] = 86_400,
 ) -> None:
-    """Print an access token for USER, making the account if need be."""
+    """Print an access token for USER. The account is created if it does not exist."""
     from s3seg.adapters.local_auth import user_id_of
     from s3seg.app import local_keys
     from s3seg.errors import ConfigurationError
 
-    async def make_account(parts: Parts) -> str:
+    async def make_token(parts: Parts) -> str:
         if parts.settings.authenticator != "local":
             raise ConfigurationError(
-                f"with S3SEG_AUTHENTICATOR={parts.settings.authenticator} nobody accepts tokens made here: "
-                "take the user's access token from where they sign in"
+                f"S3SEG_AUTHENTICATOR={parts.settings.authenticator} does not accept tokens made here; "
+                "use the access token that the user gets when signing in"
             )
         await parts.accounts.ensure(user_id_of(user), tier=tier)
         return local_keys(parts.settings).mint(user, tier=tier, ttl_s=ttl)
 
-    typer.echo(run(make_account))
+    typer.echo(run_with_parts(make_token))

@@ -11,7 +11,7 @@ from starlette.routing import Mount
 
 from s3seg.app import edge_app
 from s3seg.app.settings import Settings
-from s3seg.commands.serve import _welcome
+from s3seg.commands.serve import print_access
 from tests.cloud.parts.gateway import served
 from tests.web.playground.conftest import FILES
 
@@ -147,9 +147,9 @@ def test_a_page_may_read_from_where_a_private_bucket_redirects_to(tmp_path, publ
 
 
 @pytest.mark.parametrize("on", [True, False])
-def test_the_welcome_has_a_link_that_carries_the_token(tmp_path, capsys, on):
+def test_the_printed_access_has_a_link_that_carries_the_token(tmp_path, capsys, on):
     settings = Settings(_env_file=None, data_dir=tmp_path, playground=on)
-    _welcome(settings, "http://127.0.0.1:8000", "ann")
+    print_access(settings, "http://127.0.0.1:8000", "ann")
     address, token, *link = capsys.readouterr().out.splitlines()
     assert address == "S3SEG_URL=http://127.0.0.1:8000"
     secret = token.removeprefix("S3SEG_TOKEN=")

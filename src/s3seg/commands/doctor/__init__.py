@@ -1,0 +1,1 @@
+"""``s3seg doctor``: the checks of this machine, and of the services' parts."""

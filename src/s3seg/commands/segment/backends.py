@@ -1,0 +1,157 @@
+"""Where pictures are segmented: with a checkpoint on this machine, or by a remote service."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from s3seg import checkpoints
+from s3seg.checkpoints import Checkpoint
+from s3seg.checkpoints.metadata import CheckpointMetadata
+from s3seg.commands.segment.options import ModelOptions
+from s3seg.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from s3seg.client import Client
+    from s3seg.inference.segmenter import Segmenter
+
+
+class Backend(Protocol):
+    """What a run needs from whatever segments its pictures."""
+
+    @property
+    def loading(self) -> str:
+        """A description of what `load` does, for the progress bar."""
+        ...
+
+    def identity(self) -> list[Any]:
+        """Return JSON values that change when results may change; used in resume keys."""
+        ...
+
+    def load(self) -> Segmenter | Client:
+        """Make the model ready.
+
+        Raises:
+            S3segError: It cannot be loaded or reached.
+        """
+        ...
+
+    def describe(self, loaded: Any) -> tuple[str, str]:
+        """Return a label and a line that say which model was used."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalBackend:
+    """A checkpoint on this machine.
+
+    Attributes:
+        checkpoint: The resolved checkpoint: its files make the resume keys, and are the ones that are loaded.
+        device: As for `Segmenter`.
+        dtype: As for `Segmenter`.
+        image_size: As for `Segmenter`.
+    """
+
+    checkpoint: Checkpoint
+    device: str = "auto"
+    dtype: str = "auto"
+    image_size: int | None = None
+
+    loading = "loading the model"
+
+    def identity(self) -> list[Any]:
+        """Return the version, and size and time of each weights file."""
+        files = [(file.name, (status := file.stat()).st_size, status.st_mtime_ns) for file in self.checkpoint.files]
+        return [self.checkpoint.version, files]
+
+    def load(self) -> Segmenter:
+        """Load the checkpoint.
+
+        Raises:
+            CheckpointError: Its files cannot be used.
+            InvalidRequestError: The device, precision or image size cannot be used.
+        """
+        from s3seg.inference.segmenter import Segmenter
+
+        return Segmenter(self.checkpoint, device=self.device, dtype=self.dtype, image_size=self.image_size)
+
+    def describe(self, loaded: Segmenter) -> tuple[str, str]:
+        """Name the checkpoint, its device and precision, and what it knows."""
+        model = loaded.model
+        description = f"{model.name} {model.version} on {model.device} in {model.dtype}"
+        return "checkpoint", f"{description}; {model.summary}" if model.summary else description
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteBackend:
+    """A service that segments.
+
+    Attributes:
+        url: Its address.
+        token: The access token; None to read it from the environment.
+    """
+
+    url: str
+    token: str | None
+
+    loading = "connecting to the service"
+
+    def identity(self) -> list[Any]:
+        """Return the address; which model the service runs is unknown."""
+        return [self.url]
+
+    def load(self) -> Client:
+        """Connect, and check address and token once instead of for each picture.
+
+        Raises:
+            S3segError: The service cannot be reached, or refuses the token.
+        """
+        from s3seg.client import Client
+
+        client = Client(self.url, self.token)
+        client.me()
+        return client
+
+    def describe(self, loaded: Client) -> tuple[str, str]:
+        """Name the service's address."""
+        return "service", self.url
+
+
+def choose_backend(options: ModelOptions, *, boxes: bool) -> Backend:
+    """Return the backend for the options. Resolves the checkpoint, and loads nothing.
+
+    Args:
+        options: Which model to use.
+        boxes: Whether the request has boxes.
+
+    Raises:
+        CheckpointNotFoundError: The checkpoint is not on this machine.
+        InvalidRequestError: The options contradict each other, or the model does not support boxes.
+    """
+    if options.url is None:
+        checkpoint = checkpoints.resolve(options.checkpoint)
+        if boxes:
+            _check_box_prompts(checkpoint)
+        return LocalBackend(
+            checkpoint=checkpoint, device=options.device, dtype=options.dtype, image_size=options.image_size
+        )
+    local_only = {
+        "--checkpoint": options.checkpoint is not None,
+        "--device": options.device != "auto",
+        "--dtype": options.dtype != "auto",
+        "--image-size": options.image_size is not None,
+    }
+    if given := [name for name, is_given in local_only.items() if is_given]:
+        raise InvalidRequestError(f"{', '.join(given)} cannot be used with --url: the service chooses its own model")
+    if boxes:
+        raise InvalidRequestError("boxes cannot be used with --url: the service takes text prompts only")
+    return RemoteBackend(options.url, options.token)
+
+
+def _check_box_prompts(checkpoint: Checkpoint) -> None:
+    metadata = CheckpointMetadata.from_folder(checkpoint.folder)
+    if not metadata.box_prompts:
+        raise InvalidRequestError(
+            f"the {metadata.name or checkpoint.name} checkpoint does not support boxes; use a text prompt, "
+            "or --checkpoint sam3"
+        )

@@ -1,0 +1,172 @@
+"""The command ``s3seg segment``: its options as users see them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from s3seg.commands.segment.output_options import Format, OutputOptions, choose_format
+
+_OUTPUT = "Output"
+_MODEL = "Model"
+_SERVICE = "Service"
+
+
+def segment(
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUT... PROMPT",
+            help="Pictures (files, folders, globs, URLs, - for standard input), then what to look for.",
+            show_default=False,
+        ),
+    ],
+    prompts: Annotated[
+        list[str] | None,
+        typer.Option("--prompt", "-p", metavar="TEXT", help="Another thing to look for; repeatable."),
+    ] = None,
+    boxes: Annotated[
+        list[str] | None,
+        typer.Option("--box", metavar="X1,Y1,X2,Y2", help="Box around an example to find, in pixels; repeatable."),
+    ] = None,
+    negative_boxes: Annotated[
+        list[str] | None,
+        typer.Option("--negative-box", metavar="X1,Y1,X2,Y2", help="Box around an example not to find; repeatable."),
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            metavar="SCORE",
+            help="Keep instances with a higher score.",
+            show_default="the checkpoint's",
+        ),
+    ] = None,
+    max_instances: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Keep the best N instances of each prompt.", show_default="all"),
+    ] = None,
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Search subfolders too.")] = False,
+    overlay: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH|DIR", help="Draw the instances on the picture.", rich_help_panel=_OUTPUT),
+    ] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH|DIR",
+            help="Write a label map (PNG): 0 background, 1 the best instance, 2 the next.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = None,
+    crops: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Cut out each instance (PNG with alpha).", rich_help_panel=_OUTPUT),
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="Write all results as one JSON array.", rich_help_panel=_OUTPUT)
+    ] = False,
+    jsonl: Annotated[
+        bool,
+        typer.Option(
+            "--jsonl",
+            help="Write a line of JSON for each picture and prompt, as soon as it is done.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = False,
+    format_: Annotated[
+        Format | None,
+        typer.Option("--format", "-f", help="Write all results in this format.", rich_help_panel=_OUTPUT),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="PATH|DIR",
+            help="Where to write --json, --jsonl or --format.",
+            show_default="standard output",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Continue an earlier run: skip finished pictures.", rich_help_panel=_OUTPUT),
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print results, warnings and errors only.", rich_help_panel=_OUTPUT)
+    ] = False,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|PATH|REPO",
+            help='"embedded", "sam3", a folder, a weights file or a repo id.',
+            show_default="S3SEG_CHECKPOINT, else sam3 if installed, else embedded",
+            rich_help_panel=_MODEL,
+        ),
+    ] = None,
+    device: Annotated[
+        str, typer.Option(metavar="NAME", help="auto, cpu, mps, cuda, cuda:1 ...", rich_help_panel=_MODEL)
+    ] = "auto",
+    dtype: Annotated[
+        str, typer.Option(metavar="NAME", help="auto, float32, bfloat16 or float16.", rich_help_panel=_MODEL)
+    ] = "auto",
+    image_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="PIXELS",
+            help="Resize pictures to this side; smaller is faster but misses detail.",
+            show_default="the checkpoint's",
+            rich_help_panel=_MODEL,
+        ),
+    ] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="Segment on this s3seg service instead of this machine.", rich_help_panel=_SERVICE
+        ),
+    ] = None,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TOKEN", help="Access token for --url.", show_default="S3SEG_TOKEN", rich_help_panel=_SERVICE
+        ),
+    ] = None,
+) -> None:
+    """Find every instance of the prompts in every picture.
+
+    Prints a table unless an output option is given.
+    Results go to standard output, everything else to standard error.
+    """
+    from s3seg.commands.segment.options import ModelOptions, Request, SegmentOptions, parse_box, split_words
+    from s3seg.commands.segment.run import run
+
+    inputs, all_prompts = split_words(words, prompts or [], has_boxes=bool(boxes))
+    options = SegmentOptions(
+        inputs=inputs,
+        recursive=recursive,
+        request=Request(
+            prompts=all_prompts,
+            boxes=[parse_box(box) for box in boxes or []],
+            negative_boxes=[parse_box(box) for box in negative_boxes or []],
+            threshold=threshold,
+            max_instances=max_instances,
+        ),
+        model=ModelOptions(
+            checkpoint=checkpoint, device=device, dtype=dtype, image_size=image_size, url=url, token=token
+        ),
+        output=OutputOptions(
+            overlay=overlay,
+            mask=mask,
+            crops=crops,
+            format=choose_format(json=json, jsonl=jsonl, format_=format_, output=output),
+            output=output,
+        ),
+        resume=resume,
+        quiet=quiet,
+    )
+    raise typer.Exit(run(options))

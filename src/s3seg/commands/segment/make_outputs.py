@@ -1,0 +1,92 @@
+"""From the output options to the outputs of a run."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from s3seg.commands.segment import formats
+from s3seg.commands.segment.documents import DocumentFile, DocumentStdout, JsonlFile, JsonlStdout
+from s3seg.commands.segment.formats import DocumentFormat, PictureFormat
+from s3seg.commands.segment.journal import Journal
+from s3seg.commands.segment.output_files import OutputFiles
+from s3seg.commands.segment.output_options import Format, OutputOptions, is_folder
+from s3seg.commands.segment.outputs import FolderOutput, Output, SingleOutput
+from s3seg.commands.segment.table import TableOutput
+from s3seg.commands.terminal import Terminal
+
+_DOCUMENTS: dict[Format, DocumentFormat] = {
+    Format.JSON: formats.json_document,
+    Format.COCO: formats.coco_document,
+    Format.CSV: formats.csv_document,
+}
+_PER_PICTURE: dict[Format, PictureFormat] = {
+    Format.JSON: formats.json_files,
+    Format.GEOJSON: formats.geojson,
+    Format.YOLO: formats.yolo,
+}
+
+
+def make_outputs(
+    options: OutputOptions,
+    prompts: Sequence[str],
+    *,
+    keys: Mapping[str, str],
+    resume: bool,
+    files: OutputFiles,
+    journals: Mapping[Path, Journal],
+    terminal: Terminal,
+) -> list[Output]:
+    """Make the outputs; without any option, a table on stdout.
+
+    Args:
+        options: What to write, and where.
+        prompts: The prompts of the run, in order.
+        keys: The resume keys of its pictures, by their sources.
+        resume: Whether to continue the files of an earlier run.
+        files: Writes the files.
+        journals: The journal of each of ``options.folders``.
+        terminal: Stdout.
+
+    Raises:
+        InvalidRequestError: A path is an input picture, or holds results of another request.
+        OSError: A path cannot be written.
+    """
+
+    def per_picture(path: Path, kind: str, render: PictureFormat) -> Output:
+        if is_folder(path):
+            return FolderOutput(path, kind, render, files=files, journal=journals[path])
+        files.check(path)
+        return SingleOutput(path, render, files=files, terminal=terminal)
+
+    def on_stdout(format_: Format) -> Output:
+        if format_ is Format.JSONL:
+            return JsonlStdout(terminal)
+        if document := _DOCUMENTS.get(format_):
+            return DocumentStdout(document, terminal=terminal)
+        return SingleOutput(None, _PER_PICTURE[format_], files=files, terminal=terminal)
+
+    def formatted(format_: Format, path: Path) -> Output:
+        if format_ in _PER_PICTURE and (is_folder(path) or format_ not in _DOCUMENTS):
+            if format_ is Format.YOLO and is_folder(path):
+                files.write(path / "classes.txt", "".join(f"{prompt}\n" for prompt in prompts or ["object"]))
+            return per_picture(path, str(format_), _PER_PICTURE[format_])
+        lines = len(prompts) or 1
+        if format_ is Format.JSONL:
+            return JsonlFile(path, keys, prompts=lines, resume=resume, files=files)
+        return DocumentFile(path, _DOCUMENTS[format_], keys, prompts=lines, resume=resume, files=files)
+
+    outputs: list[Output] = []
+    if options.overlay:
+        suffix = ".png" if is_folder(options.overlay) else options.overlay.suffix.lower()
+        outputs.append(per_picture(options.overlay, "overlay", functools.partial(formats.overlay, suffix=suffix)))
+    if options.mask:
+        outputs.append(per_picture(options.mask, "mask", formats.mask))
+    if options.crops:
+        journal = journals[options.crops]
+        outputs.append(FolderOutput(options.crops, "crops", formats.crops, files=files, journal=journal))
+    if options.format:
+        output = options.output
+        outputs.append(on_stdout(options.format) if output is None else formatted(options.format, output))
+    return outputs or [TableOutput(terminal)]

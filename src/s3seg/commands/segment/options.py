@@ -1,0 +1,163 @@
+"""The options of one run, checked, and how the words of the command line are read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from s3seg.commands.segment.output_options import OutputOptions
+from s3seg.errors import InvalidRequestError
+from s3seg.images import is_url
+from s3seg.images.sources import STDIN, image_suffixes
+
+Box = tuple[float, float, float, float]
+"""x1, y1, x2, y2 in pixels."""
+
+_EXAMPLE = 's3seg segment photo.jpg "cat"'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What to look for in every picture.
+
+    Attributes:
+        prompts: In order; empty if only boxes are given.
+        boxes: Examples of what to find.
+        negative_boxes: Examples of what not to find.
+        threshold: Minimum score, 0..1; None for the checkpoint's default.
+        max_instances: Maximum number of instances for each prompt; None for all.
+    """
+
+    prompts: Sequence[str]
+    boxes: Sequence[Box] = ()
+    negative_boxes: Sequence[Box] = ()
+    threshold: float | None = None
+    max_instances: int | None = None
+
+    @property
+    def has_boxes(self) -> bool:
+        """Whether there are boxes of either kind."""
+        return bool(self.boxes or self.negative_boxes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelOptions:
+    """Which model answers, and where it runs.
+
+    Attributes:
+        checkpoint: As for `s3seg.checkpoints.resolve`; None for the default.
+        device: "auto", or a name such as "cuda:1".
+        dtype: "auto", or a name such as "bfloat16".
+        image_size: Side to resize pictures to, in pixels; None for the checkpoint's default.
+        url: Address of a service that segments instead of this machine.
+        token: Access token for the service; None to read it from the environment.
+    """
+
+    checkpoint: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    image_size: int | None = None
+    url: str | None = None
+    token: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentOptions:
+    """Everything that one run of ``s3seg segment`` needs to know.
+
+    Attributes:
+        inputs: Files, folders, globs, URLs, "-".
+        recursive: Whether to search folders with their subfolders.
+        request: What to look for.
+        model: Which model to use.
+        output: What to write, and where.
+        resume: Whether to skip pictures that an earlier run has finished.
+        quiet: Whether to leave out notes and progress.
+
+    Raises:
+        InvalidRequestError: There is nothing on disk that a later run could resume.
+    """
+
+    inputs: Sequence[str]
+    recursive: bool
+    request: Request
+    model: ModelOptions
+    output: OutputOptions
+    resume: bool
+    quiet: bool
+
+    def __post_init__(self) -> None:
+        if self.resume and not self.output.resumable:
+            raise InvalidRequestError(
+                "--resume continues an earlier run from its output files: name an output folder, or a file with -o"
+            )
+
+
+def split_words(
+    words: Sequence[str], prompts: Sequence[str], *, has_boxes: bool = False
+) -> tuple[list[str], list[str]]:
+    """Separate the inputs from the prompts.
+
+    The last word is a prompt, and those of ``--prompt`` follow it. If ``--prompt`` or ``--box`` is given, a last word
+    that names a picture (an existing path, a URL, ``-``, a glob, or a name with the suffix of a picture) is an input.
+
+    Args:
+        words: The arguments, in order.
+        prompts: The values of ``--prompt``.
+        has_boxes: Whether ``--box`` was given.
+
+    Returns:
+        Inputs as the user wrote them, and prompts without duplicates.
+
+    Raises:
+        InvalidRequestError: There is no input, no prompt, or an empty prompt.
+    """
+    *inputs, last = words
+    if prompts or has_boxes:
+        if _names_a_picture(last) or _exists(last):
+            inputs, all_prompts = [*words], [*prompts]
+        else:
+            all_prompts = [last, *prompts]
+    elif _names_a_picture(last) or (not inputs and _exists(last)):
+        raise InvalidRequestError(
+            f"no prompt: the last argument must be what to look for, and {last!r} is a picture; example: {_EXAMPLE}"
+        )
+    else:
+        all_prompts = [last]
+    if not inputs:
+        raise InvalidRequestError(f"no picture: name one before the prompt {last!r}; example: {_EXAMPLE}")
+    if any(not prompt.strip() for prompt in all_prompts):
+        raise InvalidRequestError(f"the prompt is empty; example: {_EXAMPLE}")
+    return inputs, list(dict.fromkeys(all_prompts))
+
+
+def parse_box(text: str) -> Box:
+    """Read a box written as "x1,y1,x2,y2".
+
+    Raises:
+        InvalidRequestError: It is not four finite numbers, or x1 >= x2, or y1 >= y2.
+    """
+    try:
+        x1, y1, x2, y2 = (float(side) for side in text.split(","))
+    except ValueError:
+        x1 = y1 = x2 = y2 = math.nan
+    if not (x1 < x2 and y1 < y2 and all(map(math.isfinite, (x1, y1, x2, y2)))):
+        raise InvalidRequestError(
+            f"a box is x1,y1,x2,y2 in pixels with x1 < x2 and y1 < y2, such as 20,30,200,180; got {text!r}"
+        )
+    return x1, y1, x2, y2
+
+
+def _names_a_picture(word: str) -> bool:
+    if word == STDIN or is_url(word) or "*" in word:
+        return True
+    return Path(word).suffix.lower() in image_suffixes()
+
+
+def _exists(word: str) -> bool:
+    try:
+        return Path(word).exists()
+    except (OSError, ValueError):  # longer than file names can be, or with a null character
+        return False
