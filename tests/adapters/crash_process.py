@@ -12,7 +12,7 @@ import uuid
 
 from s3seg.app import Parts
 from s3seg.errors import LeaseLostError
-from s3seg.tasks.model import Failure, Order, Outcome
+from s3seg.tasks.model import Failure, Outcome, TaskRequest
 from s3seg.tasks.object_keys import new_result_key
 from s3seg.tasks.records import Identity
 
@@ -26,9 +26,9 @@ async def submit_for_ever(parts: Parts, user_id: str, image_url: str) -> None:
     while True:
         key = uuid.uuid4().hex
         prompts = tuple(f"p{n}" for n in range(random.randint(1, 3)))
-        order = Order(image_url=image_url, prompts=prompts, idempotency_key=key)
+        request = TaskRequest(image_url=image_url, prompts=prompts, idempotency_key=key)
         say("asked", key)
-        answers = await asyncio.gather(*(parts.task_store.submit(caller, order) for _ in range(2)))
+        answers = await asyncio.gather(*(parts.task_store.submit(caller, request) for _ in range(2)))
         assert answers[0].task.task_id == answers[1].task.task_id
         say("accepted", answers[0].task.task_id, key)
         if random.random() < 0.1:

@@ -15,7 +15,7 @@ from s3seg.api.gpu import BatchPredictRequest, PredictRequest
 from s3seg.client import Client
 from s3seg.errors import UnavailableError
 from s3seg.tasks.model import Task, TaskStatus
-from s3seg.testing import InferenceSuite
+from s3seg.testing import WorkerNotifierSuite
 from tests.helpers.processes import EDGE, Process, edge_process, free_port, wait_for
 from tests.journeys.test_edge_processes import token_for
 
@@ -35,9 +35,9 @@ TASK = Task(
 )
 
 
-class TestHttpInference(InferenceSuite):
+class TestHttpNotifier(WorkerNotifierSuite):
     @pytest.fixture
-    def inference(self):
+    def notifier(self):
         return HttpNotifier("http://127.0.0.1:1", api_key="key")
 
 
@@ -62,8 +62,8 @@ def answering(answer, **options):
     ],
 )
 async def test_the_call_is_the_contracts(prompts, path, model):
-    inference, requests = answering(httpx.Response(200), request_id=lambda: "the-request")
-    await inference.wake(replace(TASK, prompts=prompts))
+    notifier, requests = answering(httpx.Response(200), request_id=lambda: "the-request")
+    await notifier.wake(replace(TASK, prompts=prompts))
     (request,) = requests
     assert str(request.url) == f"http://gpu.example{path}"
     assert request.headers["x-api-key"] == "k3y"
@@ -80,22 +80,22 @@ async def test_the_call_is_the_contracts(prompts, path, model):
 @pytest.mark.parametrize("answer", [httpx.ConnectError("x"), httpx.ReadTimeout("x"), httpx.Response(503)])
 async def test_a_lost_call_is_no_error_and_reported_without_the_key(answer, caplog):
     caplog.set_level(logging.INFO)
-    inference, _ = answering(answer)
-    await inference.wake(TASK)
+    notifier, _ = answering(answer)
+    await notifier.wake(TASK)
     assert caplog.records
     assert "k3y" not in caplog.text + repr(vars(caplog.records[0]))
 
 
 async def test_a_wrong_key_is_an_error_in_the_log(caplog):
-    inference, _ = answering(httpx.Response(401))
-    await inference.wake(TASK)
+    notifier, _ = answering(httpx.Response(401))
+    await notifier.wake(TASK)
     assert [record.levelname for record in caplog.records] == ["ERROR"]
 
 
 async def test_a_service_that_does_not_answer_is_unavailable():
-    inference, _ = answering(httpx.ConnectError("x"))
+    notifier, _ = answering(httpx.ConnectError("x"))
     with pytest.raises(UnavailableError, match="gpu service"):
-        await inference.check()
+        await notifier.check()
 
 
 def _calls(log: str) -> list[dict]:

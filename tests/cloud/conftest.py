@@ -13,7 +13,7 @@ import pytest
 
 if sys.platform == "linux":
     from s3seg.adapters.supabase.migrations import DatabaseConfig, migrate
-    from s3seg.testing.world import PUBLIC_BASE
+    from s3seg.testing.harness import PUBLIC_BASE
     from tests.cloud.parts.downloads import MissingPartError, postgres_program, postgrest_binary, weed
     from tests.cloud.parts.gateway import Gateway, gateway
     from tests.cloud.parts.postgres import Postgres, postgres

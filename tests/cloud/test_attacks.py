@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from s3seg.tasks.limits import MAX_UPLOAD_BYTES
-from tests.cloud.houses import house, submit, upload
+from tests.cloud.deployment import deploy, submit, upload
 from tests.cloud.parts.seaweed import PUBLIC_BUCKET
 from tests.helpers.attacks import (
     BAD_PROMPTS,
@@ -34,7 +34,7 @@ FORM = {"Content-Type": "multipart/form-data; boundary=x"}
 @pytest.fixture(scope="module")
 def guarded(folder, database_server, s3):
     """An edge on a public bucket; nobody works on its tasks."""
-    with house(folder, database_server, s3, public=True, gpu=False) as made:
+    with deploy(folder, database_server, s3, public=True, gpu=False) as made:
         yield made
 
 
@@ -236,10 +236,10 @@ def test_nothing_that_a_client_sends_makes_a_line_of_the_log(guarded, somebody):
     http.post("/api/v1/projects", json={"name": FORGED})
     http.post("/api/v1/segment", json={"image_url": f"{image_url}{evil}", "text_prompt": FORGED})
     http.post("/api/v1/segment", json={"image_url": image_url, "text_prompt": f"cat{evil}"})
-    order = {"image_url": image_url, "text_prompt": FORGED}
+    body = {"image_url": image_url, "text_prompt": FORGED}
     for header in ("Idempotency-Key", "X-Request-Id", "User-Agent", "X-Forwarded-For"):
-        http.post("/api/v1/segment", json=order, headers={header: FORGED})
-        http.post("/api/v1/segment", json=order, headers={header: "\x1b[2J\x85\u00e9".encode("latin-1")})
+        http.post("/api/v1/segment", json=body, headers={header: FORGED})
+        http.post("/api/v1/segment", json=body, headers={header: "\x1b[2J\x85\u00e9".encode("latin-1")})
     http.get("/api/v1/tasks/" + "".join(f"%{byte:02X}" for byte in evil.encode()))
     http.get("/api/v1/results", params={"cursor": evil, evil[:20]: "x"})
     http.request("FORGED", "/api/v1/results")

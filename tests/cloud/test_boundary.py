@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from s3seg.api.fields import check_text
 from s3seg.tasks.limits import MAX_NAME_CHARS, MAX_PROMPT_CHARS, RATE_LIMITS, Action
 from s3seg.tasks.object_keys import new_image_key
-from s3seg.testing.world import PUBLIC_BASE
+from s3seg.testing.harness import PUBLIC_BASE
 
 TABLES = ("profiles", "credit_ledger", "projects", "images", "segmentation_results")
 USER_FUNCTIONS = {

@@ -1,4 +1,4 @@
-"""The R2 adapter passes the object store's suite on a real S3 server, and reads through trouble on the way."""
+"""The R2 adapter passes the object store's suite on a real S3 server, and reads through proxy on the way."""
 
 import uuid
 from datetime import UTC, datetime, timedelta

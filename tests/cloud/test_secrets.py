@@ -11,22 +11,24 @@ import pytest
 from postgrest import APIError
 from pydantic import SecretStr
 
-from s3seg.adapters.supabase import Rest, SupabaseTaskQueue, SupabaseTaskStore
 from s3seg.adapters.supabase.errors import translated
+from s3seg.adapters.supabase.rest import Rest
+from s3seg.adapters.supabase.tasks import SupabaseTaskStore
+from s3seg.adapters.supabase.work import SupabaseTaskQueue
 from s3seg.app import Parts, gpu_app
 from s3seg.app.settings import Settings
 from s3seg.commands.services import examine_services
 from s3seg.errors import CheckpointError, ConfigurationError, S3segError
 from s3seg.tasks.limits import Tier
-from s3seg.tasks.model import Order
+from s3seg.tasks.model import TaskRequest
 from s3seg.tasks.object_keys import new_image_key
 from s3seg.tasks.records import NewImage
-from s3seg.testing.world import PUBLIC_BASE
+from s3seg.testing.harness import PUBLIC_BASE
+from tests.cloud.harness import SupabaseHarness
 from tests.cloud.parts.gateway import PUBLISHABLE_KEY, SECRET_KEY, served
 from tests.cloud.parts.seaweed import ACCESS_KEY, BUCKET
 from tests.cloud.parts.seaweed import SECRET_KEY as S3_SECRET
 from tests.cloud.test_r2 import r2
-from tests.cloud.worlds import SupabaseWorld
 
 pytestmark = pytest.mark.anyio
 
@@ -37,10 +39,10 @@ def anyio_backend():
 
 
 @pytest.fixture
-async def world(project):
-    world = SupabaseWorld(project)
-    yield world
-    await world.aclose()
+async def harness(project):
+    harness = SupabaseHarness(project)
+    yield harness
+    await harness.aclose()
 
 
 def every_word_of(err):
@@ -50,25 +52,25 @@ def every_word_of(err):
     return " ".join(words) + (every_word_of(cause) if cause is not None else "")
 
 
-async def test_nothing_that_the_database_says_is_passed_on(world):
+async def test_nothing_that_the_database_says_is_passed_on(harness):
     """Wrong values of every kind: a refusal by PostgreSQL quotes rows, constraints and values."""
-    user = await world.user(tier=Tier.ENTERPRISE)
-    project = await world.store.create_project(user, "mine")
+    user = await harness.user(tier=Tier.ENTERPRISE)
+    project = await harness.store.create_project(user, "mine")
     secret = "geheimnis"
     image = NewImage(
         object_key=new_image_key(user.user_id, "image/png"), content_type=secret, size_bytes=1, width=1, height=1
     )
     errors = []
     for attempt in (
-        world.store.register_image(user, image),
-        world.store.create_project(user, secret * 100),
-        world.store.create_project(user, f"{secret}\0"),
-        world.store.create_project(user, f"{secret}\ud800"),
-        world.store.rename_project(user, project.project_id, ""),
-        world.store.submit(user, Order(image_url=secret, prompts=(secret,))),
-        world.store.submit(user, Order(image_url=secret, prompts=(f"{secret}\n",))),
-        world.accounts.ensure(secret),
-        world.accounts.adjust(user.user_id, 2**40),
+        harness.store.register_image(user, image),
+        harness.store.create_project(user, secret * 100),
+        harness.store.create_project(user, f"{secret}\0"),
+        harness.store.create_project(user, f"{secret}\ud800"),
+        harness.store.rename_project(user, project.project_id, ""),
+        harness.store.submit(user, TaskRequest(image_url=secret, prompts=(secret,))),
+        harness.store.submit(user, TaskRequest(image_url=secret, prompts=(f"{secret}\n",))),
+        harness.accounts.ensure(secret),
+        harness.accounts.adjust(user.user_id, 2**40),
     ):
         with pytest.raises(S3segError) as refused:
             await attempt
@@ -91,12 +93,12 @@ def test_every_refusal_is_put_in_our_own_words(code):
         assert "<" not in str(error)
 
 
-async def test_no_log_holds_a_key_or_a_token(world, s3, caplog):
+async def test_no_log_holds_a_key_or_a_token(harness, s3, caplog):
     caplog.set_level(logging.DEBUG)
-    user = await world.user()
-    task = await world.submit(user)
-    await world.store.list_tasks(user)
-    await world.queue.claim_batch("w", limit=1, lease_s=30)
+    user = await harness.user()
+    task = await harness.submit(user)
+    await harness.store.list_tasks(user)
+    await harness.queue.claim_batch("w", limit=1, lease_s=30)
     store = r2(s3)
     await store.put(new_image_key(user.user_id, "image/png"), b"x")
     await store.probe()
@@ -277,10 +279,10 @@ async def test_a_database_without_our_schema_is_told_what_to_do(folder, database
 # --- one client for all users
 
 
-async def test_many_users_at_once_each_get_their_own(world):
-    users = [await world.user(credits=10 + number) for number in range(12)]
+async def test_many_users_at_once_each_get_their_own(harness):
+    users = [await harness.user(credits=10 + number) for number in range(12)]
     asked = users * 8
-    accounts = await asyncio.gather(*(world.store.account(user) for user in asked))
+    accounts = await asyncio.gather(*(harness.store.account(user) for user in asked))
     assert [account.user_id for account in accounts] == [user.user_id for user in asked]
     assert [account.credits for account in accounts] == [10 + number for number in range(12)] * 8
 

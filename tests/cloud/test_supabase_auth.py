@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from pydantic import SecretStr
 
-from s3seg.adapters import supabase_auth
 from s3seg.adapters.jwt import JwtAuthenticator
-from s3seg.adapters.supabase_auth import SupabaseKeys
+from s3seg.adapters.supabase import auth
+from s3seg.adapters.supabase.auth import SupabaseKeys
 from s3seg.errors import AuthInvalidError, ConfigurationError, UnavailableError
 from s3seg.testing import AuthenticatorSuite
 from s3seg.testing.access import claims_of
@@ -181,7 +181,7 @@ async def test_a_new_key_is_found_once_tokens_name_it(server):
     assert await keys.find(old, "ES256") is not None
     new = server.add(es256(), algorithm="ES256")
     del server.keys[old]
-    server.now += supabase_auth.REFRESH_EVERY_S + 1
+    server.now += auth.REFRESH_EVERY_S + 1
     assert await keys.find(new, "ES256") is not None
     assert await keys.find(old, "ES256") is None
 
@@ -202,7 +202,7 @@ async def test_known_keys_outlive_a_failing_address_for_a_day(server):
     kid = server.add(es256(), algorithm="ES256")
     await keys.find(kid, "ES256")
     server.answer = lambda: (500, b"", {})
-    server.now += supabase_auth.STALE_S - 1
+    server.now += auth.STALE_S - 1
     assert await keys.find(kid, "ES256") is not None
     server.now += 20
     with pytest.raises(UnavailableError):

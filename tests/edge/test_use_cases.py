@@ -320,7 +320,7 @@ class TestWatching:
             if state.status == TaskStatus.PENDING:
                 claim = await house.queue.claim("worker", task.task_id, lease_s=60)
             elif state.status == TaskStatus.PROCESSING:
-                from s3seg.testing.world import outcome_for
+                from s3seg.testing.harness import outcome_for
 
                 await house.queue.finish(claim.lease, outcome_for(task))
         assert states == [TaskStatus.PENDING, TaskStatus.PROCESSING, TaskStatus.DONE]

@@ -156,7 +156,7 @@ class _Load:
     def __init__(self, data, url, users):
         self.accepted: dict[str, str] = {}  # idempotency key -> task
         self._clients = [
-            Client(url, token_for(data, name), timeout=10, patience=RetryPolicy(retries=100, longest_s=60))
+            Client(url, token_for(data, name), timeout=10, retry_policy=RetryPolicy(retries=100, max_elapsed_s=60))
             for name in users
         ]
         self._over = False

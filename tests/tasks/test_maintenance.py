@@ -11,7 +11,7 @@ from s3seg.adapters.memory import (
     MemoryTaskStore,
 )
 from s3seg.tasks.maintenance import collect_garbage, reap_all
-from s3seg.tasks.model import Order, Outcome
+from s3seg.tasks.model import Outcome, TaskRequest
 from s3seg.tasks.object_keys import new_image_key, new_result_key
 from s3seg.tasks.records import Identity, NewImage
 from s3seg.tasks.state_machine import Rules
@@ -49,7 +49,7 @@ async def upload(objects, store):
 async def test_garbage_is_what_no_row_names(objects, tables):
     store, queue = MemoryTaskStore(tables), MemoryTaskQueue(tables)
     image = await upload(objects, store)
-    task = (await store.submit(USER, Order(image_url=image.image_url, prompts=("cat",)))).task
+    task = (await store.submit(USER, TaskRequest(image_url=image.image_url, prompts=("cat",)))).task
     (claim,) = await queue.claim_batch("w", limit=1, lease_s=30)
     kept, lost = (new_result_key(USER.user_id, task.task_id, "image/png") for _ in range(2))
     await objects.put(kept, b"mask")
@@ -87,7 +87,7 @@ async def test_all_hopeless_tasks_are_reaped_however_many():
     store, queue = MemoryTaskStore(tables), MemoryTaskQueue(tables)
     image = await upload(MemoryObjectStore(), store)
     for _ in range(250):
-        await store.submit(USER, Order(image_url=image.image_url, prompts=("cat",)))
+        await store.submit(USER, TaskRequest(image_url=image.image_url, prompts=("cat",)))
     assert await reap_all(queue) == 250
     assert (await store.account(USER)).credits == 300
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from s3seg.errors import InvalidRequestError, RateLimitedError
 from s3seg.tasks.limits import Action
-from s3seg.tasks.model import Order
+from s3seg.tasks.model import TaskRequest
 from s3seg.tasks.object_keys import (
     check_key,
     content_type_of,
@@ -74,27 +74,27 @@ def test_an_identity_does_not_show_its_token():
 
 
 @pytest.mark.parametrize("prompts", [(), ("a",) * 17])
-def test_an_order_has_one_to_sixteen_prompts(prompts):
+def test_a_request_has_one_to_sixteen_prompts(prompts):
     with pytest.raises(InvalidRequestError, match="1 to 16"):
-        Order(image_url="x", prompts=prompts)
+        TaskRequest(image_url="x", prompts=prompts)
 
 
 @pytest.mark.parametrize("key", ["", "k" * 201, "é", "a\nb"])
 def test_an_idempotency_key_is_short_and_printable(key):
     with pytest.raises(InvalidRequestError, match="Idempotency-Key"):
-        Order(image_url="x", prompts=("a",), idempotency_key=key)
+        TaskRequest(image_url="x", prompts=("a",), idempotency_key=key)
 
 
-ORDERS = st.builds(
-    Order,
+REQUESTS = st.builds(
+    TaskRequest,
     image_url=st.sampled_from(["u", "v"]),
     prompts=st.lists(st.sampled_from(["a", "b", "a, b", '"'])).filter(bool).map(lambda p: tuple(p[:16])),
     project_id=st.sampled_from([None, "a", "b"]),
 )
 
 
-@given(ORDERS, ORDERS)
-def test_fingerprints_are_equal_exactly_for_equal_orders(one, two):
+@given(REQUESTS, REQUESTS)
+def test_fingerprints_are_equal_exactly_for_equal_requests(one, two):
     assert (one.fingerprint == two.fingerprint) == (one == two)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from s3seg.errors import InsufficientCreditsError, LeaseLostError
 from s3seg.tasks import state_machine
-from s3seg.tasks.model import Attempts, Failure, Lease, Order, Outcome, Task, TaskStatus
+from s3seg.tasks.model import Attempts, Failure, Lease, Outcome, Task, TaskRequest, TaskStatus
 from s3seg.tasks.state_machine import TRANSITIONS, Event, Rules
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -21,8 +21,8 @@ def later(seconds: float) -> datetime:
 
 
 def submitted(**changes) -> Task:
-    order = Order(image_url="https://x/i.png", prompts=("cat", "dog"))
-    task = state_machine.admit(order, task_id="t", user_id="u", image_id="i", credits=2, rules=RULES, now=NOW)
+    request = TaskRequest(image_url="https://x/i.png", prompts=("cat", "dog"))
+    task = state_machine.admit(request, task_id="t", user_id="u", image_id="i", credits=2, rules=RULES, now=NOW)
     return replace(task, **changes)
 
 
@@ -103,9 +103,9 @@ def test_credits_are_given_back_exactly_when_a_task_falls_into_error():
 
 
 def test_a_task_costs_a_credit_a_prompt():
-    order = Order(image_url="x", prompts=("a", "b", "c"))
+    request = TaskRequest(image_url="x", prompts=("a", "b", "c"))
     with pytest.raises(InsufficientCreditsError, match="costs 3 credits, the account has 2"):
-        state_machine.admit(order, task_id="t", user_id="u", image_id="i", credits=2, rules=RULES, now=NOW)
+        state_machine.admit(request, task_id="t", user_id="u", image_id="i", credits=2, rules=RULES, now=NOW)
 
 
 def test_an_ended_task_has_no_lease_and_its_objects_in_order():

@@ -1,4 +1,4 @@
-"""A proxy before an HTTP server that makes trouble as it is told to."""
+"""A proxy before an HTTP server that makes proxy as it is told to."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 
 @dataclass
-class Trouble:
+class FaultyProxy:
     """What will happen to the next requests, in order; those beyond pass.
 
     ``"503"``: refused before it is passed on. ``"cut"``: half of the answer's body. ``"lost"``: passed on, no answer.
@@ -32,9 +32,9 @@ class Trouble:
 
 
 @contextlib.contextmanager
-def troubled(upstream: str) -> Iterator[Trouble]:
+def faulty_proxy(upstream: str) -> Iterator[FaultyProxy]:
     """Serve the proxy from threads."""
-    trouble = Trouble()
+    proxy = FaultyProxy()
     host = urlsplit(upstream).netloc
 
     class Handler(BaseHTTPRequestHandler):
@@ -42,7 +42,7 @@ def troubled(upstream: str) -> Iterator[Trouble]:
 
         def handle_any(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            what = trouble.next()
+            what = proxy.next()
             if what == "503":
                 self.answer(503, [("Content-Type", "text/plain")], b"busy")
                 return
@@ -82,11 +82,11 @@ def troubled(upstream: str) -> Iterator[Trouble]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    trouble.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, name="troubled", daemon=True)
+    proxy.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, name="faulty proxy", daemon=True)
     thread.start()
     try:
-        yield trouble
+        yield proxy
     finally:
         server.shutdown()
         server.server_close()

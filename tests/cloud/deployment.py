@@ -23,7 +23,7 @@ COMMAND = "from s3seg.commands.serve import app; app()"
 
 
 @dataclass(frozen=True)
-class House:
+class Deployment:
     """A project with services on it."""
 
     project: Project
@@ -46,7 +46,7 @@ class House:
 
 
 @contextmanager
-def house(folder, database_server, s3, *, public, gpu=True):
+def deploy(folder, database_server, s3, *, public, gpu=True):
     """A new project with an edge, and with a gpu service if it is wanted."""
     edge_port, gpu_port = free_ports(2)
     url, gpu_url = f"http://127.0.0.1:{edge_port}", f"http://127.0.0.1:{gpu_port}"
@@ -78,7 +78,7 @@ def house(folder, database_server, s3, *, public, gpu=True):
             if gpu:
                 services.enter_context(service("gpu", gpu_url, for_gpu, folder))
             edge = services.enter_context(service("edge", url, for_edge, folder))
-            yield House(project, url, gpu_url, folder, public_base, edge)
+            yield Deployment(project, url, gpu_url, folder, public_base, edge)
 
 
 def service(name, url, environment, folder):
