@@ -16,10 +16,9 @@ from s3seg import errors
 from s3seg.api.codes import ERROR_CODES
 from s3seg.app import whole_app
 from s3seg.app.settings import Settings
-from s3seg.client import AsyncClient, Client
+from s3seg.client import AsyncClient, Client, RetryPolicy
 from s3seg.client._core import _polling_interval
 from s3seg.client._images import prepare
-from s3seg.client._steps import RetryPolicy
 from s3seg.tasks.limits import Tier
 from tests.helpers.pictures import encoded
 from tests.helpers.quick_worker import Square

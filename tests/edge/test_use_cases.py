@@ -418,5 +418,5 @@ async def test_a_part_that_hangs_or_fails_is_named(monkeypatch):
     said = await house.edge.check()
     assert said["objects"] == "the disk is full"
     assert "no answer" in said["tasks"]
-    assert said["authenticator"] == "it is not set up right; the log says how"
+    assert said["authenticator"] == "configuration error; see the log of the service"
     assert said["rate_limiter"] is None

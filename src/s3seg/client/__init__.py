@@ -8,6 +8,7 @@ to interpret the responses, and when to retry. The two classes only execute the 
 """
 
 from s3seg.client._async import AsyncClient
+from s3seg.client._steps import RetryPolicy
 from s3seg.client._sync import Client
 
-__all__ = ["AsyncClient", "Client"]
+__all__ = ["AsyncClient", "Client", "RetryPolicy"]
