@@ -1,6 +1,6 @@
-"""A process that the kill tests start and kill: submits or works without end, and says what it was promised.
+"""A process that the crash tests start and kill: it submits or processes tasks forever, and prints what was done.
 
-Settings come from the environment. Each line on stdout is a promise that must hold after any crash.
+Settings come from the environment. Each line on stdout reports a fact that must still hold after any crash.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def say(*words: str) -> None:
     print(*words, flush=True)
 
 
-async def submit_for_ever(parts: Parts, user_id: str, image_url: str) -> None:
+async def submit_forever(parts: Parts, user_id: str, image_url: str) -> None:
     caller = Identity(user_id=user_id)
     while True:
         key = uuid.uuid4().hex
@@ -35,7 +35,7 @@ async def submit_for_ever(parts: Parts, user_id: str, image_url: str) -> None:
             await parts.task_store.cancel(caller, answers[0].task.task_id)
 
 
-async def work_for_ever(parts: Parts, worker: str) -> None:
+async def work_forever(parts: Parts, worker: str) -> None:
     while True:
         for claim in await parts.task_queue.claim_batch(worker, limit=3, lease_s=1):
             task, lease = claim.task, claim.lease
@@ -66,7 +66,7 @@ async def work_for_ever(parts: Parts, worker: str) -> None:
 def main() -> None:
     parts = Parts()
     role, *arguments = sys.argv[1:]
-    asyncio.run((submit_for_ever if role == "submit" else work_for_ever)(parts, *arguments))
+    asyncio.run((submit_forever if role == "submit" else work_forever)(parts, *arguments))
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ class TestMemoryRateLimiter(RateLimiterSuite):
 
         return later
 
-    async def test_users_who_went_away_take_no_memory(self, limiter, pass_time):
+    async def test_inactive_users_use_no_memory(self, limiter, pass_time):
         from s3seg.tasks.limits import Action, Tier
 
         for _ in range(50):

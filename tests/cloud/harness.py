@@ -1,4 +1,4 @@
-"""An installation on a Supabase project, as the behaviour suites want it."""
+"""The harness of the Supabase adapters."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.cloud.parts.gateway import PUBLISHABLE_KEY, SECRET_KEY
 
 
 class SupabaseHarness(TaskHarness):
-    """Edge, worker and operator with connections of their own; the database's clock moves."""
+    """Store, queue and accounts have connections of their own; the clock of the database can be moved."""
 
     def __init__(self, project: Project) -> None:
         self.rules = Rules()

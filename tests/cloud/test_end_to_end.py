@@ -1,4 +1,4 @@
-"""Edge and gpu service as processes on real parts: from an upload to the mask in the bucket."""
+"""Edge and GPU service as processes on real servers: from an upload to the mask in the bucket."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def picture():
 
 @pytest.fixture(scope="module")
 def expected():
-    """What the same weights find in this process."""
+    """The label maps of the same weights in this process."""
     results = Segmenter().segment(PICTURE, ["car", "house"])
     return {result.prompt: result.label_map() for result in results}
 
@@ -67,7 +67,7 @@ def test_from_an_upload_to_the_mask_in_the_bucket(public_deployment, picture, ex
         assert http.get("/api/v1/me").json()["data"]["credits"] == 8
 
 
-def test_a_task_that_fails_is_given_back(public_deployment, picture):
+def test_a_failed_task_is_refunded(public_deployment, picture):
     with public_deployment.user() as (_, http):
         image_url = upload(http, picture)
         task = finished(http, submit(http, image_url, "word " * 90))
@@ -76,21 +76,21 @@ def test_a_task_that_fails_is_given_back(public_deployment, picture):
         assert http.get("/api/v1/me").json()["data"]["credits"] == 10
 
 
-def straight(deployment, http, function, **arguments):
-    """Call a function of the database past the edge, with the user's own token."""
+def call_database(deployment, http, function, **arguments):
+    """Call an SQL function without the edge, with the token of the user."""
     headers = {"apikey": PUBLISHABLE_KEY, "Authorization": http.headers["authorization"]}
     answer = httpx.post(f"{deployment.project.gateway.url}/rest/v1/rpc/{function}", json=arguments, headers=headers)
     assert answer.status_code == 200, answer.text
     return answer.json()
 
 
-def register_straight(deployment, http, key, **changes):
+def register_directly(deployment, http, key, **changes):
     arguments = {"p_object_key": key, "p_content_type": "image/png", "p_size_bytes": 1, "p_width": 1, "p_height": 1}
-    return straight(deployment, http, "register_image", **{**arguments, **changes})["image_url"]
+    return call_database(deployment, http, "register_image", **{**arguments, **changes})["image_url"]
 
 
 def attempts_of(deployment, task_id):
-    """How each attempt on a task ended, as the log says, which is written a moment later."""
+    """Read from the log how each attempt at a task ended; log lines may be written a moment later."""
     give_up = time.monotonic() + 30
     while time.monotonic() < give_up:
         said = [
@@ -103,12 +103,12 @@ def attempts_of(deployment, task_id):
     raise AssertionError("no attempt was logged")
 
 
-def test_a_task_for_a_picture_that_was_never_uploaded_ends_refunded_at_once(public_deployment, picture):
+def test_a_task_for_an_image_that_was_never_uploaded_is_refunded_without_retries(public_deployment, picture):
     with public_deployment.user() as (user_id, http):
-        ghost = register_straight(public_deployment, http, new_image_key(user_id, "image/png"))
-        body = {"p_image_url": ghost, "p_text_prompts": ["car", "house"]}
-        tasks = [straight(public_deployment, http, "submit_segmentation", **body)["task"]["id"] for _ in range(2)]
-        tasks.append(submit(http, ghost, "car"))  # the edge is not better informed
+        missing = register_directly(public_deployment, http, new_image_key(user_id, "image/png"))
+        body = {"p_image_url": missing, "p_text_prompts": ["car", "house"]}
+        tasks = [call_database(public_deployment, http, "submit_segmentation", **body)["task"]["id"] for _ in range(2)]
+        tasks.append(submit(http, missing, "car"))  # the edge does not know that there is no such object
         real = submit(http, upload(http, picture), "car")
         for task_id in tasks:
             task = finished(http, task_id)
@@ -116,28 +116,30 @@ def test_a_task_for_a_picture_that_was_never_uploaded_ends_refunded_at_once(publ
             assert "upload it again" in task["error_message"]
         assert finished(http, real)["status"] == "done"
         assert http.get("/api/v1/me").json()["data"]["credits"] == 9
-        assert httpx.get(ghost).status_code == 404
+        assert httpx.get(missing).status_code == 404
         rows = public_deployment.project.database.execute(
             "select 1 from private.leases where task_id::text = any(%s)", (tasks,)
         )
         assert rows == []
     for task_id in tasks:
-        assert attempts_of(public_deployment, task_id) == ["NOT_FOUND"]  # the first was the last
+        assert attempts_of(public_deployment, task_id) == ["NOT_FOUND"]  # a single attempt
 
 
-def test_a_row_that_lies_about_its_picture_changes_nothing(public_deployment, picture, expected):
+def test_a_row_with_a_wrong_image_size_changes_nothing(public_deployment, picture, expected):
     with public_deployment.user() as (_, http):
         uploaded = http.post("/api/v1/upload", files={"file": ("street.png", picture, "image/png")}).json()["data"]
-        straight(public_deployment, http, "delete_image", p_image_id=uploaded["image_id"])  # the row; the object stays
+        call_database(
+            public_deployment, http, "delete_image", p_image_id=uploaded["image_id"]
+        )  # deletes the row and keeps the object
         key = uploaded["image_url"].removeprefix(f"{public_deployment.public_base}/")
-        again = register_straight(public_deployment, http, key, p_width=178_000_000, p_size_bytes=10 * 1024 * 1024)
+        again = register_directly(public_deployment, http, key, p_width=178_000_000, p_size_bytes=10 * 1024 * 1024)
         assert again == uploaded["image_url"]
         task = finished(http, submit(http, again, "car"))
         result = http.get(f"/api/v1/results/{task['result_id']}").json()["data"]
         np.testing.assert_array_equal(pixels(httpx.get(result["mask_image_url"]).content), expected["car"])
 
 
-def test_others_things_are_as_absent_as_what_never_was(public_deployment, picture):
+def test_data_of_another_user_and_absent_data_give_the_same_response(public_deployment, picture):
     def shape(answer):
         body = re.sub(rb'"(request_id|timestamp)":"[^"]*"', b"", answer.content)
         return answer.status_code, body.replace(answer.headers["x-request-id"].encode(), b"")
@@ -167,7 +169,7 @@ def test_a_token_of_the_wrong_kind_is_refused(public_deployment, claims, status,
         assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
 
 
-def test_the_edge_holds_no_key_of_the_service_and_logs_no_secret(public_deployment, picture):
+def test_the_edge_has_no_secret_key_and_logs_no_secret(public_deployment, picture):
     with public_deployment.user() as (_, http):
         finished(http, submit(http, upload(http, picture), "car"))
         token = http.headers["authorization"].removeprefix("Bearer ")
@@ -180,7 +182,7 @@ def test_the_edge_holds_no_key_of_the_service_and_logs_no_secret(public_deployme
     assert keys["/rest/v1/rpc/worker_finish"] == SECRET_KEY
 
 
-def test_a_database_that_stops_is_503_without_a_word_of_it_and_nothing_is_charged(public_deployment, picture):
+def test_a_stopped_database_is_a_503_without_details_and_without_charge(public_deployment, picture):
     with public_deployment.user() as (_, http):
         image_url = upload(http, picture)
         body = {"image_url": image_url, "text_prompt": "car"}
@@ -204,7 +206,7 @@ def test_a_database_that_stops_is_503_without_a_word_of_it_and_nothing_is_charge
         assert finished(http, accepted.json()["data"]["task_id"])["status"] == "done"
 
 
-def test_a_prompt_cannot_write_a_line_of_the_log(public_deployment, picture):
+def test_a_prompt_cannot_forge_log_lines(public_deployment, picture):
     with public_deployment.user() as (_, http):
         image_url = upload(http, picture)
         for prompt in ('car\n{"forged": 1}', "car\r\nforged", "car\u2028forged", "\u202eforged"):
@@ -217,7 +219,7 @@ def test_a_prompt_cannot_write_a_line_of_the_log(public_deployment, picture):
 
 
 def test_a_private_bucket_is_read_through_the_edge(folder, database_server, s3, picture, expected):
-    with deploy(folder, database_server, s3, public=False) as closed, closed.user() as (_, http):
+    with deploy(folder, database_server, s3, public=False) as private, private.user() as (_, http):
         image_url = upload(http, picture)
         redirect = httpx.get(image_url)
         assert redirect.status_code in (302, 303, 307)
@@ -229,7 +231,7 @@ def test_a_private_bucket_is_read_through_the_edge(folder, database_server, s3, 
         np.testing.assert_array_equal(pixels(mask), expected["car"])
 
 
-# --- supabase-js, as a Flutter client would use its library
+# --- supabase-js; clients in Flutter use an equivalent library
 
 SCRIPT = """
 const { createClient } = require('@supabase/supabase-js')

@@ -1,4 +1,4 @@
-"""Parts that stop, restart, refuse and hang up: clear errors, repeats where they are safe, and honest books."""
+"""Servers that stop, restart, refuse requests or drop connections: clear errors, safe retries, correct balances."""
 
 from __future__ import annotations
 
@@ -25,17 +25,12 @@ from tests.cloud.test_r2 import r2
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture(scope="module")
-def anyio_backend():
-    return "asyncio"
-
-
 # --- the database
 
 
 @pytest.fixture(scope="module")
 def fragile(tmp_path_factory):
-    """A project, and a database server, that may be stopped."""
+    """A project with its own database server, which tests may stop."""
     folder = tmp_path_factory.mktemp("fragile")
     home = folder / "postgres"
     home.mkdir()
@@ -50,14 +45,14 @@ async def harness(fragile):
     await harness.aclose()
 
 
-async def answered(ask):
-    """What the part says once it is back."""
+async def eventually(call):
+    """Repeat a call until the server is available again, and return the result."""
     for _ in range(300):
         try:
-            return await ask()
+            return await call()
         except UnavailableError:
             await asyncio.sleep(0.1)
-    raise AssertionError("it never came back")
+    raise AssertionError("the server did not become available")
 
 
 async def test_a_stopped_postgrest_is_unavailable_and_charges_nothing(harness, fragile):
@@ -81,17 +76,17 @@ async def test_a_stopped_postgrest_is_unavailable_and_charges_nothing(harness, f
                 await attempt
     finally:
         fragile.postgrest.server.start()
-    assert (await answered(lambda: harness.store.get_task(user, task.task_id))) == task
+    assert (await eventually(lambda: harness.store.get_task(user, task.task_id))) == task
     assert await harness.credits(user) == 9
 
 
-async def test_submits_through_a_restart_of_postgres_are_made_once_each(harness, fragile):
+async def test_submits_during_a_restart_of_postgres_each_create_one_task(harness, fragile):
     user = await harness.user(credits=60)
     image = await harness.image(user)
     requests = [TaskRequest(image_url=image.image_url, prompts=("cat",), idempotency_key=f"k{n}") for n in range(30)]
 
     async def accepted(request):
-        return await answered(lambda: harness.store.submit(user, request))
+        return await eventually(lambda: harness.store.submit(user, request))
 
     async def restart():
         await asyncio.sleep(0.05)
@@ -104,7 +99,7 @@ async def test_submits_through_a_restart_of_postgres_are_made_once_each(harness,
     assert await harness.credits(user) == 30
 
 
-async def test_a_worker_goes_on_after_a_restart_of_postgres(harness, fragile):
+async def test_a_worker_continues_after_a_restart_of_postgres(harness, fragile):
     user = await harness.user()
     task = await harness.submit(user)
     lease = await harness.claim(task)
@@ -114,12 +109,12 @@ async def test_a_worker_goes_on_after_a_restart_of_postgres(harness, fragile):
     with pytest.raises(UnavailableError):
         await harness.store.get_task(user, task.task_id)
     await asyncio.to_thread(fragile.database.server.start)
-    await answered(lambda: harness.queue.renew(lease, lease_s=30))
+    await eventually(lambda: harness.queue.renew(lease, lease_s=30))
     assert (await harness.queue.finish(lease, outcome_for(task))).mask_image_url
     assert await harness.credits(user) == 9
 
 
-async def test_an_answer_that_was_lost_is_asked_for_again_where_that_is_safe(harness, fragile):
+async def test_a_lost_response_is_requested_again_if_that_is_safe(harness, fragile):
     user = await harness.user(tier=Tier.ENTERPRISE)
     image = await harness.image(user)
     with faulty_proxy(fragile.gateway.url) as proxy:
@@ -127,7 +122,7 @@ async def test_an_answer_that_was_lost_is_asked_for_again_where_that_is_safe(har
         store = SupabaseTaskStore(rest, public_base=PUBLIC_BASE)
         keyed = TaskRequest(image_url=image.image_url, prompts=("cat",), idempotency_key="k")
         proxy.plan = ["lost"]
-        assert not (await store.submit(user, keyed)).created  # the first try made it
+        assert not (await store.submit(user, keyed)).created  # the first attempt created it
         proxy.plan = ["lost"]
         await store.get_task(user, (await store.submit(user, keyed)).task.task_id)
         proxy.plan = ["lost"]
@@ -140,7 +135,7 @@ async def test_an_answer_that_was_lost_is_asked_for_again_where_that_is_safe(har
         with pytest.raises(UnavailableError):
             await store.list_tasks(user)
         await store.aclose()
-    assert await harness.credits(user) == 8  # one for the key, one whose answer was lost
+    assert await harness.credits(user) == 8  # one task with the key, and one whose response was lost
 
 
 # --- the object store
@@ -149,8 +144,8 @@ BODY = bytes(range(256)) * 12_000  # three chunks
 
 
 @pytest.fixture
-async def shaky(s3):
-    """A store behind a proxy that makes proxy, and the proxy."""
+async def faulty(s3):
+    """An object store behind a faulty proxy, and the proxy."""
     with faulty_proxy(s3.endpoint) as proxy:
         store = r2(s3, endpoint_url=proxy.url)
         yield store, proxy
@@ -163,8 +158,8 @@ def key():
 
 
 @pytest.mark.parametrize("plan", [["503"], ["503", "503"], ["lost"], ["lost", "503"]])
-async def test_a_put_through_trouble_is_written_once(shaky, key, plan):
-    store, proxy = shaky
+async def test_a_put_with_faults_is_written_once(faulty, key, plan):
+    store, proxy = faulty
     proxy.plan = list(plan)
     await store.put(key, BODY)
     assert await store.get(key) == BODY
@@ -174,8 +169,8 @@ async def test_a_put_through_trouble_is_written_once(shaky, key, plan):
     assert await store.get(key) == BODY
 
 
-async def test_a_put_that_is_refused_leaves_nothing(shaky, key):
-    store, proxy = shaky
+async def test_a_put_that_is_refused_leaves_nothing(faulty, key):
+    store, proxy = faulty
     proxy.always = "503"
     with pytest.raises(UnavailableError):
         await store.put(key, BODY)
@@ -185,8 +180,8 @@ async def test_a_put_that_is_refused_leaves_nothing(shaky, key):
 
 
 @pytest.mark.parametrize("plan", [["503"], ["cut"], ["cut", "503", "cut"], ["lost"]])
-async def test_a_read_through_trouble_is_whole(shaky, key, plan):
-    store, proxy = shaky
+async def test_a_read_with_faults_is_complete(faulty, key, plan):
+    store, proxy = faulty
     await store.put(key, BODY)
     proxy.plan = list(plan)
     assert await store.get(key) == BODY
@@ -195,8 +190,8 @@ async def test_a_read_through_trouble_is_whole(shaky, key, plan):
 
 
 @pytest.mark.parametrize("always", ["503", "cut", "lost"])
-async def test_a_read_that_never_succeeds_is_an_error_and_not_half_a_picture(shaky, key, always):
-    store, proxy = shaky
+async def test_a_read_that_never_succeeds_is_an_error(faulty, key, always):
+    store, proxy = faulty
     await store.put(key, BODY)
     stream = await store.stream(key)
     proxy.always = always

@@ -34,26 +34,21 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
-@pytest.fixture
 async def harness(project):
     harness = SupabaseHarness(project)
     yield harness
     await harness.aclose()
 
 
-def every_word_of(err):
-    """What a log would show of an error, with all that led to it and is not suppressed."""
+def everything_in(err):
+    """Return what a log would show of an error and of its causes."""
     words = [str(err), repr(err)]
     cause = err.__cause__ or (None if err.__suppress_context__ else err.__context__)
-    return " ".join(words) + (every_word_of(cause) if cause is not None else "")
+    return " ".join(words) + (everything_in(cause) if cause is not None else "")
 
 
-async def test_nothing_that_the_database_says_is_passed_on(harness):
-    """Wrong values of every kind: a refusal by PostgreSQL quotes rows, constraints and values."""
+async def test_messages_of_the_database_are_not_passed_on(harness):
+    """For invalid values of all kinds: the errors of PostgreSQL quote rows, constraints and values."""
     user = await harness.user(tier=Tier.ENTERPRISE)
     project = await harness.store.create_project(user, "mine")
     secret = "geheimnis"
@@ -74,7 +69,7 @@ async def test_nothing_that_the_database_says_is_passed_on(harness):
     ):
         with pytest.raises(S3segError) as refused:
             await attempt
-        errors.append(every_word_of(refused.value))
+        errors.append(everything_in(refused.value))
     for words in errors:
         assert secret not in words
         for leak in (user.user_id, user.token, "constraint", "violates", "Failing row", "images_", "public."):
@@ -86,14 +81,14 @@ async def test_nothing_that_the_database_says_is_passed_on(harness):
     ["PT400", "PT401", "PT402", "PT403", "PT409", "PT429", "23514", "22P02", "42501", "42883", "57014", "PGRST301",
      "PGRST000", "XX000", "404", None, "PGRST103", "PGRST116", "<script>"],
 )  # fmt: skip
-def test_every_refusal_is_put_in_our_own_words(code):
+def test_every_error_gets_a_message_of_our_own(code):
     for detail in (None, "geheimnis", '{"credits": "geheimnis"}', "[1]", '{"limit": "geheimnis"}', 7):
         error = translated(APIError({"code": code, "message": "geheimnis", "hint": "geheimnis", "details": detail}))
-        assert "geheimnis" not in every_word_of(error) or (code, detail) == ("PT402", '{"credits": "geheimnis"}')
+        assert "geheimnis" not in everything_in(error) or (code, detail) == ("PT402", '{"credits": "geheimnis"}')
         assert "<" not in str(error)
 
 
-async def test_no_log_holds_a_key_or_a_token(harness, s3, caplog):
+async def test_no_log_contains_a_key_or_a_token(harness, s3, caplog):
     caplog.set_level(logging.DEBUG)
     user = await harness.user()
     task = await harness.submit(user)
@@ -145,7 +140,7 @@ async def test_no_repr_shows_a_secret(project, s3, tmp_path):
 # --- s3seg doctor --services
 
 
-async def test_everything_in_order_is_said_to_be(project, s3, tmp_path):
+async def test_working_services_are_reported_as_ok(project, s3, tmp_path):
     parts = Parts(settings_of(project, s3, tmp_path))
     found = await examine_services(parts)
     assert [(finding.topic, finding.status, finding.advice) for finding in found] == [
@@ -174,7 +169,7 @@ async def test_everything_in_order_is_said_to_be(project, s3, tmp_path):
         ({"authenticator": "local"}, {"task_store"}, "S3SEG_AUTHENTICATOR"),
     ],
 )
-async def test_a_wrong_setting_is_named_with_its_remedy(project, s3, tmp_path, change, topics, named):
+async def test_a_wrong_setting_is_named_with_advice(project, s3, tmp_path, change, topics, named):
     parts = Parts(settings_of(project, s3, tmp_path, **change))
     found = await examine_services(parts)
     problems = {finding.topic: finding for finding in found if finding.status == "problem"}
@@ -209,13 +204,13 @@ async def test_a_library_that_is_not_installed_is_named(project, s3, tmp_path, m
     assert "s3seg[cloud]" in str(refused.value)
 
 
-async def test_parts_that_are_not_there_are_said_to_be_so(s3, project, tmp_path):
+async def test_servers_that_do_not_respond_are_reported(s3, project, tmp_path):
     nowhere = "http://127.0.0.1:9"
     changes = {"supabase_url": nowhere, "r2_endpoint_url": nowhere}
     parts = Parts(settings_of(project, s3, tmp_path, **changes))
     found = await examine_services(parts)
     assert {finding.status for finding in found} == {"problem"}
-    assert all("does not answer" in finding.value or "cannot be had" in finding.value for finding in found)
+    assert all("does not respond" in finding.value or "cannot fetch" in finding.value for finding in found)
     assert {finding.topic: finding.advice.split()[-5] for finding in found} == {
         "object_store": "S3SEG_R2_ENDPOINT_URL",
         **dict.fromkeys(("task_store", "authenticator", "task_queue", "accounts"), "S3SEG_SUPABASE_URL"),
@@ -224,8 +219,8 @@ async def test_parts_that_are_not_there_are_said_to_be_so(s3, project, tmp_path)
 
 
 @pytest.mark.parametrize("lost", ["rest/v1", "no/such/path"])
-async def test_an_address_where_something_else_answers_is_said_to_be_wrong(project, s3, tmp_path, lost):
-    """As where somebody gives the address of the S3 server, or a path in it, for the project's."""
+async def test_a_url_of_another_service_is_reported_as_wrong(project, s3, tmp_path, lost):
+    """For example the URL of the S3 server instead of that of the project."""
     settings = settings_of(project, s3, tmp_path)
     parts = Parts(settings.model_copy(update={"supabase_url": f"{s3.endpoint}/{lost}"}))
     found = await examine_services(parts, ["task_store", "authenticator", "task_queue"])
@@ -234,7 +229,7 @@ async def test_an_address_where_something_else_answers_is_said_to_be_wrong(proje
     await parts.aclose()
 
 
-async def test_a_gpu_service_is_shown_the_key(project, s3, tmp_path):
+async def test_the_key_of_the_gpu_service_is_checked(project, s3, tmp_path):
     def load():
         raise CheckpointError("no weights here")
 
@@ -251,12 +246,12 @@ async def test_a_gpu_service_is_shown_the_key(project, s3, tmp_path):
             await parts.aclose()
     parts = Parts(settings_of(project, s3, tmp_path, **changes))
     away = (await examine_services(parts))[-1]
-    assert away.status == "note"  # tasks wait for it
+    assert away.status == "note"  # only a note, since tasks wait for it
     assert "S3SEG_GPU_URL" in away.advice
     await parts.aclose()
 
 
-async def test_a_database_without_our_schema_is_told_what_to_do(folder, database_server):
+async def test_a_database_without_the_schema_is_reported_with_advice(folder, database_server):
     from tests.cloud.conftest import SHIM
     from tests.cloud.parts.gateway import gateway
     from tests.cloud.parts.postgrest import postgrest
@@ -276,10 +271,10 @@ async def test_a_database_without_our_schema_is_told_what_to_do(folder, database
             await part.aclose()
 
 
-# --- one client for all users
+# --- separation of users
 
 
-async def test_many_users_at_once_each_get_their_own(harness):
+async def test_concurrent_users_each_get_their_own_data(harness):
     users = [await harness.user(credits=10 + number) for number in range(12)]
     asked = users * 8
     accounts = await asyncio.gather(*(harness.store.account(user) for user in asked))
@@ -287,8 +282,8 @@ async def test_many_users_at_once_each_get_their_own(harness):
     assert [account.credits for account in accounts] == [10 + number for number in range(12)] * 8
 
 
-async def test_no_cookie_goes_from_one_users_answer_to_anothers_call():
-    """As Supabase's gateway sets them; whatever they hold, they belong to nobody's next call."""
+async def test_no_cookie_is_passed_from_one_user_to_another():
+    """Supabase's gateway sets cookies, which must not be sent with the next request."""
     seen = []
 
     async def answer(request):

@@ -1,4 +1,4 @@
-"""The Supabase adapters pass the suites that the embedded ones pass, on PostgreSQL and PostgREST."""
+"""The Supabase adapters pass the test suites on PostgreSQL and PostgREST."""
 
 import pytest
 
@@ -9,8 +9,8 @@ from tests.cloud.harness import OnSupabase
 
 
 class TestSupabaseTaskStore(OnSupabase, TaskStoreSuite):
-    async def test_what_the_database_counts_is_refused_by_its_own_name(self, harness):
-        """Where several edges each count by themselves, the database says the last word."""
+    async def test_limits_of_the_database_name_their_action(self, harness):
+        """The database enforces limits across several edges, each of which counts on its own."""
         user = await harness.user(tier=Tier.FREE)
         for _ in range(10):
             await harness.image(user)

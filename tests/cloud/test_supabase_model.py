@@ -1,4 +1,4 @@
-"""The stateful model of the task machine runs on PostgreSQL and PostgREST too."""
+"""The stateful model of tasks on PostgreSQL and PostgREST."""
 
 import pytest
 from hypothesis import HealthCheck, settings

@@ -33,9 +33,7 @@ def test_the_code_in_the_guide_runs(tmp_path):
     blocks = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
     for number, block in enumerate(blocks):
         (tmp_path / f"test_block_{number}.py").write_text(block, encoding="utf-8")
-    result = python(
-        "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", str(tmp_path), paths=[EXAMPLE / "src"]
-    )
+    result = python(*PYTEST, str(tmp_path), paths=[EXAMPLE / "src"])
     assert result.returncode == 0, result.stdout
 
 

@@ -22,11 +22,6 @@ TOMORROW = datetime.now(UTC) + timedelta(days=1)
 
 
 @pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
-@pytest.fixture
 def tables():
     return MemoryTables()
 
@@ -46,7 +41,7 @@ async def upload(objects, store):
     )
 
 
-async def test_garbage_is_what_no_row_names(objects, tables):
+async def test_objects_that_no_row_refers_to_are_removed(objects, tables):
     store, queue = MemoryTaskStore(tables), MemoryTaskQueue(tables)
     image = await upload(objects, store)
     task = (await store.submit(USER, TaskRequest(image_url=image.image_url, prompts=("cat",)))).task
@@ -66,14 +61,14 @@ async def test_garbage_is_what_no_row_names(objects, tables):
     assert (await collect_garbage(objects, accounts, before=TOMORROW)).objects == 0
 
 
-async def test_young_objects_stay(objects, tables):
+async def test_recent_objects_are_kept(objects, tables):
     await objects.put(new_image_key(USER.user_id, "image/png"), b"its row is being written")
     yesterday = datetime.now(UTC) - timedelta(days=1)
     assert (await collect_garbage(objects, MemoryAccounts(tables), before=yesterday)).objects == 0
     assert len([info async for info in objects.list("")]) == 1
 
 
-async def test_more_objects_than_are_asked_about_at_once(objects, tables):
+async def test_more_objects_than_fit_into_one_query(objects, tables):
     store = MemoryTaskStore(tables)
     named = {(await upload(objects, store)).object_key for _ in range(40)}
     for _ in range(600):
@@ -82,7 +77,7 @@ async def test_more_objects_than_are_asked_about_at_once(objects, tables):
     assert {info.key async for info in objects.list("")} == named
 
 
-async def test_all_hopeless_tasks_are_reaped_however_many():
+async def test_all_expired_tasks_are_reaped():
     tables = MemoryTables(rules=Rules(deadline_s=0.0), welcome_credits=300, rates=_unlimited())
     store, queue = MemoryTaskStore(tables), MemoryTaskQueue(tables)
     image = await upload(MemoryObjectStore(), store)

@@ -28,14 +28,14 @@ def test_microseconds_are_exact(moment):
 
 
 @given(TIMES, st.uuids())
-def test_a_cursor_comes_back_as_it_was(moment, item):
+def test_a_cursor_survives_encoding(moment, item):
     cursor = Cursor(created_at=moment, item_id=str(item))
     assert Cursor.decode(cursor.encode()) == cursor
     assert cursor.encode().isascii()
 
 
 @given(st.text(max_size=60))
-def test_any_other_text_is_no_cursor(text):
+def test_other_text_is_not_a_cursor(text):
     try:
         cursor = Cursor.decode(text)
     except InvalidRequestError:
@@ -43,7 +43,7 @@ def test_any_other_text_is_no_cursor(text):
     assert Cursor.decode(cursor.encode()) == cursor
 
 
-def test_keys_are_fresh_and_under_the_users_prefix():
+def test_keys_are_unique_and_under_the_prefix_of_the_user():
     user, task = str(uuid.uuid4()), str(uuid.uuid4())
     keys = {new_image_key(user, "image/webp") for _ in range(100)}
     assert len(keys) == 100
@@ -99,7 +99,7 @@ def test_fingerprints_are_equal_exactly_for_equal_requests(one, two):
 
 
 @given(st.lists(st.floats(0, 30), max_size=60), st.integers(1, 6))
-def test_a_moving_window_never_lets_more_than_the_limit_into_any_minute(steps, limit):
+def test_never_more_than_the_limit_is_allowed_in_any_minute(steps, limit):
     now, counted = 0.0, []
     for step in steps:
         now += step

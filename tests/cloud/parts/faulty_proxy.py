@@ -1,4 +1,4 @@
-"""A proxy before an HTTP server that makes proxy as it is told to."""
+"""An HTTP proxy that causes faults on request."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from urllib.parse import urlsplit
 
 @dataclass
 class FaultyProxy:
-    """What will happen to the next requests, in order; those beyond pass.
+    """A running proxy, and the faults of the next requests.
 
-    ``"503"``: refused before it is passed on. ``"cut"``: half of the answer's body. ``"lost"``: passed on, no answer.
+    The faults are ``"503"`` (respond without forwarding the request), ``"cut"`` (return half of the body), ``"lost"``
+    (forward the request, but return no response) and ``"pass"`` (no fault).
 
     Attributes:
-        url: The proxy's address.
-        plan: What is still to happen.
-        always: What happens once the plan is at its end.
+        url: URL of the proxy.
+        plan: Faults of the next requests, in order.
+        always: Fault of the requests after those.
     """
 
     url: str = ""
@@ -33,7 +34,7 @@ class FaultyProxy:
 
 @contextlib.contextmanager
 def faulty_proxy(upstream: str) -> Iterator[FaultyProxy]:
-    """Serve the proxy from threads."""
+    """Run a proxy in front of ``upstream``."""
     proxy = FaultyProxy()
     host = urlsplit(upstream).netloc
 
