@@ -128,9 +128,8 @@ def test_a_task_for_an_image_that_was_never_uploaded_is_refunded_without_retries
 def test_a_row_with_a_wrong_image_size_changes_nothing(public_deployment, picture, expected):
     with public_deployment.user() as (_, http):
         uploaded = http.post("/api/v1/upload", files={"file": ("street.png", picture, "image/png")}).json()["data"]
-        call_database(
-            public_deployment, http, "delete_image", p_image_id=uploaded["image_id"]
-        )  # deletes the row and keeps the object
+        # delete the row, but keep the object
+        call_database(public_deployment, http, "delete_image", p_image_id=uploaded["image_id"])
         key = uploaded["image_url"].removeprefix(f"{public_deployment.public_base}/")
         again = register_directly(public_deployment, http, key, p_width=178_000_000, p_size_bytes=10 * 1024 * 1024)
         assert again == uploaded["image_url"]

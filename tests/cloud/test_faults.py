@@ -85,11 +85,15 @@ async def test_submits_during_a_restart_of_postgres_each_create_one_task(harness
     image = await harness.image(user)
     requests = [TaskRequest(image_url=image.image_url, prompts=("cat",), idempotency_key=f"k{n}") for n in range(30)]
 
+    first_accepted = asyncio.Event()
+
     async def accepted(request):
-        return await eventually(lambda: harness.store.submit(user, request))
+        submitted = await eventually(lambda: harness.store.submit(user, request))
+        first_accepted.set()
+        return submitted
 
     async def restart():
-        await asyncio.sleep(0.05)
+        await first_accepted.wait()
         await asyncio.to_thread(fragile.database.server.stop)
         await asyncio.to_thread(fragile.database.server.start)
 

@@ -10,6 +10,7 @@ import uuid
 from email.utils import formatdate
 
 import anyio
+import anyio.lowlevel
 import httpx
 import jwt
 import pytest
@@ -53,7 +54,7 @@ class KeyServer:
     def source(self, **options):
         async def handle(request):
             self.fetched += 1
-            await anyio.sleep(0.01)  # let other callers arrive in the meantime
+            await anyio.lowlevel.checkpoint()  # let other callers arrive in the meantime
             status, body, headers = self.answer()
             return httpx.Response(status, headers=headers, stream=httpx.ByteStream(body))
 
