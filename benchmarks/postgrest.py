@@ -17,9 +17,9 @@ import httpx
 from pydantic import SecretStr
 
 from benchmarks.timing import in_turns, show
-from s3seg.adapters.supabase import Rest, SupabaseTaskStore
-from s3seg.adapters.supabase.tasks import _TASK_COLUMNS
-from s3seg.tasks.model import Order
+from s3seg.adapters.supabase.rest import Rest
+from s3seg.adapters.supabase.tasks import _TASK_COLUMNS, SupabaseTaskStore
+from s3seg.tasks.model import TaskRequest
 from s3seg.tasks.object_keys import new_image_key
 from s3seg.tasks.records import Identity, NewImage
 
@@ -56,10 +56,10 @@ def _measure(runner: asyncio.Runner, url: str, caller: Identity) -> None:
         object_key=new_image_key(caller.user_id, "image/png"), content_type="image/png", size_bytes=1, width=1, height=1
     )
     stored = runner.run(store.register_image(caller, image))
-    order = Order(image_url=stored.image_url, prompts=("cat",))
-    task = runner.run(store.submit(caller, order)).task
+    request = TaskRequest(image_url=stored.image_url, prompts=("cat",))
+    task = runner.run(store.submit(caller, request)).task
     for _ in range(200):
-        runner.run(store.submit(caller, order))
+        runner.run(store.submit(caller, request))
     columns = ",".join(_TASK_COLUMNS)
 
     async def raw_poll() -> None:
@@ -78,7 +78,7 @@ def _measure(runner: asyncio.Runner, url: str, caller: Identity) -> None:
     cases: dict[str, tuple[Callable[[], Awaitable[object]], Callable[[], Awaitable[object]]]] = {
         "poll": (raw_poll, lambda: store.get_task(caller, task.task_id)),
         "list": (raw_list, lambda: store.list_tasks(caller)),
-        "submit": (raw_submit, lambda: store.submit(caller, order)),
+        "submit": (raw_submit, lambda: store.submit(caller, request)),
     }
     rows = {}
     for at_once in (1, AT_ONCE):

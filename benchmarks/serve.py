@@ -35,7 +35,7 @@ from benchmarks.http_load import Connections, free_port, request_bytes
 from s3seg.app import Parts
 from s3seg.app.settings import Settings
 from s3seg.tasks.limits import Tier
-from s3seg.tasks.model import Order
+from s3seg.tasks.model import TaskRequest
 from s3seg.tasks.object_keys import new_image_key
 from s3seg.tasks.records import Identity, NewImage
 
@@ -112,8 +112,8 @@ class Ours:
                 await self._parts.objects.put(key, content)
                 image = NewImage(object_key=key, content_type="image/jpeg", size_bytes=len(content), width=1, height=1)
                 urls[content] = (await self._parts.task_store.register_image(USER, image)).image_url
-            order = Order(image_url=urls[content], prompts=(prompt,))
-            task = (await self._parts.task_store.submit(USER, order)).task
+            request = TaskRequest(image_url=urls[content], prompts=(prompt,))
+            task = (await self._parts.task_store.submit(USER, request)).task
             bodies.append(
                 {
                     "image_url": urls[content],

@@ -1,40 +1,40 @@
 """Every error that s3seg raises on purpose.
 
     S3segError                     code INTERNAL_ERROR
-    ├── InvalidRequestError        code INVALID_REQUEST   what the caller gave cannot be used
-    │   ├── ImageDecodeError       the image cannot be read; names it and says why
-    │   ├── PromptError            the prompt is empty, too long, or not text
-    │   └── MaskError              a mask or an RLE that does not fit its image
-    ├── CheckpointError            code MODEL_NOT_LOADED  weights are missing, wrong or truncated
+    ├── InvalidRequestError        code INVALID_REQUEST   an argument or a request is not valid
+    │   ├── ImageDecodeError       an image cannot be read; the message names it and says why
+    │   ├── PromptError            a prompt is empty, too long, or not text
+    │   └── MaskError              a mask or an RLE is malformed, or does not fit its image
+    ├── CheckpointError            code MODEL_NOT_LOADED  a checkpoint is incomplete, truncated or not SAM 3's
     │   └── CheckpointNotFoundError
-    ├── InferenceError             code INFERENCE_FAILED  the network could not finish
-    │   └── OutOfMemoryError       the device's memory does not hold what was asked at once
+    ├── InferenceError             code INFERENCE_FAILED  the network could not produce a result
+    │   └── OutOfMemoryError       the input does not fit into the device's memory
     ├── AuthRequiredError          code AUTH_REQUIRED     no credentials were sent
-    ├── AuthInvalidError           code AUTH_INVALID      credentials that do not hold
-    ├── ForbiddenError             code FORBIDDEN         valid credentials of the wrong kind
-    ├── NotFoundError              code NOT_FOUND         no such thing, or not this user's
-    ├── FileTooLargeError          code FILE_TOO_LARGE
+    ├── AuthInvalidError           code AUTH_INVALID      the credentials are malformed, expired or not trusted
+    ├── ForbiddenError             code FORBIDDEN         the credentials are valid but do not allow the action
+    ├── NotFoundError              code NOT_FOUND         it does not exist, or it belongs to another user
+    ├── FileTooLargeError          code FILE_TOO_LARGE    an upload exceeds the size limit
     ├── InsufficientCreditsError   code INSUFFICIENT_CREDITS
-    ├── RateLimitedError           code RATE_LIMITED      says when to come back
-    ├── UnavailableError           code UNAVAILABLE       a part that we stand on does not answer
-    ├── LeaseLostError             code INTERNAL_ERROR    this attempt no longer owns its task
-    ├── ObjectExistsError          code INTERNAL_ERROR    an object key is taken
-    └── ConfigurationError         code INTERNAL_ERROR    a setting cannot work; names it and the remedy
+    ├── RateLimitedError           code RATE_LIMITED      too many requests; says when to retry
+    ├── UnavailableError           code UNAVAILABLE       a dependency does not respond, or the service is at capacity
+    ├── LeaseLostError             code INTERNAL_ERROR    this attempt no longer holds its task
+    ├── ObjectExistsError          code INTERNAL_ERROR    an object with this key already exists
+    └── ConfigurationError         code INTERNAL_ERROR    a setting does not work; names it and how to fix it
 
-``code`` is stable, and the same word that the services put in an error body.
+``code`` is stable. It is the same word that the services return in the body of an error response.
 """
 
 from __future__ import annotations
 
 
 class S3segError(Exception):
-    """Base of every error that s3seg raises on purpose."""
+    """Base class of every error that s3seg raises on purpose."""
 
     code = "INTERNAL_ERROR"
 
 
 class InvalidRequestError(S3segError, ValueError):
-    """Something the caller gave cannot be used; the message says what and why."""
+    """An argument or a request is not valid; the message says which value and why."""
 
     code = "INVALID_REQUEST"
 
@@ -52,23 +52,23 @@ class MaskError(InvalidRequestError):
 
 
 class CheckpointError(S3segError):
-    """A checkpoint is incomplete, truncated or not one of SAM 3."""
+    """A checkpoint is incomplete, truncated or not a SAM 3 checkpoint."""
 
     code = "MODEL_NOT_LOADED"
 
 
 class CheckpointNotFoundError(CheckpointError):
-    """No checkpoint at the given place; the message says how to get one."""
+    """There is no checkpoint at the given location; the message says how to get one."""
 
 
 class InferenceError(S3segError):
-    """The network could not finish; the message says at what stage."""
+    """The network could not produce a result; the message names the stage that failed."""
 
     code = "INFERENCE_FAILED"
 
 
 class OutOfMemoryError(InferenceError):
-    """The device's memory does not hold what was asked at once; less at once may do."""
+    """The input does not fit into the device's memory; fewer images or prompts at a time may fit."""
 
 
 class AuthRequiredError(S3segError):
@@ -78,43 +78,43 @@ class AuthRequiredError(S3segError):
 
 
 class AuthInvalidError(S3segError):
-    """The credentials are malformed, expired, or signed by nobody we trust."""
+    """The credentials are malformed, expired, or signed with a key that is not trusted."""
 
     code = "AUTH_INVALID"
 
 
 class ForbiddenError(S3segError):
-    """The credentials are valid but of a kind that may not do this (anonymous, or another role)."""
+    """The credentials are valid but do not allow this action (an anonymous user, or another role)."""
 
     code = "FORBIDDEN"
 
 
 class NotFoundError(S3segError):
-    """There is no such thing for this caller; absent and foreign things are told apart nowhere."""
+    """The object does not exist, or it belongs to another user: both cases give the same error."""
 
     code = "NOT_FOUND"
 
 
 class FileTooLargeError(S3segError):
-    """An upload exceeds the limit of the contract."""
+    """An upload exceeds the size limit."""
 
     code = "FILE_TOO_LARGE"
 
 
 class InsufficientCreditsError(S3segError):
-    """The account holds fewer credits than the task costs."""
+    """The account has fewer credits than the task costs."""
 
     code = "INSUFFICIENT_CREDITS"
 
 
 class RateLimitedError(S3segError):
-    """More than the tier's number of actions within a minute.
+    """The user has reached the limit of their tier within the last 60 seconds.
 
     Args:
-        message: What was exceeded.
+        message: Which limit was reached.
         limit: Actions allowed in any 60 seconds.
-        retry_after: Seconds until the next one will be allowed.
-        action: What was counted, such as ``upload``.
+        retry_after: Seconds until the next action is allowed.
+        action: The action that is limited, such as ``upload``.
     """
 
     code = "RATE_LIMITED"
@@ -127,11 +127,11 @@ class RateLimitedError(S3segError):
 
 
 class UnavailableError(S3segError):
-    """A part that we stand on (disk, database, store) does not answer, or we are at capacity.
+    """A dependency (disk, database, object store) does not respond, or the service is at capacity.
 
     Args:
-        message: Which part, and what it said.
-        retry_after: Seconds after which another try makes sense.
+        message: Which dependency, and what went wrong.
+        retry_after: Seconds to wait before trying again.
     """
 
     code = "UNAVAILABLE"
@@ -142,12 +142,12 @@ class UnavailableError(S3segError):
 
 
 class LeaseLostError(S3segError):
-    """This attempt no longer owns its task: stop, and delete what it stored."""
+    """This attempt no longer holds its task: stop working on it, and delete the objects that it stored."""
 
 
 class ObjectExistsError(S3segError):
-    """An object of that key exists already; nothing was written."""
+    """An object with this key already exists; nothing was written."""
 
 
 class ConfigurationError(S3segError):
-    """A setting cannot work; the message names it, its value, and the remedy."""
+    """A setting does not work; the message names the setting, its value, and how to fix it."""

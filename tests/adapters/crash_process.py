@@ -1,6 +1,6 @@
-"""A process that the kill tests start and kill: submits or works without end, and says what it was promised.
+"""A process that the crash tests start and kill: it submits or processes tasks forever, and prints what was done.
 
-Settings come from the environment. Each line on stdout is a promise that must hold after any crash.
+Settings come from the environment. Each line on stdout reports a fact that must still hold after any crash.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import uuid
 
 from s3seg.app import Parts
 from s3seg.errors import LeaseLostError
-from s3seg.tasks.model import Failure, Order, Outcome
+from s3seg.tasks.model import Failure, Outcome, TaskRequest
 from s3seg.tasks.object_keys import new_result_key
 from s3seg.tasks.records import Identity
 
@@ -21,21 +21,21 @@ def say(*words: str) -> None:
     print(*words, flush=True)
 
 
-async def submit_for_ever(parts: Parts, user_id: str, image_url: str) -> None:
+async def submit_forever(parts: Parts, user_id: str, image_url: str) -> None:
     caller = Identity(user_id=user_id)
     while True:
         key = uuid.uuid4().hex
         prompts = tuple(f"p{n}" for n in range(random.randint(1, 3)))
-        order = Order(image_url=image_url, prompts=prompts, idempotency_key=key)
+        request = TaskRequest(image_url=image_url, prompts=prompts, idempotency_key=key)
         say("asked", key)
-        answers = await asyncio.gather(*(parts.task_store.submit(caller, order) for _ in range(2)))
+        answers = await asyncio.gather(*(parts.task_store.submit(caller, request) for _ in range(2)))
         assert answers[0].task.task_id == answers[1].task.task_id
         say("accepted", answers[0].task.task_id, key)
         if random.random() < 0.1:
             await parts.task_store.cancel(caller, answers[0].task.task_id)
 
 
-async def work_for_ever(parts: Parts, worker: str) -> None:
+async def work_forever(parts: Parts, worker: str) -> None:
     while True:
         for claim in await parts.task_queue.claim_batch(worker, limit=3, lease_s=1):
             task, lease = claim.task, claim.lease
@@ -66,7 +66,7 @@ async def work_for_ever(parts: Parts, worker: str) -> None:
 def main() -> None:
     parts = Parts()
     role, *arguments = sys.argv[1:]
-    asyncio.run((submit_for_ever if role == "submit" else work_for_ever)(parts, *arguments))
+    asyncio.run((submit_forever if role == "submit" else work_forever)(parts, *arguments))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How the edge tells the gpu service of work."""
+"""The edge notifies the GPU service of tasks over HTTP."""
 
 import json
 import logging
@@ -15,7 +15,7 @@ from s3seg.api.gpu import BatchPredictRequest, PredictRequest
 from s3seg.client import Client
 from s3seg.errors import UnavailableError
 from s3seg.tasks.model import Task, TaskStatus
-from s3seg.testing import InferenceSuite
+from s3seg.testing import WorkerNotifierSuite
 from tests.helpers.processes import EDGE, Process, edge_process, free_port, wait_for
 from tests.journeys.test_edge_processes import token_for
 
@@ -35,9 +35,9 @@ TASK = Task(
 )
 
 
-class TestHttpInference(InferenceSuite):
+class TestHttpNotifier(WorkerNotifierSuite):
     @pytest.fixture
-    def inference(self):
+    def notifier(self):
         return HttpNotifier("http://127.0.0.1:1", api_key="key")
 
 
@@ -61,9 +61,9 @@ def answering(answer, **options):
         (("cat", "dog"), "/api/v1/predict/batch", BatchPredictRequest),
     ],
 )
-async def test_the_call_is_the_contracts(prompts, path, model):
-    inference, requests = answering(httpx.Response(200), request_id=lambda: "the-request")
-    await inference.wake(replace(TASK, prompts=prompts))
+async def test_the_request_is_that_of_the_gpu_api(prompts, path, model):
+    notifier, requests = answering(httpx.Response(200), request_id=lambda: "the-request")
+    await notifier.wake(replace(TASK, prompts=prompts))
     (request,) = requests
     assert str(request.url) == f"http://gpu.example{path}"
     assert request.headers["x-api-key"] == "k3y"
@@ -78,24 +78,24 @@ async def test_the_call_is_the_contracts(prompts, path, model):
 
 
 @pytest.mark.parametrize("answer", [httpx.ConnectError("x"), httpx.ReadTimeout("x"), httpx.Response(503)])
-async def test_a_lost_call_is_no_error_and_reported_without_the_key(answer, caplog):
+async def test_a_failed_call_is_logged_without_the_key_and_not_raised(answer, caplog):
     caplog.set_level(logging.INFO)
-    inference, _ = answering(answer)
-    await inference.wake(TASK)
+    notifier, _ = answering(answer)
+    await notifier.wake(TASK)
     assert caplog.records
     assert "k3y" not in caplog.text + repr(vars(caplog.records[0]))
 
 
-async def test_a_wrong_key_is_an_error_in_the_log(caplog):
-    inference, _ = answering(httpx.Response(401))
-    await inference.wake(TASK)
+async def test_a_wrong_key_is_logged_as_an_error(caplog):
+    notifier, _ = answering(httpx.Response(401))
+    await notifier.wake(TASK)
     assert [record.levelname for record in caplog.records] == ["ERROR"]
 
 
-async def test_a_service_that_does_not_answer_is_unavailable():
-    inference, _ = answering(httpx.ConnectError("x"))
+async def test_a_service_that_does_not_respond_is_unavailable():
+    notifier, _ = answering(httpx.ConnectError("x"))
     with pytest.raises(UnavailableError, match="gpu service"):
-        await inference.check()
+        await notifier.check()
 
 
 def _calls(log: str) -> list[dict]:
@@ -106,21 +106,21 @@ def _request_ids(log: str) -> set[str | None]:
     return {json.loads(line).get("request_id") for line in log.splitlines() if line.startswith("{")}
 
 
-def _within_20_s(holds: Callable[[], bool]) -> None:
+def _wait_until(holds: Callable[[], bool]) -> None:
     give_up = time.monotonic() + 20
     while not holds():
-        assert time.monotonic() < give_up, "it never came to hold"
+        assert time.monotonic() < give_up, "the condition did not become true within 20 s"
         time.sleep(0.05)
 
 
-def test_edge_and_gpu_apart_share_only_the_data_directory(tmp_path):
+def test_separate_edge_and_gpu_processes_share_only_the_data_directory(tmp_path):
     port = free_port()
     gpu_url = f"http://127.0.0.1:{port}"
     data = tmp_path / "data"
     key = {"API_SECRET_KEY": "a long random value", "S3SEG_GPU_URL": gpu_url}
     with edge_process(data, **key) as (edge, url), Client(url, token_for(data)) as client:
         settings = {"S3SEG_DATA_DIR": str(data), "S3SEG_PUBLIC_BASE_URL": f"{url}/files", "S3SEG_DEVICE": "cpu"}
-        # it looks by itself only once an hour, so what comes in time came by the edge's call
+        # the worker polls only once an hour, so a result that comes in time is due to the call of the edge
         settings |= {"S3SEG_POLL_S": "3600", "S3SEG_CHECKPOINT": "embedded"}
         gpu = Process(EDGE, "gpu", "--port", str(port), log=data / "gpu.log", **key, **settings)
         gpu.start()
@@ -130,9 +130,9 @@ def test_edge_and_gpu_apart_share_only_the_data_directory(tmp_path):
             assert len(result) > 0
             results = client.segment("examples/pictures/street.png", ["car", "tree"], timeout=30)
             assert [one.prompt for one in results] == ["car", "tree"]
-            _within_20_s(lambda: len(_calls(gpu.log)) == 2)  # lines are written a moment later
+            _wait_until(lambda: len(_calls(gpu.log)) == 2)  # log lines are written by another thread
             calls = _calls(gpu.log)
             assert [call["status"] for call in calls] == [200, 200]
-            _within_20_s(lambda: {call["request_id"] for call in calls} <= _request_ids(edge.log))
+            _wait_until(lambda: {call["request_id"] for call in calls} <= _request_ids(edge.log))
         finally:
             gpu.kill()

@@ -5,13 +5,13 @@ import pytest
 from s3seg.adapters.memory import MemoryNotifier, MemoryObjectStore, MemoryRateLimiter
 from s3seg.testing import (
     AccountsSuite,
-    InferenceSuite,
     ObjectStoreSuite,
     RateLimiterSuite,
     TaskQueueSuite,
     TaskStoreSuite,
+    WorkerNotifierSuite,
 )
-from tests.adapters.worlds import MemoryWorld
+from tests.adapters.harnesses import MemoryHarness
 
 
 class TestMemoryObjectStore(ObjectStoreSuite):
@@ -22,20 +22,20 @@ class TestMemoryObjectStore(ObjectStoreSuite):
 
 class TestMemoryTaskStore(TaskStoreSuite):
     @pytest.fixture
-    def world(self):
-        return MemoryWorld()
+    def harness(self):
+        return MemoryHarness()
 
 
 class TestMemoryTaskQueue(TaskQueueSuite):
     @pytest.fixture
-    def world(self):
-        return MemoryWorld()
+    def harness(self):
+        return MemoryHarness()
 
 
 class TestMemoryAccounts(AccountsSuite):
     @pytest.fixture
-    def world(self):
-        return MemoryWorld()
+    def harness(self):
+        return MemoryHarness()
 
 
 class _Clock:
@@ -61,7 +61,7 @@ class TestMemoryRateLimiter(RateLimiterSuite):
 
         return later
 
-    async def test_users_who_went_away_take_no_memory(self, limiter, pass_time):
+    async def test_inactive_users_use_no_memory(self, limiter, pass_time):
         from s3seg.tasks.limits import Action, Tier
 
         for _ in range(50):
@@ -71,7 +71,7 @@ class TestMemoryRateLimiter(RateLimiterSuite):
         assert len(limiter._times) == 1
 
 
-class TestMemoryInference(InferenceSuite):
+class TestMemoryNotifier(WorkerNotifierSuite):
     @pytest.fixture
-    def inference(self):
+    def notifier(self):
         return MemoryNotifier()

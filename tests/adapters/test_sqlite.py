@@ -1,15 +1,15 @@
 import pytest
 
 from s3seg.testing import AccountsSuite, TaskQueueSuite, TaskStoreSuite
-from tests.adapters.worlds import SqliteWorld
+from tests.adapters.harnesses import SqliteHarness
 
 
 class _OnSqlite:
     @pytest.fixture
-    async def world(self, tmp_path):
-        world = SqliteWorld(tmp_path / "tasks.sqlite3")
-        yield world
-        await world.aclose()
+    async def harness(self, tmp_path):
+        harness = SqliteHarness(tmp_path / "tasks.sqlite3")
+        yield harness
+        await harness.aclose()
 
 
 class TestSqliteTaskStore(_OnSqlite, TaskStoreSuite):

@@ -5,23 +5,23 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from s3seg.testing.task_model import TaskModel
-from tests.adapters.worlds import MemoryWorld, SqliteWorld
+from tests.adapters.harnesses import MemoryHarness, SqliteHarness
 
 QUICK = settings(max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 class MemoryTaskModel(TaskModel):
-    async def new_world(self):
-        return MemoryWorld()
+    async def new_harness(self):
+        return MemoryHarness()
 
 
 class SqliteTaskModel(TaskModel):
-    async def new_world(self):
+    async def new_harness(self):
         self._folder = tempfile.TemporaryDirectory()
-        return SqliteWorld(Path(self._folder.name) / "tasks.sqlite3")
+        return SqliteHarness(Path(self._folder.name) / "tasks.sqlite3")
 
-    async def close_world(self, world):
-        await super().close_world(world)
+    async def close_harness(self, harness):
+        await super().close_harness(harness)
         self._folder.cleanup()
 
 

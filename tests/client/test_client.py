@@ -1,4 +1,4 @@
-"""The client against services that behave, and against some that do not."""
+"""The client, against scripted responses and against the real services."""
 
 import asyncio
 import inspect
@@ -16,10 +16,9 @@ from s3seg import errors
 from s3seg.api.codes import ERROR_CODES
 from s3seg.app import whole_app
 from s3seg.app.settings import Settings
-from s3seg.client import AsyncClient, Client
-from s3seg.client._core import _fair_pause
-from s3seg.client._pictures import prepare
-from s3seg.client._steps import RetryPolicy
+from s3seg.client import AsyncClient, Client, RetryPolicy
+from s3seg.client._core import _polling_interval
+from s3seg.client._images import prepare
 from s3seg.tasks.limits import Tier
 from tests.helpers.pictures import encoded
 from tests.helpers.quick_worker import Square
@@ -42,7 +41,7 @@ def refused(code, message="no", **headers):
 
 
 class Script:
-    """Answers requests from a list, and notes them; an exception in the list is raised."""
+    """Responds to requests from a list, and records them; an exception in the list is raised."""
 
     def __init__(self, *answers):
         self.answers = list(answers)
@@ -62,71 +61,71 @@ class Script:
 
 
 @pytest.fixture
-def naps(monkeypatch):
-    """Pauses, which are noted and not slept."""
-    naps = []
-    monkeypatch.setattr("s3seg.client._sync.time.sleep", naps.append)
-    return naps
+def pauses(monkeypatch):
+    """The lengths of all pauses, which are recorded instead of slept."""
+    pauses = []
+    monkeypatch.setattr("s3seg.client._sync.time.sleep", pauses.append)
+    return pauses
 
 
-class TestTryingAgain:
+class TestRetries:
     @pytest.mark.parametrize("code", ["RATE_LIMITED", "UNAVAILABLE"])
-    def test_refusals_are_waited_for_as_long_as_they_say(self, naps, code):
+    def test_a_retry_waits_as_long_as_retry_after_says(self, pauses, code):
         script = Script(refused(code, **{"Retry-After": "7"}), ok(ME))
         assert script.client().me().credits == 3
-        assert naps == [7.0]
+        assert pauses == [7.0]
 
-    def test_a_rate_limit_is_waited_for_however_often_it_refuses(self, naps):
+    def test_rate_limits_do_not_count_as_retries(self, pauses):
         script = Script(*[refused("RATE_LIMITED", **{"Retry-After": "20"})] * 8, ok(ME))
-        script.client(patience=RetryPolicy(retries=1)).me()
-        assert naps == [20.0] * 8
+        script.client(retry_policy=RetryPolicy(retries=1)).me()
+        assert pauses == [20.0] * 8
 
-    def test_patience_ends(self, naps):
+    def test_retries_end(self, pauses):
         script = Script(*[refused("UNAVAILABLE", **{"Retry-After": "1"})] * 3)
         with pytest.raises(errors.UnavailableError):
-            script.client(patience=RetryPolicy(retries=2)).me()
-        assert len(naps) == 2
+            script.client(retry_policy=RetryPolicy(retries=2)).me()
+        assert len(pauses) == 2
         script = Script(refused("RATE_LIMITED", **{"Retry-After": "400"}))
         with pytest.raises(errors.RateLimitedError) as limited:
-            script.client(patience=RetryPolicy(longest_s=300)).me()
+            script.client(retry_policy=RetryPolicy(max_elapsed_s=300)).me()
         assert limited.value.retry_after == 400
 
     @pytest.mark.parametrize("lost", [httpx.ConnectError("x"), httpx.ReadError("x"), httpx.RemoteProtocolError("x")])
-    def test_lost_requests_are_repeated(self, naps, lost):
+    def test_lost_requests_are_repeated(self, pauses, lost):
         script = Script(lost, httpx.Response(502, text="<html>"), ok(ME))
         assert script.client().me().credits == 3
-        assert naps[0] < naps[1]
+        assert pauses[0] < pauses[1]
 
-    def test_what_may_have_happened_is_not_repeated_where_that_would_make_it_twice(self, naps):
+    def test_a_request_that_is_not_repeatable_is_repeated_only_if_it_was_not_sent(self, pauses):
         script = Script(httpx.ReadError("x"))
         with pytest.raises(errors.UnavailableError):
             script.client().create_project("p")
-        script = Script(httpx.ConnectError("x"), httpx.ConnectError("x"), ok({}))  # it never got there
-        with pytest.raises(errors.S3segError, match="did not answer as"):
+        script = Script(httpx.ConnectError("x"), httpx.ConnectError("x"), ok({}))  # it was never sent
+        with pytest.raises(errors.S3segError, match="not from an s3seg service"):
             script.client().create_project("p")
         assert len(script.requests) == 3
 
-    def test_a_submit_that_was_lost_is_repeated_with_its_key(self, naps):
+    def test_a_lost_submit_is_repeated_with_the_same_idempotency_key(self, pauses):
         script = Script(httpx.ReadError("x"), ok({"task_id": TASK, "status": "pending"}, 202))
         script.client().submit("http://x/i.png", "cat")
         keys = [request.headers["idempotency-key"] for request in script.requests]
         assert keys[0] == keys[1]
         assert len(keys[0]) == 36
 
-    def test_mistakes_are_not_repeated(self, naps):
+    def test_client_errors_are_not_retried(self, pauses):
         for code in ("INVALID_REQUEST", "AUTH_INVALID", "NOT_FOUND", "INSUFFICIENT_CREDITS", "INTERNAL_ERROR"):
             script = Script(refused(code))
             with pytest.raises(errors.S3segError):
                 script.client().me()
-        assert naps == []
+        assert pauses == []
 
 
 class TestErrors:
     @pytest.mark.parametrize("code", list(ERROR_CODES))
-    def test_every_code_becomes_the_error_that_has_it(self, naps, code):
+    def test_every_error_code_raises_the_error_with_that_code(self, pauses, code):
         script = Script(*[refused(code, "what happened", **{"Retry-After": "1"})] * 3)
         with pytest.raises(errors.S3segError, match="what happened") as raised:
-            script.client(patience=RetryPolicy(retries=0, longest_s=0)).me()
+            script.client(retry_policy=RetryPolicy(retries=0, max_elapsed_s=0)).me()
         expected = "INTERNAL_ERROR" if code == "METHOD_NOT_ALLOWED" else code
         assert raised.value.code == expected
         assert TASK in str(raised.value)  # the request's id, to find it in the log
@@ -143,30 +142,30 @@ class TestErrors:
             httpx.Response(302, headers={"Location": "https://login.example"}),
         ],
     )
-    def test_a_stranger_at_the_address_is_an_error_of_ours(self, naps, answer):
+    def test_a_response_that_is_not_from_the_service_raises_an_s3seg_error(self, pauses, answer):
         with pytest.raises(errors.S3segError):
             Script(answer).client().me()
 
-    def test_fields_that_this_version_does_not_know_are_left_out(self):
+    def test_unknown_fields_are_ignored(self):
         assert Script(ok({**ME, "new": {"field": 1}})).client().me().credits == 3
 
     @pytest.mark.parametrize(
-        ("url", "token", "said"), [("", "t", "address"), ("edge.example", "t", "address"), ("http://x", "", "token")]
+        ("url", "token", "said"), [("", "t", "URL"), ("edge.example", "t", "URL"), ("http://x", "", "token")]
     )
-    def test_without_address_or_token_it_says_so(self, monkeypatch, url, token, said):
+    def test_a_missing_url_or_token_is_named(self, monkeypatch, url, token, said):
         monkeypatch.delenv("S3SEG_URL", raising=False)
         monkeypatch.delenv("S3SEG_TOKEN", raising=False)
         with pytest.raises(errors.ConfigurationError, match=said):
             Client(url, token)
 
-    def test_address_and_token_come_from_the_environment(self, monkeypatch):
+    def test_url_and_token_come_from_the_environment(self, monkeypatch):
         monkeypatch.setenv("S3SEG_URL", "http://edge.example")
         monkeypatch.setenv("S3SEG_TOKEN", "secret-token")
         with Client() as client:
             assert "edge.example" in repr(client)
             assert "secret-token" not in repr(client) + repr(client._core)
 
-    def test_what_cannot_be_is_said_before_anything_is_sent(self):
+    def test_invalid_arguments_raise_before_anything_is_sent(self):
         client = Script().client()
         for call in (
             lambda: client.segment(encoded(), ""),
@@ -188,13 +187,13 @@ class TestErrors:
 
 
 class TestWaiting:
-    def test_polling_slows_down_before_the_limit_refuses(self):
-        assert _fair_pause('"tasks";r=59;t=60') == 0
-        assert _fair_pause('"tasks";r=1;t=40') == 20
-        assert _fair_pause('"tasks";r=0;t=40') == 40
-        assert _fair_pause("rubbish") == 0
+    def test_polling_slows_down_near_the_rate_limit(self):
+        assert _polling_interval('"tasks";r=59;t=60') == 0
+        assert _polling_interval('"tasks";r=1;t=40') == 20
+        assert _polling_interval('"tasks";r=0;t=40') == 40
+        assert _polling_interval("rubbish") == 0
 
-    def test_a_task_that_takes_too_long_is_cancelled_and_told(self, naps, monkeypatch):
+    def test_a_task_that_takes_too_long_is_cancelled_and_raises(self, pauses, monkeypatch):
         live = {
             "task_id": TASK,
             "status": "processing",
@@ -208,7 +207,7 @@ class TestWaiting:
             script.client().segment(encoded(), "cat", timeout=0)
         assert script.requests[-1].url.path == f"/api/v1/tasks/{TASK}/cancel"
 
-    def test_a_task_in_error_says_why(self, naps):
+    def test_a_task_in_error_says_why(self, pauses):
         failed = {"task_id": TASK, "status": "error", "error_message": "the prompt has 40 tokens, at most 32"}
         failed |= {"created_at": META["timestamp"], "updated_at": META["timestamp"]}
         image = {"image_id": TASK, "image_url": "http://x/i.png", "size_bytes": 1, "content_type": "image/png"}
@@ -217,9 +216,9 @@ class TestWaiting:
             script.client().segment(encoded(), "cat")
 
 
-class TestPictures:
+class TestImages:
     @pytest.mark.parametrize("image_format", ["PNG", "JPEG", "WEBP"])
-    def test_files_that_the_service_takes_go_as_they_are(self, tmp_path, image_format):
+    def test_files_in_accepted_formats_are_sent_unchanged(self, tmp_path, image_format):
         data = encoded(image_format)
         path = tmp_path / "a.bin"
         path.write_bytes(data)
@@ -227,7 +226,7 @@ class TestPictures:
             assert prepare(source).data == data
         assert prepare(path).source == str(path)
 
-    def test_everything_else_goes_without_loss(self, tmp_path):
+    def test_other_images_are_sent_without_loss(self, tmp_path):
         noise = np.random.default_rng(0).integers(0, 255, (20, 30, 3), np.uint8)
         Image.fromarray(noise).save(tmp_path / "a.bmp")
         for source in (tmp_path / "a.bmp", noise, Image.fromarray(noise)):
@@ -235,16 +234,16 @@ class TestPictures:
             assert picture.content_type == "image/png"
             assert np.array_equal(s3seg.images.load(picture.data).pixels, noise)
 
-    def test_what_is_too_large_is_said_before_it_is_sent(self):
-        with pytest.raises(errors.FileTooLargeError, match="at most 10"):
+    def test_a_file_that_is_too_large_raises_before_it_is_sent(self):
+        with pytest.raises(errors.FileTooLargeError, match="at most 10 MB"):
             prepare(encoded() + bytes(11 * 2**20))
 
 
-def test_both_faces_have_the_same_calls():
-    def calls(face):
+def test_both_clients_have_the_same_methods():
+    def calls(client):
         return {
             name: list(inspect.signature(method).parameters)
-            for name, method in vars(face).items()
+            for name, method in vars(client).items()
             if not name.startswith("_") and callable(method)
         }
 
@@ -271,7 +270,7 @@ class TestAgainstTheService:
             ]
             assert (await client.me()).credits == 7
             assert (await client.task(tasks[0].task_id)).status == "pending"
-            with pytest.raises(errors.InvalidRequestError, match="not there yet"):
+            with pytest.raises(errors.InvalidRequestError, match="not available yet"):
                 await client.segmentations(tasks[0].task_id)
             assert (await client.cancel(tasks[0].task_id)).error_message == "cancelled"
             with pytest.raises(TimeoutError):
@@ -304,7 +303,7 @@ class TestAgainstTheService:
         assert ("files", False) in seen
         assert set(seen) == {("api", True), ("files", False)}
 
-    async def test_many_come_in_order_and_what_fails_is_told(self, service, tmp_path):
+    async def test_many_images_come_in_order_and_errors_are_reported(self, service, tmp_path):
         user = await service.user(tier=Tier.PRO)
         bad = tmp_path / "no picture.png"
         bad.write_text("no picture")
@@ -328,15 +327,15 @@ class TestAgainstTheService:
         await asyncio.gather(working, return_exceptions=True)
 
     @pytest.mark.parametrize("path", ["x" * 5000, "~nobody-of-that-name/a.png", "a\0b"])
-    def test_a_path_that_cannot_be_one_is_an_error_of_ours(self, path):
+    def test_an_invalid_path_raises_an_s3seg_error(self, path):
         with pytest.raises(errors.ImageDecodeError):
             prepare(path)
 
 
 async def _work_on_everything(service, for_s=0):
-    """Finish what is submitted, with the pipeline of the gpu service around a network that sees a square.
+    """Process submitted tasks with the pipeline of the GPU service, and a fake network that finds a square.
 
-    For so many seconds, or once.
+    For ``for_s`` seconds, or until one task is done.
     """
     from concurrent.futures import ThreadPoolExecutor
 
@@ -354,11 +353,11 @@ async def _work_on_everything(service, for_s=0):
 
 
 class TestAgainstTheWholeService:
-    """A real network behind the edge, in this process."""
+    """The edge with a real network, in this process."""
 
     PICTURE = "examples/pictures/street.png"
 
-    async def test_the_result_is_the_one_of_a_local_segmenter(self, tmp_path, monkeypatch):
+    async def test_the_result_equals_that_of_a_local_segmenter(self, tmp_path, monkeypatch):
         settings = Settings(
             _env_file=None,
             data_dir=tmp_path,

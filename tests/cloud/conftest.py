@@ -1,26 +1,29 @@
-"""The real parts, started once per test process; and installations of ours on them."""
+"""Real servers for the cloud adapters, started once per test process, and Supabase projects on them."""
 
 from __future__ import annotations
 
 import os
 import sys
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 
 if sys.platform == "linux":
     from s3seg.adapters.supabase.migrations import DatabaseConfig, migrate
-    from s3seg.testing.world import PUBLIC_BASE
+    from s3seg.testing.harness import PUBLIC_BASE
+    from tests.cloud.direct_client import Client
     from tests.cloud.parts.downloads import MissingPartError, postgres_program, postgrest_binary, weed
     from tests.cloud.parts.gateway import Gateway, gateway
     from tests.cloud.parts.postgres import Postgres, postgres
     from tests.cloud.parts.postgrest import Postgrest, postgrest
     from tests.cloud.parts.seaweed import Bucket, seaweed
     from tests.cloud.parts.tokens import TokenIssuer
-else:  # there are no such parts for other systems
+else:  # the servers are not available for other systems
     collect_ignore_glob = ["test_*.py"]
 
 SHIM = Path(__file__).parent / "parts" / "shim.sql"
@@ -29,7 +32,7 @@ OLD_DEFAULT_GRANTS = Path(__file__).parent / "parts" / "old_default_grants.sql"
 
 @dataclass(frozen=True)
 class Project:
-    """What stands for a Supabase project: the database, PostgREST on it, the gateway before it, and Auth's keys."""
+    """A Supabase project: database, PostgREST, gateway, and the issuer of tokens."""
 
     database: Postgres
     postgrest: Postgrest
@@ -37,11 +40,11 @@ class Project:
     issuer: TokenIssuer
 
     def sign_up(self, user_id: str) -> None:
-        """What Supabase Auth does."""
+        """Create a user, as Supabase Auth does."""
         self.database.execute("insert into auth.users (id) values (%s)", (user_id,))
 
     def empty(self) -> None:
-        """No users, no rows, and the clock as it is."""
+        """Remove all users and rows, and reset the clock."""
         self.database.execute("truncate auth.users cascade; update private.test_clock set ahead = '0'")
 
 
@@ -49,7 +52,7 @@ class Project:
 def supabase(
     folder: Path, server: Postgres, *, old_default_grants: bool = True, public_base: str = PUBLIC_BASE
 ) -> Iterator[Project]:
-    """A project in a database of its own."""
+    """Run a project in a database of its own."""
     database = server.new_database()
     database.execute(SHIM.read_text())
     if old_default_grants:
@@ -72,7 +75,7 @@ def supabase(
 
 @pytest.fixture(scope="session", autouse=True)
 def parts() -> None:
-    """Get what is not on this machine. In CI a part that cannot be had fails; elsewhere it may be skipped."""
+    """Download missing servers. If one is not available, tests fail in CI and are skipped elsewhere."""
     try:
         postgrest_binary()
         postgres_program("initdb")
@@ -80,18 +83,18 @@ def parts() -> None:
     except MissingPartError as err:
         if os.environ.get("CI"):
             raise
-        pytest.skip(f"no real parts: {err}")
+        pytest.skip(f"a server is not available: {err}")
 
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory, parts: None) -> Path:
-    """Where the parts keep their files."""
+    """The folder for the files of the servers."""
     return tmp_path_factory.mktemp("parts")
 
 
 @pytest.fixture(scope="session")
 def database_server(folder: Path) -> Iterator[Postgres]:
-    """An empty PostgreSQL."""
+    """A PostgreSQL server."""
     home = folder / "postgres"
     home.mkdir()
     with postgres(home) as server:
@@ -100,7 +103,7 @@ def database_server(folder: Path) -> Iterator[Postgres]:
 
 @pytest.fixture(scope="session", params=["old default grants", pytest.param("no grants", marks=pytest.mark.slow)])
 def project(request: pytest.FixtureRequest, folder: Path, database_server: Postgres) -> Iterator[Project]:
-    """A project with our migrations, whose clock tests can move; as projects were once set up, and as they are now."""
+    """A migrated project whose clock tests can move, with the default grants of older and of newer projects."""
     with supabase(folder, database_server, old_default_grants=request.param == "old default grants") as made:
         yield made
 
@@ -112,3 +115,36 @@ def s3(folder: Path) -> Iterator[Bucket]:
     home.mkdir()
     with seaweed(home) as bucket:
         yield bucket
+
+
+@pytest.fixture(scope="module")
+def http(project):
+    with httpx.Client(base_url=project.postgrest.url, timeout=30) as client:
+        yield client
+
+
+@pytest.fixture
+def with_token(http):
+    """Return a function that creates a client with a token, or without one."""
+    return lambda token=None: Client(http, token)
+
+
+@pytest.fixture
+def service(project, with_token):
+    """A client with the service role, as used by workers and operators."""
+    return with_token(project.issuer.role_token("service_role"))
+
+
+@pytest.fixture
+def sign_up(project, with_token):
+    """Return a function that creates a user, and returns their id and a client with their token."""
+
+    def make(*, credits=10, tier="enterprise", **claims):
+        user_id = str(uuid.uuid4())
+        project.sign_up(user_id)
+        if not claims:
+            project.database.execute("select public.operator_ensure(%s, %s)", (user_id, tier))
+            project.database.execute("select public.operator_adjust(%s, %s)", (user_id, credits - 10))
+        return user_id, with_token(project.issuer.user_token(user_id, **claims))
+
+    return make

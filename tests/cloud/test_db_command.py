@@ -51,7 +51,7 @@ def test_migrating_sets_up_a_database_and_may_be_repeated(run, database):
     assert (after.exit_code, after.output.count("missing")) == (0, 0)
 
 
-def test_the_database_counts_by_the_rates_of_the_settings(run, database):
+def test_the_rate_limits_of_the_settings_are_stored(run, database):
     rates = "select per_minute from private.rate_limits where (tier, action) = ('free', 'segment')"
     run("migrate")
     assert database.execute(rates) == [(5,)]
@@ -59,7 +59,7 @@ def test_the_database_counts_by_the_rates_of_the_settings(run, database):
     assert database.execute(rates)[0][0] > 1_000_000
 
 
-def test_what_is_applied_is_recorded_where_the_supabase_cli_looks(run, database):
+def test_applied_migrations_are_recorded_as_by_the_supabase_cli(run, database):
     run("migrate")
     rows = database.execute("select version, name from supabase_migrations.schema_migrations order by 1")
     assert rows == [(migration.version, migration.name) for migration in all_migrations()]
@@ -86,16 +86,16 @@ def test_a_migration_that_fails_changes_nothing(database):
 @pytest.mark.parametrize(
     ("address", "said"),
     [
-        ("postgres://me:geheimnis@127.0.0.1:9/postgres", "nobody listens"),
+        ("postgres://me:geheimnis@127.0.0.1:9/postgres", "nothing listens"),
         ("postgres://me:geheimnis@{host}/postgres", "no such user or database"),
         ("postgres://postgres:geheimnis@{host}/geheimnis", "no such user or database"),
         ("postgres://postgres:geheimnis@no-such-host.invalid/postgres", "no such host"),
-        ("https://geheimnis.supabase.co", "no address of a database"),
+        ("https://geheimnis.supabase.co", "not a database URL"),
         ("postgres://postgres:geheim%nis@127.0.0.1/postgres", "percent-encoded"),
-        ("[GEHEIMNIS]", "no address of a database"),
+        ("[GEHEIMNIS]", "not a database URL"),
     ],
 )
-def test_an_address_that_leads_nowhere_is_named_and_no_password_shown(run, database, address, said):
+def test_a_wrong_database_url_is_explained_without_showing_the_password(run, database, address, said):
     address = address.format(host=f"127.0.0.1:{database.port}")
     for command in ("status", "migrate"):
         answer = run(command, S3SEG_DATABASE_URL=address)
@@ -105,29 +105,29 @@ def test_an_address_that_leads_nowhere_is_named_and_no_password_shown(run, datab
         assert "geheim" not in answer.output.lower()
 
 
-def test_whoever_is_not_the_owner_is_told_so(run, database):
+def test_a_user_that_is_not_the_owner_is_told_to_connect_as_the_owner(run, database):
     answer = run("migrate", S3SEG_DATABASE_URL=database.url_of("authenticator", "authpw"))
     assert answer.exit_code == 1
     assert "connect as the owner" in answer.output
 
 
 @pytest.mark.parametrize("command", ["migrate", "sql"])
-def test_a_database_is_not_set_up_for_addresses_that_nobody_chose(run, database, command):
-    """Every image would be stored with an address on loopback."""
+def test_a_public_base_url_is_required(run, database, command):
+    """Otherwise every image would be stored with a URL on loopback."""
     answer = run(command, S3SEG_PUBLIC_BASE_URL="")
     assert answer.exit_code == 1
     assert "S3SEG_PUBLIC_BASE_URL" in answer.output
     assert database.execute("select tablename from pg_tables where schemaname = 'public'") == []
 
 
-def test_without_an_address_one_is_told_where_it_is(run):
+def test_a_missing_database_url_is_explained(run):
     answer = run("migrate", S3SEG_DATABASE_URL="")
     assert answer.exit_code == 1
     assert "s3seg db sql" in answer.output
 
 
-def test_an_owner_who_is_no_superuser_can_migrate_and_serve(database):
-    """As in a hosted project; a superuser's functions might do what theirs may not."""
+def test_an_owner_that_is_not_a_superuser_can_migrate_and_serve(database):
+    """As in a hosted project; functions of a superuser might be allowed more."""
     owner, user_id = f"owner_{uuid.uuid4().hex}", str(uuid.uuid4())
     database.execute(
         f"""

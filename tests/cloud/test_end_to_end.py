@@ -1,4 +1,4 @@
-"""Edge and gpu service as processes on real parts: from an upload to the mask in the bucket."""
+"""Edge and GPU service as processes on real servers: from an upload to the mask in the bucket."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from PIL import Image
 
 from s3seg import Segmenter
 from s3seg.tasks.object_keys import new_image_key
-from tests.cloud.houses import finished, house, submit, upload
+from tests.cloud.deployment import deploy, finished, submit, upload
 from tests.cloud.parts import downloads
 from tests.cloud.parts.gateway import PUBLISHABLE_KEY, SECRET_KEY
 from tests.cloud.parts.seaweed import SECRET_KEY as S3_SECRET
@@ -27,8 +27,8 @@ PICTURE = Path(__file__).parents[2] / "examples" / "pictures" / "street.png"
 
 
 @pytest.fixture(scope="module")
-def open_house(folder, database_server, s3):
-    with house(folder, database_server, s3, public=True) as made:
+def public_deployment(folder, database_server, s3):
+    with deploy(folder, database_server, s3, public=True) as made:
         yield made
 
 
@@ -39,7 +39,7 @@ def picture():
 
 @pytest.fixture(scope="module")
 def expected():
-    """What the same weights find in this process."""
+    """The label maps of the same weights in this process."""
     results = Segmenter().segment(PICTURE, ["car", "house"])
     return {result.prompt: result.label_map() for result in results}
 
@@ -48,8 +48,8 @@ def pixels(png):
     return np.asarray(Image.open(io.BytesIO(png)))
 
 
-def test_from_an_upload_to_the_mask_in_the_bucket(open_house, picture, expected):
-    with open_house.user(credits=10) as (_, http):
+def test_from_an_upload_to_the_mask_in_the_bucket(public_deployment, picture, expected):
+    with public_deployment.user(credits=10) as (_, http):
         image_url = upload(http, picture)
         assert httpx.get(image_url).content == picture
         task = finished(http, submit(http, image_url, "car", "house"))
@@ -67,8 +67,8 @@ def test_from_an_upload_to_the_mask_in_the_bucket(open_house, picture, expected)
         assert http.get("/api/v1/me").json()["data"]["credits"] == 8
 
 
-def test_a_task_that_fails_is_given_back(open_house, picture):
-    with open_house.user() as (_, http):
+def test_a_failed_task_is_refunded(public_deployment, picture):
+    with public_deployment.user() as (_, http):
         image_url = upload(http, picture)
         task = finished(http, submit(http, image_url, "word " * 90))
         assert task["status"] == "error"
@@ -76,24 +76,26 @@ def test_a_task_that_fails_is_given_back(open_house, picture):
         assert http.get("/api/v1/me").json()["data"]["credits"] == 10
 
 
-def straight(house, http, function, **arguments):
-    """Call a function of the database past the edge, with the user's own token."""
+def call_database(deployment, http, function, **arguments):
+    """Call an SQL function without the edge, with the token of the user."""
     headers = {"apikey": PUBLISHABLE_KEY, "Authorization": http.headers["authorization"]}
-    answer = httpx.post(f"{house.project.gateway.url}/rest/v1/rpc/{function}", json=arguments, headers=headers)
+    answer = httpx.post(f"{deployment.project.gateway.url}/rest/v1/rpc/{function}", json=arguments, headers=headers)
     assert answer.status_code == 200, answer.text
     return answer.json()
 
 
-def register_straight(house, http, key, **changes):
+def register_directly(deployment, http, key, **changes):
     arguments = {"p_object_key": key, "p_content_type": "image/png", "p_size_bytes": 1, "p_width": 1, "p_height": 1}
-    return straight(house, http, "register_image", **{**arguments, **changes})["image_url"]
+    return call_database(deployment, http, "register_image", **{**arguments, **changes})["image_url"]
 
 
-def attempts_of(house, task_id):
-    """How each attempt on a task ended, as the log says, which is written a moment later."""
+def attempts_of(deployment, task_id):
+    """Read from the log how each attempt at a task ended; log lines may be written a moment later."""
     give_up = time.monotonic() + 30
     while time.monotonic() < give_up:
-        said = [json.loads(line) for line in (house.folder / "gpu.log").read_text().splitlines() if line[:1] == "{"]
+        said = [
+            json.loads(line) for line in (deployment.folder / "gpu.log").read_text().splitlines() if line[:1] == "{"
+        ]
         ends = [line["ended"] for line in said if line["message"] == "prediction" and line["task_id"] == task_id]
         if ends:
             return ends
@@ -101,12 +103,12 @@ def attempts_of(house, task_id):
     raise AssertionError("no attempt was logged")
 
 
-def test_a_task_for_a_picture_that_was_never_uploaded_ends_refunded_at_once(open_house, picture):
-    with open_house.user() as (user_id, http):
-        ghost = register_straight(open_house, http, new_image_key(user_id, "image/png"))
-        order = {"p_image_url": ghost, "p_text_prompts": ["car", "house"]}
-        tasks = [straight(open_house, http, "submit_segmentation", **order)["task"]["id"] for _ in range(2)]
-        tasks.append(submit(http, ghost, "car"))  # the edge is not better informed
+def test_a_task_for_an_image_that_was_never_uploaded_is_refunded_without_retries(public_deployment, picture):
+    with public_deployment.user() as (user_id, http):
+        missing = register_directly(public_deployment, http, new_image_key(user_id, "image/png"))
+        body = {"p_image_url": missing, "p_text_prompts": ["car", "house"]}
+        tasks = [call_database(public_deployment, http, "submit_segmentation", **body)["task"]["id"] for _ in range(2)]
+        tasks.append(submit(http, missing, "car"))  # the edge does not know that there is no such object
         real = submit(http, upload(http, picture), "car")
         for task_id in tasks:
             task = finished(http, task_id)
@@ -114,33 +116,34 @@ def test_a_task_for_a_picture_that_was_never_uploaded_ends_refunded_at_once(open
             assert "upload it again" in task["error_message"]
         assert finished(http, real)["status"] == "done"
         assert http.get("/api/v1/me").json()["data"]["credits"] == 9
-        assert httpx.get(ghost).status_code == 404
-        rows = open_house.project.database.execute(
+        assert httpx.get(missing).status_code == 404
+        rows = public_deployment.project.database.execute(
             "select 1 from private.leases where task_id::text = any(%s)", (tasks,)
         )
         assert rows == []
     for task_id in tasks:
-        assert attempts_of(open_house, task_id) == ["NOT_FOUND"]  # the first was the last
+        assert attempts_of(public_deployment, task_id) == ["NOT_FOUND"]  # a single attempt
 
 
-def test_a_row_that_lies_about_its_picture_changes_nothing(open_house, picture, expected):
-    with open_house.user() as (_, http):
+def test_a_row_with_a_wrong_image_size_changes_nothing(public_deployment, picture, expected):
+    with public_deployment.user() as (_, http):
         uploaded = http.post("/api/v1/upload", files={"file": ("street.png", picture, "image/png")}).json()["data"]
-        straight(open_house, http, "delete_image", p_image_id=uploaded["image_id"])  # the row; the object stays
-        key = uploaded["image_url"].removeprefix(f"{open_house.public_base}/")
-        again = register_straight(open_house, http, key, p_width=178_000_000, p_size_bytes=10 * 1024 * 1024)
+        # delete the row, but keep the object
+        call_database(public_deployment, http, "delete_image", p_image_id=uploaded["image_id"])
+        key = uploaded["image_url"].removeprefix(f"{public_deployment.public_base}/")
+        again = register_directly(public_deployment, http, key, p_width=178_000_000, p_size_bytes=10 * 1024 * 1024)
         assert again == uploaded["image_url"]
         task = finished(http, submit(http, again, "car"))
         result = http.get(f"/api/v1/results/{task['result_id']}").json()["data"]
         np.testing.assert_array_equal(pixels(httpx.get(result["mask_image_url"]).content), expected["car"])
 
 
-def test_others_things_are_as_absent_as_what_never_was(open_house, picture):
+def test_data_of_another_user_and_absent_data_give_the_same_response(public_deployment, picture):
     def shape(answer):
         body = re.sub(rb'"(request_id|timestamp)":"[^"]*"', b"", answer.content)
         return answer.status_code, body.replace(answer.headers["x-request-id"].encode(), b"")
 
-    with open_house.user() as (_, one), open_house.user() as (_, other):
+    with public_deployment.user() as (_, one), public_deployment.user() as (_, other):
         task = submit(one, upload(one, picture), "car")
         for path in ("/api/v1/tasks/", "/api/v1/results/"):
             foreign, absent = other.get(path + task), other.get(path + str(uuid.uuid4()))
@@ -159,63 +162,63 @@ def test_others_things_are_as_absent_as_what_never_was(open_house, picture):
         ({"role": "service_role"}, 403, "FORBIDDEN"),
     ],
 )
-def test_a_token_of_the_wrong_kind_is_refused(open_house, claims, status, code):
-    with open_house.user(**claims) as (_, http):
+def test_a_token_of_the_wrong_kind_is_refused(public_deployment, claims, status, code):
+    with public_deployment.user(**claims) as (_, http):
         answer = http.get("/api/v1/results")
         assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
 
 
-def test_the_edge_holds_no_key_of_the_service_and_logs_no_secret(open_house, picture):
-    with open_house.user() as (_, http):
+def test_the_edge_has_no_secret_key_and_logs_no_secret(public_deployment, picture):
+    with public_deployment.user() as (_, http):
         finished(http, submit(http, upload(http, picture), "car"))
         token = http.headers["authorization"].removeprefix("Bearer ")
-    logs = "".join((open_house.folder / f"{name}.log").read_text() for name in ("edge", "gpu"))
+    logs = "".join((public_deployment.folder / f"{name}.log").read_text() for name in ("edge", "gpu"))
     assert "request_id" in logs
     for secret in (token, S3_SECRET, SECRET_KEY, PUBLISHABLE_KEY, "the key between"):
         assert secret not in logs
-    keys = {path: headers["apikey"] for _, path, headers in open_house.project.gateway.seen}
+    keys = {path: headers["apikey"] for _, path, headers in public_deployment.project.gateway.seen}
     assert keys["/rest/v1/rpc/submit_segmentation"] == PUBLISHABLE_KEY
     assert keys["/rest/v1/rpc/worker_finish"] == SECRET_KEY
 
 
-def test_a_database_that_stops_is_503_without_a_word_of_it_and_nothing_is_charged(open_house, picture):
-    with open_house.user() as (_, http):
+def test_a_stopped_database_is_a_503_without_details_and_without_charge(public_deployment, picture):
+    with public_deployment.user() as (_, http):
         image_url = upload(http, picture)
-        order = {"image_url": image_url, "text_prompt": "car"}
-        open_house.project.postgrest.server.stop()
+        body = {"image_url": image_url, "text_prompt": "car"}
+        public_deployment.project.postgrest.server.stop()
         try:
             answers = [
-                http.post("/api/v1/segment", json=order, headers={"Idempotency-Key": "k"}),
+                http.post("/api/v1/segment", json=body, headers={"Idempotency-Key": "k"}),
                 http.get("/api/v1/results"),
                 http.get(f"/api/v1/tasks/{uuid.uuid4()}"),
                 http.post("/api/v1/upload", files={"file": ("street.png", picture, "image/png")}),
             ]
         finally:
-            open_house.project.postgrest.server.start()
+            public_deployment.project.postgrest.server.start()
         for answer in answers:
             assert (answer.status_code, answer.json()["error"]["code"]) == (503, "UNAVAILABLE")
             assert int(answer.headers["retry-after"]) >= 1
             for leak in ("postgrest", "127.0.0.1", "supabase", "traceback", "name resolution"):
                 assert leak not in answer.text.lower()
         assert http.get("/api/v1/me").json()["data"]["credits"] == 10
-        accepted = http.post("/api/v1/segment", json=order, headers={"Idempotency-Key": "k"})
+        accepted = http.post("/api/v1/segment", json=body, headers={"Idempotency-Key": "k"})
         assert finished(http, accepted.json()["data"]["task_id"])["status"] == "done"
 
 
-def test_a_prompt_cannot_write_a_line_of_the_log(open_house, picture):
-    with open_house.user() as (_, http):
+def test_a_prompt_cannot_forge_log_lines(public_deployment, picture):
+    with public_deployment.user() as (_, http):
         image_url = upload(http, picture)
         for prompt in ('car\n{"forged": 1}', "car\r\nforged", "car\u2028forged", "\u202eforged"):
             answer = http.post("/api/v1/segment", json={"image_url": image_url, "text_prompt": prompt})
             assert (answer.status_code, answer.json()["error"]["code"]) == (400, "INVALID_REQUEST")
         http.get("/api/v1/tasks/x%0Aforged")
-    lines = (open_house.folder / "edge.log").read_text().splitlines()
+    lines = (public_deployment.folder / "edge.log").read_text().splitlines()
     assert len(lines) > 5
     assert not any(line.startswith(("forged", '{"forged"')) for line in lines)
 
 
 def test_a_private_bucket_is_read_through_the_edge(folder, database_server, s3, picture, expected):
-    with house(folder, database_server, s3, public=False) as closed, closed.user() as (_, http):
+    with deploy(folder, database_server, s3, public=False) as private, private.user() as (_, http):
         image_url = upload(http, picture)
         redirect = httpx.get(image_url)
         assert redirect.status_code in (302, 303, 307)
@@ -227,7 +230,7 @@ def test_a_private_bucket_is_read_through_the_edge(folder, database_server, s3, 
         np.testing.assert_array_equal(pixels(mask), expected["car"])
 
 
-# --- supabase-js, as a Flutter client would use its library
+# --- supabase-js; clients in Flutter use an equivalent library
 
 SCRIPT = """
 const { createClient } = require('@supabase/supabase-js')
@@ -252,9 +255,9 @@ const said = async (query) => { const { data, error, status } = await query; ret
 """
 
 
-def test_supabase_js_reads_its_own_results_and_nothing_else(open_house, picture, tmp_path):
+def test_supabase_js_reads_its_own_results_and_nothing_else(public_deployment, picture, tmp_path):
     modules = downloads.npm_package(downloads.SUPABASE_JS)
-    with open_house.user() as (other_id, other), open_house.user() as (_, http):
+    with public_deployment.user() as (other_id, other), public_deployment.user() as (_, http):
         finished(other, submit(other, upload(other, picture), "car"))
         task = submit(http, upload(http, picture), "car")
         finished(http, task)
@@ -262,7 +265,7 @@ def test_supabase_js_reads_its_own_results_and_nothing_else(open_house, picture,
         script = tmp_path / "client.js"
         script.write_text(SCRIPT)
         done = subprocess.run(
-            [downloads.node(), script, open_house.project.gateway.url, PUBLISHABLE_KEY, token, other_id],
+            [downloads.node(), script, public_deployment.project.gateway.url, PUBLISHABLE_KEY, token, other_id],
             env={**os.environ, "NODE_PATH": str(modules)},
             capture_output=True,
             text=True,

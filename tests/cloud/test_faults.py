@@ -1,4 +1,4 @@
-"""Parts that stop, restart, refuse and hang up: clear errors, repeats where they are safe, and honest books."""
+"""Servers that stop, restart, refuse requests or drop connections: clear errors, safe retries, correct balances."""
 
 from __future__ import annotations
 
@@ -8,25 +8,21 @@ import uuid
 import pytest
 from pydantic import SecretStr
 
-from s3seg.adapters.supabase import Rest, SupabaseTaskStore
+from s3seg.adapters.supabase.rest import Rest
+from s3seg.adapters.supabase.tasks import SupabaseTaskStore
 from s3seg.errors import NotFoundError, ObjectExistsError, UnavailableError
 from s3seg.tasks.limits import Tier
-from s3seg.tasks.model import Order
+from s3seg.tasks.model import TaskRequest
 from s3seg.tasks.object_keys import new_image_key
-from s3seg.testing.world import PUBLIC_BASE, outcome_for
+from s3seg.testing.harness import PUBLIC_BASE, outcome_for
 from tests.cloud.conftest import supabase
+from tests.cloud.harness import SupabaseHarness
+from tests.cloud.parts.faulty_proxy import faulty_proxy
 from tests.cloud.parts.gateway import PUBLISHABLE_KEY
 from tests.cloud.parts.postgres import postgres
-from tests.cloud.parts.troubled import troubled
 from tests.cloud.test_r2 import r2
-from tests.cloud.worlds import SupabaseWorld
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(scope="module")
-def anyio_backend():
-    return "asyncio"
 
 
 # --- the database
@@ -34,7 +30,7 @@ def anyio_backend():
 
 @pytest.fixture(scope="module")
 def fragile(tmp_path_factory):
-    """A project, and a database server, that may be stopped."""
+    """A project with its own database server, which tests may stop."""
     folder = tmp_path_factory.mktemp("fragile")
     home = folder / "postgres"
     home.mkdir()
@@ -43,103 +39,107 @@ def fragile(tmp_path_factory):
 
 
 @pytest.fixture
-async def world(fragile):
-    world = SupabaseWorld(fragile)
-    yield world
-    await world.aclose()
+async def harness(fragile):
+    harness = SupabaseHarness(fragile)
+    yield harness
+    await harness.aclose()
 
 
-async def answered(ask):
-    """What the part says once it is back."""
+async def eventually(call):
+    """Repeat a call until the server is available again, and return the result."""
     for _ in range(300):
         try:
-            return await ask()
+            return await call()
         except UnavailableError:
             await asyncio.sleep(0.1)
-    raise AssertionError("it never came back")
+    raise AssertionError("the server did not become available")
 
 
-async def test_a_stopped_postgrest_is_unavailable_and_charges_nothing(world, fragile):
-    user = await world.user()
-    image = await world.image(user)
-    task = await world.submit(user, image=image)
+async def test_a_stopped_postgrest_is_unavailable_and_charges_nothing(harness, fragile):
+    user = await harness.user()
+    image = await harness.image(user)
+    task = await harness.submit(user, image=image)
     fragile.postgrest.server.stop()
     try:
         for attempt in (
-            world.store.get_task(user, task.task_id),
-            world.store.list_tasks(user),
-            world.store.submit(user, Order(image_url=image.image_url, prompts=("cat",))),
-            world.store.cancel(user, task.task_id),
-            world.store.create_project(user, "x"),
-            world.queue.claim_batch("w", limit=1, lease_s=30),
-            world.queue.reap(),
-            world.accounts.adjust(user.user_id, 100),
-            world.store.check(),
+            harness.store.get_task(user, task.task_id),
+            harness.store.list_tasks(user),
+            harness.store.submit(user, TaskRequest(image_url=image.image_url, prompts=("cat",))),
+            harness.store.cancel(user, task.task_id),
+            harness.store.create_project(user, "x"),
+            harness.queue.claim_batch("w", limit=1, lease_s=30),
+            harness.queue.reap(),
+            harness.accounts.adjust(user.user_id, 100),
+            harness.store.check(),
         ):
             with pytest.raises(UnavailableError):
                 await attempt
     finally:
         fragile.postgrest.server.start()
-    assert (await answered(lambda: world.store.get_task(user, task.task_id))) == task
-    assert await world.credits(user) == 9
+    assert (await eventually(lambda: harness.store.get_task(user, task.task_id))) == task
+    assert await harness.credits(user) == 9
 
 
-async def test_submits_through_a_restart_of_postgres_are_made_once_each(world, fragile):
-    user = await world.user(credits=60)
-    image = await world.image(user)
-    orders = [Order(image_url=image.image_url, prompts=("cat",), idempotency_key=f"k{n}") for n in range(30)]
+async def test_submits_during_a_restart_of_postgres_each_create_one_task(harness, fragile):
+    user = await harness.user(credits=60)
+    image = await harness.image(user)
+    requests = [TaskRequest(image_url=image.image_url, prompts=("cat",), idempotency_key=f"k{n}") for n in range(30)]
 
-    async def accepted(order):
-        return await answered(lambda: world.store.submit(user, order))
+    first_accepted = asyncio.Event()
+
+    async def accepted(request):
+        submitted = await eventually(lambda: harness.store.submit(user, request))
+        first_accepted.set()
+        return submitted
 
     async def restart():
-        await asyncio.sleep(0.05)
+        await first_accepted.wait()
         await asyncio.to_thread(fragile.database.server.stop)
         await asyncio.to_thread(fragile.database.server.start)
 
-    answers, _ = await asyncio.gather(asyncio.gather(*(accepted(order) for order in orders)), restart())
+    answers, _ = await asyncio.gather(asyncio.gather(*(accepted(request) for request in requests)), restart())
     assert len({answer.task.task_id for answer in answers}) == 30
-    assert (await world.store.list_tasks(user)).total == 30
-    assert await world.credits(user) == 30
+    assert (await harness.store.list_tasks(user)).total == 30
+    assert await harness.credits(user) == 30
 
 
-async def test_a_worker_goes_on_after_a_restart_of_postgres(world, fragile):
-    user = await world.user()
-    task = await world.submit(user)
-    lease = await world.claim(task)
+async def test_a_worker_continues_after_a_restart_of_postgres(harness, fragile):
+    user = await harness.user()
+    task = await harness.submit(user)
+    lease = await harness.claim(task)
     await asyncio.to_thread(fragile.database.server.stop)
     with pytest.raises(UnavailableError):
-        await world.queue.renew(lease, lease_s=30)
+        await harness.queue.renew(lease, lease_s=30)
     with pytest.raises(UnavailableError):
-        await world.store.get_task(user, task.task_id)
+        await harness.store.get_task(user, task.task_id)
     await asyncio.to_thread(fragile.database.server.start)
-    await answered(lambda: world.queue.renew(lease, lease_s=30))
-    assert (await world.queue.finish(lease, outcome_for(task))).mask_image_url
-    assert await world.credits(user) == 9
+    await eventually(lambda: harness.queue.renew(lease, lease_s=30))
+    assert (await harness.queue.finish(lease, outcome_for(task))).mask_image_url
+    assert await harness.credits(user) == 9
 
 
-async def test_an_answer_that_was_lost_is_asked_for_again_where_that_is_safe(world, fragile):
-    user = await world.user(tier=Tier.ENTERPRISE)
-    image = await world.image(user)
-    with troubled(fragile.gateway.url) as trouble:
-        rest = Rest(trouble.url, SecretStr(PUBLISHABLE_KEY))
+async def test_a_lost_response_is_requested_again_if_that_is_safe(harness, fragile):
+    user = await harness.user(tier=Tier.ENTERPRISE)
+    image = await harness.image(user)
+    with faulty_proxy(fragile.gateway.url) as proxy:
+        rest = Rest(proxy.url, SecretStr(PUBLISHABLE_KEY))
         store = SupabaseTaskStore(rest, public_base=PUBLIC_BASE)
-        keyed = Order(image_url=image.image_url, prompts=("cat",), idempotency_key="k")
-        trouble.plan = ["lost"]
-        assert not (await store.submit(user, keyed)).created  # the first try made it
-        trouble.plan = ["lost"]
+        keyed = TaskRequest(image_url=image.image_url, prompts=("cat",), idempotency_key="k")
+        proxy.plan = ["lost"]
+        assert not (await store.submit(user, keyed)).created  # the first attempt created it
+        proxy.plan = ["lost"]
         await store.get_task(user, (await store.submit(user, keyed)).task.task_id)
-        trouble.plan = ["lost"]
+        proxy.plan = ["lost"]
         with pytest.raises(UnavailableError):
-            await store.submit(user, Order(image_url=image.image_url, prompts=("cat",)))
-        trouble.always = "lost"
+            await store.submit(user, TaskRequest(image_url=image.image_url, prompts=("cat",)))
+        proxy.always = "lost"
         with pytest.raises(UnavailableError):
             await store.list_tasks(user)
-        trouble.always = "cut"
+        proxy.always = "cut"
         with pytest.raises(UnavailableError):
             await store.list_tasks(user)
         await store.aclose()
-    assert await world.credits(user) == 8  # one for the key, one whose answer was lost
+    assert await harness.credits(user) == 8  # one task with the key, and one whose response was lost
 
 
 # --- the object store
@@ -148,11 +148,11 @@ BODY = bytes(range(256)) * 12_000  # three chunks
 
 
 @pytest.fixture
-async def shaky(s3):
-    """A store behind a proxy that makes trouble, and the proxy."""
-    with troubled(s3.endpoint) as trouble:
-        store = r2(s3, endpoint_url=trouble.url)
-        yield store, trouble
+async def faulty(s3):
+    """An object store behind a faulty proxy, and the proxy."""
+    with faulty_proxy(s3.endpoint) as proxy:
+        store = r2(s3, endpoint_url=proxy.url)
+        yield store, proxy
         await store.aclose()
 
 
@@ -162,43 +162,43 @@ def key():
 
 
 @pytest.mark.parametrize("plan", [["503"], ["503", "503"], ["lost"], ["lost", "503"]])
-async def test_a_put_through_trouble_is_written_once(shaky, key, plan):
-    store, trouble = shaky
-    trouble.plan = list(plan)
+async def test_a_put_with_faults_is_written_once(faulty, key, plan):
+    store, proxy = faulty
+    proxy.plan = list(plan)
     await store.put(key, BODY)
     assert await store.get(key) == BODY
-    trouble.plan = list(plan)
+    proxy.plan = list(plan)
     with pytest.raises(ObjectExistsError):
         await store.put(key, b"another")
     assert await store.get(key) == BODY
 
 
-async def test_a_put_that_is_refused_leaves_nothing(shaky, key):
-    store, trouble = shaky
-    trouble.always = "503"
+async def test_a_put_that_is_refused_leaves_nothing(faulty, key):
+    store, proxy = faulty
+    proxy.always = "503"
     with pytest.raises(UnavailableError):
         await store.put(key, BODY)
-    trouble.always = "pass"
+    proxy.always = "pass"
     with pytest.raises(NotFoundError):
         await store.get(key)
 
 
 @pytest.mark.parametrize("plan", [["503"], ["cut"], ["cut", "503", "cut"], ["lost"]])
-async def test_a_read_through_trouble_is_whole(shaky, key, plan):
-    store, trouble = shaky
+async def test_a_read_with_faults_is_complete(faulty, key, plan):
+    store, proxy = faulty
     await store.put(key, BODY)
-    trouble.plan = list(plan)
+    proxy.plan = list(plan)
     assert await store.get(key) == BODY
-    trouble.plan = ["pass", *plan]
+    proxy.plan = ["pass", *plan]
     assert b"".join([chunk async for chunk in (await store.stream(key)).chunks]) == BODY
 
 
 @pytest.mark.parametrize("always", ["503", "cut", "lost"])
-async def test_a_read_that_never_succeeds_is_an_error_and_not_half_a_picture(shaky, key, always):
-    store, trouble = shaky
+async def test_a_read_that_never_succeeds_is_an_error(faulty, key, always):
+    store, proxy = faulty
     await store.put(key, BODY)
     stream = await store.stream(key)
-    trouble.always = always
+    proxy.always = always
     with pytest.raises(UnavailableError):
         await store.get(key)
     with pytest.raises(UnavailableError):

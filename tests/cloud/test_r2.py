@@ -1,4 +1,4 @@
-"""The R2 adapter passes the object store's suite on a real S3 server, and reads through trouble on the way."""
+"""The R2 adapter on a real S3 server."""
 
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -39,11 +39,6 @@ def r2(s3, **changes):
 
 
 @pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
-@pytest.fixture
 async def store(s3):
     s3.empty()
     store = r2(s3)
@@ -65,7 +60,7 @@ class TestR2ObjectStore(ObjectStoreSuite):
         await store.aclose()
 
 
-async def test_a_public_bucket_serves_its_addresses_itself(s3, key):
+async def test_a_public_bucket_serves_objects_itself(s3, key):
     store = r2(s3, bucket=PUBLIC_BUCKET, public_base=f"{s3.endpoint}/{PUBLIC_BUCKET}")
     await store.put(key, b"picture")
     assert await store.presign(key, expires_s=60) is None
@@ -75,7 +70,7 @@ async def test_a_public_bucket_serves_its_addresses_itself(s3, key):
     await store.aclose()
 
 
-async def test_a_private_bucket_is_served_by_presigned_addresses_only(s3, key):
+async def test_a_private_bucket_is_served_through_presigned_urls_only(s3, key):
     store = r2(s3, public=False)
     await store.put(key, b"picture")
     address = await store.presign(key, expires_s=60)
@@ -88,7 +83,7 @@ async def test_a_private_bucket_is_served_by_presigned_addresses_only(s3, key):
     await store.aclose()
 
 
-async def test_a_presigned_address_ends(s3, store, key):
+async def test_a_presigned_url_expires(s3, store, key):
     private = r2(s3, public=False)
     await private.put(key, b"picture")
     address = await private.presign(key, expires_s=1)
@@ -97,11 +92,11 @@ async def test_a_presigned_address_ends(s3, store, key):
             break
         await anyio.sleep(0.1)
     else:
-        pytest.fail("the address never ended")
+        pytest.fail("the URL did not expire")
     await private.aclose()
 
 
-async def test_a_probe_finds_a_store_that_does_all_we_need(store):
+async def test_a_working_store_passes_the_probe(store):
     await store.probe()
     assert [info async for info in store.list("checks/")] == []
 
@@ -124,7 +119,7 @@ async def test_a_wrong_setting_is_named(s3, change, named):
     await store.aclose()
 
 
-async def test_a_token_that_may_only_read_is_found_out_by_a_probe(s3):
+async def test_the_probe_detects_a_read_only_token(s3):
     store = r2(s3, access_key_id=READER_ACCESS_KEY, secret_access_key=SecretStr(READER_SECRET_KEY))
     await store.check()
     with pytest.raises(ConfigurationError, match="may read and write"):
@@ -133,8 +128,8 @@ async def test_a_token_that_may_only_read_is_found_out_by_a_probe(s3):
 
 
 @pytest.mark.parametrize("hours", [-2, 2])
-async def test_a_wrong_clock_is_said_to_be(s3, monkeypatch, key, hours):
-    """The server judges it; botocore is made to believe in another time."""
+async def test_a_wrong_clock_is_reported(s3, monkeypatch, key, hours):
+    """botocore gets a wrong time, and the server rejects the request."""
     monkeypatch.setattr(
         "botocore.auth.get_current_datetime",
         lambda remove_tzinfo=True: (datetime.now(UTC) + timedelta(hours=hours)).replace(tzinfo=None),
@@ -146,15 +141,15 @@ async def test_a_wrong_clock_is_said_to_be(s3, monkeypatch, key, hours):
     await store.aclose()
 
 
-def test_a_key_of_the_wrong_length_is_a_wrong_key(s3):
-    """R2's own answer, which no other server gives."""
+def test_a_key_of_the_wrong_length_is_reported_as_a_wrong_key(s3):
+    """This response is specific to R2."""
     said = {"Code": "InvalidArgument", "Message": "Credential access key has length 64, should be 32"}
     refused = r2(s3)._translated(ClientError({"Error": said}, "GetObject"))
     assert isinstance(refused, ConfigurationError)
     assert "S3SEG_R2_ACCESS_KEY_ID" in str(refused)
 
 
-async def test_a_store_that_is_not_there_is_unavailable(s3, key):
+async def test_a_store_that_does_not_respond_is_unavailable(s3, key):
     (port,) = free_ports(1)
     store = r2(s3, endpoint_url=f"http://127.0.0.1:{port}", timeout_s=1.0)
     for attempt in (store.put(key, b"x"), store.get(key), store.check(), store.delete(key)):

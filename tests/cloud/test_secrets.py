@@ -11,68 +11,65 @@ import pytest
 from postgrest import APIError
 from pydantic import SecretStr
 
-from s3seg.adapters.supabase import Rest, SupabaseTaskQueue, SupabaseTaskStore
 from s3seg.adapters.supabase.errors import translated
+from s3seg.adapters.supabase.rest import Rest
+from s3seg.adapters.supabase.tasks import SupabaseTaskStore
+from s3seg.adapters.supabase.work import SupabaseTaskQueue
 from s3seg.app import Parts, gpu_app
 from s3seg.app.settings import Settings
 from s3seg.commands.doctor.services import examine_services
 from s3seg.errors import CheckpointError, ConfigurationError, S3segError
 from s3seg.tasks.limits import Tier
-from s3seg.tasks.model import Order
+from s3seg.tasks.model import TaskRequest
 from s3seg.tasks.object_keys import new_image_key
 from s3seg.tasks.records import NewImage
-from s3seg.testing.world import PUBLIC_BASE
+from s3seg.testing.harness import PUBLIC_BASE
+from tests.cloud.harness import SupabaseHarness
 from tests.cloud.parts.gateway import PUBLISHABLE_KEY, SECRET_KEY, served
 from tests.cloud.parts.seaweed import ACCESS_KEY, BUCKET
 from tests.cloud.parts.seaweed import SECRET_KEY as S3_SECRET
 from tests.cloud.test_r2 import r2
-from tests.cloud.worlds import SupabaseWorld
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def anyio_backend():
-    return "asyncio"
+async def harness(project):
+    harness = SupabaseHarness(project)
+    yield harness
+    await harness.aclose()
 
 
-@pytest.fixture
-async def world(project):
-    world = SupabaseWorld(project)
-    yield world
-    await world.aclose()
-
-
-def every_word_of(err):
-    """What a log would show of an error, with all that led to it and is not suppressed."""
+def everything_in(err):
+    """Return what a log would show of an error and of its causes."""
     words = [str(err), repr(err)]
     cause = err.__cause__ or (None if err.__suppress_context__ else err.__context__)
-    return " ".join(words) + (every_word_of(cause) if cause is not None else "")
+    return " ".join(words) + (everything_in(cause) if cause is not None else "")
 
 
-async def test_nothing_that_the_database_says_is_passed_on(world):
-    """Wrong values of every kind: a refusal by PostgreSQL quotes rows, constraints and values."""
-    user = await world.user(tier=Tier.ENTERPRISE)
-    project = await world.store.create_project(user, "mine")
+async def test_messages_of_the_database_are_not_passed_on(harness):
+    """For invalid values of all kinds: the errors of PostgreSQL quote rows, constraints and values."""
+    user = await harness.user(tier=Tier.ENTERPRISE)
+    project = await harness.store.create_project(user, "mine")
     secret = "geheimnis"
     image = NewImage(
         object_key=new_image_key(user.user_id, "image/png"), content_type=secret, size_bytes=1, width=1, height=1
     )
     errors = []
     for attempt in (
-        world.store.register_image(user, image),
-        world.store.create_project(user, secret * 100),
-        world.store.create_project(user, f"{secret}\0"),
-        world.store.create_project(user, f"{secret}\ud800"),
-        world.store.rename_project(user, project.project_id, ""),
-        world.store.submit(user, Order(image_url=secret, prompts=(secret,))),
-        world.store.submit(user, Order(image_url=secret, prompts=(f"{secret}\n",))),
-        world.accounts.ensure(secret),
-        world.accounts.adjust(user.user_id, 2**40),
+        harness.store.register_image(user, image),
+        harness.store.create_project(user, secret * 100),
+        harness.store.create_project(user, f"{secret}\0"),
+        harness.store.create_project(user, f"{secret}\ud800"),
+        harness.store.rename_project(user, project.project_id, ""),
+        harness.store.submit(user, TaskRequest(image_url=secret, prompts=(secret,))),
+        harness.store.submit(user, TaskRequest(image_url=secret, prompts=(f"{secret}\n",))),
+        harness.accounts.ensure(secret),
+        harness.accounts.adjust(user.user_id, 2**40),
     ):
         with pytest.raises(S3segError) as refused:
             await attempt
-        errors.append(every_word_of(refused.value))
+        errors.append(everything_in(refused.value))
     for words in errors:
         assert secret not in words
         for leak in (user.user_id, user.token, "constraint", "violates", "Failing row", "images_", "public."):
@@ -84,19 +81,19 @@ async def test_nothing_that_the_database_says_is_passed_on(world):
     ["PT400", "PT401", "PT402", "PT403", "PT409", "PT429", "23514", "22P02", "42501", "42883", "57014", "PGRST301",
      "PGRST000", "XX000", "404", None, "PGRST103", "PGRST116", "<script>"],
 )  # fmt: skip
-def test_every_refusal_is_put_in_our_own_words(code):
+def test_every_error_gets_a_message_of_our_own(code):
     for detail in (None, "geheimnis", '{"credits": "geheimnis"}', "[1]", '{"limit": "geheimnis"}', 7):
         error = translated(APIError({"code": code, "message": "geheimnis", "hint": "geheimnis", "details": detail}))
-        assert "geheimnis" not in every_word_of(error) or (code, detail) == ("PT402", '{"credits": "geheimnis"}')
+        assert "geheimnis" not in everything_in(error) or (code, detail) == ("PT402", '{"credits": "geheimnis"}')
         assert "<" not in str(error)
 
 
-async def test_no_log_holds_a_key_or_a_token(world, s3, caplog):
+async def test_no_log_contains_a_key_or_a_token(harness, s3, caplog):
     caplog.set_level(logging.DEBUG)
-    user = await world.user()
-    task = await world.submit(user)
-    await world.store.list_tasks(user)
-    await world.queue.claim_batch("w", limit=1, lease_s=30)
+    user = await harness.user()
+    task = await harness.submit(user)
+    await harness.store.list_tasks(user)
+    await harness.queue.claim_batch("w", limit=1, lease_s=30)
     store = r2(s3)
     await store.put(new_image_key(user.user_id, "image/png"), b"x")
     await store.probe()
@@ -143,7 +140,7 @@ async def test_no_repr_shows_a_secret(project, s3, tmp_path):
 # --- s3seg doctor --services
 
 
-async def test_everything_in_order_is_said_to_be(project, s3, tmp_path):
+async def test_working_services_are_reported_as_ok(project, s3, tmp_path):
     parts = Parts(settings_of(project, s3, tmp_path))
     found = await examine_services(parts)
     assert [(finding.topic, finding.status, finding.advice) for finding in found] == [
@@ -172,7 +169,7 @@ async def test_everything_in_order_is_said_to_be(project, s3, tmp_path):
         ({"authenticator": "local"}, {"task_store"}, "S3SEG_AUTHENTICATOR"),
     ],
 )
-async def test_a_wrong_setting_is_named_with_its_remedy(project, s3, tmp_path, change, topics, named):
+async def test_a_wrong_setting_is_named_with_advice(project, s3, tmp_path, change, topics, named):
     parts = Parts(settings_of(project, s3, tmp_path, **change))
     found = await examine_services(parts)
     problems = {finding.topic: finding for finding in found if finding.status == "problem"}
@@ -207,13 +204,13 @@ async def test_a_library_that_is_not_installed_is_named(project, s3, tmp_path, m
     assert "s3seg[cloud]" in str(refused.value)
 
 
-async def test_parts_that_are_not_there_are_said_to_be_so(s3, project, tmp_path):
+async def test_servers_that_do_not_respond_are_reported(s3, project, tmp_path):
     nowhere = "http://127.0.0.1:9"
     changes = {"supabase_url": nowhere, "r2_endpoint_url": nowhere}
     parts = Parts(settings_of(project, s3, tmp_path, **changes))
     found = await examine_services(parts)
     assert {finding.status for finding in found} == {"problem"}
-    assert all("does not answer" in finding.value or "cannot be had" in finding.value for finding in found)
+    assert all("does not respond" in finding.value or "cannot fetch" in finding.value for finding in found)
     assert {finding.topic: finding.advice.split()[-5] for finding in found} == {
         "object_store": "S3SEG_R2_ENDPOINT_URL",
         **dict.fromkeys(("task_store", "authenticator", "task_queue", "accounts"), "S3SEG_SUPABASE_URL"),
@@ -222,8 +219,8 @@ async def test_parts_that_are_not_there_are_said_to_be_so(s3, project, tmp_path)
 
 
 @pytest.mark.parametrize("lost", ["rest/v1", "no/such/path"])
-async def test_an_address_where_something_else_answers_is_said_to_be_wrong(project, s3, tmp_path, lost):
-    """As where somebody gives the address of the S3 server, or a path in it, for the project's."""
+async def test_a_url_of_another_service_is_reported_as_wrong(project, s3, tmp_path, lost):
+    """For example the URL of the S3 server instead of that of the project."""
     settings = settings_of(project, s3, tmp_path)
     parts = Parts(settings.model_copy(update={"supabase_url": f"{s3.endpoint}/{lost}"}))
     found = await examine_services(parts, ["task_store", "authenticator", "task_queue"])
@@ -232,7 +229,7 @@ async def test_an_address_where_something_else_answers_is_said_to_be_wrong(proje
     await parts.aclose()
 
 
-async def test_a_gpu_service_is_shown_the_key(project, s3, tmp_path):
+async def test_the_key_of_the_gpu_service_is_checked(project, s3, tmp_path):
     def load():
         raise CheckpointError("no weights here")
 
@@ -249,12 +246,12 @@ async def test_a_gpu_service_is_shown_the_key(project, s3, tmp_path):
             await parts.aclose()
     parts = Parts(settings_of(project, s3, tmp_path, **changes))
     away = (await examine_services(parts))[-1]
-    assert away.status == "note"  # tasks wait for it
+    assert away.status == "note"  # only a note, since tasks wait for it
     assert "S3SEG_GPU_URL" in away.advice
     await parts.aclose()
 
 
-async def test_a_database_without_our_schema_is_told_what_to_do(folder, database_server):
+async def test_a_database_without_the_schema_is_reported_with_advice(folder, database_server):
     from tests.cloud.conftest import SHIM
     from tests.cloud.parts.gateway import gateway
     from tests.cloud.parts.postgrest import postgrest
@@ -274,19 +271,19 @@ async def test_a_database_without_our_schema_is_told_what_to_do(folder, database
             await part.aclose()
 
 
-# --- one client for all users
+# --- separation of users
 
 
-async def test_many_users_at_once_each_get_their_own(world):
-    users = [await world.user(credits=10 + number) for number in range(12)]
+async def test_concurrent_users_each_get_their_own_data(harness):
+    users = [await harness.user(credits=10 + number) for number in range(12)]
     asked = users * 8
-    accounts = await asyncio.gather(*(world.store.account(user) for user in asked))
+    accounts = await asyncio.gather(*(harness.store.account(user) for user in asked))
     assert [account.user_id for account in accounts] == [user.user_id for user in asked]
     assert [account.credits for account in accounts] == [10 + number for number in range(12)] * 8
 
 
-async def test_no_cookie_goes_from_one_users_answer_to_anothers_call():
-    """As Supabase's gateway sets them; whatever they hold, they belong to nobody's next call."""
+async def test_no_cookie_is_passed_from_one_user_to_another():
+    """Supabase's gateway sets cookies, which must not be sent with the next request."""
     seen = []
 
     async def answer(request):

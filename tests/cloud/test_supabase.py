@@ -1,27 +1,27 @@
-"""The Supabase adapters pass the suites that the embedded ones pass, on PostgreSQL and PostgREST."""
+"""The Supabase adapters pass the test suites on PostgreSQL and PostgREST."""
 
 import pytest
 
 from s3seg.errors import RateLimitedError
 from s3seg.tasks.limits import Tier
 from s3seg.testing import AccountsSuite, TaskQueueSuite, TaskStoreSuite
-from tests.cloud.worlds import OnSupabase
+from tests.cloud.harness import OnSupabase
 
 
 class TestSupabaseTaskStore(OnSupabase, TaskStoreSuite):
-    async def test_what_the_database_counts_is_refused_by_its_own_name(self, world):
-        """Where several edges each count by themselves, the database says the last word."""
-        user = await world.user(tier=Tier.FREE)
+    async def test_limits_of_the_database_name_their_action(self, harness):
+        """The database enforces limits across several edges, each of which counts on its own."""
+        user = await harness.user(tier=Tier.FREE)
         for _ in range(10):
-            await world.image(user)
+            await harness.image(user)
         with pytest.raises(RateLimitedError) as refused:
-            await world.image(user)
+            await harness.image(user)
         assert (refused.value.action, refused.value.limit) == ("upload", 10)
         assert 0 < refused.value.retry_after <= 60
         for number in range(60):
-            await world.store.create_project(user, f"p{number}")
+            await harness.store.create_project(user, f"p{number}")
         with pytest.raises(RateLimitedError) as refused:
-            await world.store.create_project(user, "one more")
+            await harness.store.create_project(user, "one more")
         assert (refused.value.action, refused.value.limit) == ("results", 60)
 
 

@@ -1,4 +1,4 @@
-"""Tokens of Supabase Auth, judged by its JWKS; every hostile one is judged by PostgREST too."""
+"""Tokens of Supabase Auth, verified with its JWKS; every forged token is also sent to PostgREST."""
 
 import base64
 import gzip
@@ -10,6 +10,7 @@ import uuid
 from email.utils import formatdate
 
 import anyio
+import anyio.lowlevel
 import httpx
 import jwt
 import pytest
@@ -17,9 +18,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from pydantic import SecretStr
 
-from s3seg.adapters import supabase_auth
 from s3seg.adapters.jwt import JwtAuthenticator
-from s3seg.adapters.supabase_auth import SupabaseKeys
+from s3seg.adapters.supabase import auth
+from s3seg.adapters.supabase.auth import SupabaseKeys
 from s3seg.errors import AuthInvalidError, ConfigurationError, UnavailableError
 from s3seg.testing import AuthenticatorSuite
 from s3seg.testing.access import claims_of
@@ -27,11 +28,6 @@ from s3seg.testing.access import claims_of
 pytestmark = pytest.mark.anyio
 ISSUER = "https://project.example/auth/v1"
 SECRET = "a legacy secret of more than thirty-two bytes"
-
-
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
 
 
 class TestSupabaseAuth(AuthenticatorSuite):
@@ -42,12 +38,12 @@ class TestSupabaseAuth(AuthenticatorSuite):
 
     @pytest.fixture
     def mint(self, project):
-        nothing = {"exp": None, "iat": None, "aud": None}  # but what the suite asks for
+        nothing = {"exp": None, "iat": None, "aud": None}  # leave out what the suite leaves out
         return lambda header=None, **claims: project.issuer.sign({**nothing, **claims}, header=header)
 
 
 class KeyServer:
-    """A JWKS address whose answers a test decides, and a clock that it moves."""
+    """A JWKS server whose responses and clock are controlled by the test."""
 
     def __init__(self):
         self.keys = {}
@@ -58,7 +54,7 @@ class KeyServer:
     def source(self, **options):
         async def handle(request):
             self.fetched += 1
-            await anyio.sleep(0.01)  # so that others come meanwhile
+            await anyio.lowlevel.checkpoint()  # let other callers arrive in the meantime
             status, body, headers = self.answer()
             return httpx.Response(status, headers=headers, stream=httpx.ByteStream(body))
 
@@ -66,7 +62,7 @@ class KeyServer:
         return SupabaseKeys("https://project.example/jwks", clock=lambda: self.now, transport=transport, **options)
 
     def add(self, key, *, algorithm, kid=None, **changes):
-        """Publish a private key's public half; the id it got."""
+        """Publish the public key of a private key, and return its id."""
         kid = kid or str(uuid.uuid4())
         codec = jwt.get_algorithm_by_name(algorithm)
         jwk = codec.to_jwk(key.public_key(), as_dict=True)
@@ -99,15 +95,15 @@ def signed(key, *, algorithm, kid, **claims):
 async def test_asymmetric_keys_of_the_set_are_trusted(server, algorithm, make):
     key = make()
     kid = server.add(key, algorithm=algorithm)
-    judge = JwtAuthenticator(server.source(), issuers=[ISSUER])
-    await judge.authenticate(signed(key, algorithm=algorithm, kid=kid))
+    authenticator = JwtAuthenticator(server.source(), issuers=[ISSUER])
+    await authenticator.authenticate(signed(key, algorithm=algorithm, kid=kid))
     with pytest.raises(AuthInvalidError):
-        await judge.authenticate(signed(make(), algorithm=algorithm, kid=kid))
+        await authenticator.authenticate(signed(make(), algorithm=algorithm, kid=kid))
     with pytest.raises(AuthInvalidError):
-        await judge.authenticate(signed(key, algorithm=algorithm, kid=None))
+        await authenticator.authenticate(signed(key, algorithm=algorithm, kid=None))
 
 
-async def test_a_shared_secret_counts_only_where_it_is_configured(server):
+async def test_a_shared_secret_is_accepted_only_if_it_is_configured(server):
     token = signed(SECRET, algorithm="HS256", kid=None)
     with pytest.raises(AuthInvalidError):
         await JwtAuthenticator(server.source(), issuers=[ISSUER]).authenticate(token)
@@ -122,19 +118,21 @@ async def test_a_shared_secret_counts_only_where_it_is_configured(server):
 async def test_a_symmetric_key_from_the_network_is_never_used(server):
     jwk = {"kty": "oct", "k": base64.urlsafe_b64encode(SECRET.encode()).decode(), "kid": "k", "alg": "HS256"}
     server.keys["k"] = jwk
-    judge = JwtAuthenticator(server.source(), issuers=[ISSUER])
+    authenticator = JwtAuthenticator(server.source(), issuers=[ISSUER])
     for kid in ("k", None):
         with pytest.raises(AuthInvalidError):
-            await judge.authenticate(signed(SECRET, algorithm="HS256", kid=kid))
+            await authenticator.authenticate(signed(SECRET, algorithm="HS256", kid=kid))
 
 
-async def test_a_public_key_is_no_shared_secret(server):
+async def test_a_public_key_is_not_accepted_as_a_shared_secret(server):
     key = es256()
     kid = server.add(key, algorithm="ES256")
-    judge = JwtAuthenticator(server.source(secret=SecretStr(SECRET)), issuers=[ISSUER])
+    authenticator = JwtAuthenticator(server.source(secret=SecretStr(SECRET)), issuers=[ISSUER])
     public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     with pytest.raises(AuthInvalidError):
-        await judge.authenticate(hand_signed({"alg": "HS256", "kid": kid}, claims_of(str(uuid.uuid4())), public))
+        await authenticator.authenticate(
+            hand_signed({"alg": "HS256", "kid": kid}, claims_of(str(uuid.uuid4())), public)
+        )
 
 
 def hand_signed(header, claims, secret):
@@ -159,14 +157,14 @@ async def test_a_small_rsa_key_is_ignored(server):
     assert await server.source().find(kid, "RS256") is None
 
 
-async def test_a_key_is_good_for_one_algorithm(server):
+async def test_a_key_is_accepted_with_one_algorithm_only(server):
     kid = server.add(es256(), algorithm="ES256")
     keys = server.source()
     for other in ("RS256", "EdDSA", "HS256"):
         assert await keys.find(kid, other) is None
 
 
-async def test_many_at_once_share_one_fetch(server):
+async def test_concurrent_callers_share_one_fetch(server):
     kid = server.add(es256(), algorithm="ES256")
     keys = server.source()
     async with anyio.create_task_group() as group:
@@ -181,12 +179,12 @@ async def test_a_new_key_is_found_once_tokens_name_it(server):
     assert await keys.find(old, "ES256") is not None
     new = server.add(es256(), algorithm="ES256")
     del server.keys[old]
-    server.now += supabase_auth.REFRESH_EVERY_S + 1
+    server.now += auth.REFRESH_EVERY_S + 1
     assert await keys.find(new, "ES256") is not None
     assert await keys.find(old, "ES256") is None
 
 
-async def test_unknown_key_ids_do_not_flood_the_address(server):
+async def test_unknown_key_ids_cause_few_fetches(server):
     keys = server.source()
     known = server.add(es256(), algorithm="ES256")
     await keys.find(known, "ES256")
@@ -197,12 +195,12 @@ async def test_unknown_key_ids_do_not_flood_the_address(server):
     assert await keys.find(known, "ES256") is not None
 
 
-async def test_known_keys_outlive_a_failing_address_for_a_day(server):
+async def test_known_keys_are_used_for_a_day_if_fetching_fails(server):
     keys = server.source()
     kid = server.add(es256(), algorithm="ES256")
     await keys.find(kid, "ES256")
     server.answer = lambda: (500, b"", {})
-    server.now += supabase_auth.STALE_S - 1
+    server.now += auth.STALE_S - 1
     assert await keys.find(kid, "ES256") is not None
     server.now += 20
     with pytest.raises(UnavailableError):
@@ -221,7 +219,7 @@ async def test_known_keys_outlive_a_failing_address_for_a_day(server):
         lambda: (200, gzip.compress(b'{"keys": []}'), {"content-encoding": "gzip"}),
     ],
 )
-async def test_a_strange_answer_is_no_key_set(server, answer):
+async def test_an_invalid_response_is_not_a_key_set(server, answer):
     server.answer = answer
     with pytest.raises((UnavailableError, ConfigurationError)):
         await server.source().find("k", "ES256")
@@ -236,7 +234,7 @@ async def test_a_set_has_sixteen_keys_at_most(server):
     assert [await keys.find(kid, "ES256") is not None for kid in kids] == [True] * 16 + [False] * 4
 
 
-async def test_a_project_without_asymmetric_keys_is_told_what_to_do(server):
+async def test_a_project_without_asymmetric_keys_is_reported_with_advice(server):
     with pytest.raises(ConfigurationError) as refused:
         await server.source().check()
     assert "S3SEG_SUPABASE_JWT_SECRET" in str(refused.value)
@@ -250,31 +248,31 @@ async def test_a_project_without_asymmetric_keys_is_told_what_to_do(server):
         (8, {}, None),
         (60, {}, "behind"),
         (-60, {}, "ahead of"),
-        (0, {"age": "500"}, None),  # a cache that dates its answers anew
+        (0, {"age": "500"}, None),  # a cache that renews the date
         (-500, {"age": "500"}, None),  # one that does not
         (60, {"age": "500"}, "behind"),
         (0, {"date": "yesterday"}, None),
         (60, {"age": "old"}, None),
     ],
 )
-async def test_a_clock_that_is_wrong_is_said_to_be(server, behind_s, headers, said):
+async def test_a_wrong_clock_is_reported(server, behind_s, headers, said):
     server.add(es256(), algorithm="ES256")
     now, body = 1_800_000_000, json.dumps({"keys": list(server.keys.values())}).encode()
     server.answer = lambda: (200, body, {"date": formatdate(now + behind_s, usegmt=True), **headers})
-    judge = JwtAuthenticator(server.source(wall_clock=lambda: now), issuers=[ISSUER])
+    authenticator = JwtAuthenticator(server.source(wall_clock=lambda: now), issuers=[ISSUER])
     if said is None:
-        await judge.probe()
+        await authenticator.probe()
     else:
         with pytest.raises(ConfigurationError, match=f"{said} .*NTP"):
-            await judge.probe()
-    await judge.check()  # which services are asked for all the time does not mind
+            await authenticator.probe()
+    await authenticator.check()  # the regular health check ignores the clock
 
 
-# --- both judges
+# --- forged tokens, at s3seg and at PostgREST
 
 
 def attacks(issuer):
-    """Tokens that nobody may accept."""
+    """Return tokens that must be refused."""
     user, now = str(uuid.uuid4()), int(time.time())
     good = issuer.user_token(user)
     head, body, signature = good.split(".")
@@ -315,16 +313,16 @@ ATTACKS = (
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-async def test_neither_we_nor_postgrest_accept_an_attack(project, attack):
+async def test_forged_tokens_are_refused_by_s3seg_and_postgrest(project, attack):
     token = attacks(project.issuer)[attack]
     url = f"{project.gateway.url}/auth/v1"
-    judge = JwtAuthenticator(SupabaseKeys(f"{url}/.well-known/jwks.json"), issuers=[url])
-    await judge.authenticate(project.issuer.user_token(str(uuid.uuid4())))  # or nothing is shown
+    authenticator = JwtAuthenticator(SupabaseKeys(f"{url}/.well-known/jwks.json"), issuers=[url])
+    await authenticator.authenticate(project.issuer.user_token(str(uuid.uuid4())))  # the setup works
     with pytest.raises(AuthInvalidError):
-        await judge.authenticate(token)
+        await authenticator.authenticate(token)
     try:
         answer = httpx.get(f"{project.postgrest.url}/profiles", headers={"Authorization": f"Bearer {token}"})
     except httpx.TransportError:
-        assert attack == "200 kB"  # it does not even read the headers to their end
+        assert attack == "200 kB"  # PostgREST closes the connection while reading the headers
     else:
         assert answer.status_code in (400, 401)

@@ -1,20 +1,20 @@
-"""The stateful model of the task machine runs on PostgreSQL and PostgREST too."""
+"""The stateful model of tasks on PostgreSQL and PostgREST."""
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from s3seg.testing.task_model import TaskModel
-from tests.cloud.worlds import SupabaseWorld
+from tests.cloud.harness import SupabaseHarness
 
 
 def run_model(project, *, examples, steps):
     class SupabaseTaskModel(TaskModel):
-        async def new_world(self):
-            return SupabaseWorld(project)
+        async def new_harness(self):
+            return SupabaseHarness(project)
 
-        async def close_world(self, world):
-            await world.aclose()
+        async def close_harness(self, harness):
+            await harness.aclose()
 
     chosen = settings(
         max_examples=examples,

@@ -18,7 +18,7 @@ from s3seg.errors import AuthInvalidError
 from s3seg.tasks.limits import RATE_LIMITS, RateTable, Tier
 from s3seg.tasks.model import Task
 from s3seg.tasks.records import Identity
-from s3seg.testing.world import outcome_for
+from s3seg.testing.harness import outcome_for
 from tests.helpers.pictures import encoded
 
 

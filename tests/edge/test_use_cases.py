@@ -320,7 +320,7 @@ class TestWatching:
             if state.status == TaskStatus.PENDING:
                 claim = await house.queue.claim("worker", task.task_id, lease_s=60)
             elif state.status == TaskStatus.PROCESSING:
-                from s3seg.testing.world import outcome_for
+                from s3seg.testing.harness import outcome_for
 
                 await house.queue.finish(claim.lease, outcome_for(task))
         assert states == [TaskStatus.PENDING, TaskStatus.PROCESSING, TaskStatus.DONE]
@@ -418,5 +418,5 @@ async def test_a_part_that_hangs_or_fails_is_named(monkeypatch):
     said = await house.edge.check()
     assert said["objects"] == "the disk is full"
     assert "no answer" in said["tasks"]
-    assert said["authenticator"] == "it is not set up right; the log says how"
+    assert said["authenticator"] == "configuration error; see the log of the service"
     assert said["rate_limiter"] is None

@@ -33,7 +33,7 @@ from s3seg.results.segmentation import ModelInfo
 from s3seg.sam3.device import DeviceStatus
 from s3seg.sam3.predictor import Detections
 from s3seg.tasks.limits import Tier
-from s3seg.tasks.model import Order, Task
+from s3seg.tasks.model import Task, TaskRequest
 from s3seg.tasks.object_keys import new_image_key
 from s3seg.tasks.records import Identity, NewImage
 from s3seg.tasks.state_machine import Rules
@@ -190,7 +190,7 @@ class House:
 
     async def submit(self, *prompts: str, content: bytes | None = None, image_url: str | None = None) -> Task:
         url = image_url or await self.upload(content if content is not None else png())
-        return (await self.store.submit(USER, Order(image_url=url, prompts=prompts or ("left",)))).task
+        return (await self.store.submit(USER, TaskRequest(image_url=url, prompts=prompts or ("left",)))).task
 
     async def credits(self) -> int:
         account = await self.store.account(USER)

@@ -14,7 +14,7 @@ from s3seg.app import Parts, edge_app, local_keys
 from s3seg.app.settings import Settings
 from s3seg.tasks.limits import Tier
 from s3seg.tasks.model import Task
-from s3seg.testing.world import outcome_for
+from s3seg.testing.harness import outcome_for
 from tests.helpers.pictures import encoded
 
 

@@ -18,8 +18,7 @@ from PIL import Image
 from s3seg.adapters.local_auth import user_id_of
 from s3seg.app import Parts, local_keys
 from s3seg.app.settings import Settings
-from s3seg.client import Client
-from s3seg.client._steps import RetryPolicy
+from s3seg.client import Client, RetryPolicy
 from s3seg.tasks.limits import MAX_UPLOAD_BYTES
 from s3seg.tasks.model import TaskStatus
 from tests.helpers.attacks import forget_memory_peak, memory_peak_mb, multipart
@@ -156,7 +155,7 @@ class _Load:
     def __init__(self, data, url, users):
         self.accepted: dict[str, str] = {}  # idempotency key -> task
         self._clients = [
-            Client(url, token_for(data, name), timeout=10, patience=RetryPolicy(retries=100, longest_s=60))
+            Client(url, token_for(data, name), timeout=10, retry_policy=RetryPolicy(retries=100, max_elapsed_s=60))
             for name in users
         ]
         self._over = False

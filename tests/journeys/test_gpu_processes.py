@@ -18,7 +18,7 @@ import pytest
 
 from s3seg.app import Parts
 from s3seg.app.settings import Settings
-from s3seg.tasks.model import Order, TaskStatus
+from s3seg.tasks.model import TaskRequest, TaskStatus
 from s3seg.tasks.object_keys import new_image_key
 from s3seg.tasks.records import NewImage
 from tests.helpers.gpu_house import STREET, USER
@@ -103,7 +103,9 @@ async def submit(parts, count):
     image = NewImage(object_key=key, content_type="image/png", size_bytes=len(STREET), width=800, height=640)
     url = (await parts.task_store.register_image(USER, image)).image_url
     prompts = ("car", "tree")
-    return [(await parts.task_store.submit(USER, Order(image_url=url, prompts=prompts))).task for _ in range(count)]
+    return [
+        (await parts.task_store.submit(USER, TaskRequest(image_url=url, prompts=prompts))).task for _ in range(count)
+    ]
 
 
 async def all_ended(parts, tasks):

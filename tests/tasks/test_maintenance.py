@@ -11,7 +11,7 @@ from s3seg.adapters.memory import (
     MemoryTaskStore,
 )
 from s3seg.tasks.maintenance import collect_garbage, reap_all
-from s3seg.tasks.model import Order, Outcome
+from s3seg.tasks.model import Outcome, TaskRequest
 from s3seg.tasks.object_keys import new_image_key, new_result_key
 from s3seg.tasks.records import Identity, NewImage
 from s3seg.tasks.state_machine import Rules
@@ -19,11 +19,6 @@ from s3seg.tasks.state_machine import Rules
 pytestmark = pytest.mark.anyio
 USER = Identity(user_id="0b6f1b5e-3a0b-4d57-9f0e-1a2b3c4d5e6f")
 TOMORROW = datetime.now(UTC) + timedelta(days=1)
-
-
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
 
 
 @pytest.fixture
@@ -46,10 +41,10 @@ async def upload(objects, store):
     )
 
 
-async def test_garbage_is_what_no_row_names(objects, tables):
+async def test_objects_that_no_row_refers_to_are_removed(objects, tables):
     store, queue = MemoryTaskStore(tables), MemoryTaskQueue(tables)
     image = await upload(objects, store)
-    task = (await store.submit(USER, Order(image_url=image.image_url, prompts=("cat",)))).task
+    task = (await store.submit(USER, TaskRequest(image_url=image.image_url, prompts=("cat",)))).task
     (claim,) = await queue.claim_batch("w", limit=1, lease_s=30)
     kept, lost = (new_result_key(USER.user_id, task.task_id, "image/png") for _ in range(2))
     await objects.put(kept, b"mask")
@@ -66,14 +61,14 @@ async def test_garbage_is_what_no_row_names(objects, tables):
     assert (await collect_garbage(objects, accounts, before=TOMORROW)).objects == 0
 
 
-async def test_young_objects_stay(objects, tables):
+async def test_recent_objects_are_kept(objects, tables):
     await objects.put(new_image_key(USER.user_id, "image/png"), b"its row is being written")
     yesterday = datetime.now(UTC) - timedelta(days=1)
     assert (await collect_garbage(objects, MemoryAccounts(tables), before=yesterday)).objects == 0
     assert len([info async for info in objects.list("")]) == 1
 
 
-async def test_more_objects_than_are_asked_about_at_once(objects, tables):
+async def test_more_objects_than_fit_into_one_query(objects, tables):
     store = MemoryTaskStore(tables)
     named = {(await upload(objects, store)).object_key for _ in range(40)}
     for _ in range(600):
@@ -82,12 +77,12 @@ async def test_more_objects_than_are_asked_about_at_once(objects, tables):
     assert {info.key async for info in objects.list("")} == named
 
 
-async def test_all_hopeless_tasks_are_reaped_however_many():
+async def test_all_expired_tasks_are_reaped():
     tables = MemoryTables(rules=Rules(deadline_s=0.0), welcome_credits=300, rates=_unlimited())
     store, queue = MemoryTaskStore(tables), MemoryTaskQueue(tables)
     image = await upload(MemoryObjectStore(), store)
     for _ in range(250):
-        await store.submit(USER, Order(image_url=image.image_url, prompts=("cat",)))
+        await store.submit(USER, TaskRequest(image_url=image.image_url, prompts=("cat",)))
     assert await reap_all(queue) == 250
     assert (await store.account(USER)).credits == 300
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from s3seg.errors import InvalidRequestError, RateLimitedError
 from s3seg.tasks.limits import Action
-from s3seg.tasks.model import Order
+from s3seg.tasks.model import TaskRequest
 from s3seg.tasks.object_keys import (
     check_key,
     content_type_of,
@@ -28,14 +28,14 @@ def test_microseconds_are_exact(moment):
 
 
 @given(TIMES, st.uuids())
-def test_a_cursor_comes_back_as_it_was(moment, item):
+def test_a_cursor_survives_encoding(moment, item):
     cursor = Cursor(created_at=moment, item_id=str(item))
     assert Cursor.decode(cursor.encode()) == cursor
     assert cursor.encode().isascii()
 
 
 @given(st.text(max_size=60))
-def test_any_other_text_is_no_cursor(text):
+def test_other_text_is_not_a_cursor(text):
     try:
         cursor = Cursor.decode(text)
     except InvalidRequestError:
@@ -43,7 +43,7 @@ def test_any_other_text_is_no_cursor(text):
     assert Cursor.decode(cursor.encode()) == cursor
 
 
-def test_keys_are_fresh_and_under_the_users_prefix():
+def test_keys_are_unique_and_under_the_prefix_of_the_user():
     user, task = str(uuid.uuid4()), str(uuid.uuid4())
     keys = {new_image_key(user, "image/webp") for _ in range(100)}
     assert len(keys) == 100
@@ -74,32 +74,32 @@ def test_an_identity_does_not_show_its_token():
 
 
 @pytest.mark.parametrize("prompts", [(), ("a",) * 17])
-def test_an_order_has_one_to_sixteen_prompts(prompts):
+def test_a_request_has_one_to_sixteen_prompts(prompts):
     with pytest.raises(InvalidRequestError, match="1 to 16"):
-        Order(image_url="x", prompts=prompts)
+        TaskRequest(image_url="x", prompts=prompts)
 
 
 @pytest.mark.parametrize("key", ["", "k" * 201, "é", "a\nb"])
 def test_an_idempotency_key_is_short_and_printable(key):
     with pytest.raises(InvalidRequestError, match="Idempotency-Key"):
-        Order(image_url="x", prompts=("a",), idempotency_key=key)
+        TaskRequest(image_url="x", prompts=("a",), idempotency_key=key)
 
 
-ORDERS = st.builds(
-    Order,
+REQUESTS = st.builds(
+    TaskRequest,
     image_url=st.sampled_from(["u", "v"]),
     prompts=st.lists(st.sampled_from(["a", "b", "a, b", '"'])).filter(bool).map(lambda p: tuple(p[:16])),
     project_id=st.sampled_from([None, "a", "b"]),
 )
 
 
-@given(ORDERS, ORDERS)
-def test_fingerprints_are_equal_exactly_for_equal_orders(one, two):
+@given(REQUESTS, REQUESTS)
+def test_fingerprints_are_equal_exactly_for_equal_requests(one, two):
     assert (one.fingerprint == two.fingerprint) == (one == two)
 
 
 @given(st.lists(st.floats(0, 30), max_size=60), st.integers(1, 6))
-def test_a_moving_window_never_lets_more_than_the_limit_into_any_minute(steps, limit):
+def test_never_more_than_the_limit_is_allowed_in_any_minute(steps, limit):
     now, counted = 0.0, []
     for step in steps:
         now += step

@@ -7,7 +7,7 @@ import pytest
 
 from s3seg.errors import InsufficientCreditsError, LeaseLostError
 from s3seg.tasks import state_machine
-from s3seg.tasks.model import Attempts, Failure, Lease, Order, Outcome, Task, TaskStatus
+from s3seg.tasks.model import Attempts, Failure, Lease, Outcome, Task, TaskRequest, TaskStatus
 from s3seg.tasks.state_machine import TRANSITIONS, Event, Rules
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -21,13 +21,13 @@ def later(seconds: float) -> datetime:
 
 
 def submitted(**changes) -> Task:
-    order = Order(image_url="https://x/i.png", prompts=("cat", "dog"))
-    task = state_machine.admit(order, task_id="t", user_id="u", image_id="i", credits=2, rules=RULES, now=NOW)
+    request = TaskRequest(image_url="https://x/i.png", prompts=("cat", "dog"))
+    task = state_machine.admit(request, task_id="t", user_id="u", image_id="i", credits=2, rules=RULES, now=NOW)
     return replace(task, **changes)
 
 
 def in_status(status: TaskStatus) -> tuple[Task, Lease]:
-    """A task in a status, with the lease that its current attempt has (or would have)."""
+    """Return a task with this status, and the lease that its current attempt has or would have."""
     lease = Lease(task_id="t", worker="w", attempt=1, expires_at=later(30))
     held = Attempts(number=1, worker="w", expires_at=lease.expires_at)
     match status:
@@ -42,7 +42,7 @@ def in_status(status: TaskStatus) -> tuple[Task, Lease]:
 
 
 def happen(event: Event, task: Task, lease: Lease) -> Task | None:
-    """Let the event happen when everything but the status allows it."""
+    """Apply an event under conditions that allow it, apart from the status."""
     now = later(1)
     match event:
         case Event.CLAIM:
@@ -65,7 +65,7 @@ def happen(event: Event, task: Task, lease: Lease) -> Task | None:
 
 
 @pytest.mark.parametrize(("status", "event"), list(product(TaskStatus, Event)))
-def test_what_is_in_the_table_happens_and_nothing_else(status, event):
+def test_exactly_the_transitions_in_the_table_are_possible(status, event):
     task, lease = in_status(status)
     expected = TRANSITIONS.get((status, event))
     try:
@@ -74,26 +74,26 @@ def test_what_is_in_the_table_happens_and_nothing_else(status, event):
         assert expected is None
         return
     if expected is None:
-        assert after is None or after == task  # cancel leaves what has ended as it is
+        assert after is None or after == task  # cancelling a task that has ended returns it unchanged
     else:
         assert after is not None
         assert after.status == expected
 
 
-def test_the_written_table_is_the_table():
+def test_the_table_in_the_docstring_matches_the_code():
     rows = re.findall(r"^    (pending|processing) +(\w+) +(\w+)  ", state_machine.__doc__ or "", re.MULTILINE)
     written = {(TaskStatus(start), Event(event)): TaskStatus(end) for start, event, end in rows}
     assert written == TRANSITIONS
 
 
-def test_no_transition_leads_backwards_or_out_of_the_end():
+def test_no_transition_leads_backwards_or_out_of_a_final_status():
     order = [TaskStatus.PENDING, TaskStatus.PROCESSING, TaskStatus.DONE]
     for (start, _), end in TRANSITIONS.items():
         assert start in order[:2]
         assert end == TaskStatus.ERROR or order.index(end) >= order.index(start)
 
 
-def test_credits_are_given_back_exactly_when_a_task_falls_into_error():
+def test_credits_are_refunded_exactly_when_a_task_enters_error():
     for (start, event), end in TRANSITIONS.items():
         task, lease = in_status(start)
         after = happen(event, task, lease)
@@ -102,13 +102,13 @@ def test_credits_are_given_back_exactly_when_a_task_falls_into_error():
         assert state_machine.refund(after, after) == 0
 
 
-def test_a_task_costs_a_credit_a_prompt():
-    order = Order(image_url="x", prompts=("a", "b", "c"))
+def test_a_task_costs_one_credit_per_prompt():
+    request = TaskRequest(image_url="x", prompts=("a", "b", "c"))
     with pytest.raises(InsufficientCreditsError, match="costs 3 credits, the account has 2"):
-        state_machine.admit(order, task_id="t", user_id="u", image_id="i", credits=2, rules=RULES, now=NOW)
+        state_machine.admit(request, task_id="t", user_id="u", image_id="i", credits=2, rules=RULES, now=NOW)
 
 
-def test_an_ended_task_has_no_lease_and_its_objects_in_order():
+def test_an_ended_task_has_no_lease_and_sorted_object_keys():
     task, lease = in_status(TaskStatus.PROCESSING)
     done = state_machine.finish(task, lease, OUTCOME, now=later(1))
     assert done.attempts == Attempts()
@@ -117,13 +117,13 @@ def test_an_ended_task_has_no_lease_and_its_objects_in_order():
         state_machine.lease_of(done)
 
 
-def test_a_clock_that_is_set_back_does_not_make_a_task_younger():
+def test_updated_at_does_not_go_backwards_with_the_clock():
     task, lease = in_status(TaskStatus.PROCESSING)
     done = state_machine.finish(task, lease, OUTCOME, now=later(-3600))
     assert done.updated_at == task.updated_at
 
 
-def test_a_lease_ends_with_the_deadline_at_the_latest():
+def test_a_lease_ends_at_the_deadline_at_the_latest():
     claimed = state_machine.claim(submitted(), worker="w", lease_s=3600, rules=RULES, now=later(10))
     assert claimed is not None
     assert state_machine.lease_of(claimed).expires_at == later(900)

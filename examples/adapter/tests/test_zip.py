@@ -12,7 +12,7 @@ class TestZipObjectStore(ObjectStoreSuite):
         return ZipObjectStore(tmp_path / "objects.zip", public_base="https://objects.example/files")
 
 
-def test_the_settings_choose_it(tmp_path):
+def test_a_setting_selects_the_adapter(tmp_path):
     parts = Parts(Settings(data_dir=tmp_path, object_store="s3seg_zip:from_settings"))
     assert isinstance(parts.objects, ZipObjectStore)
     assert isinstance(from_settings(parts.settings), ZipObjectStore)

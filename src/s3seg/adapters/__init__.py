@@ -1,1 +1,1 @@
-"""One file or folder per vendor; each class satisfies a port. Adapters do not import each other."""
+"""Implementations of the ports in `s3seg.tasks.ports`: one file or folder per vendor. They do not import each other."""

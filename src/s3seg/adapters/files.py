@@ -1,7 +1,7 @@
-"""Objects as files in a folder that several processes may share.
+"""Stores objects as files in a folder, which several processes may share.
 
-A put writes a temporary file, syncs it, links it under its final name (which fails if the name is taken) and
-syncs the folder: a reader sees the whole object or none, whenever the power goes.
+A put writes a temporary file, syncs it, links it under its final name (which fails if the name is taken) and syncs
+the folder. Readers therefore see either the whole object or none, even after a power failure.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import errno
 import os
 import secrets
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -21,15 +22,16 @@ from s3seg.tasks.records import ObjectInfo, ObjectStream
 
 _CHUNK = 1 << 20
 _PARTIAL = ".partial"  # no key begins with a dot, so this folder is never an object
-_LISTED_AT_ONCE = 1000
+_LIST_BATCH = 1000
 
 
 class FileObjectStore:
-    """An `ObjectStore` in a folder.
+    """An `ObjectStore` that keeps objects as files in a folder.
 
     Args:
-        root: The folder; made if need be.
-        public_base: Public base of object addresses; whoever serves it must send ``nosniff``.
+        root: The folder; created if it does not exist.
+        public_base: Base URL under which the objects are served; the server must send
+            ``X-Content-Type-Options: nosniff``.
     """
 
     def __init__(self, root: Path, *, public_base: str) -> None:
@@ -37,23 +39,23 @@ class FileObjectStore:
         self._base = public_base
 
     async def put(self, key: str, body: bytes) -> ObjectInfo:
-        """See `ObjectStore.put`."""
+        """Store an object, or raise ObjectExistsError if the key is taken."""
         path = self._path(key)
         return await asyncio.to_thread(self._put, key, path, body)
 
     async def get(self, key: str) -> bytes:
-        """See `ObjectStore.get`."""
+        """Return the whole object, or raise NotFoundError."""
         path = self._existing_path(key)
         return await asyncio.to_thread(_read, path)
 
     async def stream(self, key: str) -> ObjectStream:
-        """See `ObjectStore.stream`."""
+        """Return the object as a stream of chunks, or raise NotFoundError."""
         path = self._existing_path(key)
         info, first = await asyncio.to_thread(_read_first, key, path)
         return ObjectStream(info=info, chunks=_chunks(path, info.size_bytes, first))
 
     async def delete(self, key: str) -> None:
-        """See `ObjectStore.delete`."""
+        """Remove an object, if it exists."""
         try:
             path = self._path(key)
         except InvalidRequestError:
@@ -61,34 +63,34 @@ class FileObjectStore:
         await asyncio.to_thread(_unlink, path)
 
     async def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
-        """See `ObjectStore.list`."""
+        """Iterate over all objects whose key starts with ``prefix``."""
         found = self._walk(prefix)
-        while batch := await asyncio.to_thread(lambda: list(islice(found, _LISTED_AT_ONCE))):
+        while batch := await asyncio.to_thread(lambda: list(islice(found, _LIST_BATCH))):
             for info in batch:
                 yield info
 
     async def discard_partial_writes(self, before: datetime) -> int:
-        """See `ObjectStore.discard_partial_writes`."""
+        """Remove unfinished writes older than ``before``, and return how many there were."""
         return await asyncio.to_thread(self._discard_partial_writes, before)
 
     def url(self, key: str) -> str:
-        """See `ObjectStore.url`."""
+        """Return the public URL of an object."""
         return public_url(self._base, key)
 
     def key_of(self, url: str) -> str | None:
-        """See `ObjectStore.key_of`."""
+        """Return the key of an object from its public URL, or None for any other URL."""
         return key_of_url(self._base, url)
 
     async def presign(self, key: str, *, expires_s: int) -> str | None:
-        """See `ObjectStore.presign`; the public address serves."""
+        """Return None: the public URL serves every object."""
         return None
 
     async def check(self) -> None:
-        """See `Part.check`: writes a file, and removes it."""
+        """Check that the folder is writable, by writing and removing a file."""
         await asyncio.to_thread(self._check)
 
     async def aclose(self) -> None:
-        """See `Part.aclose`."""
+        """Do nothing: no file or thread is kept open."""
 
     def _path(self, key: str) -> Path:
         return self._root / check_key(key)
@@ -112,12 +114,12 @@ class FileObjectStore:
             _sync_folder(path.parent)
             return _info(key, path.stat())
         except FileExistsError:
-            raise ObjectExistsError(f"object {key} exists already") from None
+            raise ObjectExistsError(f"object {key} already exists") from None
         except OSError as err:
-            raise UnavailableError(f"the object store cannot be written: {err.strerror}") from err
+            raise _not_writable(err) from err
 
     def _walk(self, prefix: str) -> Iterator[ObjectInfo]:
-        # begin at the folder that the prefix surely lies in, rather than at the root
+        # start at the deepest folder that contains all matches, rather than at the root
         folder = prefix.rpartition("/")[0]
         if folder and any(not part or part.startswith(".") for part in folder.split("/")):
             return
@@ -131,7 +133,7 @@ class FileObjectStore:
                 try:
                     yield _info(check_key(key), file.stat())
                 except (InvalidRequestError, FileNotFoundError):
-                    continue  # not ours, or deleted meanwhile
+                    continue  # not an object of ours, or deleted in the meantime
 
     def _discard_partial_writes(self, before: datetime) -> int:
         discarded = 0
@@ -151,7 +153,7 @@ class FileObjectStore:
             _write_synced(probe, b"check")
             probe.unlink()
         except OSError as err:
-            raise UnavailableError(f"the object store cannot be written: {err.strerror}") from err
+            raise _not_writable(err) from err
 
 
 def _write_synced(path: Path, body: bytes) -> None:
@@ -161,12 +163,12 @@ def _write_synced(path: Path, body: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         except OSError:
-            path.unlink(missing_ok=True)  # a full disk keeps no litter
+            path.unlink(missing_ok=True)  # leave no partial file on a full disk
             raise
 
 
 def _make_folders(folder: Path, root: Path) -> None:
-    """Make a folder and sync those above it, so that a synced file cannot lose its way."""
+    """Create a folder and sync its parents, so that the path to a synced file survives a power failure."""
     if folder.is_dir():
         return
     if folder != root:
@@ -176,7 +178,7 @@ def _make_folders(folder: Path, root: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":  # Windows cannot open folders, and syncs names with the file
+    if os.name == "nt":  # Windows cannot open folders, and syncs the name together with the file
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -195,35 +197,37 @@ def _info(key: str, stat: os.stat_result) -> ObjectInfo:
 
 
 def _read(path: Path) -> bytes:
-    try:
+    with _reading():
         return path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        raise NotFoundError("no such object") from None
-    except OSError as err:
-        raise UnavailableError(f"the object store cannot be read: {err.strerror}") from err
 
 
 def _read_first(key: str, path: Path) -> tuple[ObjectInfo, bytes]:
-    try:
-        with path.open("rb") as file:
-            return _info(key, os.fstat(file.fileno())), file.read(_CHUNK)
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        raise NotFoundError("no such object") from None
-    except OSError as err:
-        raise UnavailableError(f"the object store cannot be read: {err.strerror}") from err
+    with _reading(), path.open("rb") as file:
+        return _info(key, os.fstat(file.fileno())), file.read(_CHUNK)
 
 
 def _read_at(path: Path, start: int) -> bytes:
+    with _reading(), path.open("rb") as file:
+        file.seek(start)
+        return file.read(_CHUNK)
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
     try:
-        with path.open("rb") as file:
-            file.seek(start)
-            return file.read(_CHUNK)
+        yield
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise NotFoundError("no such object") from None
     except OSError as err:
-        raise UnavailableError(f"the object store cannot be read: {err.strerror}") from err
+        raise UnavailableError(f"cannot read from the object store: {err.strerror}") from err
+
+
+def _not_writable(err: OSError) -> UnavailableError:
+    return UnavailableError(f"cannot write to the object store: {err.strerror}")
 
 
 async def _chunks(path: Path, size_bytes: int, first: bytes) -> AsyncIterator[bytes]:
-    # no file stays open between chunks, so a reader that goes away leaks nothing; objects never change
+    # no file stays open between chunks, so a reader that stops early leaks nothing; objects never change
     yield first
     for start in range(len(first), size_bytes, _CHUNK):
         yield await asyncio.to_thread(_read_at, path, start)
@@ -237,4 +241,4 @@ def _unlink(path: Path) -> None:
     except OSError as err:
         if err.errno in (errno.EISDIR, errno.EPERM) and path.is_dir():
             return
-        raise UnavailableError(f"the object store cannot be written: {err.strerror}") from err
+        raise _not_writable(err) from err

@@ -1,4 +1,4 @@
-"""Telling the gpu service of work, over HTTP."""
+"""Notifies the GPU service of new tasks over HTTP."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from s3seg.api.gpu import BatchPredictRequest, PredictRequest
 from s3seg.errors import ConfigurationError, UnavailableError
 from s3seg.tasks.model import Task
 
-_log = logging.getLogger("s3seg.inference.pipeline")
-_AT_ONCE = 64
+_log = logging.getLogger(__name__)
+_MAX_CONNECTIONS = 64
 
 
 class HttpNotifier:
-    """A `WorkerNotifier` that calls ``POST /api/v1/predict`` or ``/predict/batch``, and does not need the answer.
+    """A `WorkerNotifier` that calls ``POST /api/v1/predict`` or ``/predict/batch`` of the GPU service.
 
-    A call that is lost, refused or cut off is logged and forgotten: the claim loops find the task. It is held open
-    while the gpu service works, since that drops requests whose client has gone.
+    The response is not used. A call that fails is logged and not repeated, because the claim loop of a worker finds
+    the task anyway. The connection stays open until the GPU service has answered, since it drops requests whose
+    client has disconnected.
 
     Args:
-        url: Where the gpu service is.
-        api_key: Its key.
-        request_id: Gives the id of the request at hand, to be passed on; None if there is none.
-        timeout_s: Seconds to wait for an answer.
-        transport: What carries the requests; for tests.
+        url: Base URL of the GPU service.
+        api_key: The API key of the GPU service.
+        request_id: Returns the id of the current request, which is passed on; None if there is none.
+        timeout_s: Seconds to wait for a response.
+        transport: An httpx transport to use instead of the network.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class HttpNotifier:
         self._client: httpx.AsyncClient | None = None
 
     async def wake(self, task: Task) -> None:
-        """See `WorkerNotifier.wake`."""
+        """Call the GPU service and wait until it has answered; failures are logged."""
         headers = self._headers()
         request_id = self._request_id()
         if request_id is not None:
@@ -55,15 +56,19 @@ class HttpNotifier:
         try:
             response = await self._connected().post(f"{self._url}{path}", content=body, headers=headers)
         except httpx.HTTPError as err:
-            _log.warning("gpu service not reached: %s", type(err).__name__, extra={"task_id": task.task_id})
+            _log.warning(
+                "cannot reach the gpu service, leaving the task to the claim loop: %s",
+                type(err).__name__,
+                extra={"task_id": task.task_id},
+            )
             return
         if not response.is_success:
-            # 401 is a mistake of ours that nobody else will see
+            # a 401 is a configuration error that shows nowhere else
             level = logging.ERROR if response.status_code == 401 else logging.INFO
-            _log.log(level, "gpu service answered %d", response.status_code, extra={"task_id": task.task_id})
+            _log.log(level, "gpu service responded with %d", response.status_code, extra={"task_id": task.task_id})
 
     async def check(self) -> None:
-        """See `Part.check`."""
+        """Check that the GPU service responds."""
         try:
             response = await self._connected().get(f"{self._url}/health", timeout=5.0)
             response.raise_for_status()
@@ -71,11 +76,11 @@ class HttpNotifier:
             raise UnavailableError(f"the gpu service does not answer: {type(err).__name__}") from err
 
     async def probe(self) -> None:
-        """Show the key: whether it is the gpu service's too.
+        """Check that the GPU service accepts the API key.
 
         Raises:
-            ConfigurationError: It is not.
-            UnavailableError: The gpu service does not answer.
+            ConfigurationError: It does not.
+            UnavailableError: The GPU service does not respond.
         """
         try:
             response = await self._connected().get(
@@ -84,16 +89,18 @@ class HttpNotifier:
         except httpx.HTTPError as err:
             raise UnavailableError(f"the gpu service does not answer: {type(err).__name__}") from err
         if response.status_code == 401:
-            raise ConfigurationError("the gpu service has another API_SECRET_KEY; set both to the same value")
+            raise ConfigurationError(
+                "the gpu service does not accept API_SECRET_KEY; set it to the same value in both services"
+            )
 
     async def aclose(self) -> None:
-        """See `Part.aclose`."""
+        """Close the connections."""
         client, self._client = self._client, None
         if client is not None:
             await client.aclose()
 
     def _headers(self) -> httpx.Headers:
-        # as the gpu service reads it, which compares bytes
+        # the GPU service compares the bytes of the key, in UTF-8
         return httpx.Headers({"X-API-Key": self._api_key, "Content-Type": "application/json"}, encoding="utf-8")
 
     def _connected(self) -> httpx.AsyncClient:
@@ -101,8 +108,8 @@ class HttpNotifier:
             self._client = httpx.AsyncClient(
                 timeout=self._timeout,
                 transport=self._transport,
-                limits=httpx.Limits(max_connections=_AT_ONCE, max_keepalive_connections=8),
-                trust_env=False,  # a proxy of the environment is no place for the key
+                limits=httpx.Limits(max_connections=_MAX_CONNECTIONS, max_keepalive_connections=8),
+                trust_env=False,  # do not send the key through a proxy that the environment names
             )
         return self._client
 

@@ -1,4 +1,4 @@
-"""Access tokens as Supabase Auth mints them, judged with PyJWT; where keys come from is a `KeySource`."""
+"""Verifies access tokens in the format of Supabase Auth with PyJWT; the keys come from a `KeySource`."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from s3seg.tasks.ports import KeySource
 from s3seg.tasks.records import Identity
 
 ALGORITHMS = ("ES256", "RS256", "EdDSA", "HS256")
-"""What may sign a token; ``none`` and everything else is refused before any key is looked for."""
+"""Accepted signature algorithms; a token with another one (such as ``none``) is refused before looking for a key."""
 
 MAX_TOKEN_CHARS = 8192
-"""Longer tokens are refused unread."""
+"""Most characters in a token; longer ones are refused without parsing them."""
 
 _REQUIRED = ("exp", "sub", "iat", "aud", "iss")
 
 
 class JwtAuthenticator:
-    """An `Authenticator` for signed tokens.
+    """An `Authenticator` for JSON Web Tokens.
 
-    A token's header chooses among our keys, never brings one: ``jwk`` and ``jku`` are ignored, ``crit`` is
-    refused, and each key is good for one algorithm only.
+    The header of a token selects one of the trusted keys, and can never supply a key itself: ``jwk`` and ``jku`` are
+    ignored, and ``crit`` is refused. Each key is accepted with one algorithm only.
 
     Args:
-        keys: Where to look for keys.
-        issuers: Accepted ``iss``.
-        audience: Required ``aud``.
-        leeway_s: Clock difference allowed for ``exp``, ``nbf`` and ``iat``, seconds.
+        keys: The trusted keys.
+        issuers: Accepted values of ``iss``.
+        audience: Required value of ``aud``.
+        leeway_s: Allowed clock difference for ``exp``, ``nbf`` and ``iat``, in seconds.
     """
 
     def __init__(
@@ -50,13 +50,13 @@ class JwtAuthenticator:
         self._leeway_s = leeway_s
 
     async def authenticate(self, token: str) -> Identity:
-        """See `Authenticator.authenticate`."""
+        """Verify a token and return its user, or raise AuthInvalidError or ForbiddenError."""
         if not token or len(token) > MAX_TOKEN_CHARS:
             raise AuthInvalidError(f"the token must have 1 to {MAX_TOKEN_CHARS} characters")
         key_id, algorithm = _read_header(token)
         key = await self._keys.find(key_id, algorithm)
         if key is None or key.algorithm != algorithm:
-            raise AuthInvalidError("the token is signed with a key that is not ours")
+            raise AuthInvalidError("the token is signed with a key that is not trusted")
         try:
             claims = jwt.decode(
                 token,
@@ -74,21 +74,21 @@ class JwtAuthenticator:
         return _identity(claims, token)
 
     async def check(self) -> None:
-        """See `Part.check`."""
+        """Check that the key source works."""
         await self._keys.check()
 
     async def probe(self) -> None:
-        """Look closer at where the keys come from, if it can be asked to.
+        """Run the thorough check of the key source, if it has one.
 
         Raises:
-            ConfigurationError: Tokens would be refused, though the keys can be had.
+            ConfigurationError: The keys are available, but valid tokens would be refused.
         """
         probing = getattr(self._keys, "probe", None)
         if probing is not None:
             await probing(leeway_s=self._leeway_s)
 
     async def aclose(self) -> None:
-        """See `Part.aclose`."""
+        """Close the key source."""
         await self._keys.aclose()
 
 
@@ -99,7 +99,7 @@ def _read_header(token: str) -> tuple[str | None, str]:
         raise AuthInvalidError("the token is not a JWT") from err
     algorithm, key_id = header.get("alg"), header.get("kid")
     if algorithm not in ALGORITHMS or "crit" in header:
-        raise AuthInvalidError("the token's header asks for something we do not accept")
+        raise AuthInvalidError("the token's header names an algorithm or an extension that is not accepted")
     if key_id is not None and not isinstance(key_id, str):
         raise AuthInvalidError("the token's key id is not a string")
     return key_id, algorithm
@@ -110,7 +110,7 @@ def _identity(claims: dict[str, Any], token: str) -> Identity:
         user_id = str(uuid.UUID(claims["sub"]))
         expires_at = datetime.fromtimestamp(int(claims["exp"]), UTC)
     except (ValueError, TypeError, AttributeError, OverflowError, OSError):
-        raise AuthInvalidError("the token's subject is not a user id, or its end is no time") from None
+        raise AuthInvalidError("the token's sub is not a user id, or its exp is not a valid time") from None
     if claims.get("role") != "authenticated":
         raise ForbiddenError("this kind of token may not use the API; sign in as a user")
     if claims.get("is_anonymous", False) is not False:
@@ -125,7 +125,7 @@ def _identity(claims: dict[str, Any], token: str) -> Identity:
 
 
 def _tier(claims: dict[str, Any]) -> Tier | None:
-    # app_metadata is the issuer's word; user_metadata is the user's own, and never read
+    # only app_metadata is set by the issuer; users can write user_metadata themselves
     app_metadata = claims.get("app_metadata")
     tier = app_metadata.get("tier") if isinstance(app_metadata, dict) else None
     return Tier(tier) if tier in list(Tier) else None

@@ -1,4 +1,4 @@
-"""Tokens of our own, for an installation without Supabase, signed with an ES256 key in a file."""
+"""Issues and verifies tokens without Supabase, with an ES256 key in a file."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from s3seg.tasks.limits import Tier
 from s3seg.tasks.records import VerificationKey
 
 ISSUER = "https://s3seg.local/auth/v1"
-"""The ``iss`` of local tokens."""
+"""The ``iss`` claim of local tokens."""
 
-_NAMES = uuid.UUID("6f1c0a5e-7b1d-5f60-9a3e-2c4f6d8e0b12")  # namespace of the ids of named local users
+_NAMES = uuid.UUID("6f1c0a5e-7b1d-5f60-9a3e-2c4f6d8e0b12")  # UUID namespace of the names of local users
 
 
 def user_id_of(name: str) -> str:
-    """The id of a local user: a UUID stands for itself, any other name for one derived from it."""
+    """Return the user id of a local user: a UUID is used as it is, and any other name is hashed to a UUID."""
     try:
         return str(uuid.UUID(name))
     except ValueError:
@@ -35,10 +35,12 @@ def user_id_of(name: str) -> str:
 
 
 class LocalKeys:
-    """A `KeySource` with one ES256 key in a file of mode 0600; processes that race to make it agree on one.
+    """A `KeySource` with one ES256 key in a file that only its owner can read.
+
+    The file is created when the key is first used. If several processes do so at once, they all use the same key.
 
     Args:
-        path: The key's file (PEM, PKCS8).
+        path: The file of the private key (PEM, PKCS8).
     """
 
     def __init__(self, path: Path) -> None:
@@ -47,19 +49,22 @@ class LocalKeys:
         self._key_id = ""
 
     async def find(self, key_id: str | None, algorithm: str) -> VerificationKey | None:
-        """See `KeySource.find`."""
+        """Return the key with this id for this algorithm, or None."""
         key = self._key or await asyncio.to_thread(self._load)
         if key_id != self._key_id or algorithm != "ES256":
             return None
         return VerificationKey(key_id=self._key_id, algorithm="ES256", key=key.public_key())
 
     def mint(self, user: str, *, tier: Tier | None = None, ttl_s: int = 86_400) -> str:
-        """A token for a user, with the claims that Supabase Auth gives.
+        """Return a new token for a user, with the same claims as a token of Supabase Auth.
 
         Args:
             user: A UUID, or any name (see `user_id_of`).
-            tier: Named in ``app_metadata``; what a new account begins with.
-            ttl_s: Seconds that it is good for.
+            tier: The tier of the user's account if it does not exist yet; stored in ``app_metadata``.
+            ttl_s: Lifetime of the token, in seconds.
+
+        Raises:
+            ConfigurationError: The key file cannot be read or created.
         """
         key = self._key or self._load()
         now = int(time.time())
@@ -79,16 +84,16 @@ class LocalKeys:
         return jwt.encode(claims, key, algorithm="ES256", headers={"kid": self._key_id})
 
     def jwks(self) -> dict[str, list[dict[str, str]]]:
-        """The public key as a JSON Web Key Set, for others that judge our tokens."""
+        """Return the public key as a JSON Web Key Set, for other programs that verify the tokens."""
         key = self._key or self._load()
         return {"keys": [{**_public_jwk(key), "kid": self._key_id, "alg": "ES256", "use": "sig"}]}
 
     async def check(self) -> None:
-        """See `Part.check`."""
+        """Check that the key file can be read, and create it if it does not exist."""
         await asyncio.to_thread(self._load)
 
     async def aclose(self) -> None:
-        """See `Part.aclose`."""
+        """Do nothing: no file is kept open."""
 
     def _load(self) -> ec.EllipticCurvePrivateKey:
         try:
@@ -97,8 +102,8 @@ class LocalKeys:
             key = serialization.load_pem_private_key(self._path.read_bytes(), password=None)
         except (OSError, ValueError, TypeError) as err:
             raise ConfigurationError(
-                f"cannot read or make the signing key {self._path}: {err}; restore it, or delete it to make "
-                "another (which ends every token signed with it)"
+                f"cannot read or create the signing key {self._path}: {err}; restore the file, or delete it to create "
+                "a new key (which invalidates all existing tokens)"
             ) from err
         if not isinstance(key, ec.EllipticCurvePrivateKey) or key.curve.name != "secp256r1":
             raise ConfigurationError(f"the signing key {self._path} is not an ES256 (P-256) key")
@@ -120,7 +125,7 @@ def _make_key_file(path: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
         try:
-            os.link(partial, path)  # whole or not at all, and only the first of several
+            os.link(partial, path)  # atomic, and only the first of several processes succeeds
         except FileExistsError:
             return
     finally:
@@ -137,6 +142,6 @@ def _public_jwk(key: ec.EllipticCurvePrivateKey) -> dict[str, str]:
 
 
 def _thumbprint(jwk: dict[str, str]) -> str:
-    """RFC 7638."""
+    """Return the thumbprint of a key, as RFC 7638 defines it."""
     canonical = json.dumps(jwk, sort_keys=True, separators=(",", ":")).encode("ascii")
     return base64.urlsafe_b64encode(hashlib.sha256(canonical).digest()).rstrip(b"=").decode("ascii")

@@ -1,4 +1,4 @@
-"""Objects in Cloudflare R2, or in any store that speaks S3 and honours ``If-None-Match``."""
+"""Stores objects in Cloudflare R2, or in any other S3-compatible store that supports ``If-None-Match``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from s3seg.tasks.records import ObjectInfo, ObjectStream
 
 _T = TypeVar("_T")
 _CHUNK = 1 << 20
-_READS = 3  # of one body that is cut short
+_READ_ATTEMPTS = 3  # if the body is cut short
 _ABSENT = frozenset({"NoSuchKey", "404", "NotFound"})
 _TAKEN = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412", "409"})
 _WRONG_KEY = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "401", "403", "Unauthorized"})
@@ -36,18 +36,17 @@ _WRONG_CLOCK = frozenset({"RequestTimeTooSkewed", "RequestExpired", "RequestInTh
 
 
 class R2ObjectStore:
-    """An `ObjectStore` in a bucket. boto3 is loaded with the first use, and runs in threads of its own.
+    """An `ObjectStore` in a bucket. boto3 is imported on first use, and runs in a thread pool of its own.
 
     Args:
-        endpoint_url: ``https://<account>.r2.cloudflarestorage.com``.
-        bucket: Its name.
-        access_key_id: Of an API token that may read and write objects of this bucket.
-        secret_access_key: Of the same token.
-        public_base: Public base of object addresses.
-        public: Whether the bucket's public domain serves these addresses; if not, they are served through
-            presigned ones.
-        timeout_s: Seconds to wait for each answer.
-        threads: Calls at once.
+        endpoint_url: Such as ``https://<account>.r2.cloudflarestorage.com``.
+        bucket: The name of the bucket.
+        access_key_id: Access key id of an API token that may read and write objects of this bucket.
+        secret_access_key: Secret access key of the same token.
+        public_base: Base URL under which the objects are served.
+        public: Whether the bucket itself serves this URL; if not, objects are served through presigned URLs.
+        timeout_s: Seconds to wait for each response.
+        threads: Most concurrent calls.
     """
 
     def __init__(
@@ -75,23 +74,23 @@ class R2ObjectStore:
         self._client: Any = None
 
     async def put(self, key: str, body: bytes) -> ObjectInfo:
-        """See `ObjectStore.put`."""
+        """Store an object, or raise ObjectExistsError if the key is taken."""
         content_type = content_type_of(key)
         return await self._run(lambda s3: self._put(s3, key, body, content_type))
 
     async def get(self, key: str) -> bytes:
-        """See `ObjectStore.get`."""
+        """Return the whole object, or raise NotFoundError."""
         _require_key(key)
         return await self._run(lambda s3: _whole(s3, self._bucket, key))
 
     async def stream(self, key: str) -> ObjectStream:
-        """See `ObjectStore.stream`; each chunk is a request, so a reader that goes away leaks nothing."""
+        """Return the object as a stream of chunks, or raise NotFoundError. Each chunk is a request of its own."""
         _require_key(key)
         info, etag, first = await self._run(lambda s3: _first_chunk(s3, self._bucket, key))
         return ObjectStream(info=info, chunks=self._chunks(info, etag, first))
 
     async def delete(self, key: str) -> None:
-        """See `ObjectStore.delete`."""
+        """Remove an object, if it exists."""
         try:
             check_key(key)
         except InvalidRequestError:
@@ -102,7 +101,7 @@ class R2ObjectStore:
             return
 
     async def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
-        """See `ObjectStore.list`."""
+        """Iterate over all objects whose key starts with ``prefix``."""
         token: dict[str, str] = {}
         while True:
             asked = {"Bucket": self._bucket, "Prefix": prefix, **token}
@@ -111,7 +110,7 @@ class R2ObjectStore:
                 try:
                     key = check_key(entry["Key"])
                 except InvalidRequestError:
-                    continue  # not ours
+                    continue  # not an object of ours
                 if key.startswith(prefix):
                     yield ObjectInfo(
                         key=key,
@@ -124,59 +123,60 @@ class R2ObjectStore:
             token = {"ContinuationToken": page["NextContinuationToken"]}
 
     async def discard_partial_writes(self, before: datetime) -> int:
-        """See `ObjectStore.discard_partial_writes`; a put is one request, which leaves nothing if it fails."""
+        """Return 0: a put is a single request, which leaves nothing behind if it fails."""
         return 0
 
     def url(self, key: str) -> str:
-        """See `ObjectStore.url`."""
+        """Return the public URL of an object."""
         return public_url(self._base, key)
 
     def key_of(self, url: str) -> str | None:
-        """See `ObjectStore.key_of`."""
+        """Return the key of an object from its public URL, or None for any other URL."""
         return key_of_url(self._base, url)
 
     async def presign(self, key: str, *, expires_s: int) -> str | None:
-        """See `ObjectStore.presign`."""
+        """Return a presigned URL if the bucket is private, or None if it is public."""
         if self._public:
             return None
         asked = {"Bucket": self._bucket, "Key": check_key(key)}
         return await self._run(lambda s3: s3.generate_presigned_url("get_object", Params=asked, ExpiresIn=expires_s))
 
     async def check(self) -> None:
-        """See `Part.check`: one cheap request, so that it can be asked often; `probe` does more."""
+        """Check that the bucket can be reached, with one cheap request; `probe` checks more."""
         try:
             await self._run(lambda s3: s3.head_bucket(Bucket=self._bucket))
         except NotFoundError:
             raise _no_bucket(self._bucket) from None
         except (ConfigurationError, UnavailableError):
-            # a HEAD is refused without a word of why; a list says it
+            # an error response to a HEAD has no body; a list request tells the reason
             await self._run(lambda s3: s3.list_objects_v2(Bucket=self._bucket, MaxKeys=1))
             raise
 
     async def probe(self) -> None:
-        """Write, write again, read and delete an object: whether the store does all that we need.
+        """Write, overwrite, read and delete a test object, to check that the store supports what we need.
 
         Raises:
-            UnavailableError: If it does not answer.
-            ConfigurationError: If a setting is wrong, or the store takes a second write for a taken key.
+            UnavailableError: If the store does not respond.
+            ConfigurationError: If a setting is wrong, or the store lets a second write replace an object.
         """
-        await self.check()  # some servers make a bucket that is missing
+        await self.check()  # before writing, since some servers create a missing bucket on a write
         key = f"checks/{secrets.token_hex(16)}.json"
         await self.put(key, b"{}")
         try:
             await self.put(key, b"[]")
         except ObjectExistsError:
             if await self.get(key) != b"{}":
-                raise UnavailableError("the object store does not give back what was put") from None
+                raise UnavailableError("the object store returned other bytes than were written") from None
         else:
             raise ConfigurationError(
-                "the object store ignores If-None-Match: a second put replaced an object; use R2, or a newer server"
+                "the object store ignores If-None-Match, so a second write replaced an object; use R2, or a newer "
+                "version of the server"
             )
         finally:
             await self.delete(key)
 
     async def aclose(self) -> None:
-        """See `Part.aclose`."""
+        """Close the connections and the threads."""
         with self._lock:
             pool, client = self._pool, self._client
             self._pool = self._client = None
@@ -199,9 +199,9 @@ class R2ObjectStore:
         try:
             return work(client)
         except ClientError as err:
-            raise self._translated(err) from None  # its words may name bucket, key and account
+            raise self._translated(err) from None  # the original message may name bucket, key and account
         except BotoCoreError as err:
-            raise UnavailableError(f"the object store does not answer ({type(err).__name__})") from None
+            raise UnavailableError(f"the object store does not respond ({type(err).__name__})") from None
 
     def _connected(self) -> Any:
         with self._lock:
@@ -214,11 +214,13 @@ class R2ObjectStore:
             import boto3.session
             from botocore.config import Config
         except ImportError:
-            raise ConfigurationError("object_store='r2' needs boto3: pip install 's3seg[cloud]'") from None
+            raise ConfigurationError(
+                "object_store='r2' needs boto3; install it with: pip install 's3seg[cloud]'"
+            ) from None
         config = Config(
             s3={"addressing_style": "path"},
             signature_version="s3v4",
-            # R2 does not know the checksums that boto3 adds by default (boto/boto3#4400)
+            # R2 does not support the checksums that boto3 adds by default (boto/boto3#4400)
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
             retries={"mode": "standard", "total_max_attempts": 3},
@@ -237,7 +239,7 @@ class R2ObjectStore:
             )
         except ValueError:
             raise ConfigurationError(
-                f"S3SEG_R2_ENDPOINT_URL={self._endpoint_url!r} is no URL; R2's is "
+                f"S3SEG_R2_ENDPOINT_URL={self._endpoint_url!r} is not a URL; for R2 use "
                 "https://<account id>.r2.cloudflarestorage.com"
             ) from None
 
@@ -259,7 +261,7 @@ class R2ObjectStore:
             retried = err.response.get("ResponseMetadata", {}).get("RetryAttempts", 0)
             if not (_code(err) in _TAKEN and retried):
                 raise
-            # ours may have been written by the try whose answer was lost
+            # an earlier attempt may have written our object, and its response was lost
             answer = s3.head_object(Bucket=self._bucket, Key=key)
             if answer["ETag"].strip('"') != digest.hexdigest():
                 raise
@@ -277,18 +279,19 @@ class R2ObjectStore:
         if code in _ABSENT:
             return NotFoundError("no such object")
         if code in _TAKEN:
-            return ObjectExistsError("an object of that key exists already")
+            return ObjectExistsError("an object with this key already exists")
         if code == "NoSuchBucket":
             return _no_bucket(self._bucket)
         if code in _WRONG_CLOCK:
             return ConfigurationError(
-                "the object store refuses our requests for their time: the clock of this machine is wrong; turn on "
-                "time synchronisation (NTP)"
+                "the object store rejects requests because the clock of this machine is wrong; turn on time "
+                "synchronisation (NTP)"
             )
         if code in _WRONG_KEY or (code == "InvalidArgument" and "access key" in _message(err)):
             return ConfigurationError(
-                "the object store refuses our key; check S3SEG_R2_ACCESS_KEY_ID and S3SEG_R2_SECRET_ACCESS_KEY, and "
-                f"that the token may read and write objects of the bucket {self._bucket!r}"
+                "the object store rejects the access key; check S3SEG_R2_ACCESS_KEY_ID and "
+                "S3SEG_R2_SECRET_ACCESS_KEY, and that the token may read and write objects of the bucket "
+                f"{self._bucket!r}"
             )
         return UnavailableError(f"the object store cannot serve the request now ({code[:40]})")
 
@@ -313,7 +316,8 @@ def _first_chunk(s3: Any, bucket: str, key: str) -> tuple[ObjectInfo, str, bytes
     except ClientError as err:
         if _code(err) not in ("InvalidRange", "416"):
             raise
-        answer, body, total = s3.head_object(Bucket=bucket, Key=key), b"", "0"  # an empty object has no ranges
+        # an empty object has no valid range
+        answer, body, total = s3.head_object(Bucket=bucket, Key=key), b"", "0"
     info = ObjectInfo(
         key=key, size_bytes=int(total), content_type=content_type_of(key), modified_at=answer["LastModified"]
     )
@@ -321,7 +325,7 @@ def _first_chunk(s3: Any, bucket: str, key: str) -> tuple[ObjectInfo, str, bytes
 
 
 def _read(s3: Any, asked: dict[str, str]) -> tuple[dict[str, Any], bytes]:
-    """Get an object or a part of it, all of it: boto3 retries requests, but no body that is cut short."""
+    """Read an object or a range of it completely; boto3 retries requests, but not bodies that are cut short."""
     from botocore.exceptions import (
         HTTPClientError,
         IncompleteReadError,
@@ -329,10 +333,10 @@ def _read(s3: Any, asked: dict[str, str]) -> tuple[dict[str, Any], bytes]:
         ResponseStreamingError,
     )
 
-    for left in range(_READS - 1, -1, -1):
+    for left in range(_READ_ATTEMPTS - 1, -1, -1):
         answer = s3.get_object(**asked)
         try:
-            with closing(answer["Body"]) as body:  # as a context itself it is another object, with other errors
+            with closing(answer["Body"]) as body:  # its own context manager yields an object that raises other errors
                 return answer, body.read()
         except (IncompleteReadError, ResponseStreamingError, ReadTimeoutError, HTTPClientError):
             if not left:
@@ -355,4 +359,6 @@ def _date_of(answer: dict[str, Any]) -> datetime:
 
 
 def _no_bucket(bucket: str) -> ConfigurationError:
-    return ConfigurationError(f"there is no bucket {bucket!r} (S3SEG_R2_BUCKET) at S3SEG_R2_ENDPOINT_URL")
+    return ConfigurationError(
+        f"there is no bucket {bucket!r} at S3SEG_R2_ENDPOINT_URL; check S3SEG_R2_BUCKET, or create the bucket"
+    )

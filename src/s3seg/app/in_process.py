@@ -16,7 +16,7 @@ from s3seg.inference.engine import Engine
 from s3seg.results import instances_file
 from s3seg.results.segmentation import Segmentation
 from s3seg.tasks.limits import Tier
-from s3seg.tasks.model import Order, Task
+from s3seg.tasks.model import Task, TaskRequest
 from s3seg.tasks.ports import ObjectStore, TaskStore, WorkerNotifier
 from s3seg.tasks.records import Identity, StoredImage
 
@@ -75,8 +75,8 @@ class Local:
 
     async def submit(self, image: StoredImage, prompts: Sequence[str]) -> Task:
         """Submit a task, and wake the worker."""
-        order = Order(image_url=image.image_url, prompts=tuple(prompts))
-        submitted = await self._tasks.submit(self.user, order)
+        request = TaskRequest(image_url=image.image_url, prompts=tuple(prompts))
+        submitted = await self._tasks.submit(self.user, request)
         await self._inference.wake(submitted.task)
         return submitted.task
 

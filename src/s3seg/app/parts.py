@@ -193,7 +193,7 @@ def _local_auth(parts: Parts) -> Authenticator:
 
 
 def _supabase_rest(settings: Settings, key: str) -> Any:
-    from s3seg.adapters.supabase import Rest
+    from s3seg.adapters.supabase.rest import Rest
 
     url = _required(settings, "supabase_url", "task_store='supabase'")
     chosen = _required(settings, key, "task_store='supabase'")
@@ -201,7 +201,7 @@ def _supabase_rest(settings: Settings, key: str) -> Any:
 
 
 def _supabase_tasks(parts: Parts) -> TaskStore:
-    from s3seg.adapters.supabase import SupabaseTaskStore
+    from s3seg.adapters.supabase.tasks import SupabaseTaskStore
 
     settings = parts.settings
     if settings.authenticator == "local":
@@ -214,14 +214,14 @@ def _supabase_tasks(parts: Parts) -> TaskStore:
 
 
 def _supabase_queue(parts: Parts) -> TaskQueue:
-    from s3seg.adapters.supabase import SupabaseTaskQueue
+    from s3seg.adapters.supabase.work import SupabaseTaskQueue
 
     settings = parts.settings
     return SupabaseTaskQueue(_supabase_rest(settings, "supabase_secret_key"), public_base=settings.public_base_url)
 
 
 def _supabase_accounts(parts: Parts) -> Accounts:
-    from s3seg.adapters.supabase import SupabaseAccounts
+    from s3seg.adapters.supabase.work import SupabaseAccounts
 
     settings = parts.settings
     return SupabaseAccounts(_supabase_rest(settings, "supabase_secret_key"), public_base=settings.public_base_url)
@@ -229,7 +229,7 @@ def _supabase_accounts(parts: Parts) -> Accounts:
 
 def _supabase_auth(parts: Parts) -> Authenticator:
     from s3seg.adapters.jwt import JwtAuthenticator
-    from s3seg.adapters.supabase_auth import SupabaseKeys
+    from s3seg.adapters.supabase.auth import SupabaseKeys
 
     settings = parts.settings
     project = _required(settings, "supabase_url", "authenticator='supabase'")

@@ -1,13 +1,14 @@
-"""A client of the edge service: the same call, with the same result, as a `Segmenter` on this machine.
+"""A client of the edge service, with the same call and the same result as a `Segmenter` on this machine.
 
     client = Client("https://s3seg.example", token="...")
     result = client.segment("park.png", "tree")
 
-`Client` and `AsyncClient` are two faces of one core: what to send, what to make of the answer, and when to try again
-is written once, as generators; a face only carries out their steps.
+`Client` and `AsyncClient` share one core, which defines each call as a generator of steps: the requests to send, how
+to interpret the responses, and when to retry. The two classes only execute the steps.
 """
 
 from s3seg.client._async import AsyncClient
+from s3seg.client._steps import RetryPolicy
 from s3seg.client._sync import Client
 
-__all__ = ["AsyncClient", "Client"]
+__all__ = ["AsyncClient", "Client", "RetryPolicy"]

@@ -1,4 +1,4 @@
-"""The client for asyncio programs; its methods are those of `Client`, awaited."""
+"""The asynchronous client; it has the same methods as `Client`."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from s3seg.api.edge import (
     TaskResponse,
     UploadResponse,
 )
-from s3seg.client._core import PICTURES_AT_ONCE, Core
-from s3seg.client._steps import Pause, RetryPolicy, Send, Steps, Work
+from s3seg.client._core import DEFAULT_CONCURRENCY, Core
+from s3seg.client._steps import Call, Request, RetryPolicy, Sleep, Steps
 from s3seg.errors import InferenceError, S3segError
 from s3seg.images import ImageSource
 from s3seg.results.segmentation import Segmentation
@@ -31,7 +31,7 @@ _T = TypeVar("_T")
 
 
 class AsyncClient:
-    """`Client` for asyncio: the same calls with the same results, awaited.
+    """A client of the edge service for asyncio, with the same methods as `Client`.
 
     async with AsyncClient("https://s3seg.example", token="...") as client:
         result = await client.segment("park.png", "tree")
@@ -43,11 +43,11 @@ class AsyncClient:
         token: str | None = None,
         *,
         timeout: float = 60.0,
-        patience: RetryPolicy | None = None,
+        retry_policy: RetryPolicy | None = None,
         http: httpx.AsyncClient | None = None,
     ) -> None:
-        """See `Client`."""
-        self._core = Core.configured(url, token, patience)
+        """Create a client; nothing is sent yet. The arguments are those of `Client`, with an asynchronous ``http``."""
+        self._core = Core.configured(url, token, retry_policy)
         self._http = http or httpx.AsyncClient(timeout=timeout)
         self._owns_http = http is None
 
@@ -63,7 +63,7 @@ class AsyncClient:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Let go of connections."""
+        """Close the connections."""
         if self._owns_http:
             await self._http.aclose()
 
@@ -99,7 +99,7 @@ class AsyncClient:
         project_id: str | None = None,
         timeout: float = 600.0,
     ) -> Segmentation | list[Segmentation]:
-        """See `Client.segment`."""
+        """Segment an image on the service; see `Client.segment` for the arguments and errors."""
         return await self._run(
             self._core.segment(
                 image,
@@ -121,20 +121,20 @@ class AsyncClient:
         batch_size: int | None = None,
         on_error: Callable[[_S, S3segError], None] | None = None,
     ) -> AsyncGenerator[tuple[_S, Any], None]:
-        """See `Client.segment_many`."""
-        waiting = iter(sources)
-        under_way: deque[tuple[_S, asyncio.Task[Any]]] = deque()
+        """Segment many images on the service, several at a time, and yield the results in order."""
+        remaining = iter(sources)
+        pending: deque[tuple[_S, asyncio.Task[Any]]] = deque()
 
-        def begin(most: int) -> None:
-            for source in itertools.islice(waiting, most):
+        def start(count: int) -> None:
+            for source in itertools.islice(remaining, count):
                 one = self.segment(source, prompt, threshold=threshold, max_instances=max_instances)
-                under_way.append((source, asyncio.create_task(one)))
+                pending.append((source, asyncio.create_task(one)))
 
         try:
-            begin(batch_size or PICTURES_AT_ONCE)
-            while under_way:
-                source, task = under_way.popleft()
-                begin(1)
+            start(batch_size or DEFAULT_CONCURRENCY)
+            while pending:
+                source, task = pending.popleft()
+                start(1)
                 try:
                     result = await task
                 except (S3segError, TimeoutError) as err:
@@ -144,12 +144,12 @@ class AsyncClient:
                 else:
                     yield source, result
         finally:
-            for _, task in under_way:
+            for _, task in pending:
                 task.cancel()
-            await asyncio.gather(*(task for _, task in under_way), return_exceptions=True)
+            await asyncio.gather(*(task for _, task in pending), return_exceptions=True)
 
     async def upload(self, image: ImageSource, *, project_id: str | None = None) -> UploadResponse:
-        """See `Client.upload`."""
+        """Upload an image; pass the ``image_url`` of the response to `submit`."""
         return await self._run(self._core.upload(image, project_id=project_id))
 
     async def submit(
@@ -160,31 +160,31 @@ class AsyncClient:
         project_id: str | None = None,
         idempotency_key: str | None = None,
     ) -> SegmentResponse:
-        """See `Client.submit`."""
+        """Create a task without waiting for its result; see `Client.submit` for the arguments."""
         return await self._run(
             self._core.submit(image_url, prompt, project_id=project_id, idempotency_key=idempotency_key)
         )
 
     async def task(self, task_id: str) -> TaskResponse:
-        """See `Client.task`."""
+        """Return the current state of a task."""
         return await self._run(self._core.task(task_id))
 
     async def wait(self, task_id: str, *, timeout: float = 600.0) -> TaskResponse:
-        """See `Client.wait`."""
+        """Wait until a task has ended, and return it; raise TimeoutError after ``timeout`` seconds."""
         return await self._run(self._core.wait(task_id, timeout=timeout))
 
     async def cancel(self, task_id: str) -> TaskResponse:
-        """See `Client.cancel`."""
+        """Cancel and refund a task; a task that has ended is returned unchanged."""
         return await self._run(self._core.cancel(task_id))
 
     async def results(
         self, *, project_id: str | None = None, page: int = 1, limit: int = 20, cursor: str | None = None
     ) -> ResultsListResponse:
-        """See `Client.results`."""
+        """Return one page of results, newest first; see `iter_results` for all results."""
         return await self._run(self._core.results(project_id=project_id, page=page, limit=limit, cursor=cursor))
 
     async def iter_results(self, *, project_id: str | None = None) -> AsyncIterator[ResultSummary]:
-        """See `Client.iter_results`."""
+        """Iterate over all results, newest first, fetching them page by page."""
         cursor: str | None = None
         while True:
             page = await self.results(project_id=project_id, limit=100, cursor=cursor)
@@ -195,61 +195,61 @@ class AsyncClient:
                 return
 
     async def result(self, result_id: str) -> ResultDetailResponse:
-        """See `Client.result`."""
+        """Return a result with all details, but without its masks."""
         return await self._run(self._core.result(result_id))
 
     async def segmentations(
         self, result_id: str, *, threshold: float | None = None, max_instances: int | None = None
     ) -> list[Segmentation]:
-        """See `Client.segmentations`."""
+        """Fetch the masks of a finished result: one `Segmentation` per prompt, at any threshold from 0.1."""
         return await self._run(self._core.segmentations(result_id, threshold=threshold, max_instances=max_instances))
 
     async def delete_result(self, result_id: str) -> None:
-        """See `Client.delete_result`."""
+        """Delete a result and its masks; a task that has not ended is cancelled first."""
         await self._run(self._core.delete_result(result_id))
 
     async def delete_image(self, image_id: str) -> None:
-        """See `Client.delete_image`."""
+        """Delete an image and cancel its tasks that have not ended; existing results are kept."""
         await self._run(self._core.delete_image(image_id))
 
     async def me(self) -> MeResponse:
-        """See `Client.me`."""
+        """Return your tier, credits and rate limits."""
         return await self._run(self._core.me())
 
     async def projects(self, *, page: int = 1, limit: int = 20) -> ProjectsListResponse:
-        """See `Client.projects`."""
+        """Return one page of projects, newest first."""
         return await self._run(self._core.projects(page=page, limit=limit))
 
     async def create_project(self, name: str) -> ProjectResponse:
-        """See `Client.create_project`."""
+        """Create a project."""
         return await self._run(self._core.create_project(name))
 
     async def rename_project(self, project_id: str, name: str) -> ProjectResponse:
-        """See `Client.rename_project`."""
+        """Rename a project."""
         return await self._run(self._core.rename_project(project_id, name))
 
     async def delete_project(self, project_id: str) -> None:
-        """See `Client.delete_project`."""
+        """Delete a project; its images and results are kept."""
         await self._run(self._core.delete_project(project_id))
 
     async def _run(self, steps: Steps[_T]) -> _T:
-        gave: Any = None
-        failed: httpx.TransportError | None = None
+        result: Any = None
+        error: httpx.TransportError | None = None
         while True:
             try:
-                step = steps.send(gave) if failed is None else steps.throw(failed)
+                step = steps.send(result) if error is None else steps.throw(error)
             except StopIteration as end:
                 return end.value
-            gave = failed = None
+            result = error = None
             try:
-                gave = await self._do(step)
+                result = await self._execute(step)
             except httpx.TransportError as err:
-                failed = err
+                error = err
 
-    async def _do(self, step: Send | Pause | Work) -> Any:
-        if isinstance(step, Send):
+    async def _execute(self, step: Request | Sleep | Call) -> Any:
+        if isinstance(step, Request):
             return await self._http.request(step.method, step.url, **step.options)
-        if isinstance(step, Work):
+        if isinstance(step, Call):
             return await asyncio.to_thread(step.call)
         await asyncio.sleep(step.seconds)
         return None

@@ -1,4 +1,4 @@
-"""What each call of the client does, as steps; nothing here waits or touches the network."""
+"""The calls of the client, as generators of steps; nothing here waits or uses the network itself."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
 
 from s3seg.api.additions import DeletedResponse, MeResponse, ProjectResponse, ProjectsListResponse
 from s3seg.api.edge import ResultDetailResponse, ResultsListResponse, SegmentResponse, TaskResponse, UploadResponse
 from s3seg.api.fields import check_prompt
-from s3seg.client._pictures import Picture, prepare
-from s3seg.client._steps import Pause, RetryPolicy, Send, Steps, Work, ask, fetch
+from s3seg.client._images import EncodedImage, prepare
+from s3seg.client._steps import Call, Request, RetryPolicy, Sleep, Steps, fetch, fetch_data
 from s3seg.errors import ConfigurationError, InferenceError, InvalidRequestError, PromptError, S3segError
 from s3seg.images import ImageSource
 from s3seg.results import instances_file
@@ -22,12 +24,14 @@ from s3seg.results.segmentation import Segmentation
 from s3seg.tasks.limits import MAX_PROMPTS
 from s3seg.tasks.model import TaskStatus
 
-PICTURES_AT_ONCE = 4
-"""Pictures under way together where many are segmented, unless the caller says otherwise."""
+_M = TypeVar("_M", bound=BaseModel)
+
+DEFAULT_CONCURRENCY = 4
+"""How many images `Client.segment_many` processes at a time by default."""
 
 _PREFERRED_WAIT_S = 20
-_SHORTEST_PAUSE_S = 0.1
-_LONGEST_PAUSE_S = 2.0
+_SHORTEST_POLL_S = 0.1
+_LONGEST_POLL_S = 2.0
 _REMAINING = re.compile(r";\s*r=(\d+)\s*;\s*t=(\d+)", re.ASCII)
 
 
@@ -36,38 +40,42 @@ class Core:
     """The calls of one client.
 
     Attributes:
-        url: Of the edge, without a slash at its end.
+        url: URL of the service, without a slash at the end.
         token: The access token; never shown in a repr.
-        patience: How often to try again.
+        retry_policy: How often and how long to retry a request.
     """
 
     url: str
     token: str
-    patience: RetryPolicy
+    retry_policy: RetryPolicy
 
     def __repr__(self) -> str:
         return f"Core(url={self.url!r})"
 
     @classmethod
-    def configured(cls, url: str | None, token: str | None, patience: RetryPolicy | None) -> Core:
-        """With what is not given taken from ``S3SEG_URL`` and ``S3SEG_TOKEN``.
+    def configured(cls, url: str | None, token: str | None, retry_policy: RetryPolicy | None) -> Core:
+        """Create it from arguments, or from ``S3SEG_URL`` and ``S3SEG_TOKEN`` for those that are not given.
 
         Raises:
-            ConfigurationError: If there is no address or no token.
+            ConfigurationError: If there is no URL or no token.
         """
         url = url or os.environ.get("S3SEG_URL", "")
         token = token or os.environ.get("S3SEG_TOKEN", "")
         if not re.match(r"https?://[^/]", url):
-            raise ConfigurationError(f"the service's address must begin with http:// or https://, got {url!r}")
+            raise ConfigurationError(
+                f"the service's URL must start with http:// or https://, got {url!r}; pass url=..., or set S3SEG_URL"
+            )
         if not token:
-            raise ConfigurationError("no access token; pass token=..., or set S3SEG_TOKEN (`s3seg token` prints one)")
-        return cls(url=url.rstrip("/"), token=token, patience=patience or RetryPolicy())
+            raise ConfigurationError(
+                "there is no access token; pass token=..., or set S3SEG_TOKEN (`s3seg token` prints one)"
+            )
+        return cls(url=url.rstrip("/"), token=token, retry_policy=retry_policy or RetryPolicy())
 
-    # ---- one request each ----
+    # ---- calls of one request ----
 
     def upload(self, image: ImageSource, *, project_id: str | None = None) -> Steps[UploadResponse]:
-        picture = yield Work(lambda: prepare(image))
-        return (yield from self._upload(picture, project_id))
+        prepared = yield Call(lambda: prepare(image))
+        return (yield from self._upload(prepared, project_id))
 
     def submit(
         self,
@@ -81,60 +89,57 @@ class Core:
         return SegmentResponse(task_id=task_id, status="pending")
 
     def task(self, task_id: str) -> Steps[TaskResponse]:
-        return (yield from ask(self._send("GET", f"/tasks/{_id(task_id)}"), TaskResponse, self.patience)).data
+        return (yield from self._fetch("GET", f"/tasks/{_id(task_id)}", TaskResponse))
 
     def cancel(self, task_id: str) -> Steps[TaskResponse]:
-        send = self._send("POST", f"/tasks/{_id(task_id)}/cancel")
-        return (yield from ask(send, TaskResponse, self.patience)).data
+        return (yield from self._fetch("POST", f"/tasks/{_id(task_id)}/cancel", TaskResponse))
 
     def results(
         self, *, project_id: str | None = None, page: int = 1, limit: int = 20, cursor: str | None = None
     ) -> Steps[ResultsListResponse]:
         query = {"project_id": project_id, "page": page, "limit": limit, "cursor": cursor}
         params = {name: value for name, value in query.items() if value is not None}
-        return (yield from ask(self._send("GET", "/results", params=params), ResultsListResponse, self.patience)).data
+        return (yield from self._fetch("GET", "/results", ResultsListResponse, params=params))
 
     def result(self, result_id: str) -> Steps[ResultDetailResponse]:
-        send = self._send("GET", f"/results/{_id(result_id)}")
-        return (yield from ask(send, ResultDetailResponse, self.patience)).data
+        return (yield from self._fetch("GET", f"/results/{_id(result_id)}", ResultDetailResponse))
 
     def delete_result(self, result_id: str) -> Steps[None]:
-        yield from self._delete(f"/results/{_id(result_id)}")
+        yield from self._fetch("DELETE", f"/results/{_id(result_id)}", DeletedResponse)
 
     def delete_image(self, image_id: str) -> Steps[None]:
-        yield from self._delete(f"/images/{_id(image_id)}")
+        yield from self._fetch("DELETE", f"/images/{_id(image_id)}", DeletedResponse)
 
     def me(self) -> Steps[MeResponse]:
-        return (yield from ask(self._send("GET", "/me"), MeResponse, self.patience)).data
+        return (yield from self._fetch("GET", "/me", MeResponse))
 
     def projects(self, *, page: int = 1, limit: int = 20) -> Steps[ProjectsListResponse]:
-        send = self._send("GET", "/projects", params={"page": page, "limit": limit})
-        return (yield from ask(send, ProjectsListResponse, self.patience)).data
+        params = {"page": page, "limit": limit}
+        return (yield from self._fetch("GET", "/projects", ProjectsListResponse, params=params))
 
     def create_project(self, name: str) -> Steps[ProjectResponse]:
-        send = self._send("POST", "/projects", repeatable=False, json={"name": name})
-        return (yield from ask(send, ProjectResponse, self.patience)).data
+        return (yield from self._fetch("POST", "/projects", ProjectResponse, repeatable=False, json={"name": name}))
 
     def rename_project(self, project_id: str, name: str) -> Steps[ProjectResponse]:
-        send = self._send("PATCH", f"/projects/{_id(project_id)}", json={"name": name})
-        return (yield from ask(send, ProjectResponse, self.patience)).data
+        return (yield from self._fetch("PATCH", f"/projects/{_id(project_id)}", ProjectResponse, json={"name": name}))
 
     def delete_project(self, project_id: str) -> Steps[None]:
-        yield from self._delete(f"/projects/{_id(project_id)}")
+        yield from self._fetch("DELETE", f"/projects/{_id(project_id)}", DeletedResponse)
 
-    # ---- several ----
+    # ---- calls of several requests ----
 
     def wait(self, task_id: str, *, timeout: float) -> Steps[TaskResponse]:
         give_up = time.monotonic() + timeout
-        pause = _SHORTEST_PAUSE_S
+        interval = _SHORTEST_POLL_S
+        request = self._request("GET", f"/tasks/{_id(task_id)}")
         while True:
-            answer = yield from ask(self._send("GET", f"/tasks/{_id(task_id)}"), TaskResponse, self.patience)
-            if answer.data.status in (TaskStatus.DONE, TaskStatus.ERROR):
-                return answer.data
-            if time.monotonic() + pause > give_up:
-                raise TimeoutError(f"task {task_id} is still {answer.data.status} after {timeout:g} seconds")
-            yield Pause(max(pause, _fair_pause(answer.headers.get("ratelimit", ""))))
-            pause = min(_LONGEST_PAUSE_S, 1.5 * pause)
+            response = yield from fetch_data(request, TaskResponse, self.retry_policy)
+            if response.data.status in (TaskStatus.DONE, TaskStatus.ERROR):
+                return response.data
+            if time.monotonic() + interval > give_up:
+                raise TimeoutError(f"task {task_id} is still {response.data.status} after {timeout:g} seconds")
+            yield Sleep(max(interval, _polling_interval(response.headers.get("ratelimit", ""))))
+            interval = min(_LONGEST_POLL_S, 1.5 * interval)
 
     def segmentations(
         self, result_id: str, *, threshold: float | None = None, max_instances: int | None = None
@@ -142,14 +147,14 @@ class Core:
         _check_numbers(threshold, max_instances)
         result = yield from self.result(result_id)
         if result.status != TaskStatus.DONE:
-            raise InvalidRequestError(f"result {result_id} is not there yet: its task is {result.status}")
+            raise InvalidRequestError(f"result {result_id} is not available yet: its task is {result.status}")
         if result.metadata.instances_url is None:
-            raise S3segError(f"result {result_id} has no list of instances; the service is too old")
-        # no token: whoever knows the address may read it, and it may well be another host's
-        send = Send(method="GET", url=result.metadata.instances_url, options={"follow_redirects": True})
-        response = yield from fetch(send, self.patience)
+            raise S3segError(f"result {result_id} has no list of instances; upgrade the service")
+        # without the token: the URL is public, and it may be on another host
+        request = Request(method="GET", url=result.metadata.instances_url, options={"follow_redirects": True})
+        response = yield from fetch(request, self.retry_policy)
         return (
-            yield Work(lambda: instances_file.read(response.content, threshold=threshold, max_instances=max_instances))
+            yield Call(lambda: instances_file.read(response.content, threshold=threshold, max_instances=max_instances))
         )
 
     def segment(
@@ -164,31 +169,27 @@ class Core:
     ) -> Steps[Any]:
         prompts = _checked(prompt)
         _check_numbers(threshold, max_instances)
-        picture: Picture = yield Work(lambda: prepare(image))
-        stored = yield from self._upload(picture, project_id)
-        task_id = yield from self._submit(stored.image_url, prompts, project_id, None, wait_s=_PREFERRED_WAIT_S)
+        prepared: EncodedImage = yield Call(lambda: prepare(image))
+        uploaded = yield from self._upload(prepared, project_id)
+        task_id = yield from self._submit(uploaded.image_url, prompts, project_id, None, wait_s=_PREFERRED_WAIT_S)
         try:
             task = yield from self.wait(task_id, timeout=timeout)
         except TimeoutError:
-            yield from self.cancel(task_id)  # nobody waits for it any more, so nobody should pay for it
+            yield from self.cancel(task_id)  # refunds the task, since its result will not be used
             raise
         if task.status == TaskStatus.ERROR:
-            raise InferenceError(f"{task.error_message} (task {task_id}, refunded)")
+            raise InferenceError(f"{task.error_message} (task {task_id}; its credits were refunded)")
         found = yield from self.segmentations(task_id, threshold=threshold, max_instances=max_instances)
-        results = [replace(one, source=picture.source, image=picture.pixels) for one in found]
+        results = [replace(one, source=prepared.source, image=prepared.pixels) for one in found]
         return results[0] if isinstance(prompt, str) else results
 
-    # ---- inside ----
+    # ---- helpers ----
 
-    def _upload(self, picture: Picture, project_id: str | None) -> Steps[UploadResponse]:
-        # a repeat leaves an image that nobody uses, which is better than a failed run
-        send = self._send(
-            "POST",
-            "/upload",
-            files={"file": ("picture", picture.data, picture.content_type)},
-            data={} if project_id is None else {"project_id": project_id},
-        )
-        return (yield from ask(send, UploadResponse, self.patience)).data
+    def _upload(self, image: EncodedImage, project_id: str | None) -> Steps[UploadResponse]:
+        # a repeated upload may leave an unused image behind, which is better than failing
+        file = ("picture", image.data, image.content_type)
+        data = {} if project_id is None else {"project_id": project_id}
+        return (yield from self._fetch("POST", "/upload", UploadResponse, files={"file": file}, data=data))
 
     def _submit(
         self,
@@ -206,15 +207,16 @@ class Core:
         headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
         if wait_s:
             headers["Prefer"] = f"wait={wait_s}"
-        response = yield from fetch(self._send("POST", "/segment", json=body, headers=headers), self.patience)
+        response = yield from fetch(self._request("POST", "/segment", json=body, headers=headers), self.retry_policy)
         return str(response.json()["data"]["task_id"])
 
-    def _delete(self, path: str) -> Steps[None]:
-        yield from ask(self._send("DELETE", path), DeletedResponse, self.patience)
+    def _fetch(self, method: str, path: str, model: type[_M], *, repeatable: bool = True, **options: Any) -> Steps[_M]:
+        request = self._request(method, path, repeatable=repeatable, **options)
+        return (yield from fetch_data(request, model, self.retry_policy)).data
 
-    def _send(self, method: str, path: str, *, repeatable: bool = True, **options: Any) -> Send:
+    def _request(self, method: str, path: str, *, repeatable: bool = True, **options: Any) -> Request:
         headers = {"Authorization": f"Bearer {self.token}", **options.pop("headers", {})}
-        return Send(
+        return Request(
             method=method,
             url=f"{self.url}/api/v1{path}",
             repeatable=repeatable,
@@ -225,7 +227,7 @@ class Core:
 def _checked(prompt: str | Sequence[str]) -> list[str]:
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)
     if not 1 <= len(prompts) <= MAX_PROMPTS:
-        raise PromptError(f"the service takes 1 to {MAX_PROMPTS} prompts at a time, not {len(prompts)}")
+        raise PromptError(f"the service accepts 1 to {MAX_PROMPTS} prompts at a time, got {len(prompts)}")
     for one in prompts:
         if not isinstance(one, str):
             raise PromptError(f"a prompt must be text, got {type(one).__name__}: {one!r:.60}")
@@ -239,7 +241,7 @@ def _checked(prompt: str | Sequence[str]) -> list[str]:
 def _check_numbers(threshold: float | None, max_instances: int | None) -> None:
     if threshold is not None and not instances_file.MIN_SCORE <= threshold <= 1:
         raise InvalidRequestError(
-            f"the threshold is a score between {instances_file.MIN_SCORE} (the service keeps none below) and 1, "
+            f"the threshold must be between {instances_file.MIN_SCORE} (the service stores no instances below) and 1, "
             f"got {threshold}"
         )
     if max_instances is not None and max_instances < 1:
@@ -250,11 +252,11 @@ def _id(text: str) -> str:
     try:
         return str(uuid.UUID(text))
     except (ValueError, AttributeError, TypeError):
-        raise InvalidRequestError(f"an id is a UUID, got {text!r:.60}") from None
+        raise InvalidRequestError(f"an id must be a UUID, got {text!r:.60}") from None
 
 
-def _fair_pause(rate_limit: str) -> float:
-    """Seconds to leave between polls so that what remains of the limit lasts until there is more."""
+def _polling_interval(rate_limit: str) -> float:
+    """Return the least seconds between two polls with which the rate limit lasts until its next reset."""
     found = _REMAINING.search(rate_limit)
     if found is None:
         return 0.0

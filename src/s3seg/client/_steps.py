@@ -1,4 +1,4 @@
-"""Steps that a call consists of, and the one way in which requests are repeated and errors read."""
+"""The steps of a call, and how requests are retried and error responses are read."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ _M = TypeVar("_M", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Send:
-    """Step: send a request; gives the `httpx.Response`, read to its end, or raises `httpx.TransportError`.
+class Request:
+    """A step that sends a request. Its result is the complete `httpx.Response`; it may raise `httpx.TransportError`.
 
     Attributes:
-        method: Such as ``GET``.
-        url: Absolute.
-        repeatable: Whether sending it twice does no harm.
+        method: The HTTP method.
+        url: The absolute URL.
+        repeatable: Whether the request may safely be sent more than once.
         options: Further arguments of `httpx.Client.request`.
     """
 
@@ -49,113 +49,114 @@ class Send:
 
 
 @dataclass(frozen=True, slots=True)
-class Pause:
-    """Step: let so many seconds pass."""
+class Sleep:
+    """A step that waits for a number of seconds."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """Step: call something that takes a while, where it holds up nobody; gives what it returns."""
+class Call:
+    """A step that calls a slow function, in a thread if the client is asynchronous. Its result is the return value."""
 
     call: Callable[[], Any]
 
 
-Steps = Generator[Send | Pause | Work, Any, _T]
-"""A call: yields steps, is sent what they gave, returns a value."""
+Steps = Generator[Request | Sleep | Call, Any, _T]
+"""A call of the client: a generator that yields steps, is sent their results, and returns the result of the call."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """How often and how long to try again.
+    """How often and how long to retry a request.
 
     Attributes:
-        retries: Further tries of one request; those that a rate limit refused are not counted.
-        longest_s: Seconds after which a request is not tried again, whatever the reason.
+        retries: Most retries of one request, not counting those after a rate limit.
+        max_elapsed_s: Seconds after which a request is not retried any more.
     """
 
     retries: int = 4
-    longest_s: float = 300.0
+    max_elapsed_s: float = 300.0
 
 
 @dataclass(frozen=True, slots=True)
-class Answer(Generic[_T]):
-    """What a request gave, and the headers with it."""
+class DataResponse(Generic[_T]):
+    """The data of a successful response, and its headers."""
 
     data: _T
     headers: httpx.Headers
 
 
-def fetch(send: Send, patience: RetryPolicy) -> Steps[httpx.Response]:
-    """Send until there is a success.
+def fetch(request: Request, retry_policy: RetryPolicy) -> Steps[httpx.Response]:
+    """Send a request, with retries, until it succeeds, and return the response.
 
-    Tried again, after a growing pause or what ``Retry-After`` says: refusals (429, 503), answers of a proxy that
-    reached nobody (502, 504) and lost connections; the latter two only where repeating does no harm.
+    Responses with status 429 and 503 and failures to connect are always retried. Responses with status 502 and 504
+    and lost connections are retried only if the request is repeatable. The pauses grow exponentially, and are at
+    least as long as ``Retry-After`` says.
 
     Raises:
-        S3segError: The kind that the service's code names, or `UnavailableError` if it was not reached.
+        S3segError: The error with the code in the response, or `UnavailableError` if the service is not reachable.
     """
-    give_up = time.monotonic() + patience.longest_s
+    give_up = time.monotonic() + retry_policy.max_elapsed_s
     tries = 0
     while True:
         try:
-            response: httpx.Response = yield send
+            response: httpx.Response = yield request
         except httpx.TransportError as err:
             sent = not isinstance(err, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
             why = str(err) or type(err).__name__
-            error: S3segError = UnavailableError(f"{send.url} was not reached: {why}", retry_after=0)
+            error: S3segError = UnavailableError(f"cannot reach {request.url}: {why}", retry_after=0)
             error.__cause__ = err
-            again = send.repeatable or not sent
+            again = request.repeatable or not sent
         else:
             if response.is_success:
                 return response
             error = error_of(response)
-            again = response.status_code in (429, 503) or (response.status_code in (502, 504) and send.repeatable)
+            again = response.status_code in (429, 503) or (response.status_code in (502, 504) and request.repeatable)
         pause = max(0.25 * 2**tries * random.uniform(1, 1.5), getattr(error, "retry_after", 0.0))  # noqa: S311
         tries += not isinstance(error, RateLimitedError)
-        if not again or tries > patience.retries or time.monotonic() + pause > give_up:
+        if not again or tries > retry_policy.retries or time.monotonic() + pause > give_up:
             raise error
-        yield Pause(pause)
+        yield Sleep(pause)
 
 
-def ask(send: Send, model: type[_M], patience: RetryPolicy) -> Steps[Answer[_M]]:
-    """Send until there is a success, and read the data in its envelope.
+def fetch_data(request: Request, model: type[_M], retry_policy: RetryPolicy) -> Steps[DataResponse[_M]]:
+    """Send a request, with retries, until it succeeds, and return the data in the response.
 
-    Fields that this version does not know are left out, so that services may be newer than their clients.
+    Unknown fields are ignored, so that the service may be newer than the client.
 
     Raises:
-        S3segError: As `fetch` does, or if the answer is not what the contract says.
+        S3segError: As for `fetch`, or if the response is not one of the API.
     """
-    response = yield from fetch(send, patience)
+    response = yield from fetch(request, retry_policy)
     try:
         envelope = ApiResponse[model].model_validate_json(response.content, extra="ignore")
     except ValidationError as err:
-        raise S3segError(f"{send.url} did not answer as an s3seg service does; is the address right?") from err
+        raise S3segError(f"the response of {request.url} is not from an s3seg service; check the URL") from err
     if envelope.data is None:
-        raise S3segError(f"{send.url} answered without data; is the address right?")
-    return Answer(envelope.data, response.headers)
+        raise S3segError(f"the response of {request.url} contains no data; check the URL")
+    return DataResponse(envelope.data, response.headers)
 
 
 def error_of(response: httpx.Response) -> S3segError:
-    """The error that a response tells of, as the class that raises it on the other side."""
+    """Return the error that a response describes, as the class with the same code."""
     retry_after = _seconds(response.headers.get("retry-after"))
     try:
         envelope = ApiResponse[Any].model_validate_json(response.content, extra="ignore")
     except ValidationError:
-        return _error_of_a_stranger(response, retry_after)
+        return _error_without_envelope(response, retry_after)
     if envelope.error is None:
-        return S3segError(f"{response.url} answered {response.status_code} without an error")
+        return S3segError(f"{response.url} responded with {response.status_code}, but without an error")
     message = f"{envelope.error.message} (request {envelope.meta.request_id})"
     code = envelope.error.code
     if code == "RATE_LIMITED":
         return RateLimitedError(message, limit=_limit(response), retry_after=retry_after or 1.0)
     if code == "UNAVAILABLE":
         return UnavailableError(message, retry_after=retry_after or 1.0)
-    return _KINDS.get(code, S3segError)(message)
+    return _ERROR_BY_CODE.get(code, S3segError)(message)
 
 
-_KINDS: Mapping[str, type[S3segError]] = {
+_ERROR_BY_CODE: Mapping[str, type[S3segError]] = {
     kind.code: kind
     for kind in (
         InvalidRequestError,
@@ -171,8 +172,8 @@ _KINDS: Mapping[str, type[S3segError]] = {
 }
 
 
-def _error_of_a_stranger(response: httpx.Response, retry_after: float | None) -> S3segError:
-    message = f"{response.url} answered {response.status_code} {response.reason_phrase}".rstrip()
+def _error_without_envelope(response: httpx.Response, retry_after: float | None) -> S3segError:
+    message = f"{response.url} responded with {response.status_code} {response.reason_phrase}".rstrip()
     if response.status_code in (429, 502, 503, 504):
         return UnavailableError(message, retry_after=retry_after or 0.0)
     if response.status_code == 404:

@@ -1,4 +1,4 @@
-"""The client for ordinary programs."""
+"""The synchronous client."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from s3seg.api.edge import (
     TaskResponse,
     UploadResponse,
 )
-from s3seg.client._core import PICTURES_AT_ONCE, Core
-from s3seg.client._steps import Pause, RetryPolicy, Send, Steps, Work
+from s3seg.client._core import DEFAULT_CONCURRENCY, Core
+from s3seg.client._steps import Call, Request, RetryPolicy, Sleep, Steps
 from s3seg.errors import InferenceError, S3segError
 from s3seg.images import ImageSource
 from s3seg.results.segmentation import Segmentation
@@ -37,9 +37,9 @@ class Client:
         with Client("https://s3seg.example", token="...") as client:
             result = client.segment("park.png", "tree")
 
-    Every call may raise what the service answers with, as the error of `s3seg.errors` that has its code;
-    `UnavailableError` where it was not reached. Refusals are waited for as long as ``Retry-After`` says, and lost
-    requests repeated where that does no harm, before anything is raised.
+    If the service responds with an error, the error of `s3seg.errors` with the same code is raised; if it cannot be
+    reached, `UnavailableError`. Before that, requests are retried where this is safe, after the time that
+    ``Retry-After`` gives, as far as the retry policy allows.
     """
 
     def __init__(
@@ -48,22 +48,22 @@ class Client:
         token: str | None = None,
         *,
         timeout: float = 60.0,
-        patience: RetryPolicy | None = None,
+        retry_policy: RetryPolicy | None = None,
         http: httpx.Client | None = None,
     ) -> None:
-        """Name the service; nothing is sent yet.
+        """Create a client; nothing is sent yet.
 
         Args:
-            url: Its address; by default ``S3SEG_URL``.
+            url: URL of the service; by default ``S3SEG_URL``.
             token: An access token; by default ``S3SEG_TOKEN``.
-            timeout: Seconds to wait for the connection, and between two pieces of an answer.
-            patience: How often and how long to try again.
-            http: An httpx client to use instead of an own one; it stays open.
+            timeout: Seconds to wait for the connection, and for each part of a response.
+            retry_policy: How often and how long to retry a request.
+            http: An httpx client to use instead of a new one; `close` leaves it open.
 
         Raises:
-            ConfigurationError: There is no address or no token.
+            ConfigurationError: There is no URL or no token.
         """
-        self._core = Core.configured(url, token, patience)
+        self._core = Core.configured(url, token, retry_policy)
         self._http = http or httpx.Client(timeout=timeout)
         self._owns_http = http is None
 
@@ -79,7 +79,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Let go of connections."""
+        """Close the connections."""
         if self._owns_http:
             self._http.close()
 
@@ -115,28 +115,28 @@ class Client:
         project_id: str | None = None,
         timeout: float = 600.0,
     ) -> Segmentation | list[Segmentation]:
-        """Upload a picture, have it segmented, and fetch what was found: as `Segmenter.segment`, elsewhere.
+        """Segment an image on the service: upload it, wait for the task, and return the same as `Segmenter.segment`.
 
-        Costs a credit a prompt. PNG, JPEG and WebP files are sent as they are, everything else as PNG.
+        Each prompt costs one credit. PNG, JPEG and WebP files are sent as they are, other images as PNG.
 
         Args:
-            image: A picture (path, URL, bytes, PIL, numpy, torch).
-            prompt: What to look for, or up to 16 such.
-            threshold: Keep instances that score above this, 0.1..1; by default what the checkpoint recommends.
-            max_instances: Keep at most so many, the best; None keeps all.
-            project_id: File image and result under this project.
-            timeout: Seconds to wait for the result; after that the task is cancelled, and refunded.
+            image: An image (path, URL, bytes, PIL, numpy, torch).
+            prompt: What to look for: one prompt, or up to 16.
+            threshold: Keep instances with a score above this, 0.1..1; by default what the checkpoint recommends.
+            max_instances: Keep at most this many instances, those with the highest scores; None keeps all.
+            project_id: Add the image and the result to this project.
+            timeout: Seconds to wait for the result; after that the task is cancelled and refunded.
 
         Returns:
-            One result for one prompt; for a sequence of prompts a list, in their order.
+            One result for one prompt; for a sequence of prompts a list, in the same order.
 
         Raises:
-            ImageDecodeError: The picture cannot be read.
-            FileTooLargeError: It is more than 10 MB.
+            ImageDecodeError: The image cannot be read.
+            FileTooLargeError: The file to upload is larger than 10 MB.
             PromptError: A prompt is empty, too long or not text.
-            InsufficientCreditsError: The account holds too little.
-            InferenceError: The service could not do it; the credits were given back.
-            TimeoutError: It took longer than ``timeout``.
+            InsufficientCreditsError: The account has too few credits.
+            InferenceError: The task failed; its credits were refunded.
+            TimeoutError: The result was not available within ``timeout`` seconds.
         """
         return self._run(
             self._core.segment(
@@ -159,37 +159,37 @@ class Client:
         batch_size: int | None = None,
         on_error: Callable[[_S, S3segError], None] | None = None,
     ) -> Iterator[tuple[_S, Any]]:
-        """Segment many pictures, in order, several at a time: as `Segmenter.segment_many`, elsewhere.
+        """Segment many images on the service, several at a time, and yield the results in order.
 
         Args:
-            sources: Pictures, as `segment` takes them; read as they are needed.
-            prompt: What to look for in each, or several such.
+            sources: The images, as for `segment`; consumed as needed.
+            prompt: What to look for in each image: one prompt, or several.
             threshold: As for `segment`.
             max_instances: As for `segment`.
-            batch_size: Pictures under way at a time; by default 4.
-            on_error: Called with a picture that could not be done, and why; the rest goes on. By default the first
-                error is raised.
+            batch_size: How many images to process at a time; by default 4.
+            on_error: Called with the source and the error if an image fails, before going on with the others. By
+                default the first error is raised.
 
         Yields:
-            A picture's source, and its result (a list of results, where several prompts were given).
+            The source and the result of an image (a list of results if ``prompt`` is a sequence).
         """
-        at_once = batch_size or PICTURES_AT_ONCE
+        concurrency = batch_size or DEFAULT_CONCURRENCY
 
         def one(source: _S) -> Any:
             return self.segment(source, prompt, threshold=threshold, max_instances=max_instances)
 
-        waiting = iter(sources)
-        under_way: deque[tuple[_S, Future[Any]]] = deque()
-        pool = ThreadPoolExecutor(at_once, thread_name_prefix="s3seg-client")
+        remaining = iter(sources)
+        pending: deque[tuple[_S, Future[Any]]] = deque()
+        pool = ThreadPoolExecutor(concurrency, thread_name_prefix="s3seg-client")
 
-        def begin(most: int) -> None:
-            under_way.extend((source, pool.submit(one, source)) for source in itertools.islice(waiting, most))
+        def start(count: int) -> None:
+            pending.extend((source, pool.submit(one, source)) for source in itertools.islice(remaining, count))
 
         try:
-            begin(at_once)
-            while under_way:
-                source, future = under_way.popleft()
-                begin(1)
+            start(concurrency)
+            while pending:
+                source, future = pending.popleft()
+                start(1)
                 try:
                     result = future.result()
                 except (S3segError, TimeoutError) as err:
@@ -202,7 +202,7 @@ class Client:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def upload(self, image: ImageSource, *, project_id: str | None = None) -> UploadResponse:
-        """Store a picture; its ``image_url`` is what `submit` takes."""
+        """Upload an image; pass the ``image_url`` of the response to `submit`."""
         return self._run(self._core.upload(image, project_id=project_id))
 
     def submit(
@@ -213,40 +213,40 @@ class Client:
         project_id: str | None = None,
         idempotency_key: str | None = None,
     ) -> SegmentResponse:
-        """Ask for masks without waiting for them.
+        """Create a task without waiting for its result.
 
         Args:
-            image_url: Of one of your uploads.
-            prompt: What to look for, or up to 16 such; a credit each.
-            project_id: File the result under this project.
-            idempotency_key: A further call with the same key gives the same task; by default a fresh one.
+            image_url: URL of one of your uploads.
+            prompt: What to look for: one prompt, or up to 16. Each costs one credit.
+            project_id: Add the result to this project.
+            idempotency_key: A later call with the same key returns the same task; by default a new key.
         """
         return self._run(self._core.submit(image_url, prompt, project_id=project_id, idempotency_key=idempotency_key))
 
     def task(self, task_id: str) -> TaskResponse:
-        """How a task stands."""
+        """Return the current state of a task."""
         return self._run(self._core.task(task_id))
 
     def wait(self, task_id: str, *, timeout: float = 600.0) -> TaskResponse:
-        """A task once it is done or in error.
+        """Wait until a task has ended, and return it.
 
         Raises:
-            TimeoutError: It took longer than ``timeout`` seconds; the task goes on.
+            TimeoutError: The task has not ended after ``timeout`` seconds; it is not cancelled.
         """
         return self._run(self._core.wait(task_id, timeout=timeout))
 
     def cancel(self, task_id: str) -> TaskResponse:
-        """End a task that has not ended, and get its credits back."""
+        """Cancel and refund a task; a task that has ended is returned unchanged."""
         return self._run(self._core.cancel(task_id))
 
     def results(
         self, *, project_id: str | None = None, page: int = 1, limit: int = 20, cursor: str | None = None
     ) -> ResultsListResponse:
-        """A page of results, newest first; see `iter_results` for all."""
+        """Return one page of results, newest first; see `iter_results` for all results."""
         return self._run(self._core.results(project_id=project_id, page=page, limit=limit, cursor=cursor))
 
     def iter_results(self, *, project_id: str | None = None) -> Iterator[ResultSummary]:
-        """All results, newest first, fetched page by page."""
+        """Iterate over all results, newest first, fetching them page by page."""
         cursor: str | None = None
         while True:
             page = self.results(project_id=project_id, limit=100, cursor=cursor)
@@ -256,61 +256,61 @@ class Client:
                 return
 
     def result(self, result_id: str) -> ResultDetailResponse:
-        """One result in full, without its masks."""
+        """Return a result with all details, but without its masks."""
         return self._run(self._core.result(result_id))
 
     def segmentations(
         self, result_id: str, *, threshold: float | None = None, max_instances: int | None = None
     ) -> list[Segmentation]:
-        """The masks of a result that is done, one `Segmentation` for each prompt, at any threshold from 0.1."""
+        """Fetch the masks of a finished result: one `Segmentation` per prompt, at any threshold from 0.1."""
         return self._run(self._core.segmentations(result_id, threshold=threshold, max_instances=max_instances))
 
     def delete_result(self, result_id: str) -> None:
-        """Forget a result and its masks; a live task is cancelled first."""
+        """Delete a result and its masks; a task that has not ended is cancelled first."""
         self._run(self._core.delete_result(result_id))
 
     def delete_image(self, image_id: str) -> None:
-        """Forget an image; live tasks on it are cancelled, results that exist stay."""
+        """Delete an image and cancel its tasks that have not ended; existing results are kept."""
         self._run(self._core.delete_image(image_id))
 
     def me(self) -> MeResponse:
-        """Tier, credits and limits."""
+        """Return your tier, credits and rate limits."""
         return self._run(self._core.me())
 
     def projects(self, *, page: int = 1, limit: int = 20) -> ProjectsListResponse:
-        """A page of projects, newest first."""
+        """Return one page of projects, newest first."""
         return self._run(self._core.projects(page=page, limit=limit))
 
     def create_project(self, name: str) -> ProjectResponse:
-        """Make a project."""
+        """Create a project."""
         return self._run(self._core.create_project(name))
 
     def rename_project(self, project_id: str, name: str) -> ProjectResponse:
-        """Give a project another name."""
+        """Rename a project."""
         return self._run(self._core.rename_project(project_id, name))
 
     def delete_project(self, project_id: str) -> None:
-        """Forget a project; its images and results stay."""
+        """Delete a project; its images and results are kept."""
         self._run(self._core.delete_project(project_id))
 
     def _run(self, steps: Steps[_T]) -> _T:
-        gave: Any = None
-        failed: httpx.TransportError | None = None
+        result: Any = None
+        error: httpx.TransportError | None = None
         while True:
             try:
-                step = steps.send(gave) if failed is None else steps.throw(failed)
+                step = steps.send(result) if error is None else steps.throw(error)
             except StopIteration as end:
                 return end.value
-            gave = failed = None
+            result = error = None
             try:
-                gave = self._do(step)
+                result = self._execute(step)
             except httpx.TransportError as err:
-                failed = err
+                error = err
 
-    def _do(self, step: Send | Pause | Work) -> Any:
-        if isinstance(step, Send):
+    def _execute(self, step: Request | Sleep | Call) -> Any:
+        if isinstance(step, Request):
             return self._http.request(step.method, step.url, **step.options)
-        if isinstance(step, Work):
+        if isinstance(step, Call):
             return step.call()
         time.sleep(step.seconds)
         return None

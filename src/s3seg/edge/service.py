@@ -29,7 +29,7 @@ from s3seg.errors import (
 )
 from s3seg.tasks.health import health_check
 from s3seg.tasks.limits import DEFAULT_PAGE_SIZE, Action, Tier
-from s3seg.tasks.model import Order, Task
+from s3seg.tasks.model import Task, TaskRequest
 from s3seg.tasks.ports import Authenticator, ObjectStore, Part, RateLimiter, TaskStore, WorkerNotifier
 from s3seg.tasks.rate_limit import RateDecision
 from s3seg.tasks.records import (
@@ -217,7 +217,7 @@ class Edge:
             InsufficientCreditsError: One credit a prompt is needed.
             RateLimitedError: Also after as many refusals in a minute as there may be tasks.
         """
-        order = Order(
+        task_request = TaskRequest(
             image_url=request.image_url,
             prompts=request.prompts,
             project_id=request.project_id,
@@ -225,7 +225,7 @@ class Edge:
         )
         self._require_unrefused(caller)
         try:
-            submitted = await self._tasks.submit(caller, order)
+            submitted = await self._tasks.submit(caller, task_request)
         except (InvalidRequestError, InsufficientCreditsError):
             await self._count_refusal(caller)
             raise

@@ -1,1 +1,1 @@
-"""The domain of the services: tasks, leases, accounts, the ports that adapters implement, and the rules."""
+"""The domain of the services: tasks, leases, accounts, their rules, and the ports that adapters implement."""

@@ -1,4 +1,4 @@
-"""What a part of a service says of itself, in words that anybody may read: `/ready` is open."""
+"""Health checks of the adapters, in words that are safe to publish: ``/ready`` needs no authentication."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ _TIMEOUT_S = 5.0
 
 
 async def health_check(part: Part) -> str | None:
-    """None if the part can serve now, else what is wrong with it; never raises, and answers within five seconds.
+    """Return None if the part works, or else a message that says what is wrong.
 
-    Only `UnavailableError` is told in its own words. Those of other errors are for the operator, as they may name files
-    and settings: they are logged.
+    It never raises, and returns within five seconds. Only the message of an `UnavailableError` is returned as it is.
+    Other errors may name files and settings, so they are logged for the operator instead.
     """
     try:
         async with asyncio.timeout(_TIMEOUT_S):
             await part.check()
     except TimeoutError:
-        return f"no answer within {_TIMEOUT_S:.0f} seconds"
+        return f"no response within {_TIMEOUT_S:.0f} seconds"
     except UnavailableError as err:
         return str(err)
     except S3segError as err:
-        _log.error("a part cannot work: %s", err)
-        return "it is not set up right; the log says how"
+        _log.error("health check failed: %s", err)
+        return "configuration error; see the log of the service"
     except Exception:
-        _log.exception("a part's check failed")
-        return "it cannot be checked; the log says why"
+        _log.exception("health check failed with an unexpected error")
+        return "the check failed; see the log of the service"
     return None

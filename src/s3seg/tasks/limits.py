@@ -1,4 +1,4 @@
-"""The numbers of the contract: tiers, rates, sizes."""
+"""The limits of the API: tiers, rates and sizes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 
 class Tier(StrEnum):
-    """What a user has signed up for."""
+    """A user's plan, which decides their rate limits."""
 
     FREE = "free"
     PRO = "pro"
@@ -16,7 +16,7 @@ class Tier(StrEnum):
 
 
 class Action(StrEnum):
-    """What is counted, each in a bucket of its own; polling tasks has the numbers of ``RESULTS``."""
+    """An action with a rate limit of its own; polling a task (``TASKS``) has the same numbers as ``RESULTS``."""
 
     UPLOAD = "upload"
     SEGMENT = "segment"
@@ -25,7 +25,7 @@ class Action(StrEnum):
 
 
 RateTable = Mapping[Tier, Mapping[Action, int]]
-"""Actions allowed in any 60 seconds, by tier."""
+"""Number of actions allowed in any 60 seconds, by tier and action."""
 
 
 def _row(upload: int, segment: int, results: int) -> Mapping[Action, int]:
@@ -41,31 +41,31 @@ RATE_LIMITS: RateTable = MappingProxyType(
         Tier.ENTERPRISE: _row(100, 60, 300),
     }
 )
-"""The contract's table: never more than this many in any 60 seconds."""
+"""The default limits: never more than this many actions in any 60 seconds."""
 
 RATE_WINDOW_S = 60
-"""Length of the moving window, seconds."""
+"""Length of the sliding window, in seconds."""
 
 MAX_UPLOAD_BYTES = 10 * 1024 * 1024
-"""10 MB as the contract reads it."""
+"""Largest upload, in bytes: 10 MiB."""
 
 IMAGE_CONTENT_TYPES = ("image/png", "image/jpeg", "image/webp")
-"""What may be uploaded, decided from the bytes."""
+"""Accepted image formats; the bytes of an upload decide which one it is."""
 
 MAX_PROMPTS = 16
-"""Prompts in one task."""
+"""Most prompts in one task."""
 
 MAX_PROMPT_CHARS = 500
-"""Characters (code points) in one prompt."""
+"""Most characters (code points) in one prompt."""
 
 MAX_NAME_CHARS = 120
-"""Characters in a project's name."""
+"""Most characters in a project's name."""
 
 MAX_PAGE_SIZE = 100
-"""Largest ``limit`` of a list."""
+"""Largest ``limit`` of a list request."""
 
 DEFAULT_PAGE_SIZE = 20
-"""``limit`` where none is given."""
+"""``limit`` of a list request that gives none."""
 
 MAX_IDEMPOTENCY_KEY_CHARS = 200
-"""Length of an ``Idempotency-Key``."""
+"""Most characters in an ``Idempotency-Key``."""

@@ -1,4 +1,4 @@
-"""What an operator runs now and then: collect garbage, end hopeless tasks. Knows ports only."""
+"""Maintenance that operators run from time to time: collect garbage, and end tasks that cannot finish."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from datetime import datetime
 from s3seg.tasks.ports import Accounts, ObjectStore, TaskQueue
 from s3seg.tasks.records import ObjectInfo
 
-_ASKED_AT_ONCE = 500
+_KEYS_PER_QUERY = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Collected:
-    """What `collect_garbage` found (and removed, unless told only to look).
+    """What `collect_garbage` found, and removed unless it was a dry run.
 
     Attributes:
-        objects: Objects that no row names.
-        size_bytes: Their size together.
-        partial_writes: Writes that were never completed.
+        objects: Number of objects that no row refers to.
+        size_bytes: Total size of these objects.
+        partial_writes: Number of writes that were never completed; 0 in a dry run.
     """
 
     objects: int
@@ -29,25 +29,24 @@ class Collected:
 async def collect_garbage(
     objects: ObjectStore, accounts: Accounts, *, before: datetime, dry_run: bool = False
 ) -> Collected:
-    """Remove objects that no image and no result names.
+    """Remove objects that no image and no result refers to.
 
-    A crash between storing an object and writing its row leaves such objects; nothing else does, and nothing
-    refers to them.
+    Such objects are left behind by a crash between storing an object and writing its row.
 
     Args:
-        objects: Where they lie.
-        accounts: Which of them are named.
-        before: Only objects older than this, since a younger one's row may be about to be written.
-        dry_run: Count, but remove nothing.
+        objects: The store to clean up.
+        accounts: Knows which objects are in use.
+        before: Consider only objects older than this: the row of a newer one may not have been written yet.
+        dry_run: Count the objects, but remove nothing.
     """
     removed = removed_bytes = 0
     old: list[ObjectInfo] = []
 
-    async def sift() -> None:
+    async def remove_unreferenced() -> None:
         nonlocal removed, removed_bytes
-        named = await accounts.referenced([info.key for info in old])
+        in_use = await accounts.referenced([info.key for info in old])
         for info in old:
-            if info.key in named:
+            if info.key in in_use:
                 continue
             if not dry_run:
                 await objects.delete(info.key)
@@ -58,15 +57,15 @@ async def collect_garbage(
     async for info in objects.list("users/"):
         if info.modified_at < before:
             old.append(info)
-        if len(old) == _ASKED_AT_ONCE:
-            await sift()
-    await sift()
+        if len(old) == _KEYS_PER_QUERY:
+            await remove_unreferenced()
+    await remove_unreferenced()
     partial = 0 if dry_run else await objects.discard_partial_writes(before)
     return Collected(objects=removed, size_bytes=removed_bytes, partial_writes=partial)
 
 
 async def reap_all(queue: TaskQueue) -> int:
-    """End and refund every task that is past its deadline or out of attempts; how many there were."""
+    """End and refund every task that is past its deadline or out of attempts, and return how many there were."""
     ended = 0
     while batch := await queue.reap():
         ended += len(batch)

@@ -1,4 +1,4 @@
-"""Values that the task machine works on: tasks, leases, orders, and what workers bring back."""
+"""The values of the task state machine: tasks, leases, requests, and the outcomes that workers report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from s3seg.tasks.limits import MAX_IDEMPOTENCY_KEY_CHARS, MAX_PROMPTS
 
 
 class TaskStatus(StrEnum):
-    """``pending -> processing -> done | error``, or ``pending -> error``; never backwards."""
+    """The state of a task: ``pending -> processing -> done | error``, or ``pending -> error``; never backwards."""
 
     PENDING = "pending"
     PROCESSING = "processing"
@@ -24,19 +24,19 @@ class TaskStatus(StrEnum):
 
 
 def prompt_text(prompts: tuple[str, ...]) -> str:
-    """The ``text_prompt`` of a task of several prompts: joined with ``", "``."""
+    """Return the ``text_prompt`` of a task: its prompts, joined with ``", "``."""
     return ", ".join(prompts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempts:
-    """What is kept beside a task's row about the workers that took it.
+    """The attempts that workers have made at a task, and the current lease.
 
     Attributes:
-        number: The current attempt; grows with every claim and never repeats (a fencing token).
-        released: How many attempts were given back unharmed and do not count.
-        worker: Who holds the lease; None if nobody has it.
-        expires_at: When the lease ends, or from when a retry may start; None before the first claim.
+        number: Number of the current attempt. It grows with every claim and never repeats (a fencing token).
+        released: How many attempts were released, and so are not counted.
+        worker: The worker that holds the lease, or None if no worker does.
+        expires_at: When the lease expires, or when the next attempt may start; None before the first claim.
     """
 
     number: int = 0
@@ -46,30 +46,30 @@ class Attempts:
 
     @property
     def counted(self) -> int:
-        """Attempts used up."""
+        """Number of attempts that count towards the maximum."""
         return self.number - self.released
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """One accepted order, in any state; its id is the result's id too.
+    """A request that was accepted, in any state. The id of the task is also the id of its result.
 
     Attributes:
         task_id: UUID.
         user_id: UUID of the owner.
-        project_id: UUID of the project, if any (None once the project is deleted).
-        image_id: UUID of the image (None once it is deleted).
-        source_image_url: The image's stable address.
-        prompts: 1 to 16 text prompts; each costs a credit.
-        status: Where it stands.
+        project_id: UUID of the project; None if there is none, or it was deleted.
+        image_id: UUID of the image; None if it was deleted.
+        source_image_url: The stable URL of the image.
+        prompts: 1 to 16 text prompts; each costs one credit.
+        status: The state of the task.
         created_at, updated_at, deadline: Aware datetimes, UTC.
-        mask_image_url: Address of the mask; "" until done.
-        labels: Prompts that were found.
-        metadata: ``inference_time_ms``, ``confidence``, ``model_version``, and more; empty until done.
-        object_keys: Every object that the result consists of, sorted.
-        error_code: A code of the contract, or ``CANCELLED``; None unless in error.
-        error_message: A sentence for the owner; None unless in error.
-        attempts: The lease, kept beside the row while the task is live.
+        mask_image_url: URL of the mask; empty until the task is done.
+        labels: The prompts that were found in the image.
+        metadata: ``inference_time_ms``, ``confidence``, ``model_version``, and more; empty until the task is done.
+        object_keys: Keys of all stored objects of the result, sorted.
+        error_code: An error code of the API, or ``CANCELLED``; None unless the status is ``error``.
+        error_message: An explanation for the owner; None unless the status is ``error``.
+        attempts: The attempts and the lease; empty once the task has ended.
     """
 
     task_id: str
@@ -92,23 +92,23 @@ class Task:
 
     @property
     def text_prompt(self) -> str:
-        """The prompts as the contract's one field."""
+        """The prompts as one text, as the API shows them."""
         return prompt_text(self.prompts)
 
     @property
     def cost(self) -> int:
-        """Credits that the task was debited: one a prompt."""
+        """Number of credits that the task costs: one per prompt."""
         return len(self.prompts)
 
     @property
     def ended(self) -> bool:
-        """Whether it is done or in error, and so will not change any more."""
+        """Whether the status is ``done`` or ``error``, which are final."""
         return self.status in (TaskStatus.DONE, TaskStatus.ERROR)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
-    """A worker's right to work on a task: valid while ``attempt`` is the task's current one."""
+    """A worker's right to process a task; valid while ``attempt`` is the current attempt of the task."""
 
     task_id: str
     worker: str
@@ -118,7 +118,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """A task together with the lease that a worker got on it."""
+    """A task and the lease that a worker got on it."""
 
     task: Task
     lease: Lease
@@ -126,13 +126,13 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a worker found and stored.
+    """The result of a task, as the worker reports it.
 
     Attributes:
-        mask_image_url: Address of the mask, which exists already.
-        labels: The prompts that were found.
+        mask_image_url: URL of the mask, which has already been stored.
+        labels: The prompts that were found in the image.
         metadata: JSON-serialisable; at least ``inference_time_ms``, ``confidence``, ``model_version``.
-        object_keys: Keys of every object stored for it, so that they are not collected as garbage.
+        object_keys: Keys of all objects stored for the result, so that they are not collected as garbage.
     """
 
     mask_image_url: str
@@ -143,24 +143,24 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """Why an attempt gave no result: a code of the contract and a sentence for the owner."""
+    """Why an attempt failed: an error code of the API, and an explanation for the owner."""
 
     code: str
     message: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """What a user asks for.
+class TaskRequest:
+    """A user's request for a task.
 
     Attributes:
-        image_url: One of the user's images.
-        prompts: 1 to 16 text prompts, already checked one by one.
+        image_url: URL of one of the user's images.
+        prompts: 1 to 16 text prompts; the text of each must have been validated.
         project_id: One of the user's projects, or None.
         idempotency_key: 1 to 200 printable ASCII characters, or None.
 
     Raises:
-        InvalidRequestError: If a number is out of range.
+        InvalidRequestError: If there are too few or too many prompts, or the idempotency key is not valid.
     """
 
     image_url: str
@@ -179,6 +179,6 @@ class Order:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of what is asked for: equal for repeats of one request, and only for those."""
+        """SHA-256 of image, prompts and project: equal for repeats of the same request, and only for those."""
         body = json.dumps([self.image_url, self.prompts, self.project_id], ensure_ascii=True)
         return hashlib.sha256(body.encode("ascii")).hexdigest()

@@ -1,9 +1,12 @@
-"""What the services need from the world, as small Protocols whose docstrings promise behaviour.
+"""The ports: what the services need from databases, object stores and other systems, as small Protocols.
 
-An adapter is any class with these methods. `s3seg.testing` has a behaviour suite for each port; an adapter
-that passes it is as good as ours. All methods are safe to call concurrently from one event loop. Any of them
-may raise `UnavailableError` when the part behind it does not answer; then nothing has happened, unless said
-otherwise.
+An adapter is any class with the methods of a port; it does not need to inherit from it. The docstrings define the
+behaviour, and `s3seg.testing` has a test suite for each port that checks it.
+
+The following holds for every port, unless its docstring says otherwise. All methods may be called concurrently from
+one event loop. A method raises `UnavailableError` if the system behind the adapter does not respond; in that case
+nothing has changed. A method that changes something does so completely or not at all, and the change has been written
+to the adapter's storage when the method returns.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from datetime import datetime
 from typing import Protocol
 
 from s3seg.tasks.limits import Action, Tier
-from s3seg.tasks.model import Claim, Failure, Lease, Order, Outcome, Task
+from s3seg.tasks.model import Claim, Failure, Lease, Outcome, Task, TaskRequest
 from s3seg.tasks.rate_limit import RateDecision
 from s3seg.tasks.records import (
     Account,
@@ -33,138 +36,162 @@ from s3seg.tasks.records import (
 
 
 class Part(Protocol):
-    """What every port has: a way to ask whether it works, and an end."""
+    """The methods that all ports share."""
 
     async def check(self) -> None:
-        """Return if the part can serve now.
+        """Return if the adapter works now. Cheap enough to be called every few seconds.
 
         Raises:
-            UnavailableError: If it cannot; says why.
+            UnavailableError: If it does not work now; the message says why, without secrets or addresses.
+            ConfigurationError: If it cannot work with its settings.
         """
         ...
 
     async def aclose(self) -> None:
-        """Let go of connections and threads. Calling it twice is harmless."""
+        """Close connections and threads. Calling it again has no effect."""
         ...
 
 
 class ObjectStore(Part, Protocol):
-    """Images, masks and instance lists, by key; see `s3seg.tasks.object_keys` for keys and content types."""
+    """Stores images, masks and lists of instances by key. Objects never change once they are stored.
+
+    `s3seg.tasks.object_keys` defines which keys are valid, and the content type of each.
+    """
 
     async def put(self, key: str, body: bytes) -> ObjectInfo:
-        """Store an object: fully written and durable when this returns, or not at all.
+        """Store an object. It is fully written and durable when this returns, or not stored at all.
+
+        Of several concurrent puts with the same key, exactly one succeeds.
 
         Raises:
-            ObjectExistsError: If the key is taken; the object there is untouched. Of several puts at once
-                exactly one succeeds.
-            InvalidRequestError: If ``key`` cannot be a key.
+            ObjectExistsError: If there is an object with this key already; it is left unchanged.
+            InvalidRequestError: If ``key`` is not a valid key.
         """
         ...
 
     async def get(self, key: str) -> bytes:
-        """The whole object.
+        """Return the whole object.
 
         Raises:
-            NotFoundError: If there is none, or ``key`` cannot be a key.
+            NotFoundError: If there is no such object, or ``key`` is not a valid key.
         """
         ...
 
     async def stream(self, key: str) -> ObjectStream:
-        """Begin to read an object; chunks are at most 1 MiB.
+        """Return the object as a stream of chunks of at most 1 MiB.
+
+        A reader may stop at any time without closing the stream.
 
         Raises:
-            NotFoundError: If there is none, or ``key`` cannot be a key; before the first chunk.
+            NotFoundError: If there is no such object, or ``key`` is not a valid key. It is raised by this call, not
+                while iterating.
         """
         ...
 
     async def delete(self, key: str) -> None:
-        """Remove an object; one that is not there, or a key that cannot be, is no error."""
+        """Remove an object. Idempotent: nothing happens if there is no such object, or ``key`` is not a valid key."""
         ...
 
     def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
-        """Every object whose key begins with ``prefix`` (a string, not a folder), in no particular order.
+        """Iterate over all objects whose key starts with ``prefix``, in no particular order.
 
-        Objects that come or go meanwhile may or may not be listed.
+        The prefix is a plain string; it need not end with a slash. Objects that are stored or deleted during the
+        iteration may or may not be listed.
         """
         ...
 
     async def discard_partial_writes(self, before: datetime) -> int:
-        """Remove what writers that died before ``before`` left half-written; how many there were."""
+        """Remove unfinished writes that started before ``before``, and return how many there were."""
         ...
 
     def url(self, key: str) -> str:
-        """The object's stable public address; says nothing of whether it exists."""
+        """Return the stable public URL of an object, whether or not the object exists."""
         ...
 
     def key_of(self, url: str) -> str | None:
-        """The key that an address of ours names, or None for any other URL."""
+        """Return the key of an object from its public URL, or None for any other URL."""
         ...
 
     async def presign(self, key: str, *, expires_s: int) -> str | None:
-        """A short-lived URL that serves the object, or None where `url` serves it itself."""
+        """Return a URL that serves the object for ``expires_s`` seconds, or None if the public URL serves it.
+
+        The object need not exist.
+
+        Raises:
+            InvalidRequestError: If ``key`` is not a valid key; not checked where None is returned.
+        """
         ...
 
 
 class TaskStore(Part, Protocol):
-    """The edge's side: what one user may do with images, tasks and projects.
+    """Images, tasks and projects, as one user sees and changes them; used by the edge service.
 
-    Every method acts as ``caller`` and sees only what is theirs: what belongs to another is absent, in the
-    same words. A caller's account is made when first seen, with the configured number of credits.
+    Every method acts on behalf of ``caller``, who sees only their own data. An object of another user and an object
+    that does not exist give the same error with the same message. An account is created when a caller is first
+    seen, with the configured number of credits.
     """
 
     async def account(self, caller: Identity) -> Account:
-        """The caller's tier and credits."""
+        """Return the caller's account, and create it if it does not exist."""
         ...
 
     async def register_image(self, caller: Identity, image: NewImage) -> StoredImage:
-        """Make a stored object one of the caller's images.
+        """Register an object that has been stored as one of the caller's images.
 
         Raises:
-            InvalidRequestError: If the key is taken or not under the caller's prefix, or the project is not
-                the caller's.
+            InvalidRequestError: If the key is registered already or not under the caller's prefix, or the project
+                is not the caller's.
             ForbiddenError: If the caller is anonymous.
         """
         ...
 
     async def get_image(self, caller: Identity, image_id: str) -> StoredImage:
-        """One of the caller's images.
+        """Return the caller's image with this id.
 
         Raises:
-            NotFoundError: If there is none.
+            NotFoundError: If the caller has no such image (``image_id`` may be any string).
         """
         ...
 
     async def delete_image(self, caller: Identity, image_id: str) -> StoredImage:
-        """Cancel the image's live tasks, then forget it; returns what was forgotten, whose object remains.
+        """Delete an image, and cancel its tasks that have not ended; tasks that have ended are kept.
 
-        Tasks that have ended stay.
+        Returns:
+            The image as it was. Its stored object is not deleted; that is up to the caller of this method.
 
         Raises:
-            NotFoundError: If there is none.
+            NotFoundError: If the caller has no such image.
         """
         ...
 
-    async def submit(self, caller: Identity, order: Order) -> Submitted:
-        """Accept an order: check the rate, debit a credit per prompt, insert the task, in one transaction.
+    async def submit(self, caller: Identity, request: TaskRequest) -> Submitted:
+        """Create a task: check the rate limit, debit one credit per prompt, and store the task, in one transaction.
 
-        In this order: a known idempotency key with the same order returns its task, with nothing counted or
-        debited (the key is forgotten when its task is deleted); the rate of the account's tier; image and
-        project; credits. If `UnavailableError` is raised the task may exist: repeat with an idempotency key.
+        The checks are made in this order:
+
+        1. If the idempotency key was used before with an equal request, that task is returned, and nothing is
+           counted or debited. A key can be used again once its task is deleted.
+        2. The rate limit of the account's tier.
+        3. Image and project belong to the caller.
+        4. The account has enough credits.
+
+        If `UnavailableError` is raised, the task may or may not exist. With an idempotency key the request can be
+        repeated safely.
 
         Raises:
             ForbiddenError: If the caller is anonymous.
-            InvalidRequestError: If the key was used for another order, or image or project are not the
-                caller's.
-            RateLimitedError: If the tier's number of submits in the last 60 seconds is reached.
-            InsufficientCreditsError: If the account holds too little.
+            InvalidRequestError: If the idempotency key was used for a different request, or image or project are not
+                the caller's.
+            RateLimitedError: If the limit of submits within 60 seconds is reached.
+            InsufficientCreditsError: If the account has too few credits.
         """
         ...
 
     async def get_task(self, caller: Identity, task_id: str) -> Task:
-        """One of the caller's tasks.
+        """Return the caller's task with this id.
 
         Raises:
-            NotFoundError: If there is none (``task_id`` may be any string).
+            NotFoundError: If the caller has no such task (``task_id`` may be any string).
         """
         ...
 
@@ -177,181 +204,210 @@ class TaskStore(Part, Protocol):
         limit: int = 20,
         after: Cursor | None = None,
     ) -> TaskPage:
-        """The caller's tasks of every status, newest first; ties by id, descending.
+        """Return one page of the caller's tasks of any status, newest first; ties are sorted by id, descending.
 
         Args:
-            caller: Whose.
-            project_id: Only this project's; one that is not the caller's has none.
-            page: From 1; ignored where ``after`` is given.
-            limit: 1 to 100.
-            after: Begin just after this place.
+            caller: The user.
+            project_id: Return only tasks of this project. The page is empty if the caller has no such project.
+            page: Number of the page, from 1; ignored if ``after`` is given.
+            limit: Most tasks on a page, from 1 to 100.
+            after: Begin just after this position.
         """
         ...
 
     async def cancel(self, caller: Identity, task_id: str) -> Task:
-        """End a live task in error "cancelled" and refund it; one that has ended is returned as it is.
+        """End a task in error with the message "cancelled", and refund it.
+
+        Idempotent: a task that has ended is returned unchanged.
 
         Raises:
-            NotFoundError: If there is none.
+            NotFoundError: If the caller has no such task.
         """
         ...
 
     async def delete_task(self, caller: Identity, task_id: str) -> Task:
-        """Cancel the task if it is live, then forget it; returns its last state, whose objects remain.
+        """Delete a task, after cancelling it if it has not ended. Its ledger entries are kept.
 
-        The ledger keeps its rows.
+        Returns:
+            The last state of the task. Its stored objects are not deleted; that is up to the caller of this method.
 
         Raises:
-            NotFoundError: If there is none.
+            NotFoundError: If the caller has no such task.
         """
         ...
 
     async def create_project(self, caller: Identity, name: str) -> Project:
-        """A new project; names need not differ."""
+        """Create a project; several projects may have the same name.
+
+        Raises:
+            ForbiddenError: If the caller is anonymous.
+        """
         ...
 
     async def get_project(self, caller: Identity, project_id: str) -> Project:
-        """One of the caller's projects.
+        """Return the caller's project with this id.
 
         Raises:
-            NotFoundError: If there is none.
+            NotFoundError: If the caller has no such project (``project_id`` may be any string).
         """
         ...
 
     async def list_projects(self, caller: Identity, *, page: int = 1, limit: int = 20) -> ProjectPage:
-        """The caller's projects, newest first."""
+        """Return one page of the caller's projects, newest first; pages are numbered from 1."""
         ...
 
     async def rename_project(self, caller: Identity, project_id: str, name: str) -> Project:
-        """Give a project another name.
+        """Rename a project and return its new state.
 
         Raises:
-            NotFoundError: If there is none.
+            NotFoundError: If the caller has no such project.
         """
         ...
 
     async def delete_project(self, caller: Identity, project_id: str) -> None:
-        """Forget a project; its images and tasks stay, in no project.
+        """Delete a project. Its images and tasks are kept, without a project.
 
         Raises:
-            NotFoundError: If there is none.
+            NotFoundError: If the caller has no such project.
         """
         ...
 
 
 class TaskQueue(Part, Protocol):
-    """The workers' side: leases on tasks of every user. See `s3seg.tasks.state_machine` for the rules.
+    """Leases on the tasks of all users; used by workers. `s3seg.tasks.state_machine` defines the rules.
 
-    Every method is one transaction, and durable when it returns. ``lease_s`` is 1 to 3600 seconds.
+    Every method is one transaction, and its changes are durable when it returns. ``lease_s`` is the length of a
+    lease, from 1 to 3600 seconds.
     """
 
     async def get_task(self, task_id: str) -> Task:
-        """Any user's task.
+        """Return the task with this id, whoever owns it.
 
         Raises:
-            NotFoundError: If there is none (``task_id`` may be any string).
+            NotFoundError: If there is no such task (``task_id`` may be any string).
         """
         ...
 
     async def claim(self, worker: str, task_id: str, *, lease_s: float) -> Claim | None:
-        """Take this task under a new attempt; None if it may not be claimed now (held, ended or absent)."""
+        """Claim the task under a new attempt number.
+
+        Returns:
+            The claim, or None if the task cannot be claimed now: another worker holds it, it has ended, or it does
+            not exist. Of several concurrent claims of one task, at most one succeeds.
+        """
         ...
 
     async def claim_batch(self, worker: str, *, limit: int, lease_s: float) -> Sequence[Claim]:
-        """Take up to ``limit`` tasks, oldest first; no task goes to two workers at once."""
+        """Claim up to ``limit`` tasks, oldest first, and return the claims; none is given to two workers."""
         ...
 
     async def renew(self, lease: Lease, *, lease_s: float) -> Lease:
-        """Extend a lease to ``lease_s`` from now, at most to the task's deadline.
+        """Extend a lease to ``lease_s`` seconds from now, but not beyond the deadline of the task. Idempotent.
 
         Raises:
-            LeaseLostError: If the attempt is no longer current; stop working on it.
+            LeaseLostError: If the attempt is no longer the current one, or the deadline has passed; the worker must
+                stop processing the task.
         """
         ...
 
     async def release(self, lease: Lease) -> None:
-        """Give a task back for others to claim at once, as if this attempt had not been; no error if lost."""
+        """Give a task back, so that it can be claimed again at once; the attempt is not counted.
+
+        Idempotent: nothing happens if the attempt is no longer the current one.
+        """
         ...
 
     async def finish(self, lease: Lease, outcome: Outcome) -> Task:
-        """End the task in ``done``.
+        """End the task in ``done`` with this outcome, and return it.
 
         Raises:
-            LeaseLostError: If the attempt is no longer current, or the task is gone; delete what was stored.
+            LeaseLostError: If the attempt is no longer the current one, or the task was deleted; the worker must
+                delete the objects of the outcome.
         """
         ...
 
     async def fail(self, lease: Lease, failure: Failure, *, retry_after_s: float | None = None) -> Task:
-        """End the attempt: the task may be claimed again after ``retry_after_s``, or ends in error, refunded.
+        """End the attempt without a result, and return the task.
 
-        It ends if ``retry_after_s`` is None or no attempt is left.
+        The task can be claimed again after ``retry_after_s`` seconds. If that is None, or no attempt is left, the
+        task ends in error and is refunded.
 
         Raises:
-            LeaseLostError: If the attempt is no longer current, or the task is gone.
+            LeaseLostError: If the attempt is no longer the current one, or the task was deleted.
         """
         ...
 
     async def reap(self, *, limit: int = 100) -> Sequence[Task]:
-        """End up to ``limit`` tasks that are past their deadline or out of attempts, refunding each."""
+        """End and refund up to ``limit`` tasks that are past their deadline or out of attempts, and return them.
+
+        Concurrent calls never refund a task twice.
+        """
         ...
 
 
 class Accounts(Part, Protocol):
-    """The operator's side: tiers, credits, and which objects are in use."""
+    """Tiers, credits, and the objects in use; for operators."""
 
     async def ensure(self, user_id: str, *, tier: Tier | None = None) -> Account:
-        """The account, made if need be, with its tier set if one is given."""
+        """Return a user's account, and create it if it does not exist; set its tier if one is given. Idempotent."""
         ...
 
     async def adjust(self, user_id: str, delta: int) -> Account:
-        """Add credits (or take them) through the ledger; the account is made if need be.
+        """Add ``delta`` credits (negative to take some) and record it in the ledger; return the new account.
+
+        The account is created if it does not exist. Not idempotent.
 
         Raises:
-            InvalidRequestError: If the account would go below zero; nothing changes.
+            InvalidRequestError: If the balance would become negative; nothing changes.
         """
         ...
 
     async def ledger(self, user_id: str) -> Sequence[LedgerEntry]:
-        """Every movement of a user's credits, oldest first."""
+        """Return all changes of a user's credits, oldest first; empty if there is no such account."""
         ...
 
     async def referenced(self, keys: Sequence[str]) -> frozenset[str]:
-        """Those of ``keys`` that an image or a result names."""
+        """Return those of ``keys`` that belong to a registered image or a result."""
         ...
 
 
 class Authenticator(Part, Protocol):
-    """Judges access tokens."""
+    """Verifies access tokens."""
 
     async def authenticate(self, token: str) -> Identity:
-        """Who the token speaks for.
+        """Return the user that the token was issued to.
 
         Raises:
-            AuthInvalidError: If it is malformed, expired, not meant for us, or signed by nobody we trust.
-            ForbiddenError: If it is valid but anonymous, or its role is not ``authenticated``.
+            AuthInvalidError: If the token is malformed, expired, issued for another audience, or signed with a key
+                that is not trusted.
+            ForbiddenError: If the token is valid, but the user is anonymous or the role is not ``authenticated``.
         """
         ...
 
 
 class KeySource(Part, Protocol):
-    """Where an authenticator finds keys: a file, a JWKS address, a shared secret."""
+    """The keys that an authenticator trusts: from a file, a JWKS URL, or a shared secret."""
 
     async def find(self, key_id: str | None, algorithm: str) -> VerificationKey | None:
-        """The key that a token's header names, or None if there is none for that id and algorithm."""
+        """Return the key with this id for this algorithm, both as in the header of a token; None if there is none."""
         ...
 
 
 class RateLimiter(Part, Protocol):
-    """Counts a user's actions in a moving window: never more than the table's number in any 60 seconds."""
+    """Limits the rate of each user's actions with a sliding window of 60 seconds."""
 
     async def take(self, caller: Identity, action: Action, tier: Tier) -> RateDecision:
-        """Count one action if it is allowed, in the user's bucket for it; a refused one is not counted."""
+        """Decide whether the caller may do one more action, and count it if so; a refused action is not counted.
+
+        Every user has a separate count for each action. Of concurrent calls, never more than the limit of the tier
+        are allowed in any 60 seconds.
+        """
         ...
 
 
 class WorkerNotifier(Part, Protocol):
-    """How the edge tells the inference side that work is waiting."""
+    """Tells the inference workers that a task is waiting."""
 
     async def wake(self, task: Task) -> None:
-        """Ask for the task soon. A call that is lost raises nothing: claim loops find the task anyway."""
+        """Notify the workers of a task. Best effort: it never raises, since idle workers poll for tasks anyway."""
         ...

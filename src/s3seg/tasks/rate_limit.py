@@ -1,4 +1,4 @@
-"""The moving window: never more than N actions in any 60 seconds."""
+"""The sliding-window rate limit: never more than N actions in any 60 seconds."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from s3seg.tasks.limits import RATE_WINDOW_S, Action
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateDecision:
-    """What a limiter says about one action.
+    """The decision of a rate limiter about one action.
 
     Attributes:
-        action: What was counted.
-        allowed: Whether it may go ahead; if so, it has been counted.
-        limit: Actions allowed in any 60 seconds.
-        remaining: How many more would be allowed now.
+        action: The action.
+        allowed: Whether it is allowed; if so, it has been counted.
+        limit: Number of actions allowed in any 60 seconds.
+        remaining: How many more actions are allowed now.
         reset_after: Seconds until the oldest counted action leaves the window.
-        retry_after: Seconds until one more is allowed; 0 if one is allowed now.
+        retry_after: Seconds until the refused action would be allowed; 0 if it was allowed.
     """
 
     action: Action
@@ -42,19 +42,19 @@ class RateDecision:
 
 
 def decide(action: Action, *, count: int, oldest: float | None, limit: int, now: float) -> RateDecision:
-    """Judge one more action.
+    """Decide whether one more action is allowed.
 
     Args:
-        action: What is counted.
-        count: Actions counted in the last 60 seconds (later than ``now - 60``), or ``limit`` if more.
-        oldest: When the oldest of these ``count`` newest happened; None if there are none.
-        limit: Actions allowed in any 60 seconds.
-        now: The time of this one, in the same seconds.
+        action: The action.
+        count: Number of actions in the last 60 seconds (later than ``now - 60``), or ``limit`` if there are more.
+        oldest: Time of the oldest of the newest ``count`` actions, in seconds; None if ``count`` is 0.
+        limit: Number of actions allowed in any 60 seconds.
+        now: Time of this action, in seconds of the same clock.
 
     Returns:
-        A decision that counts this action if it is allowed.
+        The decision; ``remaining`` already counts this action if it is allowed.
     """
-    # the oldest of them is the one that must leave before another may enter
+    # the oldest of the counted actions has to leave the window before another one is allowed
     reset_after = RATE_WINDOW_S - (0.0 if oldest is None else now - oldest)
     allowed = count < limit
     return RateDecision(

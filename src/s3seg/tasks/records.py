@@ -1,4 +1,4 @@
-"""Values that ports take and give, beside the tasks themselves."""
+"""The values that ports take and return, apart from the tasks themselves."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _MICROSECOND = timedelta(microseconds=1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """Who calls, as a verified token says.
+    """The user who makes a request, as named by a verified token.
 
     Attributes:
-        user_id: UUID, canonical.
-        tier: The tier that the token names; an account that exists knows better.
-        anonymous: Signed in without an account of their own; may not submit.
-        expires_at: When the token ends.
+        user_id: UUID, in canonical form.
+        tier: The tier named in the token; only used for a new account, since an existing one has its own.
+        anonymous: Whether the user signed in anonymously, and so may not submit.
+        expires_at: When the token expires.
         token: The token itself, for stores that pass it on; never shown in a repr.
     """
 
@@ -42,7 +42,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
-    """A user's standing. ``credits`` equals the sum of the user's ledger, and is never negative."""
+    """A user's tier and credits. ``credits`` equals the sum of the user's ledger, and is never negative."""
 
     user_id: str
     tier: Tier
@@ -51,14 +51,14 @@ class Account:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerEntry:
-    """One movement of credits.
+    """One change of a user's credits.
 
     Attributes:
-        user_id: Whose.
-        delta: Credits added (or taken, if negative).
+        user_id: The user.
+        delta: Credits added, or taken if negative.
         reason: ``grant``, ``purchase``, ``segment`` (a debit), ``refund`` or ``adjust``.
-        task_id: The task that it was for, if any; kept when the task is deleted.
-        created_at: When.
+        task_id: The task that was debited or refunded, if any; kept when the task is deleted.
+        created_at: The time of the change.
     """
 
     user_id: str
@@ -70,13 +70,13 @@ class LedgerEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewImage:
-    """An image whose bytes are stored already, to be registered.
+    """An image to register, whose bytes have already been stored.
 
     Attributes:
-        object_key: Under the caller's own prefix ``users/{user_id}/images/``.
-        content_type: As its bytes say.
-        size_bytes: 1 to 10 MiB.
-        width, height: Pixels.
+        object_key: A key under the caller's prefix, ``users/{user_id}/images/``.
+        content_type: The content type, as detected from the bytes.
+        size_bytes: Size of the file, from 1 byte to 10 MiB.
+        width, height: Size of the image, in pixels.
         project_id: One of the caller's projects, or None.
     """
 
@@ -90,7 +90,7 @@ class NewImage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredImage:
-    """A registered image. ``image_url`` is derived by the store from its key, never supplied."""
+    """A registered image. The store derives ``image_url`` from the object key; callers cannot choose it."""
 
     image_id: str
     user_id: str
@@ -105,10 +105,10 @@ class StoredImage:
 
     @classmethod
     def of(cls, image: NewImage, user_id: str, *, public_base: str, now: datetime) -> StoredImage:
-        """A user's new image, as a store keeps it, with an id of its own.
+        """Return the registered form of a user's new image, with a new id.
 
         Raises:
-            InvalidRequestError: The object key cannot be one, or is not under the user's prefix.
+            InvalidRequestError: The object key is not valid, or not under the user's prefix.
         """
         if not check_key(image.object_key).startswith(f"users/{user_id}/images/"):
             raise InvalidRequestError("the object key is not under the caller's prefix")
@@ -128,7 +128,7 @@ class StoredImage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Project:
-    """A name that images and tasks can be filed under."""
+    """A named group of images and tasks."""
 
     project_id: str
     user_id: str
@@ -139,12 +139,12 @@ class Project:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submitted:
-    """An accepted order.
+    """The result of submitting a `TaskRequest`.
 
     Attributes:
-        task: The task.
-        created: False if an earlier request with the same idempotency key made it.
-        rate: The state of the submit limit; None for a repeat, which is not counted.
+        task: The accepted task.
+        created: False if an earlier request with the same idempotency key created the task.
+        rate: The state of the rate limit of submits; None for a repeated request, which is not counted.
     """
 
     task: Task
@@ -154,39 +154,39 @@ class Submitted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cursor:
-    """A place in a list that is ordered newest first: just after the item with this time and id."""
+    """A position in a list that is sorted newest first: just after the item with this time and id."""
 
     created_at: datetime
     item_id: str
 
     def encode(self) -> str:
-        """An opaque, URL-safe form."""
+        """Return the cursor as an opaque, URL-safe text."""
         packed = struct.pack(">q", microseconds(self.created_at)) + uuid.UUID(self.item_id).bytes
         return base64.urlsafe_b64encode(packed).decode("ascii")
 
     @classmethod
     def decode(cls, text: str) -> Cursor:
-        """Read what `encode` wrote.
+        """Parse a text that `encode` returned.
 
         Raises:
-            InvalidRequestError: If it is anything else.
+            InvalidRequestError: If the text is not a cursor.
         """
         try:
             packed = base64.b64decode(text.encode("ascii"), altchars=b"-_", validate=True)
             (micros,) = struct.unpack(">q", packed[:8])
             return cls(created_at=from_microseconds(micros), item_id=str(uuid.UUID(bytes=packed[8:])))
         except (UnicodeEncodeError, binascii.Error, struct.error, ValueError, OverflowError):
-            raise InvalidRequestError("cursor: not one that a list gave out") from None
+            raise InvalidRequestError("cursor: not valid; pass the next_cursor of an earlier page") from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskPage:
-    """Part of a user's tasks, newest first.
+    """One page of a user's tasks, newest first.
 
     Attributes:
-        tasks: At most ``limit`` of them.
-        total: How many there are over all pages.
-        next_cursor: Where the next page begins, or None if this is the last.
+        tasks: At most ``limit`` tasks.
+        total: Number of tasks on all pages together.
+        next_cursor: Where the next page begins, or None if this is the last page.
     """
 
     tasks: tuple[Task, ...]
@@ -196,7 +196,7 @@ class TaskPage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProjectPage:
-    """Part of a user's projects, newest first, and how many there are."""
+    """One page of a user's projects, newest first, and the number of projects on all pages together."""
 
     projects: tuple[Project, ...]
     total: int
@@ -204,7 +204,7 @@ class ProjectPage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectInfo:
-    """What a store knows about an object without reading it."""
+    """Key, size, content type and age of a stored object."""
 
     key: str
     size_bytes: int
@@ -214,7 +214,7 @@ class ObjectInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectStream:
-    """An object being read: what it is, and its bytes in order."""
+    """An object that is being read: its info, and its bytes as chunks, in order."""
 
     info: ObjectInfo
     chunks: AsyncIterator[bytes]
@@ -222,12 +222,12 @@ class ObjectStream:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerificationKey:
-    """A key that checks signatures.
+    """A key that verifies the signatures of tokens.
 
     Attributes:
-        key_id: The ``kid`` that tokens name, or None for a shared secret.
-        algorithm: The one algorithm that it is good for, such as ``ES256``.
-        key: Public key or shared secret, as PyJWT takes it; never shown in a repr.
+        key_id: The ``kid`` in the header of tokens, or None for a shared secret.
+        algorithm: The only algorithm that the key may be used with, such as ``ES256``.
+        key: Public key or shared secret, in a form that PyJWT accepts; never shown in a repr.
     """
 
     key_id: str | None
@@ -236,10 +236,10 @@ class VerificationKey:
 
 
 def microseconds(moment: datetime) -> int:
-    """Whole microseconds since 1970 of an aware datetime: exact, unlike a float of seconds."""
+    """Convert an aware datetime to whole microseconds since 1970; exact, unlike seconds as a float."""
     return (moment - _EPOCH) // _MICROSECOND
 
 
 def from_microseconds(micros: int) -> datetime:
-    """The inverse of `microseconds`; UTC."""
+    """Convert microseconds since 1970 to an aware datetime in UTC; the inverse of `microseconds`."""
     return _EPOCH + timedelta(microseconds=micros)

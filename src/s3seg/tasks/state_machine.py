@@ -1,8 +1,8 @@
-"""The task machine: what may happen to a task, as pure functions over frozen values.
+"""The task state machine, as pure functions over frozen values.
 
-A task is accepted (and paid for) once, then ends in ``done``, or in ``error`` with its credits given
-back exactly once. Workers hold it through *leases*: a claim gives the task a new attempt number, and only
-the current attempt may renew, finish or fail it. The legal transitions, and there are no others:
+A task is accepted and paid for once. It then ends in ``done``, or in ``error``, in which case its credits are
+refunded exactly once. Workers hold tasks through *leases*: a claim gives the task a new attempt number, and only
+the current attempt may renew, finish or fail it. These transitions are legal, and no others:
 
     ==========  =========  ==========  ==================================================================
     from        event      to          condition, and what else happens
@@ -21,10 +21,10 @@ the current attempt may renew, finish or fail it. The legal transitions, and the
     processing  reap       error       deadline passed, or lease expired with no attempt left; refund
     ==========  =========  ==========  ==================================================================
 
-``done`` and ``error`` are final. A lease never outlives the deadline. An attempt whose lease has expired is
-still the current one until another claims the task, so work that is merely late is not wasted.
-What has ended has no lease any more. ``updated_at`` tells when the status last changed; leases come and go
-without touching it.
+``done`` and ``error`` are final, and a task that has ended has no lease. A lease never lasts longer than the
+deadline. An attempt whose lease has expired stays the current one until another worker claims the task, so a
+result that is merely late is not wasted. ``updated_at`` is the time of the last change of the status; claims and
+renewals do not change it otherwise.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from types import MappingProxyType
 from typing import Any
 
 from s3seg.errors import InsufficientCreditsError, LeaseLostError
-from s3seg.tasks.model import Attempts, Failure, Lease, Order, Outcome, Task, TaskStatus
+from s3seg.tasks.model import Attempts, Failure, Lease, Outcome, Task, TaskRequest, TaskStatus
 
 _PENDING, _PROCESSING, _DONE, _ERROR = (
     TaskStatus.PENDING,
@@ -46,11 +46,11 @@ _PENDING, _PROCESSING, _DONE, _ERROR = (
     TaskStatus.ERROR,
 )
 MAX_MESSAGE_CHARS = 500
-"""Length of an error message; longer ones are cut."""
+"""Most characters in an error message; longer ones are cut off."""
 
 
 class Event(StrEnum):
-    """What can happen to a task that exists."""
+    """An event in the life of an existing task."""
 
     CLAIM = "claim"
     RENEW = "renew"
@@ -77,16 +77,16 @@ TRANSITIONS: Mapping[tuple[TaskStatus, Event], TaskStatus] = MappingProxyType(
         (_PROCESSING, Event.REAP): _ERROR,
     }
 )
-"""Every legal move; what is not here cannot happen."""
+"""All legal transitions: the next status, by current status and event."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """The machine's numbers.
+    """The parameters of the state machine.
 
     Attributes:
-        max_attempts: Claims of a task that may end without a result (released ones not counted).
-        deadline_s: Seconds from acceptance to the end, whatever happens.
+        max_attempts: How many attempts a task has; released ones are not counted.
+        deadline_s: Seconds after which a task that has not ended is ended in error.
     """
 
     max_attempts: int = 3
@@ -94,7 +94,7 @@ class Rules:
 
 
 def admit(
-    order: Order,
+    request: TaskRequest,
     *,
     task_id: str,
     user_id: str,
@@ -103,20 +103,20 @@ def admit(
     rules: Rules,
     now: datetime,
 ) -> Task:
-    """Accept an order whose image and project were found to be the user's; the caller debits ``task.cost``.
+    """Return the new task for a request. Image and project must be the user's; the caller debits ``task.cost``.
 
     Raises:
-        InsufficientCreditsError: If ``credits`` does not cover one credit a prompt.
+        InsufficientCreditsError: If there are fewer ``credits`` than prompts.
     """
-    if credits < len(order.prompts):
-        raise InsufficientCreditsError(f"the task costs {len(order.prompts)} credits, the account has {credits}")
+    if credits < len(request.prompts):
+        raise InsufficientCreditsError(f"the task costs {len(request.prompts)} credits, the account has {credits}")
     return Task(
         task_id=task_id,
         user_id=user_id,
-        project_id=order.project_id,
+        project_id=request.project_id,
         image_id=image_id,
-        source_image_url=order.image_url,
-        prompts=order.prompts,
+        source_image_url=request.image_url,
+        prompts=request.prompts,
         status=_PENDING,
         created_at=now,
         updated_at=now,
@@ -125,14 +125,14 @@ def admit(
 
 
 def claimable(task: Task, *, rules: Rules, now: datetime) -> bool:
-    """Whether a worker may claim the task now."""
+    """Return whether a worker may claim the task now."""
     return (
         not task.ended and now < task.deadline and task.attempts.counted < rules.max_attempts and _lease_over(task, now)
     )
 
 
 def claim(task: Task, *, worker: str, lease_s: float, rules: Rules, now: datetime) -> Task | None:
-    """Give the task to a worker under a new attempt number, or None if it may not be claimed."""
+    """Return the task as claimed by a worker under a new attempt number, or None if it may not be claimed."""
     if not claimable(task, rules=rules, now=now):
         return None
     attempts = replace(
@@ -145,14 +145,14 @@ def claim(task: Task, *, worker: str, lease_s: float, rules: Rules, now: datetim
 
 
 def lease_of(task: Task) -> Lease:
-    """The lease of a task that is held.
+    """Return the current lease of a task.
 
     Raises:
-        LeaseLostError: If nobody holds it.
+        LeaseLostError: If no worker holds the task.
     """
     attempts = task.attempts
     if attempts.worker is None or attempts.expires_at is None:
-        raise LeaseLostError(f"nobody holds task {task.task_id}")
+        raise LeaseLostError(f"no worker holds task {task.task_id}")
     return Lease(
         task_id=task.task_id,
         worker=attempts.worker,
@@ -162,10 +162,10 @@ def lease_of(task: Task) -> Lease:
 
 
 def renew(task: Task, lease: Lease, *, lease_s: float, now: datetime) -> Task:
-    """Extend the current attempt's lease.
+    """Extend the lease of the current attempt.
 
     Raises:
-        LeaseLostError: If the lease is not the current attempt's, or the deadline has passed.
+        LeaseLostError: If the lease is not that of the current attempt, or the deadline has passed.
     """
     _require_current(task, lease)
     if now >= task.deadline:
@@ -174,10 +174,10 @@ def renew(task: Task, lease: Lease, *, lease_s: float, now: datetime) -> Task:
 
 
 def release(task: Task, lease: Lease, *, now: datetime) -> Task:
-    """Give the task back unharmed, for others to claim at once; the attempt does not count.
+    """Give the task back, so that it can be claimed again at once; the attempt is not counted.
 
     Raises:
-        LeaseLostError: If the lease is not the current attempt's.
+        LeaseLostError: If the lease is not that of the current attempt.
     """
     _require_current(task, lease)
     attempts = replace(task.attempts, released=task.attempts.released + 1, worker=None, expires_at=now)
@@ -185,10 +185,10 @@ def release(task: Task, lease: Lease, *, now: datetime) -> Task:
 
 
 def finish(task: Task, lease: Lease, outcome: Outcome, *, now: datetime) -> Task:
-    """End the task with its result.
+    """End the task in ``done``, with its result.
 
     Raises:
-        LeaseLostError: If the lease is not the current attempt's; what it stored must be deleted.
+        LeaseLostError: If the lease is not that of the current attempt; its stored objects must be deleted.
     """
     _require_current(task, lease)
     return _move(
@@ -212,18 +212,18 @@ def fail(
     rules: Rules,
     now: datetime,
 ) -> Task:
-    """End the attempt without a result: for a retry if there is one left, else the task is in error.
+    """End the attempt without a result. The task is retried if it has attempts left, and ends in error otherwise.
 
     Args:
-        task: The task as it is.
-        lease: The attempt's lease.
-        failure: Why; kept if the task ends.
-        retry_after_s: Seconds before another attempt makes sense, or None if none does.
-        rules: The machine's numbers.
-        now: The time.
+        task: The current state of the task.
+        lease: The lease of the attempt.
+        failure: Why the attempt failed; stored if the task ends.
+        retry_after_s: Seconds until the next attempt may start, or None if the task must not be retried.
+        rules: The parameters of the state machine.
+        now: The current time.
 
     Raises:
-        LeaseLostError: If the lease is not the current attempt's.
+        LeaseLostError: If the lease is not that of the current attempt.
     """
     _require_current(task, lease)
     if retry_after_s is not None and task.attempts.counted < rules.max_attempts:
@@ -233,14 +233,14 @@ def fail(
 
 
 def cancel(task: Task, *, now: datetime) -> Task:
-    """End the task at its owner's wish; one that has ended stays as it is."""
+    """End the task in error because its owner cancels it; a task that has ended is returned unchanged."""
     if task.ended:
         return task
     return _end_in_error(task, Event.CANCEL, Failure(code="CANCELLED", message="cancelled"), now)
 
 
 def reap(task: Task, *, rules: Rules, now: datetime) -> Task | None:
-    """End a task that nobody will finish any more, or None if there is hope."""
+    """End a task that is past its deadline or out of attempts; return None if it may still be finished."""
     if task.ended:
         return None
     if now >= task.deadline:
@@ -253,7 +253,7 @@ def reap(task: Task, *, rules: Rules, now: datetime) -> Task | None:
 
 
 def refund(before: Task, after: Task) -> int:
-    """Credits to give back for a move: the task's cost the moment it falls into error, else 0."""
+    """Return the credits to refund for a transition: the cost of the task if it enters ``error``, or else 0."""
     return after.cost if after.status == _ERROR and before.status != _ERROR else 0
 
 
@@ -288,6 +288,6 @@ def _end_in_error(task: Task, event: Event, failure: Failure, now: datetime) -> 
 def _move(task: Task, event: Event, now: datetime, **changes: Any) -> Task:
     status = TRANSITIONS[task.status, event]
     if status != task.status:
-        # a clock that was set back must not make a task younger than it was
+        # updated_at must not go backwards if the clock is set back
         changes["updated_at"] = max(now, task.updated_at)
     return replace(task, status=status, **changes)

@@ -1,6 +1,9 @@
-"""Behaviour suites: what every adapter of a port must do, ours and third parties' alike.
+"""Test suites for adapters: one for each port, for the adapters of s3seg and those of third parties alike.
 
-Subclass the suite of your port in a test module, give it the fixture that it asks for, and run pytest::
+To test an adapter, subclass the suite of its port in a test module, override the fixtures that the suite names in its
+docstring, and run pytest::
+
+    import pytest
 
     from s3seg.testing import ObjectStoreSuite
 
@@ -9,24 +12,36 @@ Subclass the suite of your port in a test module, give it the fixture that it as
         def store(self):
             return MyStore(...)
 
-They need pytest and anyio's pytest plugin (which comes with anyio); the stateful model needs hypothesis and
-is imported from `s3seg.testing.task_model`.
+======================  ==============================================
+port                    suite
+======================  ==============================================
+`ObjectStore`           `ObjectStoreSuite`
+`TaskStore`             `TaskStoreSuite`, with a `TaskHarness`
+`TaskQueue`             `TaskQueueSuite`, with a `TaskHarness`
+`Accounts`              `AccountsSuite`, with a `TaskHarness`
+`Authenticator`         `AuthenticatorSuite`
+`RateLimiter`           `RateLimiterSuite`
+`WorkerNotifier`        `WorkerNotifierSuite`
+======================  ==============================================
+
+Adapters of `TaskStore`, `TaskQueue` and `Accounts` should also run the stateful model in `s3seg.testing.task_model`,
+which needs hypothesis. The suites need pytest and the pytest plugin that comes with anyio.
 """
 
-from s3seg.testing.access import AuthenticatorSuite, InferenceSuite, RateLimiterSuite
+from s3seg.testing.access import AuthenticatorSuite, RateLimiterSuite, WorkerNotifierSuite
 from s3seg.testing.accounts import AccountsSuite
+from s3seg.testing.harness import TaskHarness
 from s3seg.testing.object_store import ObjectStoreSuite
 from s3seg.testing.task_queue import TaskQueueSuite
 from s3seg.testing.task_store import TaskStoreSuite
-from s3seg.testing.world import TaskWorld
 
 __all__ = [
     "AccountsSuite",
     "AuthenticatorSuite",
-    "InferenceSuite",
     "ObjectStoreSuite",
     "RateLimiterSuite",
+    "TaskHarness",
     "TaskQueueSuite",
     "TaskStoreSuite",
-    "TaskWorld",
+    "WorkerNotifierSuite",
 ]

@@ -1,4 +1,4 @@
-"""What every `Authenticator`, `RateLimiter` and `WorkerNotifier` must do."""
+"""Test suites for `Authenticator`, `RateLimiter` and `WorkerNotifier`."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from s3seg.tasks.limits import RATE_LIMITS, Action, Tier
 from s3seg.tasks.model import Task, TaskStatus
 from s3seg.tasks.ports import Authenticator, RateLimiter, WorkerNotifier
 from s3seg.tasks.records import Identity
-from s3seg.testing.world import AsyncSuite
+from s3seg.testing.harness import AsyncSuite
 
 Mint = Callable[..., str]
-"""``mint(header={...}, **claims)``: a well-signed token; a claim given as None is left out."""
+"""``mint(header={...}, **claims)`` returns a token with a valid signature; claims that are None are left out."""
 
 
 def claims_of(user_id: str, **changes: Any) -> dict[str, Any]:
-    """The claims that Supabase Auth gives a signed-in user, with changes; None leaves a claim out."""
+    """Return the claims of a signed-in user's token, as Supabase Auth issues it; None leaves a claim out."""
     now = int(time.time())
     claims = {
         "sub": user_id,
@@ -40,16 +40,19 @@ def claims_of(user_id: str, **changes: Any) -> dict[str, Any]:
 
 
 class AuthenticatorSuite(AsyncSuite):
-    """Give fixtures ``authenticator`` and ``mint`` (see `Mint`; it adds the right ``iss`` if need be)."""
+    """Tests for an `Authenticator`.
+
+    Override the fixtures ``authenticator`` and ``mint``. The latter must add a valid ``iss`` if none is given.
+    """
 
     @pytest.fixture
     def authenticator(self) -> Authenticator:
-        """The adapter under test."""
+        """Return the adapter to test."""
         raise NotImplementedError
 
     @pytest.fixture
     def mint(self) -> Mint:
-        """Signs claims with a key that the adapter trusts."""
+        """Return a function that signs claims with a key that the adapter trusts; see `Mint`."""
         raise NotImplementedError
 
     async def test_a_good_token_names_its_user(self, authenticator: Authenticator, mint: Mint) -> None:
@@ -61,7 +64,7 @@ class AuthenticatorSuite(AsyncSuite):
         assert identity.expires_at > datetime.now(UTC)
         assert token not in repr(identity)
 
-    async def test_the_users_own_metadata_gives_no_tier(self, authenticator: Authenticator, mint: Mint) -> None:
+    async def test_user_metadata_does_not_set_the_tier(self, authenticator: Authenticator, mint: Mint) -> None:
         claims = claims_of(str(uuid.uuid4()), user_metadata={"tier": "enterprise"}, tier="enterprise")
         assert (await authenticator.authenticate(mint(**claims))).tier is None
 
@@ -103,13 +106,13 @@ class AuthenticatorSuite(AsyncSuite):
             await authenticator.authenticate(mint(**claims_of(str(uuid.uuid4()), is_anonymous=True)))
 
     @pytest.mark.parametrize("header", [{"kid": "unknown"}, {"crit": ["x"], "x": 1}])
-    async def test_a_header_that_asks_for_more_is_refused(
+    async def test_an_unsupported_header_is_refused(
         self, authenticator: Authenticator, mint: Mint, header: dict[str, Any]
     ) -> None:
         with pytest.raises(AuthInvalidError):
             await authenticator.authenticate(mint(header=header, **claims_of(str(uuid.uuid4()))))
 
-    async def test_a_touched_token_is_refused(self, authenticator: Authenticator, mint: Mint) -> None:
+    async def test_a_modified_token_is_refused(self, authenticator: Authenticator, mint: Mint) -> None:
         head, body, signature = mint(**claims_of(str(uuid.uuid4()))).split(".")
         _, other_body, _ = mint(**claims_of(str(uuid.uuid4()))).split(".")
         unsigned = "eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0"  # {"alg":"none","typ":"JWT"}
@@ -125,34 +128,35 @@ class AuthenticatorSuite(AsyncSuite):
                 await authenticator.authenticate(token)
 
     @pytest.mark.parametrize("token", ["", ".", "..", "abc", "a.b.c", "é.é.é", "\0", "x" * 200_000, "e30.e30.e30"])
-    async def test_what_is_no_token_is_refused(self, authenticator: Authenticator, token: str) -> None:
+    async def test_text_that_is_not_a_token_is_refused(self, authenticator: Authenticator, token: str) -> None:
         with pytest.raises(AuthInvalidError):
             await authenticator.authenticate(token)
 
 
 class RateLimiterSuite(AsyncSuite):
-    """Give fixtures ``limiter`` (with the contract's table) and ``pass_time``."""
+    """Tests for a `RateLimiter`.
+
+    Override the fixtures ``limiter`` (with the default table, `RATE_LIMITS`) and ``pass_time``.
+    """
 
     @pytest.fixture
     def limiter(self) -> RateLimiter:
-        """The adapter under test."""
+        """Return the adapter to test."""
         raise NotImplementedError
 
     @pytest.fixture
     def pass_time(self) -> Callable[[float], Awaitable[None]]:
-        """Moves the limiter's time by some seconds."""
+        """Return a coroutine function that moves the clock of the limiter forward by a number of seconds."""
         raise NotImplementedError
 
     @staticmethod
     def someone() -> Identity:
-        """A user that the limiter has not seen."""
+        """Return a new user."""
         return Identity(user_id=str(uuid.uuid4()))
 
     @pytest.mark.parametrize("tier", list(Tier))
     @pytest.mark.parametrize("action", list(Action))
-    async def test_the_tables_number_is_allowed_and_no_more(
-        self, limiter: RateLimiter, tier: Tier, action: Action
-    ) -> None:
+    async def test_exactly_the_limit_is_allowed(self, limiter: RateLimiter, tier: Tier, action: Action) -> None:
         user, limit = self.someone(), RATE_LIMITS[tier][action]
         decisions = [await limiter.take(user, action, tier) for _ in range(limit + 2)]
         assert [decision.allowed for decision in decisions] == [True] * limit + [False] * 2
@@ -162,7 +166,7 @@ class RateLimiterSuite(AsyncSuite):
         with pytest.raises(RateLimitedError):
             decisions[-1].require()
 
-    async def test_never_more_than_the_number_in_any_minute(
+    async def test_never_more_than_the_limit_in_any_minute(
         self, limiter: RateLimiter, pass_time: Callable[[float], Awaitable[None]]
     ) -> None:
         user, now, allowed_at = self.someone(), 0.0, []
@@ -173,7 +177,7 @@ class RateLimiterSuite(AsyncSuite):
                 allowed_at.append(now)
         for start in allowed_at:
             assert sum(start <= moment < start + 60 for moment in allowed_at) <= 5
-        assert len(allowed_at) >= 10  # and those that left made room
+        assert len(allowed_at) >= 10  # actions that left the window made room for new ones
 
     async def test_retry_after_is_when_one_more_is_allowed(
         self, limiter: RateLimiter, pass_time: Callable[[float], Awaitable[None]]
@@ -189,7 +193,7 @@ class RateLimiterSuite(AsyncSuite):
         assert (await limiter.take(user, Action.SEGMENT, Tier.FREE)).allowed
         assert not (await limiter.take(user, Action.SEGMENT, Tier.FREE)).allowed
 
-    async def test_users_and_actions_have_buckets_of_their_own(self, limiter: RateLimiter) -> None:
+    async def test_users_and_actions_are_counted_separately(self, limiter: RateLimiter) -> None:
         user = self.someone()
         for _ in range(5):
             await limiter.take(user, Action.SEGMENT, Tier.FREE)
@@ -197,21 +201,21 @@ class RateLimiterSuite(AsyncSuite):
         assert (await limiter.take(user, Action.UPLOAD, Tier.FREE)).allowed
         assert (await limiter.take(self.someone(), Action.SEGMENT, Tier.FREE)).allowed
 
-    async def test_requests_at_once_share_one_bucket(self, limiter: RateLimiter) -> None:
+    async def test_concurrent_requests_share_one_limit(self, limiter: RateLimiter) -> None:
         user = self.someone()
         decisions = await asyncio.gather(*(limiter.take(user, Action.UPLOAD, Tier.FREE) for _ in range(30)))
         assert sum(decision.allowed for decision in decisions) == 10
 
 
-class InferenceSuite(AsyncSuite):
-    """Give a fixture ``inference``, which may well point at nobody."""
+class WorkerNotifierSuite(AsyncSuite):
+    """Tests for a `WorkerNotifier`. Override the fixture ``notifier``; there need not be any worker to notify."""
 
     @pytest.fixture
-    def inference(self) -> WorkerNotifier:
-        """The adapter under test."""
+    def notifier(self) -> WorkerNotifier:
+        """Return the adapter to test."""
         raise NotImplementedError
 
-    async def test_a_wake_up_call_never_fails(self, inference: WorkerNotifier) -> None:
+    async def test_waking_never_fails(self, notifier: WorkerNotifier) -> None:
         now = datetime.now(UTC)
         task = Task(
             task_id=str(uuid.uuid4()),
@@ -225,6 +229,6 @@ class InferenceSuite(AsyncSuite):
             updated_at=now,
             deadline=now + timedelta(minutes=5),
         )
-        await asyncio.gather(*(inference.wake(task) for _ in range(5)))
-        await inference.aclose()
-        await inference.aclose()
+        await asyncio.gather(*(notifier.wake(task) for _ in range(5)))
+        await notifier.aclose()
+        await notifier.aclose()

@@ -1,4 +1,4 @@
-"""What every `Accounts` must do for operators."""
+"""Test suite for `Accounts`."""
 
 from __future__ import annotations
 
@@ -8,60 +8,60 @@ import pytest
 
 from s3seg.errors import InvalidRequestError
 from s3seg.tasks.limits import Tier
-from s3seg.testing.world import AsyncSuite, TaskWorld, outcome_for
+from s3seg.testing.harness import AsyncSuite, TaskHarness, outcome_for
 
 
 class AccountsSuite(AsyncSuite):
-    """Give a fixture ``world``: a new `TaskWorld`."""
+    """Tests for `Accounts`. Override the fixture ``harness`` to return a new `TaskHarness`."""
 
     @pytest.fixture
-    def world(self) -> TaskWorld:
-        """The installation under test."""
+    def harness(self) -> TaskHarness:
+        """Return the adapters to test."""
         raise NotImplementedError
 
-    async def test_an_account_is_made_once_and_welcomed_once(self, world: TaskWorld) -> None:
-        user = await world.new_identity(tier=Tier.FREE)
-        accounts = await asyncio.gather(*(world.accounts.ensure(user.user_id) for _ in range(6)))
+    async def test_an_account_is_created_and_gets_its_credits_once(self, harness: TaskHarness) -> None:
+        user = await harness.new_identity(tier=Tier.FREE)
+        accounts = await asyncio.gather(*(harness.accounts.ensure(user.user_id) for _ in range(6)))
         assert len(set(accounts)) == 1
-        assert await world.store.account(user) == accounts[0]
-        assert await world.credits(user) == accounts[0].credits
+        assert await harness.store.account(user) == accounts[0]
+        assert await harness.credits(user) == accounts[0].credits
 
-    async def test_an_operator_moves_credits_and_tiers(self, world: TaskWorld) -> None:
-        user = await world.user(tier=Tier.FREE, credits=5)
-        assert (await world.accounts.adjust(user.user_id, 100)).credits == 105
-        assert (await world.accounts.ensure(user.user_id, tier=Tier.PRO)).tier == Tier.PRO
-        assert (await world.accounts.ensure(user.user_id)).tier == Tier.PRO
-        account = await world.store.account(user)
+    async def test_an_operator_changes_credits_and_tiers(self, harness: TaskHarness) -> None:
+        user = await harness.user(tier=Tier.FREE, credits=5)
+        assert (await harness.accounts.adjust(user.user_id, 100)).credits == 105
+        assert (await harness.accounts.ensure(user.user_id, tier=Tier.PRO)).tier == Tier.PRO
+        assert (await harness.accounts.ensure(user.user_id)).tier == Tier.PRO
+        account = await harness.store.account(user)
         assert (account.tier, account.credits) == (Tier.PRO, 105)
-        assert await world.credits(user) == 105
+        assert await harness.credits(user) == 105
 
-    async def test_the_accounts_tier_counts_and_not_the_tokens(self, world: TaskWorld) -> None:
-        user = await world.user(tier=Tier.ENTERPRISE)
-        await world.accounts.ensure(user.user_id, tier=Tier.FREE)
-        assert (await world.store.account(user)).tier == Tier.FREE
+    async def test_the_tier_of_the_account_takes_precedence_over_that_of_the_token(self, harness: TaskHarness) -> None:
+        user = await harness.user(tier=Tier.ENTERPRISE)
+        await harness.accounts.ensure(user.user_id, tier=Tier.FREE)
+        assert (await harness.store.account(user)).tier == Tier.FREE
 
-    async def test_an_account_never_goes_below_zero(self, world: TaskWorld) -> None:
-        user = await world.user(credits=5)
+    async def test_a_balance_never_becomes_negative(self, harness: TaskHarness) -> None:
+        user = await harness.user(credits=5)
         with pytest.raises(InvalidRequestError):
-            await world.accounts.adjust(user.user_id, -6)
-        assert (await world.accounts.adjust(user.user_id, -5)).credits == 0
-        assert await world.credits(user) == 0
+            await harness.accounts.adjust(user.user_id, -6)
+        assert (await harness.accounts.adjust(user.user_id, -5)).credits == 0
+        assert await harness.credits(user) == 0
 
-    async def test_adjustments_at_once_all_count_and_none_overdraws(self, world: TaskWorld) -> None:
-        user = await world.user(credits=10)
+    async def test_concurrent_adjustments_all_count_and_none_overdraws(self, harness: TaskHarness) -> None:
+        user = await harness.user(credits=10)
         answers = await asyncio.gather(
-            *(world.accounts.adjust(user.user_id, -3) for _ in range(8)), return_exceptions=True
+            *(harness.accounts.adjust(user.user_id, -3) for _ in range(8)), return_exceptions=True
         )
         assert sum(isinstance(answer, InvalidRequestError) for answer in answers) == 5
-        assert await world.credits(user) == 1
+        assert await harness.credits(user) == 1
 
-    async def test_the_ledger_tells_every_movement_in_order(self, world: TaskWorld) -> None:
-        user = await world.user(credits=10)
-        before = len(await world.accounts.ledger(user.user_id))
-        task = await world.submit(user, prompts=("a", "b"))
-        await world.accounts.adjust(user.user_id, 4)
-        await world.store.delete_task(user, task.task_id)
-        new = (await world.accounts.ledger(user.user_id))[before:]
+    async def test_the_ledger_lists_every_change_in_order(self, harness: TaskHarness) -> None:
+        user = await harness.user(credits=10)
+        before = len(await harness.accounts.ledger(user.user_id))
+        task = await harness.submit(user, prompts=("a", "b"))
+        await harness.accounts.adjust(user.user_id, 4)
+        await harness.store.delete_task(user, task.task_id)
+        new = (await harness.accounts.ledger(user.user_id))[before:]
         assert [(row.delta, row.reason, row.task_id) for row in new] == [
             (-2, "segment", task.task_id),
             (4, "adjust", None),
@@ -69,12 +69,12 @@ class AccountsSuite(AsyncSuite):
         ]
         assert all(row.user_id == user.user_id and row.created_at.utcoffset() is not None for row in new)
 
-    async def test_what_rows_name_is_referenced(self, world: TaskWorld) -> None:
-        user = await world.user()
-        image = await world.image(user)
-        task = await world.submit(user, image=image)
+    async def test_objects_of_images_and_results_are_referenced(self, harness: TaskHarness) -> None:
+        user = await harness.user()
+        image = await harness.image(user)
+        task = await harness.submit(user, image=image)
         outcome, never = outcome_for(task), outcome_for(task)
-        await world.queue.finish(await world.claim(task), outcome)
+        await harness.queue.finish(await harness.claim(task), outcome)
         asked = [image.object_key, *outcome.object_keys, *never.object_keys, "users/x.png"]
-        assert await world.accounts.referenced(asked) == {image.object_key, *outcome.object_keys}
-        assert await world.accounts.referenced([]) == set()
+        assert await harness.accounts.referenced(asked) == {image.object_key, *outcome.object_keys}
+        assert await harness.accounts.referenced([]) == set()

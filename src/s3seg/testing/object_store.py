@@ -1,4 +1,4 @@
-"""What every `ObjectStore` must do."""
+"""Test suite for `ObjectStore`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pytest
 from s3seg.errors import InvalidRequestError, NotFoundError, ObjectExistsError
 from s3seg.tasks.object_keys import new_image_key
 from s3seg.tasks.ports import ObjectStore
-from s3seg.testing.world import AsyncSuite
+from s3seg.testing.harness import AsyncSuite
 
 USER = "0b6f1b5e-3a0b-4d57-9f0e-1a2b3c4d5e6f"
-NOT_KEYS = (
+INVALID_KEYS = (
     "",
     "/etc/passwd.png",
     "../secret.png",
@@ -33,26 +33,26 @@ NOT_KEYS = (
 
 
 class ObjectStoreSuite(AsyncSuite):
-    """Give a fixture ``store``: an empty store."""
+    """Tests for an `ObjectStore`. Override the fixture ``store`` to return an empty store."""
 
     @pytest.fixture
     def store(self) -> ObjectStore:
-        """The adapter under test."""
+        """Return the adapter to test."""
         raise NotImplementedError
 
-    async def test_an_object_comes_back_as_it_was_put(self, store: ObjectStore) -> None:
+    async def test_an_object_is_read_as_it_was_written(self, store: ObjectStore) -> None:
         key, body = new_image_key(USER, "image/png"), bytes(range(256)) * 10
         info = await store.put(key, body)
         assert (info.key, info.size_bytes, info.content_type) == (key, len(body), "image/png")
         assert await store.get(key) == body
 
-    async def test_an_empty_object_is_an_object(self, store: ObjectStore) -> None:
+    async def test_an_object_may_be_empty(self, store: ObjectStore) -> None:
         key = new_image_key(USER, "application/json")
         await store.put(key, b"")
         assert await store.get(key) == b""
         assert [chunk async for chunk in (await store.stream(key)).chunks if chunk] == []
 
-    async def test_a_stream_gives_all_bytes_in_chunks_of_at_most_a_mebibyte(self, store: ObjectStore) -> None:
+    async def test_a_stream_returns_all_bytes_in_chunks_of_at_most_one_mebibyte(self, store: ObjectStore) -> None:
         key, body = new_image_key(USER, "image/webp"), bytes(range(251)) * 12_000
         await store.put(key, body)
         stream = await store.stream(key)
@@ -61,14 +61,14 @@ class ObjectStoreSuite(AsyncSuite):
         assert b"".join(chunks) == body
         assert max(map(len, chunks)) <= 1 << 20
 
-    async def test_a_taken_key_keeps_its_first_object(self, store: ObjectStore) -> None:
+    async def test_an_existing_object_is_never_replaced(self, store: ObjectStore) -> None:
         key = new_image_key(USER, "image/jpeg")
         await store.put(key, b"first")
         with pytest.raises(ObjectExistsError):
             await store.put(key, b"second")
         assert await store.get(key) == b"first"
 
-    async def test_of_puts_at_once_exactly_one_succeeds_and_is_whole(self, store: ObjectStore) -> None:
+    async def test_of_concurrent_puts_exactly_one_succeeds_and_is_complete(self, store: ObjectStore) -> None:
         key = new_image_key(USER, "image/png")
         bodies = [bytes([number]) * 100_000 for number in range(8)]
         answers = await asyncio.gather(*(store.put(key, body) for body in bodies), return_exceptions=True)
@@ -76,14 +76,14 @@ class ObjectStoreSuite(AsyncSuite):
         assert [await store.get(key)] == winners
         assert sum(isinstance(answer, ObjectExistsError) for answer in answers) == len(bodies) - 1
 
-    async def test_what_is_not_there_is_not_found(self, store: ObjectStore) -> None:
+    async def test_an_absent_object_is_not_found(self, store: ObjectStore) -> None:
         key = new_image_key(USER, "image/png")
         with pytest.raises(NotFoundError):
             await store.get(key)
         with pytest.raises(NotFoundError):
             await store.stream(key)
 
-    async def test_a_deleted_object_is_gone_and_deleting_again_is_no_error(self, store: ObjectStore) -> None:
+    async def test_deleting_an_object_is_idempotent(self, store: ObjectStore) -> None:
         key = new_image_key(USER, "image/png")
         await store.put(key, b"x")
         await store.delete(key)
@@ -93,8 +93,8 @@ class ObjectStoreSuite(AsyncSuite):
         await store.put(key, b"again")
         assert await store.get(key) == b"again"
 
-    @pytest.mark.parametrize("key", NOT_KEYS)
-    async def test_what_is_no_key_names_nothing(self, store: ObjectStore, key: str) -> None:
+    @pytest.mark.parametrize("key", INVALID_KEYS)
+    async def test_an_invalid_key_is_refused(self, store: ObjectStore, key: str) -> None:
         with pytest.raises(InvalidRequestError):
             await store.put(key, b"x")
         with pytest.raises(NotFoundError):
@@ -103,7 +103,7 @@ class ObjectStoreSuite(AsyncSuite):
             await store.stream(key)
         await store.delete(key)
 
-    async def test_a_list_holds_the_keys_with_the_prefix(self, store: ObjectStore) -> None:
+    async def test_a_list_contains_the_keys_with_the_prefix(self, store: ObjectStore) -> None:
         mine = {f"users/{USER}/images/{number:032x}.png" for number in range(25)}
         other = {f"users/{USER}x/images/{number:032x}.png" for number in range(3)}
         for key in mine | other:
@@ -116,14 +116,14 @@ class ObjectStoreSuite(AsyncSuite):
         assert [info async for info in store.list("users/nobody/")] == []
         assert [info async for info in store.list("../")] == []
 
-    async def test_a_list_tells_size_type_and_age(self, store: ObjectStore) -> None:
+    async def test_a_list_contains_size_type_and_age(self, store: ObjectStore) -> None:
         key = f"users/{USER}/results/t/{1:032x}.json"
         await store.put(key, b"{}")
         (info,) = [info async for info in store.list("users/")]
         assert (info.key, info.size_bytes, info.content_type) == (key, 2, "application/json")
         assert abs(info.modified_at - datetime.now(UTC)) < timedelta(minutes=5)
 
-    async def test_addresses_and_keys_map_onto_each_other(self, store: ObjectStore) -> None:
+    async def test_urls_and_keys_map_to_each_other(self, store: ObjectStore) -> None:
         key = new_image_key(USER, "image/png")
         url = store.url(key)
         assert url.endswith("/" + key)
@@ -144,13 +144,13 @@ class ObjectStoreSuite(AsyncSuite):
         ):
             assert store.key_of(odd) is None, odd
 
-    async def test_discarding_partial_writes_keeps_whole_objects(self, store: ObjectStore) -> None:
+    async def test_discarding_partial_writes_keeps_complete_objects(self, store: ObjectStore) -> None:
         key = new_image_key(USER, "image/png")
         await store.put(key, b"whole")
         await store.discard_partial_writes(datetime.now(UTC) + timedelta(days=2))
         assert await store.get(key) == b"whole"
 
-    async def test_a_working_store_checks_out_and_can_be_closed_twice(self, store: ObjectStore) -> None:
+    async def test_a_working_store_passes_its_check_and_can_be_closed_twice(self, store: ObjectStore) -> None:
         await store.check()
         await store.aclose()
         await store.aclose()

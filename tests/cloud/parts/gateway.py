@@ -1,4 +1,4 @@
-"""The thin part of Supabase's gateway: API keys become roles, and the JWKS is served. What is behind it is real."""
+"""A stand-in for Supabase's gateway: it replaces API keys by role tokens, serves the JWKS, and forwards the rest."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _NOT_RETURNED = {"connection", "transfer-encoding", "content-length", "content-e
 
 @dataclass
 class Gateway:
-    """Where the gateway is, and what it saw.
+    """The URL of the gateway, and the requests that it received.
 
     Attributes:
-        url: Its address: what a project's URL is.
+        url: The URL of the project.
         seen: Method, path and headers of every request.
     """
 
@@ -38,7 +38,7 @@ class Gateway:
 
 @contextlib.contextmanager
 def gateway(postgrest_url: str, issuer: TokenIssuer) -> Iterator[Gateway]:
-    """Serve it from a thread."""
+    """Run the gateway in a thread."""
     state = Gateway()
 
     @contextlib.asynccontextmanager
@@ -82,7 +82,7 @@ def gateway(postgrest_url: str, issuer: TokenIssuer) -> Iterator[Gateway]:
 
 @contextlib.contextmanager
 def served(app: Starlette) -> Iterator[str]:
-    """An ASGI app behind a real socket on loopback, in a thread of its own; its address."""
+    """Serve an ASGI app on loopback in a thread of its own, and yield its URL."""
     config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", ws="none", lifespan="on")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, name="gateway", daemon=True)

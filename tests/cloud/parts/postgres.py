@@ -1,4 +1,4 @@
-"""A real PostgreSQL, empty; as root it runs as another user."""
+"""A PostgreSQL server; if the tests run as root, it runs as another user."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.cloud.parts.processes import Server, free_ports, running
 
 @dataclass(frozen=True)
 class Postgres:
-    """A running PostgreSQL: its address for the owner of the schema, and the process."""
+    """A running PostgreSQL server and the name of a database."""
 
     port: int
     server: Server
@@ -30,21 +30,21 @@ class Postgres:
 
     @property
     def url(self) -> str:
-        """For the role that owns the schema, as the ``postgres`` user of a hosted project."""
+        """The URL for the owner of the schema, which is the user ``postgres`` in a hosted project."""
         return self.url_of("postgres")
 
     def url_of(self, role: str, password: str = "unused") -> str:
-        """For another role."""
+        """Return the URL for another role."""
         return f"postgres://{role}:{password}@127.0.0.1:{self.port}/{self.database}"
 
     def new_database(self) -> Postgres:
-        """An empty database in the same server."""
+        """Create an empty database in the same server."""
         name = f"t{secrets.token_hex(6)}"
         self.execute(f"create database {name}")
         return replace(self, database=name)
 
     def execute(self, query: str, values: tuple[Any, ...] | None = None) -> list[tuple[Any, ...]]:
-        """Run SQL as the owner, past all row-level security; the rows of the last statement, if any."""
+        """Run SQL as the owner, without row-level security, and return the rows of the last statement."""
         with psycopg.connect(self.url, autocommit=True) as connection:
             cursor = connection.execute(_literal(query), values)
             return cursor.fetchall() if cursor.description else []
@@ -56,7 +56,7 @@ def _literal(query: str) -> LiteralString:
 
 @contextlib.contextmanager
 def postgres(folder: Path) -> Iterator[Postgres]:
-    """Start one, empty."""
+    """Run an empty server."""
     (port,) = free_ports(1)
     programs = downloads.postgres_program("initdb").parent
     who: dict[str, Any] = {}
@@ -67,7 +67,7 @@ def postgres(folder: Path) -> Iterator[Postgres]:
         for above in (folder, *folder.parents):
             if above.stat().st_uid == 0 and not above.stat().st_mode & 0o001:
                 above.chmod(above.stat().st_mode | 0o011)
-        if programs.is_relative_to(downloads.cache()):  # at home, where other users cannot look
+        if programs.is_relative_to(downloads.cache()):  # in the home folder, which other users cannot read
             wheel = downloads.cache() / programs.relative_to(downloads.cache()).parts[0]
             programs = shutil.copytree(wheel, folder / "wheel", symlinks=True) / programs.relative_to(wheel)
     data = folder / "data"
@@ -86,7 +86,7 @@ def postgres(folder: Path) -> Iterator[Postgres]:
         [*map(str, command), *(word for setting in settings for word in ("-c", setting))],
         log=folder / "postgres.log",
         ready=ready,
-        stop_signal=signal.SIGINT,  # do not wait for clients
+        stop_signal=signal.SIGINT,  # disconnect clients instead of waiting for them
         cwd=folder,
         **who,
     )

@@ -1,4 +1,4 @@
-"""PostgREST, upstream's binary, on one database; it judges tokens by the JWKS of our issuer."""
+"""A PostgREST server on one database, which verifies tokens with the JWKS of the test issuer."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Postgrest:
 
 @contextlib.contextmanager
 def postgrest(folder: Path, database: Postgres, issuer: TokenIssuer) -> Iterator[Postgrest]:
-    """Start one, as hosted Supabase configures it."""
+    """Run a server with the settings of hosted Supabase."""
     port, admin_port = free_ports(2)
     jwks = folder / "jwks.json"
     jwks.write_text(json.dumps(issuer.jwks()))

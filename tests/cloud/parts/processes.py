@@ -1,4 +1,4 @@
-"""Starting servers, waiting for them, and ending them whatever happens."""
+"""Starts server processes, waits for them, and stops them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on just now."""
+    """Return ports that are free at the moment."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for sock in sockets:
@@ -44,12 +44,12 @@ class Server:
 
     @property
     def pid(self) -> int:
-        """Of the process that runs."""
+        """Process id of the running server."""
         assert self._process is not None
         return self._process.pid
 
     def start(self, *, timeout_s: float = 60) -> None:
-        """Start it and wait until it serves."""
+        """Start the server and wait until it is ready."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(self._command, stdout=log, stderr=log, **self._popen)
         give_up = time.monotonic() + timeout_s
@@ -60,13 +60,13 @@ class Server:
                 if self._process.poll() is not None or time.monotonic() > give_up:
                     self.stop()
                     said = self._log.read_text(errors="replace")[-2000:]
-                    raise RuntimeError(f"{self._name} did not start ({err!r}); it said:\n{said}") from err
+                    raise RuntimeError(f"{self._name} did not start ({err!r}); its log ends with:\n{said}") from err
                 time.sleep(0.05)
             else:
                 return
 
     def stop(self) -> None:
-        """End it; one that has ended already is no error."""
+        """Stop the server, if it is running."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -80,7 +80,7 @@ class Server:
 
 @contextlib.contextmanager
 def running(server: Server) -> Iterator[Server]:
-    """Start a server, and stop it in the end."""
+    """Start a server, and stop it at the end."""
     server.start()
     try:
         yield server

@@ -1,4 +1,4 @@
-"""SeaweedFS: a real S3 server, which refuses wrong secrets, expired addresses and wrong checksums."""
+"""A SeaweedFS server with the S3 API; it rejects wrong secrets, expired URLs and wrong checksums."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Bucket:
 
 @contextlib.contextmanager
 def seaweed(folder: Path) -> Iterator[Bucket]:
-    """Start it with two buckets; anybody may read the public one."""
+    """Run a server with a private bucket, and a public one that everybody may read."""
     import boto3
     from botocore.config import Config
 
@@ -85,7 +85,7 @@ def seaweed(folder: Path) -> Iterator[Bucket]:
         *(f"-volume.port={volume}", f"-volume.port.grpc={volume_grpc}", "-volume.max=20"),
         *("-filer", f"-filer.port={filer}", f"-filer.port.grpc={filer_grpc}"),
         *("-s3", f"-s3.port={s3}", f"-s3.port.grpc={s3_grpc}", f"-s3.config={config}"),
-        *("-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false"),  # 0: not at all
+        *("-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false"),  # 0 turns it off
     ]
     server = Server("SeaweedFS", command, log=folder / "weed.log", ready=ready, stop_signal=signal.SIGKILL, cwd=folder)
     with running(server):

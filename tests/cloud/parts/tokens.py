@@ -1,4 +1,4 @@
-"""Tokens as Supabase Auth mints them, whose public keys PostgREST and our verifier both get."""
+"""Issues tokens in the format of Supabase Auth, which PostgREST and s3seg both verify."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ISSUER_PATH = "/auth/v1"
 
 
 class TokenIssuer:
-    """Stands where Supabase Auth is: an ES256 key, its JWKS, and tokens signed with it."""
+    """A stand-in for Supabase Auth: an ES256 key, its JWKS, and tokens signed with it."""
 
     def __init__(self, issuer: str = "https://project.example/auth/v1") -> None:
         self.issuer = issuer
@@ -22,20 +22,20 @@ class TokenIssuer:
         self.key = ec.generate_private_key(ec.SECP256R1())
 
     def jwks(self) -> dict[str, Any]:
-        """The public keys."""
+        """Return the JSON Web Key Set."""
         jwk = json.loads(jwt.algorithms.ECAlgorithm.to_jwk(self.key.public_key()))
         return {"keys": [{**jwk, "kid": self.key_id, "alg": "ES256", "use": "sig", "key_ops": ["verify"]}]}
 
     def user_token(self, user_id: str, **changes: Any) -> str:
-        """A signed-in user's token; a claim changed to None is left out."""
+        """Return the token of a signed-in user; claims that are None are left out."""
         return self.sign({"sub": user_id, "role": "authenticated", "is_anonymous": False, **changes})
 
     def role_token(self, role: str) -> str:
-        """What the gateway puts in the place of an API key."""
+        """Return the token by which the gateway replaces an API key."""
         return self.sign({"role": role})
 
     def sign(self, claims: dict[str, Any], *, header: dict[str, Any] | None = None) -> str:
-        """Sign claims, with the usual ones added."""
+        """Sign claims, with defaults for the usual ones."""
         now = int(time.time())
         usual = {
             "iss": self.issuer,

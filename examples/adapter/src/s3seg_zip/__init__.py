@@ -1,4 +1,4 @@
-"""Objects in one zip file: an example of a third party's adapter. For one process; slow, easy to carry."""
+"""An example adapter: an object store in a single zip file, for one process. Slow, but easy to copy."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ _CHUNK = 1 << 20
 class ZipObjectStore:
     """An `ObjectStore` in a zip file.
 
-    Each change writes the whole file anew beside the old one and renames it, so a crash leaves the old one.
+    Each change writes a complete new file and renames it over the old one, so a crash leaves the old file intact.
+
+    Args:
+        path: The zip file; created with the first object.
+        public_base: Base URL under which the objects are served.
     """
 
     def __init__(self, path: Path, *, public_base: str) -> None:
@@ -31,26 +35,26 @@ class ZipObjectStore:
         self._lock = asyncio.Lock()
 
     async def put(self, key: str, body: bytes) -> ObjectInfo:
-        """Store an object, unless the key is taken."""
+        """Store an object, or raise ObjectExistsError if the key is taken."""
         check_key(key)
 
         def add(objects: dict[str, bytes]) -> ObjectInfo:
             if key in objects:
-                raise ObjectExistsError(f"object {key} exists already")
+                raise ObjectExistsError(f"object {key} already exists")
             objects[key] = body
             return _info(key, body)
 
         return await self._change(add)
 
     async def get(self, key: str) -> bytes:
-        """The whole object."""
+        """Return the whole object, or raise NotFoundError."""
         objects = await self._all()
         if key not in objects:
             raise NotFoundError("no such object")
         return objects[key]
 
     async def stream(self, key: str) -> ObjectStream:
-        """The object in chunks."""
+        """Return the object as a stream of chunks, or raise NotFoundError."""
         body = await self.get(key)
 
         async def chunks() -> AsyncIterator[bytes]:
@@ -60,17 +64,17 @@ class ZipObjectStore:
         return ObjectStream(info=_info(key, body), chunks=chunks())
 
     async def delete(self, key: str) -> None:
-        """Remove the object, if there is one."""
+        """Remove an object, if it exists."""
         await self._change(lambda objects: objects.pop(key, None))
 
     async def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
-        """The objects whose keys begin with the prefix."""
+        """Iterate over all objects whose key starts with the prefix."""
         for key, body in (await self._all()).items():
             if key.startswith(prefix):
                 yield _info(key, body)
 
     async def discard_partial_writes(self, before: datetime) -> int:
-        """Remove a new file that was never renamed."""
+        """Remove a new file that a crash left behind before it was renamed."""
         partial = self._partial
         if not partial.exists() or partial.stat().st_mtime >= before.timestamp():
             return 0
@@ -78,23 +82,23 @@ class ZipObjectStore:
         return 1
 
     def url(self, key: str) -> str:
-        """The public base and the key."""
+        """Return the public URL of an object."""
         return public_url(self._base, key)
 
     def key_of(self, url: str) -> str | None:
-        """The key of an address of ours."""
+        """Return the key of an object from its public URL, or None for any other URL."""
         return key_of_url(self._base, url)
 
     async def presign(self, key: str, *, expires_s: int) -> str | None:
-        """None: the public address serves."""
+        """Return None: the public URL serves every object."""
         return None
 
     async def check(self) -> None:
-        """The file can be read."""
+        """Return if the zip file can be read, or raise UnavailableError."""
         await self._all()
 
     async def aclose(self) -> None:
-        """Nothing is held open."""
+        """Do nothing: no file is kept open."""
 
     @property
     def _partial(self) -> Path:
@@ -117,7 +121,7 @@ class ZipObjectStore:
             with zipfile.ZipFile(self._path) as file:
                 return {name: file.read(name) for name in file.namelist()}
         except (OSError, zipfile.BadZipFile) as err:
-            raise UnavailableError(f"the zip file cannot be read: {err}") from err
+            raise UnavailableError(f"cannot read the zip file: {err}") from err
 
     def _write(self, objects: dict[str, bytes]) -> None:
         try:
@@ -130,11 +134,11 @@ class ZipObjectStore:
                 os.fsync(raw.fileno())
             self._partial.replace(self._path)
         except OSError as err:
-            raise UnavailableError(f"the zip file cannot be written: {err}") from err
+            raise UnavailableError(f"cannot write the zip file: {err}") from err
 
 
 def from_settings(settings: Settings) -> ZipObjectStore:
-    """The factory that the entry point names."""
+    """Create the store from the settings; the entry point names this factory."""
     return ZipObjectStore(settings.data_dir / "objects.zip", public_base=settings.public_base_url)
 
 

@@ -1,6 +1,6 @@
-"""Adapters that keep everything in the process: for tests, notebooks and a single small server.
+"""Adapters that keep everything in memory: for tests, notebooks, and a single small server.
 
-They pass the same behaviour suites as the ones that last.
+They pass the same test suites as the persistent adapters.
 """
 
 from s3seg.adapters.memory.limiter import MemoryRateLimiter

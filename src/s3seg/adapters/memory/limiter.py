@@ -1,10 +1,13 @@
-"""Rate limits within one process."""
+"""A rate limiter for one process."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable
+
+from cachetools import TTLCache
 
 from s3seg.tasks.limits import RATE_LIMITS, RATE_WINDOW_S, Action, RateTable, Tier
 from s3seg.tasks.rate_limit import RateDecision, decide
@@ -12,43 +15,35 @@ from s3seg.tasks.records import Identity
 
 
 class MemoryRateLimiter:
-    """A `RateLimiter` for one process: an exact moving window, a few microseconds per call.
+    """A `RateLimiter` for one process, with an exact sliding window.
 
     Args:
-        table: Actions allowed in any 60 seconds.
-        clock: Seconds that never go backwards.
+        table: Number of actions allowed in any 60 seconds.
+        clock: Returns the time in seconds, from a clock that never goes backwards.
     """
 
     def __init__(self, *, table: RateTable = RATE_LIMITS, clock: Callable[[], float] = time.monotonic) -> None:
         self._table = table
         self._clock = clock
-        self._times: dict[tuple[str, Action], deque[float]] = {}  # newest first
-        self._swept_at = clock()
+        # times of the allowed actions by user and action, newest first; an entry expires with its newest action
+        self._times: TTLCache[tuple[str, Action], deque[float]] = TTLCache(math.inf, RATE_WINDOW_S, timer=clock)
 
     async def take(self, caller: Identity, action: Action, tier: Tier) -> RateDecision:
-        """See `RateLimiter.take`."""
+        """Decide whether the caller may do one more action, and count it if so."""
         now = self._clock()
-        self._forget_the_idle(now)
         limit = self._table[tier][action]
-        times = self._times.setdefault((caller.user_id, action), deque())
+        key = (caller.user_id, action)
+        times = self._times.get(key) or deque()
         while times and times[-1] <= now - RATE_WINDOW_S:
             times.pop()
         decision = decide(action, count=len(times), oldest=times[-1] if times else None, limit=limit, now=now)
         if decision.allowed:
             times.appendleft(now)
+            self._times[key] = times
         return decision
 
     async def check(self) -> None:
-        """See `Part.check`."""
+        """Do nothing: memory is always available."""
 
     async def aclose(self) -> None:
-        """See `Part.aclose`."""
-
-    def _forget_the_idle(self, now: float) -> None:
-        # once a window, so that memory is bounded by who was active in the last two
-        if now - self._swept_at < RATE_WINDOW_S:
-            return
-        self._swept_at = now
-        gone = [bucket for bucket, times in self._times.items() if times[0] <= now - RATE_WINDOW_S]
-        for bucket in gone:
-            del self._times[bucket]
+        """Do nothing: there is nothing to close."""

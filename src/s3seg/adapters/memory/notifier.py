@@ -1,4 +1,4 @@
-"""Waking a claim loop in the same process."""
+"""Notifies a claim loop in the same process of new tasks."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from s3seg.tasks.model import Task
 
 
 class MemoryNotifier:
-    """A `WorkerNotifier` within one process: a claim loop waits on it instead of sleeping."""
+    """A `WorkerNotifier` within one process, on which a claim loop waits instead of sleeping."""
 
     def __init__(self) -> None:
         self._woken = asyncio.Event()
 
     async def wake(self, task: Task) -> None:
-        """See `WorkerNotifier.wake`."""
+        """Wake the waiting claim loop; if none is waiting, the next call of `wait` returns at once."""
         self._woken.set()
 
     async def wait(self, timeout_s: float) -> bool:
-        """Wait until someone wakes us; False if nobody did in time. Wakes between waits are not lost."""
+        """Wait for `wake` to be called, and return whether it was called in time; earlier calls count too."""
         try:
             await asyncio.wait_for(self._woken.wait(), timeout_s)
         except TimeoutError:
@@ -27,7 +27,7 @@ class MemoryNotifier:
         return True
 
     async def check(self) -> None:
-        """See `Part.check`."""
+        """Do nothing: memory is always available."""
 
     async def aclose(self) -> None:
-        """See `Part.aclose`."""
+        """Do nothing: there is nothing to close."""

@@ -1,4 +1,4 @@
-"""Objects in a dictionary."""
+"""Stores objects in a dictionary."""
 
 from __future__ import annotations
 
@@ -11,14 +11,18 @@ from s3seg.tasks.records import ObjectInfo, ObjectStream
 
 
 class MemoryObjectStore:
-    """An `ObjectStore` in a dictionary."""
+    """An `ObjectStore` in a dictionary.
+
+    Args:
+        public_base: Base URL under which the objects are served.
+    """
 
     def __init__(self, *, public_base: str = "http://127.0.0.1:8000/files") -> None:
         self._base = public_base
         self._objects: dict[str, tuple[ObjectInfo, bytes]] = {}
 
     async def put(self, key: str, body: bytes) -> ObjectInfo:
-        """See `ObjectStore.put`."""
+        """Store an object, or raise ObjectExistsError if the key is taken."""
         info = ObjectInfo(
             key=check_key(key),
             size_bytes=len(body),
@@ -26,16 +30,16 @@ class MemoryObjectStore:
             modified_at=datetime.now(UTC),
         )
         if key in self._objects:
-            raise ObjectExistsError(f"object {key} exists already")
+            raise ObjectExistsError(f"object {key} already exists")
         self._objects[key] = (info, bytes(body))
         return info
 
     async def get(self, key: str) -> bytes:
-        """See `ObjectStore.get`."""
+        """Return the whole object, or raise NotFoundError."""
         return self._find(key)[1]
 
     async def stream(self, key: str) -> ObjectStream:
-        """See `ObjectStore.stream`."""
+        """Return the object as a stream of chunks, or raise NotFoundError."""
         info, body = self._find(key)
 
         async def chunks() -> AsyncIterator[bytes]:
@@ -45,36 +49,36 @@ class MemoryObjectStore:
         return ObjectStream(info=info, chunks=chunks())
 
     async def delete(self, key: str) -> None:
-        """See `ObjectStore.delete`."""
+        """Remove an object, if it exists."""
         self._objects.pop(key, None)
 
     async def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
-        """See `ObjectStore.list`."""
+        """Iterate over all objects whose key starts with ``prefix``."""
         for info, _ in list(self._objects.values()):
             if info.key.startswith(prefix):
                 yield info
 
     async def discard_partial_writes(self, before: datetime) -> int:
-        """See `ObjectStore.discard_partial_writes`; a dictionary has none."""
+        """Return 0: there are no partial writes in a dictionary."""
         return 0
 
     def url(self, key: str) -> str:
-        """See `ObjectStore.url`."""
+        """Return the public URL of an object."""
         return public_url(self._base, key)
 
     def key_of(self, url: str) -> str | None:
-        """See `ObjectStore.key_of`."""
+        """Return the key of an object from its public URL, or None for any other URL."""
         return key_of_url(self._base, url)
 
     async def presign(self, key: str, *, expires_s: int) -> str | None:
-        """See `ObjectStore.presign`; the public address serves."""
+        """Return None: the public URL serves every object."""
         return None
 
     async def check(self) -> None:
-        """See `Part.check`."""
+        """Do nothing: memory is always available."""
 
     async def aclose(self) -> None:
-        """See `Part.aclose`."""
+        """Do nothing: there is nothing to close."""
 
     def _find(self, key: str) -> tuple[ObjectInfo, bytes]:
         try:

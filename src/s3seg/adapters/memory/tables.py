@@ -1,4 +1,4 @@
-"""The dictionaries that store, queue and accounts share, and what keeps them consistent."""
+"""The dictionaries that task store, task queue and accounts share."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def _utc_now() -> datetime:
 
 @dataclass(slots=True, kw_only=True)
 class MemoryTables:
-    """All state of tasks and accounts.
+    """All tasks, accounts, images and projects, and the settings that apply to them.
 
     Attributes:
-        public_base: Public base of object addresses.
-        rules: Attempts and deadline.
-        rates: Actions allowed in any 60 seconds.
-        welcome_credits: What a new account begins with.
-        now: The time, UTC.
+        public_base: Base URL under which stored objects are served.
+        rules: Attempts and deadline of a task.
+        rates: Number of actions allowed in any 60 seconds.
+        welcome_credits: Credits of a new account.
+        now: Returns the current time, UTC.
     """
 
     public_base: str = "http://127.0.0.1:8000/files"
@@ -39,11 +39,11 @@ class MemoryTables:
     images: dict[str, StoredImage] = field(default_factory=dict)
     projects: dict[str, Project] = field(default_factory=dict)
     tasks: dict[str, Task] = field(default_factory=dict)
-    orders: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
-    """(user, idempotency key) -> (fingerprint, task)"""
+    idempotency_keys: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
+    """By user and idempotency key: the fingerprint of the request, and the id of its task."""
 
     def ensure(self, user_id: str, tier: Tier | None) -> Account:
-        """The account, made if need be."""
+        """Return a user's account, and create it if it does not exist."""
         account = self.accounts.get(user_id)
         if account is None:
             self.accounts[user_id] = Account(user_id=user_id, tier=tier or Tier.FREE, credits=0)
@@ -51,7 +51,7 @@ class MemoryTables:
         return self.accounts[user_id]
 
     def book(self, user_id: str, delta: int, reason: str, task_id: str | None) -> None:
-        """Move credits: one ledger row, and the balance with it."""
+        """Change a user's credits: add a ledger entry and update the balance."""
         if delta == 0:
             return
         account = self.accounts[user_id]
@@ -61,11 +61,11 @@ class MemoryTables:
         self.accounts[user_id] = replace(account, credits=account.credits + delta)
 
     def save(self, before: Task, after: Task) -> Task:
-        """Keep a task's new state, and refund it if it fell into error."""
+        """Store the new state of a task, and refund it if it entered ``error``."""
         self.tasks[after.task_id] = after
         self.book(after.user_id, state_machine.refund(before, after), "refund", after.task_id)
         return after
 
     def oldest_first(self) -> Iterator[Task]:
-        """Every task, in the order of acceptance."""
+        """Iterate over all tasks, in the order in which they were accepted."""
         return iter(sorted(self.tasks.values(), key=lambda task: (task.created_at, task.task_id)))

@@ -1,4 +1,4 @@
-"""What one user may do, on dictionaries.
+"""The task store in memory.
 
 No method awaits anything between reading and writing, so each is one transaction on its event loop.
 """
@@ -14,7 +14,7 @@ from s3seg.adapters.memory.tables import MemoryTables
 from s3seg.errors import ForbiddenError, InvalidRequestError, NotFoundError
 from s3seg.tasks import state_machine
 from s3seg.tasks.limits import RATE_WINDOW_S, Action
-from s3seg.tasks.model import Order, Task
+from s3seg.tasks.model import Task, TaskRequest
 from s3seg.tasks.rate_limit import decide
 from s3seg.tasks.records import (
     Account,
@@ -32,43 +32,43 @@ _Row = TypeVar("_Row", StoredImage, Project, Task)
 
 
 class MemoryTaskStore:
-    """A `TaskStore` in dictionaries."""
+    """A `TaskStore` in memory."""
 
     def __init__(self, tables: MemoryTables) -> None:
         self._t = tables
 
     async def account(self, caller: Identity) -> Account:
-        """See `TaskStore.account`."""
+        """Return the caller's account, and create it if it does not exist."""
         return self._t.ensure(caller.user_id, caller.tier)
 
     async def register_image(self, caller: Identity, image: NewImage) -> StoredImage:
-        """See `TaskStore.register_image`."""
+        """Register a stored object as one of the caller's images."""
         _refuse_anonymous(caller)
         stored = StoredImage.of(image, caller.user_id, public_base=self._t.public_base, now=self._t.now())
         if any(known.object_key == image.object_key for known in self._t.images.values()):
-            raise InvalidRequestError("the object key is registered already")
+            raise InvalidRequestError("the object key is already registered")
         self._require_project(caller, image.project_id)
         self._t.ensure(caller.user_id, caller.tier)
         self._t.images[stored.image_id] = stored
         return stored
 
     async def get_image(self, caller: Identity, image_id: str) -> StoredImage:
-        """See `TaskStore.get_image`."""
+        """Return the caller's image with this id, or raise NotFoundError."""
         return _own(self._t.images.get(image_id), caller, "image")
 
     async def delete_image(self, caller: Identity, image_id: str) -> StoredImage:
-        """See `TaskStore.delete_image`."""
+        """Delete an image and cancel its tasks that have not ended, or raise NotFoundError."""
         image = _own(self._t.images.get(image_id), caller, "image")
         for task in [task for task in self._t.tasks.values() if task.image_id == image_id]:
             after = self._t.save(task, state_machine.cancel(task, now=self._t.now()))
             self._t.tasks[task.task_id] = replace(after, image_id=None)
         return self._t.images.pop(image.image_id)
 
-    async def submit(self, caller: Identity, order: Order) -> Submitted:
-        """See `TaskStore.submit`."""
+    async def submit(self, caller: Identity, request: TaskRequest) -> Submitted:
+        """Create a task and debit its credits, or return the task of an equal request with the same key."""
         _refuse_anonymous(caller)
         account = self._t.ensure(caller.user_id, caller.tier)
-        repeat = self._repeat_of(caller, order)
+        repeat = self._repeat_of(caller, request)
         if repeat is not None:
             return Submitted(task=repeat, created=False, rate=None)
         now = self._t.now()
@@ -88,12 +88,12 @@ class MemoryTaskStore:
             now=now.timestamp(),
         )
         rate.require()
-        image = next((row for row in self._t.images.values() if row.image_url == order.image_url), None)
+        image = next((row for row in self._t.images.values() if row.image_url == request.image_url), None)
         if image is None or image.user_id != caller.user_id:
             raise InvalidRequestError("image_url is not one of your uploads")
-        self._require_project(caller, order.project_id)
+        self._require_project(caller, request.project_id)
         task = state_machine.admit(
-            order,
+            request,
             task_id=str(uuid.uuid4()),
             user_id=caller.user_id,
             image_id=image.image_id,
@@ -103,12 +103,12 @@ class MemoryTaskStore:
         )
         self._t.book(caller.user_id, -task.cost, "segment", task.task_id)
         self._t.tasks[task.task_id] = task
-        if order.idempotency_key is not None:
-            self._t.orders[caller.user_id, order.idempotency_key] = (order.fingerprint, task.task_id)
+        if request.idempotency_key is not None:
+            self._t.idempotency_keys[caller.user_id, request.idempotency_key] = (request.fingerprint, task.task_id)
         return Submitted(task=task, created=True, rate=rate)
 
     async def get_task(self, caller: Identity, task_id: str) -> Task:
-        """See `TaskStore.get_task`."""
+        """Return the caller's task with this id, or raise NotFoundError."""
         return _own(self._t.tasks.get(task_id), caller, "task")
 
     async def list_tasks(
@@ -120,7 +120,7 @@ class MemoryTaskStore:
         limit: int = 20,
         after: Cursor | None = None,
     ) -> TaskPage:
-        """See `TaskStore.list_tasks`."""
+        """Return one page of the caller's tasks, newest first."""
         mine = [
             task
             for task in self._t.tasks.values()
@@ -137,20 +137,20 @@ class MemoryTaskStore:
         return TaskPage(tasks=tuple(shown), total=len(mine), next_cursor=cursor)
 
     async def cancel(self, caller: Identity, task_id: str) -> Task:
-        """See `TaskStore.cancel`."""
+        """Cancel and refund a task, or return it unchanged if it has ended."""
         task = _own(self._t.tasks.get(task_id), caller, "task")
         return self._t.save(task, state_machine.cancel(task, now=self._t.now()))
 
     async def delete_task(self, caller: Identity, task_id: str) -> Task:
-        """See `TaskStore.delete_task`."""
+        """Delete a task, after cancelling it if it has not ended, or raise NotFoundError."""
         task = await self.cancel(caller, task_id)
-        for order in [order for order, (_, known) in self._t.orders.items() if known == task_id]:
-            del self._t.orders[order]
+        for key in [key for key, (_, known) in self._t.idempotency_keys.items() if known == task_id]:
+            del self._t.idempotency_keys[key]
         del self._t.tasks[task_id]
         return task
 
     async def create_project(self, caller: Identity, name: str) -> Project:
-        """See `TaskStore.create_project`."""
+        """Create a project."""
         _refuse_anonymous(caller)
         self._t.ensure(caller.user_id, caller.tier)
         now = self._t.now()
@@ -161,23 +161,23 @@ class MemoryTaskStore:
         return project
 
     async def get_project(self, caller: Identity, project_id: str) -> Project:
-        """See `TaskStore.get_project`."""
+        """Return the caller's project with this id, or raise NotFoundError."""
         return _own(self._t.projects.get(project_id), caller, "project")
 
     async def list_projects(self, caller: Identity, *, page: int = 1, limit: int = 20) -> ProjectPage:
-        """See `TaskStore.list_projects`."""
+        """Return one page of the caller's projects, newest first."""
         mine = [project for project in self._t.projects.values() if project.user_id == caller.user_id]
         mine.sort(key=lambda project: (project.created_at, project.project_id), reverse=True)
         return ProjectPage(projects=tuple(mine[(page - 1) * limit : page * limit]), total=len(mine))
 
     async def rename_project(self, caller: Identity, project_id: str, name: str) -> Project:
-        """See `TaskStore.rename_project`."""
+        """Rename a project, or raise NotFoundError."""
         project = await self.get_project(caller, project_id)
         self._t.projects[project_id] = replace(project, name=name, updated_at=self._t.now())
         return self._t.projects[project_id]
 
     async def delete_project(self, caller: Identity, project_id: str) -> None:
-        """See `TaskStore.delete_project`."""
+        """Delete a project and keep its images and tasks, or raise NotFoundError."""
         await self.get_project(caller, project_id)
         del self._t.projects[project_id]
         for image in [row for row in self._t.images.values() if row.project_id == project_id]:
@@ -186,19 +186,19 @@ class MemoryTaskStore:
             self._t.tasks[task.task_id] = replace(task, project_id=None)
 
     async def check(self) -> None:
-        """See `Part.check`."""
+        """Do nothing: memory is always available."""
 
     async def aclose(self) -> None:
-        """See `Part.aclose`."""
+        """Do nothing: there is nothing to close."""
 
-    def _repeat_of(self, caller: Identity, order: Order) -> Task | None:
-        if order.idempotency_key is None:
+    def _repeat_of(self, caller: Identity, request: TaskRequest) -> Task | None:
+        if request.idempotency_key is None:
             return None
-        known = self._t.orders.get((caller.user_id, order.idempotency_key))
+        known = self._t.idempotency_keys.get((caller.user_id, request.idempotency_key))
         if known is None:
             return None
         fingerprint, task_id = known
-        if fingerprint != order.fingerprint:
+        if fingerprint != request.fingerprint:
             raise InvalidRequestError("Idempotency-Key was used for another request")
         return self._t.tasks[task_id]
 

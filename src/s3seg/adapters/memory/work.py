@@ -1,4 +1,4 @@
-"""What workers and operators may do, on dictionaries."""
+"""The task queue and the accounts in memory."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from s3seg.tasks.records import Account, LedgerEntry
 
 
 class MemoryTaskQueue:
-    """A `TaskQueue` in dictionaries."""
+    """A `TaskQueue` in memory."""
 
     def __init__(self, tables: MemoryTables) -> None:
         self._t = tables
 
     async def get_task(self, task_id: str) -> Task:
-        """See `TaskQueue.get_task`."""
+        """Return the task with this id, or raise NotFoundError."""
         try:
             return self._t.tasks[task_id]
         except KeyError:
             raise NotFoundError("no such task") from None
 
     async def claim(self, worker: str, task_id: str, *, lease_s: float) -> Claim | None:
-        """See `TaskQueue.claim`."""
+        """Claim a task, or return None if it cannot be claimed now."""
         task = self._t.tasks.get(task_id)
         return None if task is None else self._claim(task, worker, lease_s)
 
     async def claim_batch(self, worker: str, *, limit: int, lease_s: float) -> Sequence[Claim]:
-        """See `TaskQueue.claim_batch`."""
+        """Claim up to ``limit`` tasks, oldest first."""
         claims: list[Claim] = []
         for task in self._t.oldest_first():
             if len(claims) == limit:
@@ -43,13 +43,13 @@ class MemoryTaskQueue:
         return claims
 
     async def renew(self, lease: Lease, *, lease_s: float) -> Lease:
-        """See `TaskQueue.renew`."""
+        """Extend a lease, or raise LeaseLostError."""
         task = self._held(lease)
         renewed = state_machine.renew(task, lease, lease_s=lease_s, now=self._t.now())
         return state_machine.lease_of(self._t.save(task, renewed))
 
     async def release(self, lease: Lease) -> None:
-        """See `TaskQueue.release`."""
+        """Give a task back without counting the attempt; does nothing if the lease is lost."""
         try:
             task = self._held(lease)
             self._t.save(task, state_machine.release(task, lease, now=self._t.now()))
@@ -57,12 +57,12 @@ class MemoryTaskQueue:
             return
 
     async def finish(self, lease: Lease, outcome: Outcome) -> Task:
-        """See `TaskQueue.finish`."""
+        """End the task in ``done`` with its outcome, or raise LeaseLostError."""
         task = self._held(lease)
         return self._t.save(task, state_machine.finish(task, lease, outcome, now=self._t.now()))
 
     async def fail(self, lease: Lease, failure: Failure, *, retry_after_s: float | None = None) -> Task:
-        """See `TaskQueue.fail`."""
+        """End the attempt without a result: retry the task, or end it in error and refund it."""
         task = self._held(lease)
         after = state_machine.fail(
             task, lease, failure, retry_after_s=retry_after_s, rules=self._t.rules, now=self._t.now()
@@ -70,7 +70,7 @@ class MemoryTaskQueue:
         return self._t.save(task, after)
 
     async def reap(self, *, limit: int = 100) -> Sequence[Task]:
-        """See `TaskQueue.reap`."""
+        """End and refund tasks that are past their deadline or out of attempts."""
         ended: list[Task] = []
         for task in self._t.oldest_first():
             if len(ended) == limit:
@@ -81,10 +81,10 @@ class MemoryTaskQueue:
         return ended
 
     async def check(self) -> None:
-        """See `Part.check`."""
+        """Do nothing: memory is always available."""
 
     async def aclose(self) -> None:
-        """See `Part.aclose`."""
+        """Do nothing: there is nothing to close."""
 
     def _claim(self, task: Task, worker: str, lease_s: float) -> Claim | None:
         taken = state_machine.claim(task, worker=worker, lease_s=lease_s, rules=self._t.rules, now=self._t.now())
@@ -95,25 +95,25 @@ class MemoryTaskQueue:
     def _held(self, lease: Lease) -> Task:
         task = self._t.tasks.get(lease.task_id)
         if task is None:
-            raise LeaseLostError(f"task {lease.task_id} is gone")
+            raise LeaseLostError(f"task {lease.task_id} was deleted")
         return task
 
 
 class MemoryAccounts:
-    """`Accounts` in dictionaries."""
+    """`Accounts` in memory."""
 
     def __init__(self, tables: MemoryTables) -> None:
         self._t = tables
 
     async def ensure(self, user_id: str, *, tier: Tier | None = None) -> Account:
-        """See `Accounts.ensure`."""
+        """Return a user's account, and create it if it does not exist; set its tier if one is given."""
         account = self._t.ensure(user_id, tier)
         if tier is not None:
             self._t.accounts[user_id] = account = replace(account, tier=tier)
         return account
 
     async def adjust(self, user_id: str, delta: int) -> Account:
-        """See `Accounts.adjust`."""
+        """Add or take credits through the ledger; the balance never becomes negative."""
         account = self._t.ensure(user_id, None)
         if account.credits + delta < 0:
             raise InvalidRequestError(f"the account has {account.credits} credits; cannot take {-delta}")
@@ -121,17 +121,17 @@ class MemoryAccounts:
         return self._t.accounts[user_id]
 
     async def ledger(self, user_id: str) -> Sequence[LedgerEntry]:
-        """See `Accounts.ledger`."""
+        """Return all changes of a user's credits, oldest first."""
         return [entry for entry in self._t.ledger if entry.user_id == user_id]
 
     async def referenced(self, keys: Sequence[str]) -> frozenset[str]:
-        """See `Accounts.referenced`."""
+        """Return those of ``keys`` that belong to a registered image or a result."""
         named = {image.object_key for image in self._t.images.values()}
         named.update(key for task in self._t.tasks.values() for key in task.object_keys)
         return frozenset(named.intersection(keys))
 
     async def check(self) -> None:
-        """See `Part.check`."""
+        """Do nothing: memory is always available."""
 
     async def aclose(self) -> None:
-        """See `Part.aclose`."""
+        """Do nothing: there is nothing to close."""

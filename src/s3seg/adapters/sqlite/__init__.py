@@ -1,4 +1,4 @@
-"""Tasks, accounts and projects in one SQLite file, which several processes may share."""
+"""Tasks, accounts and projects in an SQLite file, which several processes may share."""
 
 from s3seg.adapters.sqlite.database import Database
 from s3seg.adapters.sqlite.rows import Policy

@@ -1,4 +1,4 @@
-"""Between rows and values: reading tasks, saving their moves, moving credits."""
+"""Converts between rows of SQLite and values of the domain, and writes the changes that several methods share."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def _utc_now() -> datetime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """What the tables do not say.
+    """The settings that apply to tasks and accounts.
 
     Attributes:
-        public_base: Public base of object addresses.
-        rules: Attempts and deadline.
-        rates: Actions allowed in any 60 seconds.
-        welcome_credits: What a new account begins with.
-        now: The time, UTC.
+        public_base: Base URL under which stored objects are served.
+        rules: Attempts and deadline of a task.
+        rates: Number of actions allowed in any 60 seconds.
+        welcome_credits: Credits of a new account.
+        now: Returns the current time, UTC.
     """
 
     public_base: str = "http://127.0.0.1:8000/files"
@@ -57,7 +57,7 @@ class Policy:
 
 
 def bindable(text: str) -> str:
-    """Text to look for; "", which nothing is called, for what is no text: a lone surrogate."""
+    """Return ``text``, or "" (which matches no row) if SQLite cannot store it because of a lone surrogate."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -66,18 +66,18 @@ def bindable(text: str) -> str:
 
 
 def select_tasks(connection: sqlite3.Connection, where: str, values: Sequence[object]) -> list[Task]:
-    """Tasks ``t`` (with leases ``l``) that match a constant SQL condition."""
+    """Return the tasks ``t`` (with leases ``l``) that match a constant SQL condition."""
     return [_task(row) for row in connection.execute(f"{_SELECT_TASK} {where}", values)]
 
 
 def find_task(connection: sqlite3.Connection, task_id: str) -> Task | None:
-    """A task by its id."""
+    """Return the task with this id, or None."""
     row = connection.execute(f"{_SELECT_TASK} WHERE t.task_id = ?", (bindable(task_id),)).fetchone()
     return None if row is None else _task(row)
 
 
 def find_image(connection: sqlite3.Connection, column: str, value: str) -> StoredImage | None:
-    """An image by a unique column."""
+    """Return the image whose unique ``column`` has this value, or None."""
     row = connection.execute(f"{_SELECT_IMAGE} WHERE {column} = ?", (bindable(value),)).fetchone()
     if row is None:
         return None
@@ -96,7 +96,7 @@ def find_image(connection: sqlite3.Connection, column: str, value: str) -> Store
 
 
 def select_projects(connection: sqlite3.Connection, where: str, values: Sequence[object]) -> list[Project]:
-    """Projects that match a constant SQL condition."""
+    """Return the projects that match a constant SQL condition."""
     return [
         Project(
             project_id=row[0],
@@ -112,7 +112,7 @@ def select_projects(connection: sqlite3.Connection, where: str, values: Sequence
 def ensure_account(
     connection: sqlite3.Connection, user_id: str, tier: Tier | None, *, policy: Policy, now: datetime
 ) -> Account:
-    """The account, made (and welcomed) if need be. An existing one keeps its tier."""
+    """Return a user's account, and create it if it does not exist; an existing account keeps its tier."""
     found = find_account(connection, user_id)
     if found is not None:
         return found
@@ -126,7 +126,7 @@ def ensure_account(
 
 
 def find_account(connection: sqlite3.Connection, user_id: str) -> Account | None:
-    """An account by its user."""
+    """Return the account of a user, or None."""
     row = connection.execute("SELECT tier, credits FROM accounts WHERE user_id = ?", (user_id,)).fetchone()
     return None if row is None else Account(user_id=user_id, tier=Tier(row[0]), credits=row[1])
 
@@ -140,7 +140,7 @@ def book(
     task_id: str | None,
     now: datetime,
 ) -> None:
-    """Move credits: a ledger row, whose trigger moves the balance."""
+    """Change a user's credits: add a ledger row, whose trigger updates the balance."""
     connection.execute(
         "INSERT INTO ledger (user_id, delta, reason, task_id, created_at) VALUES (?, ?, ?, ?, ?)",
         (user_id, delta, reason, task_id, microseconds(now)),
@@ -148,7 +148,7 @@ def book(
 
 
 def insert_image(connection: sqlite3.Connection, image: StoredImage) -> None:
-    """Keep a new image."""
+    """Insert a new image."""
     connection.execute(
         "INSERT INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
@@ -167,7 +167,7 @@ def insert_image(connection: sqlite3.Connection, image: StoredImage) -> None:
 
 
 def insert_task(connection: sqlite3.Connection, task: Task, *, idempotency_key: str | None, fingerprint: str) -> None:
-    """Keep a task that was just admitted."""
+    """Insert a new task."""
     connection.execute(
         """
         INSERT INTO tasks (task_id, user_id, project_id, image_id, source_image_url, prompts, status,
@@ -192,7 +192,7 @@ def insert_task(connection: sqlite3.Connection, task: Task, *, idempotency_key: 
 
 
 def save_move(connection: sqlite3.Connection, before: Task, after: Task, *, now: datetime) -> Task:
-    """Keep what a transition of the task machine changed: the row, the lease beside it, the refund."""
+    """Write what a transition of the state machine changed: the task, its lease, and a refund if there is one."""
     if after.status != before.status:
         connection.execute(
             """

@@ -1,4 +1,4 @@
-"""The tables, and what the database itself refuses: the last line of defence if a process has a bug.
+"""The tables, with constraints and triggers that reject invalid changes even if the code has a bug.
 
 Times are whole microseconds since 1970. Lists (prompts, labels) and metadata are JSON.
 """
@@ -10,13 +10,13 @@ import sqlite3
 from s3seg.errors import ConfigurationError
 
 VERSION = 1
-"""``PRAGMA user_version`` of a file that this code can use."""
+"""The version of the schema, stored as ``PRAGMA user_version``."""
 
 _STATEMENTS = (
     """
     CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID
     """,
-    # credits: always the sum of the ledger, which only grows, and through which alone they change
+    # credits are always the sum of the ledger: they change only through new rows of it
     """
     CREATE TABLE accounts (
         user_id TEXT PRIMARY KEY,
@@ -131,7 +131,7 @@ _STATEMENTS = (
         UPDATE projects SET tasks = tasks - 1 WHERE project_id = old.project_id;
     END
     """,
-    # only while a task is live and was claimed before
+    # a task has a lease from its first claim until it ends
     """
     CREATE TABLE leases (
         task_id TEXT PRIMARY KEY REFERENCES tasks (task_id) ON DELETE CASCADE,
@@ -153,18 +153,18 @@ _STATEMENTS = (
 
 
 def migrate(connection: sqlite3.Connection) -> None:
-    """Bring a file to this version; several processes may try at once, one does it.
+    """Create the tables if the file is new; safe to run from several processes at once.
 
     Raises:
-        ConfigurationError: If a newer s3seg made the file.
+        ConfigurationError: If the file was written by a newer version of s3seg.
     """
     found = _version(connection)
     if found == VERSION:
         return
     if found > VERSION:
         raise ConfigurationError(
-            f"the task database has version {found}, this s3seg knows {VERSION}: upgrade s3seg, "
-            "or point data_dir elsewhere"
+            f"the task database has schema version {found}, but this version of s3seg supports only {VERSION}: "
+            "upgrade s3seg, or set data_dir to another folder"
         )
     connection.execute("BEGIN IMMEDIATE")
     try:

@@ -1,4 +1,4 @@
-"""What one user may do, on SQLite."""
+"""The task store on SQLite."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from s3seg.adapters.sqlite.rows import Policy
 from s3seg.errors import ForbiddenError, InvalidRequestError, NotFoundError
 from s3seg.tasks import state_machine
 from s3seg.tasks.limits import RATE_WINDOW_S, Action, Tier
-from s3seg.tasks.model import Order, Task
+from s3seg.tasks.model import Task, TaskRequest
 from s3seg.tasks.rate_limit import RateDecision, decide
 from s3seg.tasks.records import (
     Account,
@@ -30,19 +30,19 @@ from s3seg.tasks.records import (
 
 
 class SqliteTaskStore:
-    """A `TaskStore` on one SQLite file that edge and gpu processes share."""
+    """A `TaskStore` in an SQLite file, which the processes of edge and GPU service share."""
 
     def __init__(self, database: Database, *, policy: Policy | None = None) -> None:
         self._db = database
         self._policy = policy or Policy()
 
     async def account(self, caller: Identity) -> Account:
-        """See `TaskStore.account`."""
+        """Return the caller's account, and create it if it does not exist."""
         found = await self._db.read_inline(lambda db: rows.find_account(db, caller.user_id))
         return found or await self._db.write(lambda db: self._ensure(db, caller))
 
     async def register_image(self, caller: Identity, image: NewImage) -> StoredImage:
-        """See `TaskStore.register_image`."""
+        """Register a stored object as one of the caller's images."""
         _refuse_anonymous(caller)
         stored = StoredImage.of(image, caller.user_id, public_base=self._policy.public_base, now=self._policy.now())
 
@@ -50,18 +50,18 @@ class SqliteTaskStore:
             self._ensure(db, caller)
             _require_project(db, caller, image.project_id)
             if rows.find_image(db, "object_key", image.object_key) is not None:
-                raise InvalidRequestError("the object key is registered already")
+                raise InvalidRequestError("the object key is already registered")
             rows.insert_image(db, stored)
             return stored
 
         return await self._db.write(work)
 
     async def get_image(self, caller: Identity, image_id: str) -> StoredImage:
-        """See `TaskStore.get_image`."""
+        """Return the caller's image with this id, or raise NotFoundError."""
         return await self._db.read(lambda db: _own_image(db, caller, image_id))
 
     async def delete_image(self, caller: Identity, image_id: str) -> StoredImage:
-        """See `TaskStore.delete_image`."""
+        """Delete an image and cancel its tasks that have not ended, or raise NotFoundError."""
 
         def work(db: sqlite3.Connection) -> StoredImage:
             image = _own_image(db, caller, image_id)
@@ -73,24 +73,24 @@ class SqliteTaskStore:
 
         return await self._db.write(work)
 
-    async def submit(self, caller: Identity, order: Order) -> Submitted:
-        """See `TaskStore.submit`."""
+    async def submit(self, caller: Identity, request: TaskRequest) -> Submitted:
+        """Create a task and debit its credits, or return the task of an equal request with the same key."""
         _refuse_anonymous(caller)
 
         def work(db: sqlite3.Connection) -> Submitted:
             account = self._ensure(db, caller)
-            repeat = _repeat_of(db, caller, order)
+            repeat = _repeat_of(db, caller, request)
             if repeat is not None:
                 return Submitted(task=repeat, created=False, rate=None)
             now = self._policy.now()
             rate = self._submit_rate(db, caller, account.tier, now)
             rate.require()
-            image = rows.find_image(db, "image_url", order.image_url)
+            image = rows.find_image(db, "image_url", request.image_url)
             if image is None or image.user_id != caller.user_id:
                 raise InvalidRequestError("image_url is not one of your uploads")
-            _require_project(db, caller, order.project_id)
+            _require_project(db, caller, request.project_id)
             task = state_machine.admit(
-                order,
+                request,
                 task_id=str(uuid.uuid4()),
                 user_id=caller.user_id,
                 image_id=image.image_id,
@@ -99,13 +99,13 @@ class SqliteTaskStore:
                 now=now,
             )
             rows.book(db, caller.user_id, -task.cost, "segment", task_id=task.task_id, now=now)
-            rows.insert_task(db, task, idempotency_key=order.idempotency_key, fingerprint=order.fingerprint)
+            rows.insert_task(db, task, idempotency_key=request.idempotency_key, fingerprint=request.fingerprint)
             return Submitted(task=task, created=True, rate=rate)
 
         return await self._db.write(work)
 
     async def get_task(self, caller: Identity, task_id: str) -> Task:
-        """See `TaskStore.get_task`."""
+        """Return the caller's task with this id, or raise NotFoundError."""
         return await self._db.read_inline(lambda db: _own_task(db, caller, task_id))
 
     async def list_tasks(
@@ -117,7 +117,7 @@ class SqliteTaskStore:
         limit: int = 20,
         after: Cursor | None = None,
     ) -> TaskPage:
-        """See `TaskStore.list_tasks`."""
+        """Return one page of the caller's tasks, newest first."""
         where, values = "user_id = ?", [caller.user_id]
         if project_id is not None:
             where, values = "project_id = ? AND user_id = ?", [rows.bindable(project_id), caller.user_id]
@@ -128,7 +128,7 @@ class SqliteTaskStore:
             place = (microseconds(after.created_at), after.item_id)
 
         def work(db: sqlite3.Connection) -> tuple[list[Task], int]:
-            # the rows to skip are counted in the index alone; only those shown are read
+            # rows before the page are skipped in the index; only those of the page are read from the table
             shown = f"""
                 WHERE t.rowid IN (
                     SELECT rowid FROM tasks WHERE {where} {seek}
@@ -146,11 +146,11 @@ class SqliteTaskStore:
         return TaskPage(tasks=tuple(tasks), total=total, next_cursor=cursor)
 
     async def cancel(self, caller: Identity, task_id: str) -> Task:
-        """See `TaskStore.cancel`."""
+        """Cancel and refund a task, or return it unchanged if it has ended."""
         return await self._db.write(lambda db: self._cancel(db, _own_task(db, caller, task_id)))
 
     async def delete_task(self, caller: Identity, task_id: str) -> Task:
-        """See `TaskStore.delete_task`."""
+        """Delete a task, after cancelling it if it has not ended, or raise NotFoundError."""
 
         def work(db: sqlite3.Connection) -> Task:
             task = self._cancel(db, _own_task(db, caller, task_id))
@@ -160,7 +160,7 @@ class SqliteTaskStore:
         return await self._db.write(work)
 
     async def create_project(self, caller: Identity, name: str) -> Project:
-        """See `TaskStore.create_project`."""
+        """Create a project."""
         _refuse_anonymous(caller)
         now = self._policy.now()
         project = Project(
@@ -178,11 +178,11 @@ class SqliteTaskStore:
         return await self._db.write(work)
 
     async def get_project(self, caller: Identity, project_id: str) -> Project:
-        """See `TaskStore.get_project`."""
+        """Return the caller's project with this id, or raise NotFoundError."""
         return await self._db.read(lambda db: _own_project(db, caller, project_id))
 
     async def list_projects(self, caller: Identity, *, page: int = 1, limit: int = 20) -> ProjectPage:
-        """See `TaskStore.list_projects`."""
+        """Return one page of the caller's projects, newest first."""
 
         def work(db: sqlite3.Connection) -> ProjectPage:
             found = rows.select_projects(
@@ -196,7 +196,7 @@ class SqliteTaskStore:
         return await self._db.read(work)
 
     async def rename_project(self, caller: Identity, project_id: str, name: str) -> Project:
-        """See `TaskStore.rename_project`."""
+        """Rename a project, or raise NotFoundError."""
 
         def work(db: sqlite3.Connection) -> Project:
             _own_project(db, caller, project_id)
@@ -209,7 +209,7 @@ class SqliteTaskStore:
         return await self._db.write(work)
 
     async def delete_project(self, caller: Identity, project_id: str) -> None:
-        """See `TaskStore.delete_project`."""
+        """Delete a project and keep its images and tasks, or raise NotFoundError."""
 
         def work(db: sqlite3.Connection) -> None:
             _own_project(db, caller, project_id)
@@ -218,11 +218,11 @@ class SqliteTaskStore:
         await self._db.write(work)
 
     async def check(self) -> None:
-        """See `Part.check`."""
+        """Check that the database file is writable."""
         await self._db.check()
 
     async def aclose(self) -> None:
-        """See `Part.aclose`."""
+        """Close the database, after pending work has finished."""
         await self._db.aclose()
 
     def _ensure(self, db: sqlite3.Connection, caller: Identity) -> Account:
@@ -286,15 +286,15 @@ def _own_task(db: sqlite3.Connection, caller: Identity, task_id: str) -> Task:
     return task
 
 
-def _repeat_of(db: sqlite3.Connection, caller: Identity, order: Order) -> Task | None:
-    if order.idempotency_key is None:
+def _repeat_of(db: sqlite3.Connection, caller: Identity, request: TaskRequest) -> Task | None:
+    if request.idempotency_key is None:
         return None
     found = db.execute(
         "SELECT task_id, fingerprint FROM tasks WHERE user_id = ? AND idempotency_key = ?",
-        (caller.user_id, order.idempotency_key),
+        (caller.user_id, request.idempotency_key),
     ).fetchone()
     if found is None:
         return None
-    if found[1] != order.fingerprint:
+    if found[1] != request.fingerprint:
         raise InvalidRequestError("Idempotency-Key was used for another request")
     return rows.find_task(db, found[0])

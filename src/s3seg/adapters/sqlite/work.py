@@ -1,4 +1,4 @@
-"""What workers and operators may do, on SQLite."""
+"""The task queue and the accounts on SQLite."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _CLAIMABLE = """
             ORDER BY t.created_at LIMIT :limit)
     ) ORDER BY created_at LIMIT :limit
 """
-_HOPELESS = """
+_EXPIRED = """
     SELECT task_id FROM tasks WHERE status IN ('pending', 'processing') AND deadline <= :now
     UNION
     SELECT task_id FROM leases WHERE expires_at <= :now AND attempt - released >= :attempts
@@ -35,21 +35,21 @@ _HOPELESS = """
 
 
 class SqliteTaskQueue:
-    """A `TaskQueue` on one SQLite file that any number of worker processes share."""
+    """A `TaskQueue` in an SQLite file, which any number of worker processes share."""
 
     def __init__(self, database: Database, *, policy: Policy | None = None) -> None:
         self._db = database
         self._policy = policy or Policy()
 
     async def get_task(self, task_id: str) -> Task:
-        """See `TaskQueue.get_task`."""
+        """Return the task with this id, or raise NotFoundError."""
         task = await self._db.read(lambda db: rows.find_task(db, task_id))
         if task is None:
             raise NotFoundError("no such task")
         return task
 
     async def claim(self, worker: str, task_id: str, *, lease_s: float) -> Claim | None:
-        """See `TaskQueue.claim`."""
+        """Claim a task, or return None if it cannot be claimed now."""
 
         def work(db: sqlite3.Connection) -> Claim | None:
             return self._claim(db, task_id, worker, lease_s)
@@ -57,8 +57,8 @@ class SqliteTaskQueue:
         return await self._db.write(work)
 
     async def claim_batch(self, worker: str, *, limit: int, lease_s: float) -> Sequence[Claim]:
-        """See `TaskQueue.claim_batch`."""
-        # idle workers only read, so that their polling does not stand in the way of writers
+        """Claim up to ``limit`` tasks, oldest first."""
+        # idle workers only read, so that their polling does not delay writes
         if not await self._db.read(lambda db: self._candidates(db, _CLAIMABLE, 1)):
             return []
 
@@ -69,7 +69,7 @@ class SqliteTaskQueue:
         return await self._db.write(work)
 
     async def renew(self, lease: Lease, *, lease_s: float) -> Lease:
-        """See `TaskQueue.renew`."""
+        """Extend a lease, or raise LeaseLostError."""
 
         def move(task: Task) -> Task:
             return state_machine.renew(task, lease, lease_s=lease_s, now=self._policy.now())
@@ -77,18 +77,18 @@ class SqliteTaskQueue:
         return state_machine.lease_of(await self._move(lease, move))
 
     async def release(self, lease: Lease) -> None:
-        """See `TaskQueue.release`."""
+        """Give a task back without counting the attempt; does nothing if the lease is lost."""
         try:
             await self._move(lease, lambda task: state_machine.release(task, lease, now=self._policy.now()))
         except LeaseLostError:
             return
 
     async def finish(self, lease: Lease, outcome: Outcome) -> Task:
-        """See `TaskQueue.finish`."""
+        """End the task in ``done`` with its outcome, or raise LeaseLostError."""
         return await self._move(lease, lambda task: state_machine.finish(task, lease, outcome, now=self._policy.now()))
 
     async def fail(self, lease: Lease, failure: Failure, *, retry_after_s: float | None = None) -> Task:
-        """See `TaskQueue.fail`."""
+        """End the attempt without a result: retry the task, or end it in error and refund it."""
 
         def move(task: Task) -> Task:
             return state_machine.fail(
@@ -103,13 +103,13 @@ class SqliteTaskQueue:
         return await self._move(lease, move)
 
     async def reap(self, *, limit: int = 100) -> Sequence[Task]:
-        """See `TaskQueue.reap`."""
-        if not await self._db.read(lambda db: self._candidates(db, _HOPELESS, 1)):
+        """End and refund tasks that are past their deadline or out of attempts."""
+        if not await self._db.read(lambda db: self._candidates(db, _EXPIRED, 1)):
             return []
 
         def work(db: sqlite3.Connection) -> list[Task]:
             ended: list[Task] = []
-            for task_id in self._candidates(db, _HOPELESS, limit):
+            for task_id in self._candidates(db, _EXPIRED, limit):
                 task, now = rows.find_task(db, task_id), self._policy.now()
                 after = None if task is None else state_machine.reap(task, rules=self._policy.rules, now=now)
                 if task is not None and after is not None:
@@ -119,11 +119,11 @@ class SqliteTaskQueue:
         return await self._db.write(work)
 
     async def check(self) -> None:
-        """See `Part.check`."""
+        """Check that the database file is writable."""
         await self._db.check()
 
     async def aclose(self) -> None:
-        """See `Part.aclose`."""
+        """Close the database, after pending work has finished."""
         await self._db.aclose()
 
     def _candidates(self, db: sqlite3.Connection, query: str, limit: int) -> list[str]:
@@ -148,21 +148,21 @@ class SqliteTaskQueue:
         def work(db: sqlite3.Connection) -> Task:
             task = rows.find_task(db, lease.task_id)
             if task is None:
-                raise LeaseLostError(f"task {lease.task_id} is gone")
+                raise LeaseLostError(f"task {lease.task_id} was deleted")
             return rows.save_move(db, task, move(task), now=self._policy.now())
 
         return await self._db.write(work)
 
 
 class SqliteAccounts:
-    """`Accounts` on one SQLite file."""
+    """`Accounts` in an SQLite file."""
 
     def __init__(self, database: Database, *, policy: Policy | None = None) -> None:
         self._db = database
         self._policy = policy or Policy()
 
     async def ensure(self, user_id: str, *, tier: Tier | None = None) -> Account:
-        """See `Accounts.ensure`."""
+        """Return a user's account, and create it if it does not exist; set its tier if one is given."""
 
         def work(db: sqlite3.Connection) -> Account:
             account = self._ensure(db, user_id, tier)
@@ -174,7 +174,7 @@ class SqliteAccounts:
         return await self._db.write(work)
 
     async def adjust(self, user_id: str, delta: int) -> Account:
-        """See `Accounts.adjust`."""
+        """Add or take credits through the ledger; the balance never becomes negative."""
 
         def work(db: sqlite3.Connection) -> Account:
             account = self._ensure(db, user_id, None)
@@ -187,7 +187,7 @@ class SqliteAccounts:
         return await self._db.write(work)
 
     async def ledger(self, user_id: str) -> Sequence[LedgerEntry]:
-        """See `Accounts.ledger`."""
+        """Return all changes of a user's credits, oldest first."""
 
         def work(db: sqlite3.Connection) -> list[LedgerEntry]:
             query = "SELECT delta, reason, task_id, created_at FROM ledger WHERE user_id = ? ORDER BY id"
@@ -205,7 +205,7 @@ class SqliteAccounts:
         return await self._db.read(work)
 
     async def referenced(self, keys: Sequence[str]) -> frozenset[str]:
-        """See `Accounts.referenced`."""
+        """Return those of ``keys`` that belong to a registered image or a result."""
 
         def named(db: sqlite3.Connection, key: str) -> bool:
             query = """
@@ -217,11 +217,11 @@ class SqliteAccounts:
         return await self._db.read(lambda db: frozenset(key for key in keys if named(db, key)))
 
     async def check(self) -> None:
-        """See `Part.check`."""
+        """Check that the database file is writable."""
         await self._db.check()
 
     async def aclose(self) -> None:
-        """See `Part.aclose`."""
+        """Close the database, after pending work has finished."""
         await self._db.aclose()
 
     def _ensure(self, db: sqlite3.Connection, user_id: str, tier: Tier | None) -> Account:

@@ -1,11 +1,7 @@
-"""Tasks, accounts and projects in a Supabase project, through PostgREST.
+"""Tasks, accounts, projects and tokens in a Supabase project.
 
-The schema lies in ``supabase/migrations``. Users' calls carry the user's own token, so that row-level security
-applies; workers' and operators' calls carry the service key.
+Tables are accessed through PostgREST; their schema is in ``supabase/migrations``. Calls on behalf of a user carry the
+user's own token, so that row-level security applies. Calls of workers and operators carry the secret key.
+
+Nothing is imported here, since `s3seg.adapters.supabase.auth` must work without the packages of the extra ``cloud``.
 """
-
-from s3seg.adapters.supabase.rest import Rest
-from s3seg.adapters.supabase.tasks import SupabaseTaskStore
-from s3seg.adapters.supabase.work import SupabaseAccounts, SupabaseTaskQueue
-
-__all__ = ["Rest", "SupabaseAccounts", "SupabaseTaskQueue", "SupabaseTaskStore"]

@@ -1,7 +1,8 @@
-"""What PostgREST's refusals mean.
+"""Translates errors of PostgREST into errors of `s3seg.errors`.
 
-Our functions raise codes of their own (``PT402`` becomes HTTP 402) with a word as message and, where numbers are
-needed, JSON as detail. Nothing that the database says is ever passed on: a check violation, for one, quotes the row.
+The SQL functions of s3seg raise their own codes (``PT402`` becomes HTTP 402) with one word as the message and, where
+numbers are needed, JSON as the detail. Messages of the database are never passed on, since they may contain data: a
+check violation, for example, quotes the row.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ _REASONS = {
     "KEY_REUSED": "Idempotency-Key was used for another request",
     "BAD_PROMPTS": "a task has 1 to 16 prompts of 1 to 500 characters without control characters",
 }
-# values that no column takes: wrong form, NUL, out of range, not unique, against a constraint
+# invalid values: wrong syntax, NUL characters, out of range, not unique, violating a constraint
 _BAD_VALUES = frozenset({"22P02", "22P05", "22021", "22003", "22001", "23502", "23503", "23505", "23514"})
-# what Supabase's gateway says before PostgREST is asked; it gives no codes
+# messages of Supabase's gateway, which responds without a code before the request reaches PostgREST
 _NO_KEY = frozenset(
     {
         *("Invalid API key", "Unregistered API key", "Legacy API keys are disabled"),
@@ -45,7 +46,7 @@ _NO_SCHEMA = frozenset({"PGRST202", "PGRST204", "PGRST205", "42883", "42P01", "4
 
 
 def translated(err: APIError) -> S3segError:
-    """The error of ours that a refusal stands for."""
+    """Return the error of `s3seg.errors` that corresponds to an error of PostgREST."""
     code = err.code or ""
     if code == "PT429":
         return _rate_limited(_numbers(err))
@@ -65,26 +66,26 @@ def translated(err: APIError) -> S3segError:
     if code in ("PT403", "42501"):
         return ForbiddenError("this kind of user may not do this; sign in")
     if code == "PT401" or code.startswith("PGRST30"):
-        return AuthInvalidError("the database does not accept the token")
+        return AuthInvalidError("the database rejects the token")
     if code in _NO_SCHEMA:
-        return ConfigurationError("the database lacks s3seg's schema, or has an older one; run: s3seg db migrate")
+        return ConfigurationError("the database has no schema of s3seg, or an old one; run: s3seg db migrate")
     if (err.message or "") in _NO_KEY:
         return ConfigurationError(
-            "Supabase does not accept the API key; check S3SEG_SUPABASE_PUBLISHABLE_KEY (edge) and "
+            "Supabase rejects the API key; check S3SEG_SUPABASE_PUBLISHABLE_KEY (edge) and "
             "S3SEG_SUPABASE_SECRET_KEY (gpu, operators)"
         )
-    if code in ("404", "405"):  # the status of an answer that PostgREST did not give
-        return UnavailableError("something else answers where the database should")
+    if code in ("404", "405"):  # an HTTP status, so the response is not from PostgREST
+        return UnavailableError("the response is not from the database; its address is probably wrong")
     return UnavailableError(f"the database cannot serve the request now ({_safe(code)})")
 
 
 def lost_answer(err: httpx.TransportError) -> UnavailableError:
-    """A call that got no answer."""
-    return UnavailableError(f"the database does not answer ({type(err).__name__})")
+    """Return the error for a call that got no response."""
+    return UnavailableError(f"the database does not respond ({type(err).__name__})")
 
 
 def submit_rate(numbers: dict[str, Any]) -> RateDecision:
-    """The state of the submit limit as the database tells it."""
+    """Return the state of the rate limit of submits, as reported by the database."""
     return _rate(numbers, Action.SEGMENT)
 
 
@@ -102,11 +103,11 @@ def _rate_limited(numbers: dict[str, Any]) -> S3segError:
         return refused
     except (KeyError, ValueError, TypeError):
         pass
-    return UnavailableError("the database refused the request for its rate, but did not say how long")
+    return UnavailableError("the database refused the request because of its rate, without saying when to retry")
 
 
 def _numbers(err: APIError) -> dict[str, Any]:
-    """The JSON that a function of ours put into the detail."""
+    """Return the JSON object that an SQL function of s3seg put into the detail; empty if there is none."""
     try:
         found = json.loads(err.details or "{}")
     except (ValueError, TypeError):

@@ -1,7 +1,7 @@
-"""The schema's migrations: what there are, which a database has, and applying the rest.
+"""Lists and applies the migrations of the database schema.
 
-They lie where the Supabase CLI looks (``supabase/migrations``) and are recorded where it records them, so that
-``supabase db push`` and ``s3seg db migrate`` may take turns.
+The files are where the Supabase CLI expects them (``supabase/migrations``), and applied versions are recorded in the
+same table as the CLI does. ``supabase db push`` and ``s3seg db migrate`` can therefore be mixed.
 """
 
 from __future__ import annotations
@@ -24,24 +24,27 @@ create schema if not exists supabase_migrations;
 create table if not exists supabase_migrations.schema_migrations (
   version text primary key, statements text[], name text);
 """
-_OLDEST = 15
-# what libpq says of an address, and what there is to do; its own words may hold the address, password included
+_OLDEST_POSTGRES = 15
+# messages of libpq, and what to tell the user instead; the originals may contain the address with its password
 _UNREACHABLE = (
-    ("password authentication failed", "user or password is wrong"),
-    ("tenant or user not found", "the pooler knows no such user: it is postgres.<ref> there, in the project's region"),
+    ("password authentication failed", "the user or the password is wrong"),
+    (
+        "tenant or user not found",
+        "the pooler does not know the user; use postgres.<ref>, and the pooler of the project's region",
+    ),
     ("does not exist", "there is no such user or database"),
     ("name or service not known", "there is no such host"),
     ("could not translate host name", "there is no such host"),
     ("failed to resolve host", "there is no such host"),
-    ("network is unreachable", "the direct address of a project is IPv6 only, take that of the session pooler"),
-    ("connection refused", "nobody listens at that host and port"),
-    ("timeout expired", "that host does not answer"),
+    ("network is unreachable", "the direct address of a project is IPv6 only; use the address of the session pooler"),
+    ("connection refused", "nothing listens at this host and port"),
+    ("timeout expired", "the host does not respond"),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """One file of SQL: ``{version}_{name}.sql``."""
+    """One SQL file, named ``{version}_{name}.sql``."""
 
     version: str
     name: str
@@ -50,14 +53,14 @@ class Migration:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatabaseConfig:
-    """What the database must know of the settings.
+    """The settings that the database enforces.
 
     Attributes:
-        public_base_url: Public base of object addresses, from which it derives those of images.
-        welcome_credits: What a new account begins with.
-        deadline_s: Seconds from acceptance to a task's end.
-        max_attempts: Attempts before a task ends in error.
-        rates: Actions allowed in any 60 seconds; the database counts uploads, submits and new projects.
+        public_base_url: Base URL of stored objects, from which the database derives the URLs of images.
+        welcome_credits: Credits of a new account.
+        deadline_s: Seconds after which a task that has not ended is ended in error.
+        max_attempts: How many attempts a task has.
+        rates: Number of actions allowed in any 60 seconds; the database limits uploads, submits and new projects.
     """
 
     public_base_url: str
@@ -67,14 +70,14 @@ class DatabaseConfig:
     rates: RateTable = field(default_factory=lambda: RATE_LIMITS)
 
     def sql(self) -> str:
-        """The statements that set it."""
+        """Return the SQL statements that store these settings in the database."""
         base = self.public_base_url.rstrip("/").replace("'", "''")
         rates = ", ".join(
             f"('{tier}', '{action}', {self.rates[tier][action]:d})"
             for tier in Tier
             for action in (Action.UPLOAD, Action.SEGMENT, Action.RESULTS)
         )
-        return (  # numbers, words of ours, and one text whose quotes are doubled
+        return (  # safe: only numbers, constants, and one text with escaped quotes
             f"update private.config set public_base_url = '{base}', welcome_credits = {self.welcome_credits:d},\n"  # noqa: S608
             f"  deadline = make_interval(secs => {self.deadline_s!r}), max_attempts = {self.max_attempts:d};\n"
             f"insert into private.rate_limits (tier, action, per_minute) values {rates}\n"
@@ -83,7 +86,7 @@ class DatabaseConfig:
 
 
 def all_migrations() -> list[Migration]:
-    """Every migration of this version of s3seg, in order."""
+    """Return all migrations of this version of s3seg, in order."""
     found = []
     for path in sorted(_folder().glob("*.sql")):
         version, _, name = path.stem.partition("_")
@@ -92,21 +95,23 @@ def all_migrations() -> list[Migration]:
 
 
 def applied(database_url: str) -> set[str]:
-    """Versions that a database has.
+    """Return the versions that have been applied to a database.
 
     Raises:
-        UnavailableError: If it cannot be reached.
+        UnavailableError: If the database cannot be reached.
     """
     with _connected(database_url) as connection:
         return _applied(connection)
 
 
 def migrate(database_url: str, config: DatabaseConfig) -> list[Migration]:
-    """Apply what a database lacks, all or nothing, and tell it the settings; what was applied.
+    """Apply all missing migrations and store the settings, in one transaction; return what was applied.
+
+    Idempotent, and safe to run from several machines at once.
 
     Raises:
         UnavailableError: If the database cannot be reached.
-        ConfigurationError: If it refuses a migration.
+        ConfigurationError: If the database rejects a migration; nothing has changed then.
     """
     with _connected(database_url) as connection, connection.transaction():
         connection.execute("select pg_advisory_xact_lock(hashtextextended('s3seg.migrate', 0))")
@@ -124,7 +129,7 @@ def migrate(database_url: str, config: DatabaseConfig) -> list[Migration]:
 
 
 def as_sql(config: DatabaseConfig) -> str:
-    """All of it as one script, for the SQL editor of a project that has none of it yet."""
+    """Return all migrations and settings as one script, for the SQL editor of a new project."""
     migrations = all_migrations()
     parts = [migration.sql for migration in migrations]
     known = ", ".join(f"('{migration.version}', '{migration.name}')" for migration in migrations)
@@ -134,7 +139,7 @@ def as_sql(config: DatabaseConfig) -> str:
 
 def _folder() -> Path:
     shipped = Path(str(files("s3seg"))) / "migrations"
-    # a checkout has them where the Supabase CLI looks
+    # in a checkout of the repository they are where the Supabase CLI expects them
     return shipped if shipped.is_dir() else Path(__file__).parents[4] / "supabase" / "migrations"
 
 
@@ -152,30 +157,33 @@ def _connected(database_url: str) -> Iterator[psycopg.Connection]:
     except ImportError:
         raise ConfigurationError("migrating needs psycopg; install it with: pip install 's3seg[cloud]'") from None
     try:
-        # a pooler in transaction mode knows no prepared statements
+        # a pooler in transaction mode does not support prepared statements
         connection = psycopg.connect(database_url, autocommit=True, connect_timeout=10, prepare_threshold=None)
     except psycopg.OperationalError as err:
         said = str(err).lower()
         why = next((why for words, why in _UNREACHABLE if words in said), "check host, port, user and password")
         raise UnavailableError(
-            f"the database at S3SEG_DATABASE_URL cannot be reached: {why} (a hosted project's address is under "
-            "Connect in its dashboard)"
+            f"cannot connect to the database at S3SEG_DATABASE_URL: {why} (for a hosted project, the address is "
+            "under Connect in the dashboard)"
         ) from None
     except psycopg.Error:
         raise ConfigurationError(
-            "S3SEG_DATABASE_URL is no address of a database: it is like postgresql://user:password@host:5432/postgres, "
-            "with what is special in the password percent-encoded"
+            "S3SEG_DATABASE_URL is not a database URL; it must look like "
+            "postgresql://user:password@host:5432/postgres, with special characters in the password percent-encoded"
         ) from None
-    if connection.info.server_version < _OLDEST * 10_000:
+    if connection.info.server_version < _OLDEST_POSTGRES * 10_000:
         connection.close()
-        raise ConfigurationError(f"the database is older than PostgreSQL {_OLDEST}; upgrade the project")
+        raise ConfigurationError(f"the database is older than PostgreSQL {_OLDEST_POSTGRES}; upgrade the project")
     try:
         with connection:
             yield connection
     except psycopg.OperationalError as err:
-        raise UnavailableError(f"the connection to the database was lost ({err.sqlstate}); it is as it was") from None
+        raise UnavailableError(
+            f"the connection to the database was lost ({err.sqlstate}); nothing has been changed, so try again"
+        ) from None
     except psycopg.Error as err:
         owner = "; connect as the owner, the user postgres" if err.sqlstate == "42501" else ""
         raise ConfigurationError(
-            f"the database refuses, and is as it was: {err.diag.message_primary} ({err.sqlstate}){owner}"
+            f"the database rejected a migration, and nothing has been changed: {err.diag.message_primary} "
+            f"({err.sqlstate}){owner}"
         ) from None

@@ -1,4 +1,4 @@
-"""Calls to a project's PostgREST: who they speak for, and what its refusals mean."""
+"""Sends requests to the PostgREST of a Supabase project, on behalf of a user or of a service."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ class _Builder(Protocol):
 
 
 class Rest:
-    """One project's PostgREST: connections shared by all calls, headers by none.
+    """The PostgREST API of one project. All calls share the connections, but no call shares its headers.
 
-    Every call gets a client of its own, which costs microseconds; a client whose token is changed between calls
-    would answer one user with another's rows.
+    Every call gets a PostgREST client of its own, which takes only microseconds to create. With a shared client,
+    whose token is changed between calls, a user could receive the rows of another user.
 
     Args:
-        url: The project's URL, ``https://<ref>.supabase.co``.
-        key: The API key: publishable (or legacy anon) for users' calls, secret (or legacy service_role) for
-            workers' and operators'.
-        timeout_s: Seconds to wait for a connection, and for an answer.
-        transport: How to reach the project, if not over the network as usual.
-        path: Where PostgREST lies below ``url``.
+        url: URL of the project, such as ``https://<ref>.supabase.co``.
+        key: The API key: the publishable (or legacy anon) key for calls on behalf of users, the secret (or legacy
+            service_role) key for workers and operators.
+        timeout_s: Seconds to wait for a connection, and for a response.
+        transport: An httpx transport to use instead of the network.
+        path: Path of PostgREST below ``url``.
     """
 
     def __init__(
@@ -49,41 +49,41 @@ class Rest:
         self._http: httpx.AsyncClient | None = None
 
     def as_user(self, token: str) -> AsyncPostgrestClient:
-        """A client for one call that speaks for the user whose token it is.
+        """Return a client for one call on behalf of the user that the token belongs to.
 
         Raises:
-            AuthInvalidError: If there is no token to pass on.
+            AuthInvalidError: If the token is empty.
         """
         if not token:
-            raise AuthInvalidError("the caller's token is needed to speak to the database for them")
+            raise AuthInvalidError("the database needs the caller's token, and there is none")
         return self._client({"Authorization": f"Bearer {token}"})
 
     def as_key(self) -> AsyncPostgrestClient:
-        """A client for one call that speaks for the API key itself."""
+        """Return a client for one call that is authorised by the API key alone."""
         key = self._key.get_secret_value()
-        # the new keys are no JWTs: the gateway exchanges them itself
+        # keys of the new format are not JWTs; the gateway replaces them with one
         return self._client({} if key.startswith("sb_") else {"Authorization": f"Bearer {key}"})
 
     async def call(
         self, client: AsyncPostgrestClient, function: str, arguments: dict[str, Any], *, safe: bool = False
     ) -> Any:
-        """Call a function of the database's; what it returned. See `run`."""
+        """Call an SQL function and return its result; see `run` for ``safe`` and the errors."""
         return await self.run(client.rpc(function, arguments), safe=safe)
 
     async def run(self, builder: _Builder, *, safe: bool = False) -> Any:
-        """Run a query; its rows, or what the function returned.
+        """Run a query and return its rows, or the result of the function that it calls.
 
         Args:
             builder: The query.
-            safe: Whether running it twice is as good as once, so that a lost answer may be asked for again.
+            safe: Whether the query can be repeated safely. If so, it is sent once more if the response is lost.
 
         Raises:
-            S3segError: What the refusal means, without a word of what the database said.
+            S3segError: The error that corresponds to the response; its message contains no data of the database.
         """
         return (await self._execute(builder, safe=safe)).data
 
     async def run_counted(self, builder: _Builder) -> tuple[list[dict[str, Any]], int]:
-        """Run a query that counts: its rows, and how many there are over all pages."""
+        """Run a query with a count, and return its rows and the number of rows on all pages together."""
         try:
             answer = await self._execute(builder, safe=True)
         except BeyondTheEndError as err:
@@ -91,7 +91,7 @@ class Rest:
         return answer.data, answer.count or 0
 
     async def info(self) -> dict[str, Any]:
-        """What the database says of itself: ``version`` of the schema, ``public_base_url``."""
+        """Return the ``version`` of the schema and the ``public_base_url`` of the database."""
         return await self.call(self.as_key(), "s3seg_info", {}, safe=True)
 
     async def aclose(self) -> None:
@@ -108,9 +108,9 @@ class Rest:
                 beyond = _beyond_the_end(err)
                 if beyond is not None:
                     raise beyond from None
-                raise translated(err) from None  # its words may hold rows, which belong in no log
+                raise translated(err) from None  # the original message may contain rows, which must not be logged
             except UnicodeEncodeError:
-                raise InvalidRequestError("the request holds text that is not Unicode") from None
+                raise InvalidRequestError("the request contains text that is not valid Unicode") from None
             except httpx.TransportError as err:
                 if last or isinstance(err, httpx.TimeoutException):
                     raise lost_answer(err) from None
@@ -119,11 +119,11 @@ class Rest:
     def _client(self, headers: dict[str, str]) -> AsyncPostgrestClient:
         if self._http is None:
             self._http = httpx.AsyncClient(
-                transport=self._transport or httpx.AsyncHTTPTransport(retries=1),  # of connecting, never of calls
+                transport=self._transport or httpx.AsyncHTTPTransport(retries=1),  # retries connecting, not requests
                 timeout=self._timeout_s,
                 follow_redirects=False,
                 trust_env=False,
-                # what one user's answer sets must not go along with another's call
+                # a cookie from the response to one user must not be sent with the request of another
                 cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=[])),
             )
         return AsyncPostgrestClient(
@@ -135,7 +135,7 @@ class Rest:
 
 
 class BeyondTheEndError(Exception):
-    """A page past the last row was asked for."""
+    """The requested page begins after the last row; ``total`` is the number of rows."""
 
     def __init__(self, total: int) -> None:
         super().__init__(f"only {total} rows")
@@ -143,28 +143,28 @@ class BeyondTheEndError(Exception):
 
 
 async def check_schema(rest: Rest, *, public_base: str) -> None:
-    """See that the database has our schema, set up for the same addresses as this process.
+    """Check that the database has the schema of s3seg, with the same public base URL as this process.
 
     Raises:
-        ConfigurationError: If it has not; says what to do.
-        UnavailableError: If it does not answer.
+        ConfigurationError: If it does not; the message says what to do.
+        UnavailableError: If the database does not respond.
     """
     found = await rest.info()
     if found["public_base_url"] != public_base.rstrip("/"):
         raise ConfigurationError(
             f"S3SEG_PUBLIC_BASE_URL is {public_base!r} here and {found['public_base_url']!r} in the database: "
-            "correct it, or bring the database up to it with: s3seg db migrate"
+            "correct the setting, or update the database with: s3seg db migrate"
         )
 
 
 def _checked(answer: Any) -> Any:
     if isinstance(answer.data, str) and answer.data.lstrip().startswith("<"):
-        raise UnavailableError("something else answers where the database should")
+        raise UnavailableError("the response is not from the database; its address is probably wrong")
     return answer
 
 
 def _beyond_the_end(err: APIError) -> BeyondTheEndError | None:
-    """PostgREST refuses an offset past the end, and tells the total only in words."""
+    """Read the total from PostgREST's error about an offset past the end, which gives it only in a sentence."""
     if err.code != "PGRST103":
         return None
     digits = [word for word in json.dumps(err.details).replace('"', " ").split() if word.isdigit()]

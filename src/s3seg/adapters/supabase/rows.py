@@ -1,4 +1,4 @@
-"""Between JSON rows and values."""
+"""Converts JSON rows of PostgREST to values of the domain."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Row = Mapping[str, Any]
 
 
 def canonical_uuid(text: str) -> str | None:
-    """``text`` if it is a UUID as we write them, else None: such an id names nothing."""
+    """Return ``text`` if it is a UUID in canonical form, or else None; no row has such an id."""
     try:
         return text if str(uuid.UUID(text)) == text else None
     except ValueError:
@@ -23,12 +23,12 @@ def canonical_uuid(text: str) -> str | None:
 
 
 def moment(text: str) -> datetime:
-    """A timestamp of PostgreSQL, in UTC."""
+    """Convert a timestamp of PostgreSQL to a datetime in UTC."""
     return datetime.fromisoformat(text).astimezone(UTC)
 
 
 def task_of(row: Row) -> Task:
-    """A task; with its lease, if the row has one beside it."""
+    """Convert a row to a task, with its lease if the row contains one."""
     claimed = row.get("attempt")
     return Task(
         task_id=row["id"],
@@ -59,7 +59,7 @@ def task_of(row: Row) -> Task:
 
 
 def image_of(row: Row) -> StoredImage:
-    """A registered image."""
+    """Convert a row to a registered image."""
     return StoredImage(
         image_id=row["id"],
         user_id=row["user_id"],
@@ -75,7 +75,7 @@ def image_of(row: Row) -> StoredImage:
 
 
 def project_of(row: Row) -> Project:
-    """A project."""
+    """Convert a row to a project."""
     return Project(
         project_id=row["id"],
         user_id=row["user_id"],
@@ -86,12 +86,12 @@ def project_of(row: Row) -> Project:
 
 
 def account_of(row: Row) -> Account:
-    """A user's standing."""
+    """Convert a row to an account."""
     return Account(user_id=row["user_id"], tier=Tier(row["tier"]), credits=row["credits"])
 
 
 def ledger_entry_of(row: Row) -> LedgerEntry:
-    """A movement of credits."""
+    """Convert a row to a ledger entry."""
     return LedgerEntry(
         user_id=row["user_id"],
         delta=row["delta"],

@@ -1,4 +1,4 @@
-"""What one user may do, in Supabase: every call carries the user's own token."""
+"""The task store on Supabase; every call carries the user's own token."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from s3seg.adapters.supabase.errors import submit_rate
 from s3seg.adapters.supabase.rest import Rest, check_schema
 from s3seg.adapters.supabase.rows import account_of, canonical_uuid, image_of, project_of, task_of
 from s3seg.errors import InvalidRequestError, NotFoundError
-from s3seg.tasks.model import Order, Task
+from s3seg.tasks.model import Task, TaskRequest
 from s3seg.tasks.object_keys import check_key
 from s3seg.tasks.records import (
     Account,
@@ -33,11 +33,11 @@ _TASK_COLUMNS = (
 
 
 class SupabaseTaskStore:
-    """A `TaskStore` in a Supabase project. The database decides; nothing is decided here.
+    """A `TaskStore` in a Supabase project. All rules are enforced by the database, not here.
 
     Args:
-        rest: With the publishable key.
-        public_base: Public base of object addresses, compared with the database's in `check`.
+        rest: The PostgREST API, with the publishable key.
+        public_base: Base URL of stored objects; `check` compares it with the one in the database.
     """
 
     def __init__(self, rest: Rest, *, public_base: str) -> None:
@@ -45,11 +45,11 @@ class SupabaseTaskStore:
         self._public_base = public_base
 
     async def account(self, caller: Identity) -> Account:
-        """See `TaskStore.account`."""
+        """Return the caller's account, and create it if it does not exist."""
         return account_of(await self._call(caller, "my_account", {}, safe=True))
 
     async def register_image(self, caller: Identity, image: NewImage) -> StoredImage:
-        """See `TaskStore.register_image`."""
+        """Register a stored object as one of the caller's images."""
         arguments = {
             "p_object_key": check_key(image.object_key),
             "p_content_type": image.content_type,
@@ -61,23 +61,23 @@ class SupabaseTaskStore:
         return image_of(await self._call(caller, "register_image", arguments))
 
     async def get_image(self, caller: Identity, image_id: str) -> StoredImage:
-        """See `TaskStore.get_image`."""
+        """Return the caller's image with this id, or raise NotFoundError."""
         return image_of(await self._one(caller, _IMAGES, image_id, "no such image"))
 
     async def delete_image(self, caller: Identity, image_id: str) -> StoredImage:
-        """See `TaskStore.delete_image`."""
+        """Delete an image and cancel its tasks that have not ended, or raise NotFoundError."""
         return image_of(await self._change(caller, "delete_image", "p_image_id", image_id, "no such image"))
 
-    async def submit(self, caller: Identity, order: Order) -> Submitted:
-        """See `TaskStore.submit`."""
+    async def submit(self, caller: Identity, request: TaskRequest) -> Submitted:
+        """Create a task and debit its credits, or return the task of an equal request with the same key."""
         arguments = {
-            "p_image_url": order.image_url,
-            "p_text_prompts": list(order.prompts),
-            "p_project_id": _project_argument(order.project_id),
-            "p_idempotency_key": order.idempotency_key,
+            "p_image_url": request.image_url,
+            "p_text_prompts": list(request.prompts),
+            "p_project_id": _project_argument(request.project_id),
+            "p_idempotency_key": request.idempotency_key,
         }
-        # with a key a repeat is harmless, so a lost answer can be asked for again
-        answer = await self._call(caller, "submit_segmentation", arguments, safe=order.idempotency_key is not None)
+        # with an idempotency key the call can be repeated safely if the response is lost
+        answer = await self._call(caller, "submit_segmentation", arguments, safe=request.idempotency_key is not None)
         rate = answer["rate"]
         return Submitted(
             task=task_of(answer["task"]),
@@ -86,7 +86,7 @@ class SupabaseTaskStore:
         )
 
     async def get_task(self, caller: Identity, task_id: str) -> Task:
-        """See `TaskStore.get_task`."""
+        """Return the caller's task with this id, or raise NotFoundError."""
         return task_of(await self._one(caller, _TASKS, task_id, "no such task", *_TASK_COLUMNS))
 
     async def list_tasks(
@@ -98,7 +98,7 @@ class SupabaseTaskStore:
         limit: int = 20,
         after: Cursor | None = None,
     ) -> TaskPage:
-        """See `TaskStore.list_tasks`."""
+        """Return one page of the caller's tasks, newest first."""
         if project_id is not None and canonical_uuid(project_id) is None:
             return TaskPage(tasks=(), total=0, next_cursor=None)
         if after is None:
@@ -111,24 +111,24 @@ class SupabaseTaskStore:
         return TaskPage(tasks=tasks, total=total, next_cursor=cursor)
 
     async def cancel(self, caller: Identity, task_id: str) -> Task:
-        """See `TaskStore.cancel`."""
+        """Cancel and refund a task, or return it unchanged if it has ended."""
         return task_of(await self._change(caller, "cancel_task", "p_task_id", task_id, "no such task"))
 
     async def delete_task(self, caller: Identity, task_id: str) -> Task:
-        """See `TaskStore.delete_task`."""
+        """Delete a task, after cancelling it if it has not ended, or raise NotFoundError."""
         return task_of(await self._change(caller, "delete_task", "p_task_id", task_id, "no such task"))
 
     async def create_project(self, caller: Identity, name: str) -> Project:
-        """See `TaskStore.create_project`."""
+        """Create a project."""
         rows = await self._rest.run(self._as(caller).from_(_PROJECTS).insert({"name": name}))
         return project_of(rows[0])
 
     async def get_project(self, caller: Identity, project_id: str) -> Project:
-        """See `TaskStore.get_project`."""
+        """Return the caller's project with this id, or raise NotFoundError."""
         return project_of(await self._one(caller, _PROJECTS, project_id, "no such project"))
 
     async def list_projects(self, caller: Identity, *, page: int = 1, limit: int = 20) -> ProjectPage:
-        """See `TaskStore.list_projects`."""
+        """Return one page of the caller's projects, newest first."""
         query = (
             self._as(caller)
             .from_(_PROJECTS)
@@ -142,21 +142,21 @@ class SupabaseTaskStore:
         return ProjectPage(projects=tuple(project_of(row) for row in rows), total=total)
 
     async def rename_project(self, caller: Identity, project_id: str, name: str) -> Project:
-        """See `TaskStore.rename_project`."""
+        """Rename a project, or raise NotFoundError."""
         query = self._as(caller).from_(_PROJECTS).update({"name": name}).eq("id", _id(project_id, "no such project"))
         return project_of(_only(await self._rest.run(query), "no such project"))
 
     async def delete_project(self, caller: Identity, project_id: str) -> None:
-        """See `TaskStore.delete_project`."""
+        """Delete a project and keep its images and tasks, or raise NotFoundError."""
         query = self._as(caller).from_(_PROJECTS).delete().eq("id", _id(project_id, "no such project"))
         _only(await self._rest.run(query), "no such project")
 
     async def check(self) -> None:
-        """See `Part.check`: the database answers, has our schema and gives out the same addresses as we do."""
+        """Check that the database responds, has the schema of s3seg, and uses the same public base URL."""
         await check_schema(self._rest, public_base=self._public_base)
 
     async def aclose(self) -> None:
-        """See `Part.aclose`."""
+        """Close the connections."""
         await self._rest.aclose()
 
     def _as(self, caller: Identity) -> AsyncPostgrestClient:
@@ -187,7 +187,7 @@ class SupabaseTaskStore:
     async def _seek(
         self, caller: Identity, project_id: str | None, limit: int, after: Cursor
     ) -> tuple[list[dict[str, Any]], int]:
-        """Rows just after a place: the index finds it, however far down; the total is a query of its own."""
+        """Return the rows after a position, which an index finds quickly; the total needs a query of its own."""
         _, total = await self._page(caller, project_id, 1, 0)
         at = after.created_at.isoformat()
         query = self._as(caller).from_(_TASKS).select(*_TASK_COLUMNS).lte("created_at", at)

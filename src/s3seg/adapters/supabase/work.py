@@ -1,4 +1,4 @@
-"""What workers and operators may do, in Supabase: every call carries the service key."""
+"""The task queue and the accounts on Supabase; every call carries the secret key."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from s3seg.tasks.model import Claim, Failure, Lease, Outcome, Task
 from s3seg.tasks.records import Account, LedgerEntry
 from s3seg.tasks.state_machine import lease_of
 
-_PAGE = 1000  # rows that PostgREST gives at most in one answer
+_PAGE = 1000  # most rows in one response of PostgREST
 
 
 class SupabaseTaskQueue:
     """A `TaskQueue` in a Supabase project, for any number of workers.
 
     Args:
-        rest: With the service key.
-        public_base: Public base of object addresses, compared with the database's in `check`.
+        rest: The PostgREST API, with the secret key.
+        public_base: Base URL of stored objects; `check` compares it with the one in the database.
     """
 
     def __init__(self, rest: Rest, *, public_base: str) -> None:
@@ -36,7 +36,7 @@ class SupabaseTaskQueue:
         self._public_base = public_base
 
     async def get_task(self, task_id: str) -> Task:
-        """See `TaskQueue.get_task`."""
+        """Return the task with this id, or raise NotFoundError."""
         found = None
         if canonical_uuid(task_id) is not None:
             found = await self._call("worker_get", {"p_task_id": task_id}, safe=True)
@@ -45,7 +45,7 @@ class SupabaseTaskQueue:
         return task_of(found)
 
     async def claim(self, worker: str, task_id: str, *, lease_s: float) -> Claim | None:
-        """See `TaskQueue.claim`."""
+        """Claim a task, or return None if it cannot be claimed now."""
         if canonical_uuid(task_id) is None:
             return None
         arguments = {"p_worker": worker, "p_task_id": task_id, "p_lease_s": lease_s}
@@ -53,24 +53,24 @@ class SupabaseTaskQueue:
         return None if found is None else _claim_of(found)
 
     async def claim_batch(self, worker: str, *, limit: int, lease_s: float) -> Sequence[Claim]:
-        """See `TaskQueue.claim_batch`."""
+        """Claim up to ``limit`` tasks, oldest first."""
         arguments = {"p_worker": worker, "p_limit": limit, "p_lease_s": lease_s}
         return [_claim_of(row) for row in await self._call("worker_claim_batch", arguments)]
 
     async def renew(self, lease: Lease, *, lease_s: float) -> Lease:
-        """See `TaskQueue.renew`."""
+        """Extend a lease, or raise LeaseLostError."""
         ends = await self._call("worker_renew", {**_held(lease), "p_lease_s": lease_s}, safe=True)
         return Lease(task_id=lease.task_id, worker=lease.worker, attempt=lease.attempt, expires_at=moment(ends))
 
     async def release(self, lease: Lease) -> None:
-        """See `TaskQueue.release`."""
+        """Give a task back without counting the attempt; does nothing if the lease is lost."""
         try:
             await self._call("worker_release", _held(lease), safe=True)
         except LeaseLostError:
             return
 
     async def finish(self, lease: Lease, outcome: Outcome) -> Task:
-        """See `TaskQueue.finish`; the same outcome once more is no loss of the lease."""
+        """End the task in ``done`` with its outcome, or raise LeaseLostError. Repeating the same outcome succeeds."""
         arguments = {
             **_held(lease),
             "p_mask_image_url": outcome.mask_image_url,
@@ -81,7 +81,7 @@ class SupabaseTaskQueue:
         return task_of(await self._call("worker_finish", arguments, safe=True))
 
     async def fail(self, lease: Lease, failure: Failure, *, retry_after_s: float | None = None) -> Task:
-        """See `TaskQueue.fail`."""
+        """End the attempt without a result: retry the task, or end it in error and refund it."""
         arguments = {
             **_held(lease),
             "p_code": failure.code,
@@ -91,15 +91,15 @@ class SupabaseTaskQueue:
         return task_of(await self._call("worker_fail", arguments))
 
     async def reap(self, *, limit: int = 100) -> Sequence[Task]:
-        """See `TaskQueue.reap`."""
+        """End and refund tasks that are past their deadline or out of attempts."""
         return [task_of(row) for row in await self._call("worker_reap", {"p_limit": limit})]
 
     async def check(self) -> None:
-        """See `Part.check`: the database answers, has our schema, and takes the key for the service's."""
+        """Check that the database responds, has the schema of s3seg, and accepts the secret key."""
         await _check_service(self._rest, self._public_base)
 
     async def aclose(self) -> None:
-        """See `Part.aclose`."""
+        """Close the connections."""
         await self._rest.aclose()
 
     async def _call(self, function: str, arguments: dict[str, Any], *, safe: bool = False) -> Any:
@@ -110,8 +110,8 @@ class SupabaseAccounts:
     """`Accounts` in a Supabase project.
 
     Args:
-        rest: With the service key.
-        public_base: Public base of object addresses, compared with the database's in `check`.
+        rest: The PostgREST API, with the secret key.
+        public_base: Base URL of stored objects; `check` compares it with the one in the database.
     """
 
     def __init__(self, rest: Rest, *, public_base: str) -> None:
@@ -119,7 +119,9 @@ class SupabaseAccounts:
         self._public_base = public_base
 
     async def ensure(self, user_id: str, *, tier: Tier | None = None) -> Account:
-        """See `Accounts.ensure`; users are made by Supabase Auth, never here.
+        """Return a user's account, and create it if it does not exist; set its tier if one is given.
+
+        The user must exist in Supabase Auth.
 
         Raises:
             InvalidRequestError: If Supabase Auth has no such user.
@@ -127,11 +129,11 @@ class SupabaseAccounts:
         return await self._account("operator_ensure", {"p_user_id": user_id, "p_tier": tier})
 
     async def adjust(self, user_id: str, delta: int) -> Account:
-        """See `Accounts.adjust`."""
+        """Add or take credits through the ledger; the balance never becomes negative."""
         return await self._account("operator_adjust", {"p_user_id": user_id, "p_delta": delta})
 
     async def ledger(self, user_id: str) -> Sequence[LedgerEntry]:
-        """See `Accounts.ledger`."""
+        """Return all changes of a user's credits, oldest first."""
         entries: list[LedgerEntry] = []
         last = 0
         while canonical_uuid(user_id) is not None:
@@ -144,7 +146,7 @@ class SupabaseAccounts:
         return entries
 
     async def referenced(self, keys: Sequence[str]) -> frozenset[str]:
-        """See `Accounts.referenced`."""
+        """Return those of ``keys`` that belong to a registered image or a result."""
         found: set[str] = set()
         for start in range(0, len(keys), _PAGE):
             asked = {"p_keys": list(keys[start : start + _PAGE])}
@@ -152,11 +154,11 @@ class SupabaseAccounts:
         return frozenset(found)
 
     async def check(self) -> None:
-        """See `Part.check`."""
+        """Check that the database responds, has the schema of s3seg, and accepts the secret key."""
         await _check_service(self._rest, self._public_base)
 
     async def aclose(self) -> None:
-        """See `Part.aclose`."""
+        """Close the connections."""
         await self._rest.aclose()
 
     async def _account(self, function: str, arguments: dict[str, Any]) -> Account:

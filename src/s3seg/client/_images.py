@@ -1,4 +1,4 @@
-"""From whatever the user holds to a file that the service takes."""
+"""Prepares images for upload."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _CONTENT_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "MPO": "image/jpeg",
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Picture:
-    """A picture to be uploaded.
+class EncodedImage:
+    """An image to upload.
 
     Attributes:
-        data: PNG, JPEG or WebP.
-        content_type: Which of them.
-        source: What results call it.
-        pixels: ``(H, W, 3)`` uint8 RGB, as decoded here.
+        data: The bytes of a PNG, JPEG or WebP file.
+        content_type: The content type of ``data``.
+        source: Name of the image, as used in results.
+        pixels: ``(H, W, 3)`` uint8 RGB, decoded on this machine.
     """
 
     data: bytes
@@ -35,12 +35,12 @@ class Picture:
     pixels: npt.NDArray[np.uint8]
 
 
-def prepare(source: ImageSource) -> Picture:
-    """Read a picture. Files that the service takes go as they are; all else goes as PNG, which loses nothing.
+def prepare(source: ImageSource) -> EncodedImage:
+    """Read an image for upload. PNG, JPEG and WebP files are kept as they are; others are converted to PNG.
 
     Raises:
-        ImageDecodeError: It cannot be read.
-        FileTooLargeError: It is more than 10 MB.
+        ImageDecodeError: The image cannot be read.
+        FileTooLargeError: The file to upload is larger than 10 MB.
     """
     encoded = _encoded(source)
     if encoded is None:
@@ -52,21 +52,24 @@ def prepare(source: ImageSource) -> Picture:
         encoded, content_type = _as_png(loaded.pixels), "image/png"
     if len(encoded) > MAX_UPLOAD_BYTES:
         raise FileTooLargeError(
-            f"{loaded.source}: {len(encoded) / 2**20:.1f} MB as {content_type}, and the service takes at most 10; "
-            "make it smaller, or save it as JPEG"
+            f"{loaded.source}: {len(encoded) / 2**20:.1f} MB as {content_type}, but the service accepts at most 10 MB; "
+            "scale the image down, or save it as JPEG"
         )
-    return Picture(encoded, content_type, loaded.source, loaded.pixels)
+    return EncodedImage(encoded, content_type, loaded.source, loaded.pixels)
 
 
 def _encoded(source: ImageSource) -> bytes | None:
-    """The bytes of a file or of bytes; None for anything else, which `images.load` explains better if it is wrong."""
+    """Return the encoded bytes if ``source`` is bytes or a readable file; None otherwise.
+
+    `images.load` handles all other sources, and raises the errors.
+    """
     if isinstance(source, bytes | bytearray | memoryview):
         return bytes(source)
     if isinstance(source, str | Path) and not str(source).lower().startswith(("http://", "https://")):
         try:
             path = Path(source).expanduser()
             return path.read_bytes() if path.is_file() else None
-        except (OSError, RuntimeError):  # RuntimeError: no such home
+        except (OSError, RuntimeError):  # RuntimeError: there is no such home folder
             return None
     return None
 

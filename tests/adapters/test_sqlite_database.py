@@ -1,4 +1,4 @@
-"""What is particular to SQLite: one file under several processes, bad disks, and what the tables refuse."""
+"""The SQLite file: several processes, disk errors, and what the constraints of the tables reject."""
 
 import asyncio
 import os
@@ -13,11 +13,6 @@ from s3seg.adapters.sqlite import Database
 from s3seg.errors import ConfigurationError, InvalidRequestError, UnavailableError
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
 
 
 @pytest.fixture
@@ -75,6 +70,19 @@ def run(sql, *values):
     return lambda db: db.execute(sql, values).fetchall()
 
 
+async def hold_the_writer(database):
+    """Start a write that blocks the writer thread; return it, and the event that lets it finish."""
+    started, release = threading.Event(), threading.Event()
+
+    def hold(db):
+        started.set()
+        release.wait(5)
+
+    write = asyncio.ensure_future(database.write(hold))
+    await asyncio.to_thread(started.wait)
+    return write, release
+
+
 async def test_nothing_is_opened_before_the_first_use(tmp_path):
     Database(tmp_path / "data" / "x.sqlite3")
     assert list(tmp_path.iterdir()) == []
@@ -91,7 +99,7 @@ async def test_a_reader_cannot_write(database):
     assert await database.read(run("SELECT count(*) FROM accounts")) == [(0,)]
 
 
-async def test_a_refused_write_leaves_no_trace_and_does_not_harm_its_neighbours(database):
+async def test_a_refused_write_is_rolled_back_and_does_not_affect_others(database):
     def refuse(db):
         add_account("refused")(db)
         raise InvalidRequestError("no")
@@ -107,17 +115,10 @@ async def test_a_refused_write_leaves_no_trace_and_does_not_harm_its_neighbours(
     assert await database.read(run("SELECT count(*) FROM accounts")) == [(60,)]
 
 
-async def test_writes_that_wait_together_share_a_transaction(database):
+async def test_waiting_writes_share_a_transaction(database):
     await database.check()
-    held, begun = threading.Event(), threading.Event()
-
-    def hold(db):
-        begun.set()
-        held.wait(5)
-
     statements = []
-    first = asyncio.ensure_future(database.write(hold))
-    await asyncio.to_thread(begun.wait)
+    first, release = await hold_the_writer(database)
 
     def traced(name):
         def work(db):
@@ -128,7 +129,7 @@ async def test_writes_that_wait_together_share_a_transaction(database):
 
     rest = [asyncio.ensure_future(database.write(traced(f"u{n}"))) for n in range(20)]
     await asyncio.sleep(0)
-    held.set()
+    release.set()
     await asyncio.gather(first, *rest)
     assert sum(statement == "COMMIT" for statement in statements) == 1
     assert await database.read(run("SELECT count(*) FROM accounts")) == [(20,)]
@@ -147,21 +148,21 @@ async def test_a_locked_database_is_unavailable_and_then_recovers(database):
     assert await database.read(run("SELECT count(*) FROM accounts")) == [(2,)]
 
 
-async def test_a_glance_sees_every_write_that_has_returned(database):
+async def test_an_inline_read_sees_every_write_that_has_returned(database):
     for n in range(5):
         await database.write(add_account(f"u{n}"))
         assert await database.read_inline(run("SELECT count(*) FROM accounts")) == [(n + 1,)]
 
 
-async def test_a_second_glance_stays_on_the_callers_thread(database):
+async def test_a_second_inline_read_runs_on_the_callers_thread(database):
     def thread(db):
         return threading.get_ident()
 
-    assert await database.read_inline(thread) != threading.get_ident()  # makes the file, which takes long
+    assert await database.read_inline(thread) != threading.get_ident()  # creates the file, which takes long
     assert await database.read_inline(thread) == threading.get_ident()
 
 
-async def test_a_glance_that_fails_is_left_to_a_reader(database):
+async def test_a_failed_inline_read_is_repeated_by_a_reader_thread(database):
     await database.read_inline(run("SELECT 1"))
     asked = []
 
@@ -175,7 +176,7 @@ async def test_a_glance_that_fails_is_left_to_a_reader(database):
     assert asked[0] == threading.get_ident() != asked[1]
 
 
-async def test_after_a_slow_glance_readers_take_over_for_a_while(database, monkeypatch):
+async def test_after_a_slow_inline_read_reader_threads_are_used_for_a_while(database, monkeypatch):
     await database.read_inline(run("SELECT 1"))
     now = 1000.0
     monkeypatch.setattr("s3seg.adapters.sqlite.database.time.monotonic", lambda: now)
@@ -194,7 +195,7 @@ async def test_after_a_slow_glance_readers_take_over_for_a_while(database, monke
     assert await database.read_inline(takes(0.0)) == threading.get_ident()
 
 
-async def test_what_a_glance_raises_of_its_own_reaches_the_caller(database):
+async def test_an_exception_of_an_inline_read_reaches_the_caller(database):
     await database.read_inline(run("SELECT 1"))
 
     def refuse(db):
@@ -204,13 +205,13 @@ async def test_what_a_glance_raises_of_its_own_reaches_the_caller(database):
         await database.read_inline(refuse)
 
 
-async def test_a_glance_cannot_write_and_says_so(database):
+async def test_an_inline_read_cannot_write(database):
     await database.read_inline(run("SELECT 1"))
     with pytest.raises(UnavailableError, match="readonly"):
         await database.read_inline(add_account("a"))
 
 
-async def test_a_closed_database_can_be_glanced_at_again(database):
+async def test_a_closed_database_can_be_read_inline_again(database):
     await database.write(add_account("a"))
     for _ in range(2):
         await database.read_inline(run("SELECT 1"))
@@ -233,7 +234,7 @@ async def test_a_full_disk_is_unavailable_and_then_recovers(database):
     assert await database.read(run("SELECT count(*) FROM accounts")) == [(2,)]
 
 
-async def test_a_place_that_cannot_hold_a_database_is_unavailable(tmp_path):
+async def test_a_path_that_cannot_be_a_database_is_unavailable(tmp_path):
     (tmp_path / "file").write_text("in the way")
     for path in (tmp_path / "file" / "tasks.sqlite3", tmp_path):
         database = Database(path)
@@ -242,7 +243,7 @@ async def test_a_place_that_cannot_hold_a_database_is_unavailable(tmp_path):
         await database.aclose()
 
 
-async def test_a_file_that_is_no_database_is_unavailable(tmp_path):
+async def test_a_file_that_is_not_a_database_is_unavailable(tmp_path):
     path = tmp_path / "tasks.sqlite3"
     path.write_bytes(b"not a database at all" * 100)
     database = Database(path, busy_timeout_s=0.1)
@@ -268,7 +269,7 @@ async def test_a_closed_database_opens_again(database):
     assert await database.read(run("SELECT count(*) FROM accounts")) == [(1,)]
 
 
-async def test_closing_finishes_what_waits(database):
+async def test_closing_finishes_pending_writes(database):
     writes = [asyncio.ensure_future(database.write(add_account(f"u{n}"))) for n in range(30)]
     await asyncio.sleep(0)
     await database.aclose()
@@ -276,22 +277,15 @@ async def test_closing_finishes_what_waits(database):
     assert await database.read(run("SELECT count(*) FROM accounts")) == [(30,)]
 
 
-async def test_a_caller_who_goes_away_harms_nobody(database):
+async def test_a_cancelled_caller_does_not_affect_others(database):
     await database.check()
-    held, begun = threading.Event(), threading.Event()
-
-    def hold(db):
-        begun.set()
-        held.wait(5)
-
-    gone = asyncio.ensure_future(database.write(hold))
-    await asyncio.to_thread(begun.wait)
-    gone.cancel()
-    held.set()
+    cancelled, release = await hold_the_writer(database)
+    cancelled.cancel()
+    release.set()
     await database.write(add_account("b"))
 
 
-def test_processes_that_start_together_make_one_database(tmp_path):
+def test_processes_that_start_together_create_one_database(tmp_path):
     script = (
         "import asyncio, sys, pathlib\n"
         "from s3seg.adapters.sqlite import Database, SqliteAccounts\n"
@@ -333,7 +327,7 @@ def test_processes_that_start_together_make_one_database(tmp_path):
         "INSERT INTO leases VALUES ('nowhere', 1, 0, 'w', 0)",
     ],
 )
-async def test_the_tables_refuse_what_no_code_of_ours_does(database, sql):
+async def test_the_tables_reject_invalid_changes(database, sql):
     def arrange(db):
         add_account("u", 10)(db)
         move("u", -1, "segment", "paid")(db)
@@ -373,7 +367,7 @@ async def test_the_tables_refuse_what_no_code_of_ours_does(database, sql):
         ),
     ],
 )
-async def test_the_queries_that_must_be_fast_use_an_index(database, query, index):
+async def test_frequent_queries_use_an_index(database, query, index):
     plan = await database.read(run(f"EXPLAIN QUERY PLAN {query}"))
     details = " / ".join(row[3] for row in plan)
     assert index in details

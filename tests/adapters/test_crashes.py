@@ -1,4 +1,4 @@
-"""``kill -9`` at random moments of processes that share one data directory; then the books are opened."""
+"""Kills processes that share a data directory at random moments, then checks that all data is consistent."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ SCRIPT = Path(__file__).parent / "crash_process.py"
 CREDITS = 1_000_000
 
 
-class Crew:
-    """Processes that write what they were promised to files, which outlive them."""
+class Processes:
+    """Processes that report to log files what was done; the files remain after the processes are killed."""
 
     def __init__(self, folder: Path, roles: list[list[str]]) -> None:
         self._folder = folder
@@ -47,20 +47,20 @@ class Crew:
             **os.environ,
             "S3SEG_DATA_DIR": str(self._folder / "data"),
             "S3SEG_RATE_LIMITS": "off",
-            "S3SEG_DATABASE_TIMEOUT_S": "60",  # a busy machine is no crash
+            "S3SEG_DATABASE_TIMEOUT_S": "60",  # do not fail on a busy machine
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         }
         with log.open("wb") as out:
             self._running[number] = subprocess.Popen(
                 [sys.executable, str(SCRIPT), *self._roles[number]], stdout=out, env=environment
             )
-        while b"\n" not in log.read_bytes():  # let it come to work before it may be killed
-            assert self._running[number].poll() is None, "a process ended by itself"
+        while b"\n" not in log.read_bytes():  # wait until it has started to work
+            assert self._running[number].poll() is None, "a process exited by itself"
             time.sleep(0.01)
 
     def kill_one(self, number: int) -> None:
         process = self._running.pop(number)
-        assert process.poll() is None, "a process ended by itself"
+        assert process.poll() is None, "a process exited by itself"
         process.send_signal(signal.SIGKILL)
         process.wait()
 
@@ -68,29 +68,29 @@ class Crew:
         for number in list(self._running):
             self.kill_one(number)
 
-    def promises(self, kind: str) -> list[list[str]]:
+    def reports(self, kind: str) -> list[list[str]]:
         lines = [line for log in self._logs for line in log.read_text().split("\n")[:-1]]
         return [words[1:] for words in map(str.split, lines) if words[0] == kind]
 
 
-def rounds(number: int, folder: Path, seed: int) -> None:
+def kill_repeatedly(number: int, folder: Path, seed: int) -> None:
     rng = random.Random(seed)
     settings = Settings(data_dir=folder / "data", rate_limits="off", database_timeout_s=60)
-    users = asyncio.run(open_accounts(settings, 2))
+    users = asyncio.run(create_users(settings, 2))
     roles = [["submit", user.user_id, url] for user, url in users] + [["work", "w1"], ["work", "w2"]]
-    crew = Crew(folder, roles)
+    processes = Processes(folder, roles)
     try:
         for _ in range(number):
             time.sleep(rng.uniform(0, 0.15))
             victim = rng.randrange(len(roles))
-            crew.kill_one(victim)
-            crew.start(victim)
+            processes.kill_one(victim)
+            processes.start(victim)
     finally:
-        crew.kill_all()
-    asyncio.run(open_the_books(settings, users, crew))
+        processes.kill_all()
+    asyncio.run(check_consistency(settings, users, processes))
 
 
-async def open_accounts(settings: Settings, count: int) -> list[tuple[Identity, str]]:
+async def create_users(settings: Settings, count: int) -> list[tuple[Identity, str]]:
     parts = Parts(settings)
     users = []
     for _ in range(count):
@@ -109,7 +109,7 @@ async def open_accounts(settings: Settings, count: int) -> list[tuple[Identity, 
     return users
 
 
-async def open_the_books(settings: Settings, users: list[tuple[Identity, str]], crew: Crew) -> None:
+async def check_consistency(settings: Settings, users: list[tuple[Identity, str]], processes: Processes) -> None:
     database = sqlite3.connect(settings.data_dir / "tasks.sqlite3")
     assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     rows = database.execute("SELECT task_id, idempotency_key, status, prompts FROM tasks").fetchall()
@@ -117,21 +117,21 @@ async def open_the_books(settings: Settings, users: list[tuple[Identity, str]], 
     database.close()
     known = {task_id: key for task_id, key, _, _ in rows}
 
-    accepted = crew.promises("accepted")
+    accepted = processes.reports("accepted")
     assert accepted
     for task_id, key in accepted:
-        assert known.get(task_id) == key, "an accepted task is lost"
-    assert set(keys.values()) == {1}, "one key, two tasks"
+        assert known.get(task_id) == key, "an accepted task was lost"
+    assert set(keys.values()) == {1}, "two tasks have the same idempotency key"
 
     parts = Parts(settings)
-    finished = crew.promises("finished")
+    finished = processes.reports("finished")
     assert finished
     for task_id, mask in finished:
         task = await parts.task_queue.get_task(task_id)
         assert (task.status, task.object_keys) == (TaskStatus.DONE, (mask,))
     assert max(Counter(task_id for task_id, _ in finished).values()) == 1, "finished twice"
 
-    await end_everything(parts)
+    await end_all_tasks(parts)
     for user, _ in users:
         ledger = await parts.accounts.ledger(user.user_id)
         account = await parts.task_store.account(user)
@@ -157,24 +157,24 @@ async def open_the_books(settings: Settings, users: list[tuple[Identity, str]], 
         for mask in task.object_keys:
             assert await parts.objects.get(mask) == task_id.encode() * 2000
             masks.add(mask)
-    assert left == masks, "garbage stays, or a result was collected"
+    assert left == masks, "garbage was kept, or a result was removed"
     assert list((settings.data_dir / "objects" / ".partial").iterdir()) == []
     await parts.aclose()
 
 
-async def end_everything(parts: Parts) -> None:
-    """What the workers left is claimed again once their leases (of a second) are over, and failed."""
+async def end_all_tasks(parts: Parts) -> None:
+    """Claim and fail the tasks that the killed workers held, once their leases (of one second) have expired."""
     while True:
         await reap_all(parts.task_queue)
         claims = await parts.task_queue.claim_batch("last", limit=100, lease_s=30)
         for claim in claims:
             await parts.task_queue.fail(claim.lease, Failure(code="INFERENCE_FAILED", message="the end"))
-        if not claims and not await leases_left(parts):
+        if not claims and not await live_tasks(parts):
             return
         await asyncio.sleep(0.05)
 
 
-async def leases_left(parts: Parts) -> int:
+async def live_tasks(parts: Parts) -> int:
     database = sqlite3.connect(parts.settings.data_dir / "tasks.sqlite3")
     try:
         live = "SELECT count(*) FROM tasks WHERE status IN ('pending', 'processing')"
@@ -183,11 +183,11 @@ async def leases_left(parts: Parts) -> int:
         database.close()
 
 
-def test_the_books_balance_after_ten_kills(tmp_path):
-    rounds(10, tmp_path, seed=1)
+def test_data_is_consistent_after_ten_kills(tmp_path):
+    kill_repeatedly(10, tmp_path, seed=1)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
-def test_the_books_balance_after_many_kills(tmp_path, seed):
-    rounds(100, tmp_path, seed=seed)
+def test_data_is_consistent_after_many_kills(tmp_path, seed):
+    kill_repeatedly(100, tmp_path, seed=seed)

@@ -1,4 +1,4 @@
-"""Both services as processes on real parts, their users, and what a client does with them."""
+"""Both services as processes on real servers, with helpers for users and requests."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ COMMAND = "from s3seg.commands.serve import app; app()"
 
 
 @dataclass(frozen=True)
-class House:
-    """A project with services on it."""
+class Deployment:
+    """A running edge, perhaps with a GPU service, on a Supabase project."""
 
     project: Project
     url: str
@@ -35,7 +35,7 @@ class House:
 
     @contextmanager
     def user(self, *, credits=None, **claims):
-        """A new user's id, and a client of the edge that speaks for them."""
+        """Create a user; yield their id and an HTTP client of the edge with their token."""
         user_id = str(uuid.uuid4())
         self.project.sign_up(user_id)
         token = self.project.issuer.user_token(user_id, **claims)
@@ -46,8 +46,8 @@ class House:
 
 
 @contextmanager
-def house(folder, database_server, s3, *, public, gpu=True):
-    """A new project with an edge, and with a gpu service if it is wanted."""
+def deploy(folder, database_server, s3, *, public, gpu=True):
+    """Run a new project with an edge, and with a GPU service unless ``gpu`` is False."""
     edge_port, gpu_port = free_ports(2)
     url, gpu_url = f"http://127.0.0.1:{edge_port}", f"http://127.0.0.1:{gpu_port}"
     public_base = f"{s3.endpoint}/{PUBLIC_BUCKET}" if public else f"{url}/files"
@@ -78,7 +78,7 @@ def house(folder, database_server, s3, *, public, gpu=True):
             if gpu:
                 services.enter_context(service("gpu", gpu_url, for_gpu, folder))
             edge = services.enter_context(service("edge", url, for_edge, folder))
-            yield House(project, url, gpu_url, folder, public_base, edge)
+            yield Deployment(project, url, gpu_url, folder, public_base, edge)
 
 
 def service(name, url, environment, folder):
@@ -97,21 +97,21 @@ def service(name, url, environment, folder):
 
 
 def upload(http, picture):
-    """Its address."""
+    """Upload an image and return its URL."""
     answer = http.post("/api/v1/upload", files={"file": ("street.png", picture, "image/png")})
     assert answer.status_code == 200, answer.text
     return answer.json()["data"]["image_url"]
 
 
 def submit(http, image_url, *prompts):
-    """The id of the task."""
+    """Submit a task and return its id."""
     answer = http.post("/api/v1/segment", json={"image_url": image_url, "text_prompts": prompts})
     assert answer.status_code == 202, answer.text
     return answer.json()["data"]["task_id"]
 
 
 def finished(http, task_id):
-    """The task once it has ended."""
+    """Wait until a task has ended, and return it."""
     give_up = time.monotonic() + 120
     while time.monotonic() < give_up:
         task = http.get(f"/api/v1/tasks/{task_id}").json()["data"]

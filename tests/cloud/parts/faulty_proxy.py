@@ -1,4 +1,4 @@
-"""A proxy before an HTTP server that makes trouble as it is told to."""
+"""An HTTP proxy that causes faults on request."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from urllib.parse import urlsplit
 
 
 @dataclass
-class Trouble:
-    """What will happen to the next requests, in order; those beyond pass.
+class FaultyProxy:
+    """A running proxy, and the faults of the next requests.
 
-    ``"503"``: refused before it is passed on. ``"cut"``: half of the answer's body. ``"lost"``: passed on, no answer.
+    The faults are ``"503"`` (respond without forwarding the request), ``"cut"`` (return half of the body), ``"lost"``
+    (forward the request, but return no response) and ``"pass"`` (no fault).
 
     Attributes:
-        url: The proxy's address.
-        plan: What is still to happen.
-        always: What happens once the plan is at its end.
+        url: URL of the proxy.
+        plan: Faults of the next requests, in order.
+        always: Fault of the requests after those.
     """
 
     url: str = ""
@@ -32,9 +33,9 @@ class Trouble:
 
 
 @contextlib.contextmanager
-def troubled(upstream: str) -> Iterator[Trouble]:
-    """Serve the proxy from threads."""
-    trouble = Trouble()
+def faulty_proxy(upstream: str) -> Iterator[FaultyProxy]:
+    """Run a proxy in front of ``upstream``."""
+    proxy = FaultyProxy()
     host = urlsplit(upstream).netloc
 
     class Handler(BaseHTTPRequestHandler):
@@ -42,7 +43,7 @@ def troubled(upstream: str) -> Iterator[Trouble]:
 
         def handle_any(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            what = trouble.next()
+            what = proxy.next()
             if what == "503":
                 self.answer(503, [("Content-Type", "text/plain")], b"busy")
                 return
@@ -82,11 +83,11 @@ def troubled(upstream: str) -> Iterator[Trouble]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    trouble.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, name="troubled", daemon=True)
+    proxy.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, name="faulty proxy", daemon=True)
     thread.start()
     try:
-        yield trouble
+        yield proxy
     finally:
         server.shutdown()
         server.server_close()

@@ -1,4 +1,4 @@
-"""What the task suites stand on: store, queue and accounts on the same data, and time that can be moved."""
+"""The harness of the task suites: task store, task queue and accounts on the same data, with a movable clock."""
 
 from __future__ import annotations
 
@@ -7,33 +7,35 @@ from abc import ABC, abstractmethod
 import pytest
 
 from s3seg.tasks.limits import Tier
-from s3seg.tasks.model import Lease, Order, Outcome, Task
+from s3seg.tasks.model import Lease, Outcome, Task, TaskRequest
 from s3seg.tasks.object_keys import new_image_key, new_result_key, public_url
 from s3seg.tasks.ports import Accounts, TaskQueue, TaskStore
 from s3seg.tasks.records import Identity, NewImage, StoredImage
 from s3seg.tasks.state_machine import Rules
 
 PUBLIC_BASE = "https://objects.example/files"
-"""The public base that a world's adapters must be configured with."""
+"""The public base URL with which the adapters of a harness must be configured."""
 
 
 class AsyncSuite:
-    """Runs a suite's coroutines on asyncio through anyio's pytest plugin."""
+    """Base class of the suites; runs coroutine tests on asyncio with the pytest plugin of anyio."""
 
     pytestmark = pytest.mark.anyio
 
     @pytest.fixture
     def anyio_backend(self) -> str:
-        """Our adapters are asyncio's."""
+        """Run the tests on asyncio only."""
         return "asyncio"
 
 
-class TaskWorld(ABC):
-    """One installation under test.
+class TaskHarness(ABC):
+    """The adapters under test, and helpers that set up users, images and tasks.
+
+    Subclass it, set the attributes, and implement `new_identity` and `pass_time`.
 
     Attributes:
-        store, queue, accounts: The adapters, on the same data; public base `PUBLIC_BASE`.
-        rules: As configured in them.
+        store, queue, accounts: The adapters, on the same data, with `PUBLIC_BASE` as the public base URL.
+        rules: The rules with which the adapters are configured.
     """
 
     store: TaskStore
@@ -43,14 +45,14 @@ class TaskWorld(ABC):
 
     @abstractmethod
     async def new_identity(self, *, tier: Tier, anonymous: bool = False) -> Identity:
-        """A user nobody has seen before, as the adapter's authenticator would name them."""
+        """Create a new user, and return the identity that an authenticator would return for them."""
 
     @abstractmethod
     async def pass_time(self, seconds: float) -> None:
-        """Make everything stored older by ``seconds``: move the clock, or the stored times."""
+        """Move the clock of the adapters forward by ``seconds``, or make all stored times older by as much."""
 
     async def user(self, *, tier: Tier = Tier.ENTERPRISE, credits: int = 10) -> Identity:
-        """A new user with exactly this many credits."""
+        """Create a user with exactly this many credits."""
         identity = await self.new_identity(tier=tier)
         account = await self.accounts.ensure(identity.user_id, tier=tier)
         if account.credits != credits:
@@ -58,7 +60,7 @@ class TaskWorld(ABC):
         return identity
 
     async def image(self, caller: Identity, *, project_id: str | None = None) -> StoredImage:
-        """A registered image."""
+        """Register an image."""
         return await self.store.register_image(
             caller,
             NewImage(
@@ -80,19 +82,19 @@ class TaskWorld(ABC):
         project_id: str | None = None,
         key: str | None = None,
     ) -> Task:
-        """An accepted task."""
+        """Submit a task, with a new image if none is given."""
         image = image or await self.image(caller)
-        order = Order(image_url=image.image_url, prompts=prompts, project_id=project_id, idempotency_key=key)
-        return (await self.store.submit(caller, order)).task
+        request = TaskRequest(image_url=image.image_url, prompts=prompts, project_id=project_id, idempotency_key=key)
+        return (await self.store.submit(caller, request)).task
 
     async def claim(self, task: Task, *, worker: str = "worker-1", lease_s: float = 30) -> Lease:
-        """A lease on a task that may be claimed."""
+        """Claim a task that can be claimed, and return the lease."""
         claim = await self.queue.claim(worker, task.task_id, lease_s=lease_s)
         assert claim is not None, f"{task.task_id} could not be claimed"
         return claim.lease
 
     async def credits(self, caller: Identity) -> int:
-        """The caller's balance, after making sure that it is the sum of their ledger."""
+        """Check that the caller's balance is the sum of their ledger, and return it."""
         account = await self.store.account(caller)
         ledger = await self.accounts.ledger(caller.user_id)
         assert account.credits == sum(entry.delta for entry in ledger)
@@ -100,7 +102,7 @@ class TaskWorld(ABC):
 
 
 def outcome_for(task: Task) -> Outcome:
-    """A result as a worker would bring it, under fresh keys."""
+    """Return an outcome for a task, as a worker would report it, with new object keys."""
     mask = new_result_key(task.user_id, task.task_id, "image/png")
     instances = new_result_key(task.user_id, task.task_id, "application/json")
     return Outcome(

@@ -1,4 +1,4 @@
-"""Keys that Supabase Auth signs tokens with: its JWKS, and the legacy shared secret where one is configured."""
+"""The keys that verify tokens of Supabase Auth: its JWKS, and the legacy shared secret if one is configured."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from s3seg.errors import ConfigurationError, UnavailableError
 from s3seg.tasks.records import VerificationKey
 
 FRESH_S = 600.0
-"""Seconds that a fetched key set is used without asking again."""
+"""Seconds for which a fetched key set is used without fetching it again."""
 
 STALE_S = 86_400.0
-"""Seconds that it is still used while it cannot be fetched again."""
+"""Seconds for which it is still used if it cannot be fetched again."""
 
 REFRESH_EVERY_S = 15.0
-"""Seconds between two fetches at least, whatever tokens name."""
+"""Least seconds between two fetches, whichever key ids the tokens name."""
 
 MAX_BYTES = 65_536
-"""Size of a key set."""
+"""Largest accepted key set, in bytes."""
 
 MAX_KEYS = 16
-"""Keys in a set; more are ignored."""
+"""Most keys read from a key set; further ones are ignored."""
 
 _MIN_SECRET_BYTES = 32  # RFC 7518, 3.2
 _ALGORITHMS = {("EC", "P-256"): "ES256", ("RSA", None): "RS256", ("OKP", "Ed25519"): "EdDSA"}
@@ -38,19 +38,19 @@ _ALGORITHMS = {("EC", "P-256"): "ES256", ("RSA", None): "RS256", ("OKP", "Ed2551
 class SupabaseKeys:
     """A `KeySource` for tokens of Supabase Auth.
 
-    Asymmetric keys come from the project's JWKS only; a shared secret only from the settings, never from the
+    Asymmetric keys come only from the project's JWKS, and a shared secret only from the settings, never from the
     network.
 
     Args:
-        jwks_url: The key set, ``{project}/auth/v1/.well-known/jwks.json``.
-        secret: The legacy HS256 secret, of projects that still use it.
+        jwks_url: URL of the key set, ``{project}/auth/v1/.well-known/jwks.json``.
+        secret: The legacy HS256 secret, for projects that still use it.
         timeout_s: Seconds to wait for the key set.
-        clock: Seconds, from anywhere, that only grow.
-        wall_clock: Seconds since 1970, for `probe`.
-        transport: How to reach the address, if not over the network as usual.
+        clock: Returns the time in seconds, from a clock that never goes backwards.
+        wall_clock: Returns the seconds since 1970, for `probe`.
+        transport: An httpx transport to use instead of the network.
 
     Raises:
-        ConfigurationError: If the secret is too short to be one.
+        ConfigurationError: If the secret is too short.
     """
 
     def __init__(
@@ -65,8 +65,8 @@ class SupabaseKeys:
     ) -> None:
         if secret is not None and len(secret.get_secret_value().encode()) < _MIN_SECRET_BYTES:
             raise ConfigurationError(
-                f"S3SEG_SUPABASE_JWT_SECRET has fewer than {_MIN_SECRET_BYTES} bytes; copy the whole legacy JWT "
-                "secret, or leave it unset if the project signs with asymmetric keys"
+                f"S3SEG_SUPABASE_JWT_SECRET has fewer than {_MIN_SECRET_BYTES} bytes; copy the complete legacy JWT "
+                "secret, or unset it if the project signs with asymmetric keys"
             )
         self._url = jwks_url
         self._secret = secret
@@ -81,10 +81,10 @@ class SupabaseKeys:
         self._fetching = asyncio.Lock()
 
     async def find(self, key_id: str | None, algorithm: str) -> VerificationKey | None:
-        """See `KeySource.find`.
+        """Return the key with this id for this algorithm, or None.
 
         Raises:
-            UnavailableError: If the key set cannot be had, and the last one is too old.
+            UnavailableError: If the key set cannot be fetched, and the last one is too old.
         """
         if algorithm == "HS256":
             if self._secret is None:
@@ -98,43 +98,43 @@ class SupabaseKeys:
         return key if key is not None and key.algorithm == algorithm else None
 
     async def check(self) -> None:
-        """See `Part.check`: the key set can be had, and holds a key that we can use."""
+        """Check that the key set can be fetched and contains a usable key."""
         async with self._fetching:
             keys = await self._fetch()
             self._keep(keys)
         if not keys and self._secret is None:
             raise ConfigurationError(
-                f"{self._url} holds no key: turn on asymmetric signing keys in the project's JWT settings, or set "
-                "S3SEG_SUPABASE_JWT_SECRET to its legacy secret"
+                f"{self._url} contains no key: turn on asymmetric signing keys in the project's JWT settings, or set "
+                "S3SEG_SUPABASE_JWT_SECRET to the legacy secret"
             )
 
     async def probe(self, *, leeway_s: float) -> None:
-        """Compare this machine's clock with that of Supabase Auth, by which tokens begin and end.
+        """Check the key set, and compare the clock of this machine with that of Supabase Auth.
 
         Raises:
-            ConfigurationError: It is wrong by more than ``leeway_s``.
+            ConfigurationError: The clocks differ by more than ``leeway_s`` seconds.
         """
         await self.check()
         if abs(self._ahead_s) > leeway_s:
             where = "ahead of" if self._ahead_s > 0 else "behind"
             raise ConfigurationError(
                 f"the clock of this machine is {abs(self._ahead_s):.0f} seconds {where} that of Supabase Auth, so "
-                "good tokens will be refused: turn on time synchronisation (NTP)"
+                "valid tokens will be refused: turn on time synchronisation (NTP)"
             )
 
     async def aclose(self) -> None:
-        """See `Part.aclose`."""
+        """Do nothing: no connection is kept open."""
 
     def _age(self) -> float:
         return float("inf") if self._fetched_at is None else self._clock() - self._fetched_at
 
     async def _refresh(self, key_id: str) -> None:
-        """Fetch the key set unless somebody just did; keep the last one if that fails."""
-        async with self._fetching:  # all who wait here share one fetch
+        """Fetch the key set, unless it was fetched a moment ago; keep the last one if fetching fails."""
+        async with self._fetching:  # concurrent callers share one fetch
             if self._age() < FRESH_S and key_id in self._keys:
                 return
-            lately = self._tried_at is not None and self._clock() - self._tried_at < REFRESH_EVERY_S
-            if not lately:
+            tried_recently = self._tried_at is not None and self._clock() - self._tried_at < REFRESH_EVERY_S
+            if not tried_recently:
                 self._tried_at = self._clock()
                 try:
                     self._keep(await self._fetch())
@@ -142,7 +142,7 @@ class SupabaseKeys:
                     if self._age() >= STALE_S:
                         raise
             elif self._age() >= STALE_S:
-                raise UnavailableError("Supabase Auth did not give its signing keys", retry_after=REFRESH_EVERY_S)
+                raise UnavailableError("cannot fetch the signing keys of Supabase Auth", retry_after=REFRESH_EVERY_S)
 
     def _keep(self, keys: dict[str, VerificationKey]) -> None:
         self._keys = keys
@@ -153,9 +153,9 @@ class SupabaseKeys:
             body = await self._download()
             found = json.loads(body)["keys"]
         except httpx.HTTPError as err:
-            raise UnavailableError(f"the signing keys of Supabase Auth cannot be had ({type(err).__name__})") from err
+            raise UnavailableError(f"cannot fetch the signing keys of Supabase Auth ({type(err).__name__})") from err
         except (ValueError, KeyError, TypeError, RecursionError):
-            raise ConfigurationError(f"what lies at {self._url} is no JSON Web Key Set") from None
+            raise ConfigurationError(f"{self._url} is not a JSON Web Key Set; check S3SEG_SUPABASE_URL") from None
         keys = [key for jwk in (found if isinstance(found, list) else [])[:MAX_KEYS] if (key := _read_key(jwk))]
         return {key.key_id: key for key in reversed(keys) if key.key_id is not None}
 
@@ -165,9 +165,11 @@ class SupabaseKeys:
         )
         async with client, client.stream("GET", self._url, headers={"Accept-Encoding": "identity"}) as answer:
             if answer.status_code != httpx.codes.OK:
-                raise UnavailableError(f"Supabase Auth answers {answer.status_code} where its signing keys should be")
+                raise UnavailableError(
+                    f"Supabase Auth responded with {answer.status_code} to the request for its signing keys"
+                )
             body = b""
-            async for chunk in answer.aiter_raw():  # never unpacked: a small answer cannot become a large one
+            async for chunk in answer.aiter_raw():  # not decompressed, so that the size limit holds
                 body += chunk
                 if len(body) > MAX_BYTES:
                     raise UnavailableError(f"the key set of Supabase Auth has more than {MAX_BYTES} bytes")
@@ -176,18 +178,18 @@ class SupabaseKeys:
 
 
 def _ahead(now: float, headers: httpx.Headers) -> float:
-    """Seconds that we are ahead of a server, as far as its answer tells; 0 if it does not."""
+    """Return by how many seconds this machine's clock is ahead of a server's; 0 if the response does not tell."""
     try:
         then = parsedate_to_datetime(headers["date"]).timestamp()
         age = float(headers.get("age", 0))
     except (KeyError, ValueError, TypeError):
         return 0.0
-    # some caches date an answer anew and some do not; the clock is wrong if it is by either
+    # some caches renew the Date header and some do not, so take the interpretation with the smaller difference
     return min(now - then, now - then - age, key=abs)
 
 
 def _read_key(jwk: Any) -> VerificationKey | None:
-    """A key that can sign tokens; None for every other kind, symmetric ones above all."""
+    """Convert a JWK to a verification key; None for keys that must not be used, above all symmetric ones."""
     if not isinstance(jwk, dict) or "d" in jwk or jwk.get("use", "sig") != "sig":
         return None
     key_id, kind = jwk.get("kid"), jwk.get("kty")

@@ -1,4 +1,4 @@
-"""An installation on a Supabase project, as the behaviour suites want it."""
+"""The harness of the Supabase adapters."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
-from s3seg.adapters.supabase import Rest, SupabaseAccounts, SupabaseTaskQueue, SupabaseTaskStore
+from s3seg.adapters.supabase.rest import Rest
+from s3seg.adapters.supabase.tasks import SupabaseTaskStore
+from s3seg.adapters.supabase.work import SupabaseAccounts, SupabaseTaskQueue
 from s3seg.tasks.limits import Tier
 from s3seg.tasks.records import Identity
 from s3seg.tasks.state_machine import Rules
-from s3seg.testing.world import PUBLIC_BASE, TaskWorld
+from s3seg.testing.harness import PUBLIC_BASE, TaskHarness
 from tests.cloud.conftest import Project
 from tests.cloud.parts.gateway import PUBLISHABLE_KEY, SECRET_KEY
 
 
-class SupabaseWorld(TaskWorld):
-    """Edge, worker and operator with connections of their own; the database's clock moves."""
+class SupabaseHarness(TaskHarness):
+    """Store, queue and accounts have connections of their own; the clock of the database can be moved."""
 
     def __init__(self, project: Project) -> None:
         self.rules = Rules()
@@ -51,10 +53,10 @@ class SupabaseWorld(TaskWorld):
 
 
 class OnSupabase:
-    """Gives a suite its world."""
+    """Gives a suite its harness."""
 
     @pytest.fixture
-    async def world(self, project: Project) -> AsyncIterator[SupabaseWorld]:
-        world = SupabaseWorld(project)
-        yield world
-        await world.aclose()
+    async def harness(self, project: Project) -> AsyncIterator[SupabaseHarness]:
+        harness = SupabaseHarness(project)
+        yield harness
+        await harness.aclose()

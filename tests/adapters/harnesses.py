@@ -1,4 +1,4 @@
-"""Our adapters as worlds that the suites can run on, with a clock that tests move."""
+"""The harnesses of the in-memory and SQLite adapters, with a clock that tests move."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from s3seg.adapters.sqlite import Database, Policy, SqliteAccounts, SqliteTaskQu
 from s3seg.tasks.limits import Tier
 from s3seg.tasks.records import Identity
 from s3seg.tasks.state_machine import Rules
-from s3seg.testing.world import PUBLIC_BASE, TaskWorld
+from s3seg.testing.harness import PUBLIC_BASE, TaskHarness
 
 
-class _ClockedWorld(TaskWorld):
+class _ClockedHarness(TaskHarness):
     def __init__(self) -> None:
         self.rules = Rules()
         self._now = datetime(2026, 1, 1, tzinfo=UTC)
@@ -29,7 +29,7 @@ class _ClockedWorld(TaskWorld):
         self._now += timedelta(seconds=seconds)
 
 
-class MemoryWorld(_ClockedWorld):
+class MemoryHarness(_ClockedHarness):
     def __init__(self) -> None:
         super().__init__()
         tables = MemoryTables(public_base=PUBLIC_BASE, rules=self.rules, now=self.now)
@@ -38,8 +38,8 @@ class MemoryWorld(_ClockedWorld):
         self.accounts = MemoryAccounts(tables)
 
 
-class SqliteWorld(_ClockedWorld):
-    """Edge, worker and operator each with a connection of their own, as in three processes."""
+class SqliteHarness(_ClockedHarness):
+    """Store, queue and accounts have a database object each, as in three processes."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
