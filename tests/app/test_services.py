@@ -118,7 +118,7 @@ async def test_the_defaults_need_nothing_installed():
         parts.accounts,
         parts.authenticator,
         parts.rate_limiter,
-        parts.inference,
+        parts.notifier,
     ):
         await part.check()
     assert isinstance(parts.task_store, SqliteTaskStore)

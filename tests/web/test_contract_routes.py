@@ -92,7 +92,7 @@ class TestUpload:
 
     async def test_a_sender_who_dawdles_is_400(self, ann, monkeypatch):
         monkeypatch.setattr("s3seg.web.multipart._GRACE_S", 0.2)
-        monkeypatch.setattr("s3seg.web.multipart._SLOWEST", 1000)
+        monkeypatch.setattr("s3seg.web.multipart._MIN_BYTES_PER_S", 1000)
 
         async def body():
             yield b'--x\r\nContent-Disposition: form-data; name="file"\r\n\r\n'
@@ -108,7 +108,7 @@ class TestUpload:
 
     async def test_a_sender_who_is_slow_but_steady_is_served(self, ann, monkeypatch):
         monkeypatch.setattr("s3seg.web.multipart._GRACE_S", 10)
-        monkeypatch.setattr("s3seg.web.multipart._SLOWEST", 10)
+        monkeypatch.setattr("s3seg.web.multipart._MIN_BYTES_PER_S", 10)
         head = b'--x\r\nContent-Disposition: form-data; name="file"\r\n\r\n'
         whole = head + encoded() + b"\r\n--x--\r\n"
 
@@ -489,6 +489,20 @@ class TestRateLimits:
             assert refused.headers["ratelimit-policy"] == f'"{action}";q={limit};w=60'
             assert re.fullmatch(rf'"{action}";r=0;t=\d+', refused.headers["ratelimit"])
             assert error_of(await (await service.user("other"))(method, path))[0] != 429 if method != "GET" else True
+
+    async def test_over_the_limit_an_upload_is_refused_before_its_body_is_read(self, tmp_path):
+        async with running(tmp_path, rate_limits="contract") as service:
+            user = await service.user(tier=Tier.FREE)
+            for _ in range(RATE_LIMITS[Tier.FREE][Action.UPLOAD]):
+                await user.upload()
+
+            async def body():
+                raise AssertionError("the body was read")
+                yield b""
+
+            headers = {"Content-Type": "multipart/form-data; boundary=x"}
+            refused = await user("POST", "/api/v1/upload", content=body(), headers=headers)
+            assert error_of(refused) == (429, "RATE_LIMITED")
 
     async def test_submits_are_limited_and_the_refused_one_is_free(self, tmp_path):
         async with running(tmp_path, rate_limits="contract") as service:

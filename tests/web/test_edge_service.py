@@ -28,7 +28,9 @@ from s3seg.api.additions import (
     ReadyResponse,
 )
 from s3seg.app import Parts, edge_app, local_keys
+from s3seg.app.settings import Settings
 from s3seg.errors import UnavailableError
+from s3seg.tasks.limits import Action, Tier
 from s3seg.web.logs import JsonFormatter
 from tests.helpers.running_edge import running
 from tests.web.test_contract_routes import data_of, error_of
@@ -53,6 +55,19 @@ SECURED = [
     ("PATCH", f"/api/v1/projects/{ID}"),
     ("DELETE", f"/api/v1/projects/{ID}"),
 ]
+
+
+class TestRateLimits:
+    @pytest.mark.parametrize(("method", "path"), SECURED)
+    async def test_every_operation_of_a_user_has_a_limit(self, tmp_path, monkeypatch, method, path):
+        none = {tier: dict.fromkeys(Action, 0) for tier in Tier}
+        monkeypatch.setattr(Settings, "rates", property(lambda settings: none))
+        async with running(tmp_path) as service:
+            user = await service.user()
+            body = {"image_url": service.settings.public_base_url + "/x.png", "text_prompt": "cat"}
+            refused = await user(method, path, **({"json": body} if path == "/api/v1/segment" else {}))
+            assert error_of(refused) == (429, "RATE_LIMITED")
+            assert refused.headers["ratelimit"].split(";")[1] == "r=0"
 
 
 class TestAuthentication:
@@ -400,7 +415,7 @@ class TestAdditions:
         assert json.loads(last[1].removeprefix("data: "))["code"] == "NOT_FOUND"
 
     async def test_a_quiet_stream_shows_signs_of_life(self, service, ann, monkeypatch):
-        monkeypatch.setattr("s3seg.web.events._SIGN_OF_LIFE_S", 0.01)
+        monkeypatch.setattr("s3seg.web.events._KEEP_ALIVE_S", 0.01)
         task_id = await ann.task_id()
 
         async def work():
@@ -410,7 +425,7 @@ class TestAdditions:
         working = asyncio.create_task(work())
         response = await ann("GET", f"/api/v1/tasks/{task_id}/events")
         await working
-        assert response.text.count(": still here\n\n") >= 2
+        assert response.text.count(": keep-alive\n\n") >= 2
         assert '"status":"done"' in response.text
 
 
@@ -505,4 +520,4 @@ def test_http_inference_refuses_to_start_without_a_key(tmp_path):
 
     settings = Settings(_env_file=None, data_dir=tmp_path, inference="http")
     with pytest.raises(ConfigurationError, match="API_SECRET_KEY"):
-        _ = Parts(settings).inference
+        _ = Parts(settings).notifier

@@ -16,13 +16,14 @@ from starlette.responses import JSONResponse
 
 from s3seg.api.envelope import GpuErrorResponse
 from s3seg.errors import ConfigurationError, InvalidRequestError, RateLimitedError, UnavailableError
-from s3seg.web.bodies import read_json, read_query
-from s3seg.web.errors import ErrorAnswer
+from s3seg.web.app import build_app
+from s3seg.web.errors import ErrorResponse
 from s3seg.web.logs import JsonFormatter, bound
 from s3seg.web.metrics import HttpMetrics
+from s3seg.web.middleware import request_id_of
 from s3seg.web.openapi import openapi_document
-from s3seg.web.operations import Answer, Operation
-from s3seg.web.service import build_service, request_id_of
+from s3seg.web.operations import Operation, ResponseSpec
+from s3seg.web.validation import read_json, read_query
 
 pytestmark = pytest.mark.anyio
 
@@ -65,7 +66,7 @@ OPERATIONS = (
         handler=echo,
         summary="Echo",
         body=Wish,
-        answers={200: Answer(description="It", model=Echo)},
+        responses={200: ResponseSpec(description="It", model=Echo)},
     ),
     Operation(
         method="GET",
@@ -73,14 +74,14 @@ OPERATIONS = (
         handler=peek,
         summary="Echo",
         query=Wish,
-        answers={200: Answer(description="It", model=Echo)},
+        responses={200: ResponseSpec(description="It", model=Echo)},
     ),
     Operation(
         method="GET",
         path="/fail/{kind}",
         handler=fail,
         summary="Fail",
-        answers={},
+        responses={},
         errors=("INVALID_REQUEST", "UNAVAILABLE"),
         path_formats={"kind": "word"},
         secured=False,
@@ -88,7 +89,7 @@ OPERATIONS = (
 )
 
 
-def render(answer: ErrorAnswer, request_id: str) -> JSONResponse:
+def render(answer: ErrorResponse, request_id: str) -> JSONResponse:
     return JSONResponse({"error": {"code": answer.code, "message": answer.message}}, answer.status)
 
 
@@ -98,7 +99,7 @@ def anyio_backend():
 
 
 def connect(**options) -> httpx.AsyncClient:
-    app = build_service(OPERATIONS, render_error=render, metrics=options.pop("metrics", HttpMetrics()), **options)
+    app = build_app(OPERATIONS, render_error=render, metrics=options.pop("metrics", HttpMetrics()), **options)
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service")
 
 

@@ -18,8 +18,8 @@ from s3seg.errors import CheckpointNotFoundError, ConfigurationError, InferenceE
 from s3seg.inference.segmenter import Segmenter
 from s3seg.inference.stages import SegmenterNetwork
 from s3seg.inference.worker import WorkerLimits
+from s3seg.web.gpu_app import build_gpu_app
 from s3seg.web.gpu_metrics import PrometheusMetrics
-from s3seg.web.gpu_service import gpu_service
 from s3seg.web.metrics import HttpMetrics
 from tests.helpers.gpu_house import STREET, USER, House, png
 
@@ -33,7 +33,7 @@ async def serving(house, *, keys=(KEY, OLD_KEY), wait=True, **options):
     house.meter = PrometheusMetrics(metrics.registry)
     options.setdefault("worker", WorkerLimits(poll_s=3600))
     engine = house.engine(**options)
-    app = gpu_service(engine, keys=keys, metrics=metrics)
+    app = build_gpu_app(engine, keys=keys, metrics=metrics)
     engine.start()
     if wait:
         await engine.loaded()
