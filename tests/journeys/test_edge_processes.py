@@ -308,7 +308,9 @@ def test_terminating_the_edge_finishes_what_it_has_begun(tmp_path):
                 headers=headers,
                 timeout=20,
             )
-            time.sleep(0.3)
+            results = f"{url}/api/v1/results"
+            while httpx.get(results, headers=headers).json()["data"]["total"] == 0:  # the task is not accepted yet
+                time.sleep(0.01)
             edge.stop()
             assert waiting.result().status_code == 202
         with pytest.raises(httpx.ConnectError):

@@ -414,20 +414,6 @@ class TestAdditions:
         assert last[0] == "event: error"
         assert json.loads(last[1].removeprefix("data: "))["code"] == "NOT_FOUND"
 
-    async def test_a_quiet_stream_shows_signs_of_life(self, service, ann, monkeypatch):
-        monkeypatch.setattr("s3seg.web.events._KEEP_ALIVE_S", 0.01)
-        task_id = await ann.task_id()
-
-        async def work():
-            await asyncio.sleep(0.2)
-            await service.finish(task_id)
-
-        working = asyncio.create_task(work())
-        response = await ann("GET", f"/api/v1/tasks/{task_id}/events")
-        await working
-        assert response.text.count(": keep-alive\n\n") >= 2
-        assert '"status":"done"' in response.text
-
 
 class TestOperation:
     async def test_health_and_readiness(self, service, monkeypatch):

@@ -183,7 +183,7 @@ async def test_how_long_a_refusal_takes_tells_nothing_of_the_keys(house, monkeyp
         compared.append({one, other})
         return hmac.compare_digest(one, other)
 
-    monkeypatch.setattr("s3seg.web.gpu_service.hmac", SimpleNamespace(compare_digest=compare))
+    monkeypatch.setattr("s3seg.web.gpu_app.hmac", SimpleNamespace(compare_digest=compare))
     async with serving(house) as client:
         await client.get("/api/v1/model/info", headers={"X-API-Key": sent.encode()})
     assert compared == [{sent.encode(), key.encode()} for key in (KEY, OLD_KEY)]
