@@ -177,7 +177,7 @@ async def test_a_printed_token_is_accepted_and_its_account_has_the_tier():
     await parts.aclose()
 
 
-def test_no_token_is_made_that_nobody_would_accept(monkeypatch, tmp_path):
+def test_no_token_is_made_that_the_service_would_not_accept(monkeypatch, tmp_path):
     monkeypatch.setenv("S3SEG_AUTHENTICATOR", "supabase")
     refused = run("token", "--user", "alice")
     assert (refused.exit_code, refused.stdout) == (1, "")
@@ -195,7 +195,7 @@ def test_credits_and_tiers_are_moved_by_commands():
     assert run("admin", "tier", "alice", "gold").exit_code == 2
 
 
-def test_upkeep_commands_say_what_they_did():
+def test_maintenance_commands_report_what_they_did():
     assert run("admin", "reap").output == "ended 0 tasks\n"
     assert run("admin", "gc", "--dry-run").output.startswith("would remove 0 objects")
     assert run("admin", "gc").output.startswith("removed 0 objects")

@@ -139,7 +139,7 @@ def test_forty_megabytes_without_a_length_are_neither_kept_nor_stored(guarded, s
     assert left() == ([], [])
 
 
-def test_who_leaves_in_the_middle_leaves_nothing(somebody, left):
+def test_an_upload_that_breaks_off_leaves_nothing(somebody, left):
     _, http = somebody
     body = multipart(encoded())
     for _ in range(10):

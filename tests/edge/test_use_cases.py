@@ -42,7 +42,7 @@ class TestAuthenticate:
             await system.edge.authenticate(header)
 
     @pytest.mark.parametrize("header", ["Basic dXNlcjpwYXNz", "token-0", "Bearer wrong", "Bearer a b"])
-    async def test_with_another_it_is_auth_invalid(self, system, header):
+    async def test_with_another_scheme_or_a_bad_token_it_is_auth_invalid(self, system, header):
         await system.user()
         with pytest.raises(AuthInvalidError):
             await system.edge.authenticate(header)
@@ -68,7 +68,7 @@ class TestCachingAuthenticator:
         return tokens
 
     @pytest.mark.parametrize(("token", "seconds"), [("short", 10), ("long", 60)])
-    async def test_a_verdict_ends_with_the_token_and_after_a_minute(self, tokens, token, seconds):
+    async def test_an_entry_expires_with_its_token_and_after_a_minute(self, tokens, token, seconds):
         time = [1000.0]
         verified = CachingAuthenticator(tokens, ttl_s=60, clock=lambda: time[0])
         await verified.authenticate(token)
@@ -79,14 +79,14 @@ class TestCachingAuthenticator:
         await verified.authenticate(token)
         assert tokens.calls == 2
 
-    async def test_refusals_are_judged_each_time(self, tokens):
+    async def test_refusals_are_not_cached(self, tokens):
         verified = CachingAuthenticator(tokens)
         for _ in range(2):
             with pytest.raises(AuthInvalidError):
                 await verified.authenticate("wrong")
         assert tokens.calls == 2
 
-    async def test_a_flood_of_tokens_takes_bounded_memory(self, tokens):
+    async def test_the_number_of_cached_tokens_is_bounded(self, tokens):
         verified = CachingAuthenticator(tokens, capacity=2, clock=lambda: 1000.0)
         for number in range(5):
             tokens.users[str(number)] = Identity(user_id="u")
@@ -135,7 +135,7 @@ class TestUpload:
         await first
         await system.edge.upload(user, Upload(data=encoded()))
 
-    async def test_one_user_cannot_hold_all_places(self):
+    async def test_one_user_cannot_use_all_upload_slots(self):
         system = System(options=EdgeOptions(max_uploads=3, max_uploads_per_user=2, upload_wait_s=0.01))
         greedy, other = await system.user(), await system.user()
         go_on = asyncio.Event()
@@ -153,7 +153,7 @@ class TestUpload:
         await asyncio.gather(*held)
         await system.edge.upload(greedy, Upload(data=encoded()))
 
-    async def test_who_waits_for_a_place_gets_the_one_that_becomes_free(self):
+    async def test_a_waiting_upload_gets_the_slot_that_becomes_free(self):
         system = System(options=EdgeOptions(max_uploads=1, upload_wait_s=20))
         user = await system.user()
         uploads = [system.edge.upload(user, Upload(data=encoded())) for _ in range(5)]
@@ -174,7 +174,7 @@ class TestUpload:
         (image,) = system.tables.images.values()
         assert await system.objects.get(image.object_key) == encoded()
 
-    async def test_a_broken_upload_gives_its_place_back(self):
+    async def test_a_failed_upload_frees_its_slot(self):
         system = System(options=EdgeOptions(max_uploads=1))
         user = await system.user()
         for _ in range(3):
@@ -206,7 +206,7 @@ class TestRateLimits:
 
 
 class TestSubmit:
-    async def test_refusals_without_end_are_stopped_before_they_reach_the_store(self, monkeypatch):
+    async def test_repeated_refused_submits_are_limited_before_they_reach_the_store(self, monkeypatch):
         system = System()
         user, other = await system.user(tier=Tier.FREE, credits=0), await system.user(tier=Tier.FREE)
         limit = RATE_LIMITS[Tier.FREE][Action.SEGMENT]
@@ -286,7 +286,7 @@ class TestWatching:
         async with asyncio.timeout(5):
             assert (await waiting).status == TaskStatus.DONE
 
-    async def test_waiting_in_vain_gives_the_task_as_it_is(self, system):
+    async def test_a_wait_that_times_out_returns_the_task_as_it_is(self, system):
         user = await system.user()
         task = await system.submit(user)
         assert (await system.edge.wait(user, task, timeout_s=0.05)).status == TaskStatus.PENDING
@@ -300,9 +300,7 @@ class TestWatching:
         ],
         ids=lambda error: error.code,
     )
-    async def test_a_wait_that_breaks_off_does_not_take_back_that_the_task_was_accepted(
-        self, system, monkeypatch, error
-    ):
+    async def test_a_wait_that_fails_returns_the_accepted_task(self, system, monkeypatch, error):
         user = await system.user()
         task = await system.submit(user)
 
@@ -362,7 +360,7 @@ class TestDeleting:
         with pytest.raises(NotFoundError):
             await system.store.get_task(user, task.task_id)
 
-    async def test_what_is_anothers_cannot_be_deleted(self, system):
+    async def test_another_users_records_cannot_be_deleted(self, system):
         user, other = await system.user(), await system.user()
         task = await system.submit(other)
         for attempt in (
@@ -391,7 +389,7 @@ class TestObjects:
         with pytest.raises(NotFoundError):
             await system.edge.open_object(key)
 
-    async def test_a_private_store_says_where_to_go(self, system, monkeypatch):
+    async def test_a_private_store_gives_a_url_to_redirect_to(self, system, monkeypatch):
         async def presign(key, *, expires_s):
             return f"https://bucket.example/{key}?expires={expires_s}"
 

@@ -111,7 +111,7 @@ class TestAuthentication:
     async def _ask(self, service, token):
         return await service.http.get("/api/v1/me", headers={"Authorization": f"Bearer {token}"})
 
-    async def test_a_good_token_is_good(self, service):
+    async def test_a_valid_token_is_accepted(self, service):
         data_of(await self._ask(service, self._sign(service, self._claims())), MeResponse)
 
     @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ class TestAuthentication:
             assert error_of(await self._ask(service, token)) == (401, "AUTH_INVALID")
 
     @pytest.mark.parametrize("token", ["a" * 200_000, "..", "e30.e30.", "\x80\xff", "a.b", "{}"])
-    async def test_rubbish_is_invalid(self, service, token):
+    async def test_malformed_tokens_are_invalid(self, service, token):
         response = await service.http.get("/api/v1/me", headers={"Authorization": b"Bearer " + token.encode("latin-1")})
         assert error_of(response) == (401, "AUTH_INVALID")
 
@@ -232,7 +232,7 @@ class TestEnvelope:
         assert error_of(response) == (405, "METHOD_NOT_ALLOWED")
         assert method not in response.headers["allow"]
 
-    async def test_a_crash_is_500_and_tells_nothing(self, service, ann, monkeypatch):
+    async def test_a_crash_is_500_without_details(self, service, ann, monkeypatch):
         async def crash(*args, **kwargs):
             raise RuntimeError("secret of /home/someone with password hunter2")
 
@@ -304,7 +304,7 @@ class TestFiles:
             "users/" + "u" * 256 + "/x.png",
         ],
     )
-    async def test_what_is_no_object_is_404(self, service, ann, path):
+    async def test_a_missing_object_is_404(self, service, ann, path):
         local_keys(service.settings).mint("ann")  # so that there is a key to steal
         await ann.upload()  # and folders to look into
         assert error_of(await service.http.get(f"/files/{path}")) == (404, "NOT_FOUND")
@@ -361,7 +361,7 @@ class TestAdditions:
         assert result.json()["data"]["project_id"] is None
 
     @pytest.mark.parametrize("name", ["", " ", "x" * 121, "a\nb", "\0", "\ud800", 5, None])
-    async def test_an_impossible_name_is_400(self, ann, name):
+    async def test_an_invalid_name_is_400(self, ann, name):
         response = await ann(
             "POST",
             "/api/v1/projects",

@@ -126,7 +126,7 @@ async def test_errors_become_their_status_and_keep_secrets(kind, status, code, m
     assert answer.headers.get("retry-after") == {"limited": "3", "down": "1"}.get(kind)
 
 
-async def test_unknown_paths_and_methods_speak_the_services_language():
+async def test_unknown_paths_and_methods_have_the_services_error_body():
     async with connect() as client:
         missing, wrong = await client.get("/nowhere"), await client.delete("/echo")
     assert (missing.status_code, missing.json()["error"]["code"]) == (404, "NOT_FOUND")
@@ -162,7 +162,7 @@ async def test_a_query_parameter_is_given_once():
     assert "more than once" in twice.json()["error"]["message"]
 
 
-async def test_a_request_id_is_taken_over_only_where_callers_are_ours():
+async def test_a_request_id_is_accepted_only_from_our_own_services():
     sent = str(uuid.uuid4())
     async with connect(accept_request_id=True) as inner, connect() as outer:
         kept = await inner.post("/echo", json={"word": "a"}, headers={"X-Request-Id": sent})
@@ -173,7 +173,7 @@ async def test_a_request_id_is_taken_over_only_where_callers_are_ours():
     assert new.headers["x-request-id"] != sent
 
 
-def test_a_log_line_is_one_line_of_json_whatever_it_tells_of():
+def test_a_log_entry_is_one_line_of_json_whatever_it_contains():
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonFormatter())

@@ -62,7 +62,7 @@ async def predict(client, task, **changes):
     return await client.post(path, json=body_of(task, **changes))
 
 
-async def test_predict_answers_what_the_row_is_told(house):
+async def test_predict_answers_what_is_stored_in_the_row(house):
     async with serving(house) as client:
         task = await house.submit("left")
         answer = await predict(client, task)
@@ -481,7 +481,7 @@ async def test_a_queue_that_is_down_is_503(house):
     assert answer.headers["Retry-After"] == "1"
 
 
-async def test_the_client_that_goes_is_not_worked_for(house):
+async def test_a_prediction_is_cancelled_when_its_client_disconnects(house):
     async with serving(house) as client:
         house.network.go.clear()
         first = asyncio.ensure_future(predict(client, await house.submit(content=png(1))))

@@ -38,7 +38,7 @@ def edge_app(settings: Settings | None = None, *, parts: Parts | None = None) ->
 
     Args:
         settings: Frozen settings; read from the environment if not given.
-        parts: Adapters to share with another service of the same process; whoever made them closes them.
+        parts: Adapters to share with another service of the same process; their maker closes them.
     """
     own = parts is None
     parts = parts or Parts(settings)
@@ -113,7 +113,7 @@ def gpu_app(
 
     Args:
         settings: Frozen settings; read from the environment if not given.
-        parts: Adapters to share with another service of the same process; whoever made them closes them.
+        parts: Adapters to share with another service of the same process; their maker closes them.
         insecure_no_key: Leave the routes open if no key is set; only for services that listen on loopback.
         load: Loads the network, instead of the one that the settings name.
 

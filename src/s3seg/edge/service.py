@@ -256,7 +256,7 @@ class Edge:
         return self._checked
 
     async def aclose(self) -> None:
-        """Cancel pending notifications. The parts are closed by whoever made them."""
+        """Cancel pending notifications. The parts are left open; their maker closes them."""
         await self._notifications.aclose()
 
     async def _check(self) -> dict[str, str | None]:

@@ -38,7 +38,7 @@ class ErrorResponse:
 
 
 def error_response(error: Exception) -> ErrorResponse:
-    """Return the error response for an exception; ``INTERNAL_ERROR``, without details, for one that is not ours.
+    """Return the error response for an exception; a bare ``INTERNAL_ERROR`` unless it is an `S3segError`.
 
     ``WWW-Authenticate`` is left to the services, whose authentication schemes differ.
     """
