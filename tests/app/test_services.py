@@ -61,17 +61,17 @@ def test_a_secret_shows_in_no_repr_and_no_error(monkeypatch, name):
 @pytest.mark.parametrize(
     ("name", "value", "why"),
     [
-        ("S3SEG_PUBLIC_BASE_URL", "pictures.example", "no address"),
-        ("S3SEG_PUBLIC_BASE_URL", "https://pictures.example/?x", "no address"),
-        ("S3SEG_GPU_URL", "http://", "no address"),
-        ("S3SEG_SUPABASE_URL", "project.supabase.co", "no address"),
-        ("S3SEG_SUPABASE_URL", "http://[bad", "no address"),
+        ("S3SEG_PUBLIC_BASE_URL", "pictures.example", "not a URL"),
+        ("S3SEG_PUBLIC_BASE_URL", "https://pictures.example/?x", "not a URL"),
+        ("S3SEG_GPU_URL", "http://", "not a URL"),
+        ("S3SEG_SUPABASE_URL", "project.supabase.co", "not a URL"),
+        ("S3SEG_SUPABASE_URL", "http://[bad", "not a URL"),
         ("S3SEG_SUPABASE_URL", "https://project.supabase.co/rest/v1", "/rest/v1"),
         ("S3SEG_R2_ENDPOINT_URL", "https://account.r2.cloudflarestorage.com/pictures", "bucket"),
         ("S3SEG_R2_BUCKET", "My Pictures", "bucket"),
-        ("S3SEG_R2_ACCESS_KEY_ID", "hunter “2”", "copy it anew"),
-        ("S3SEG_R2_SECRET_ACCESS_KEY", "hunter 2", "copy it anew"),
-        ("S3SEG_SUPABASE_SECRET_KEY", "sb_secret_hunter\u201d", "copy it anew"),
+        ("S3SEG_R2_ACCESS_KEY_ID", "hunter “2”", "copy it again"),
+        ("S3SEG_R2_SECRET_ACCESS_KEY", "hunter 2", "copy it again"),
+        ("S3SEG_SUPABASE_SECRET_KEY", "sb_secret_hunter\u201d", "copy it again"),
         ("S3SEG_SUPABASE_PUBLISHABLE_KEY", "sb_secret_hunter", "the edge must never have"),
         ("S3SEG_SUPABASE_PUBLISHABLE_KEY", jwt.encode({"role": "service_role"}, "k" * 32), "the edge must never have"),
         ("S3SEG_CORS_ORIGINS", "https://app.example", "JSON"),
@@ -117,7 +117,7 @@ async def test_the_defaults_need_nothing_installed():
         parts.accounts,
         parts.authenticator,
         parts.rate_limiter,
-        parts.inference,
+        parts.notifier,
     ):
         await part.check()
     assert isinstance(parts.task_store, SqliteTaskStore)
@@ -173,7 +173,7 @@ async def test_a_printed_token_is_accepted_and_its_account_has_the_tier():
     await parts.aclose()
 
 
-def test_no_token_is_made_that_nobody_would_accept(monkeypatch, tmp_path):
+def test_no_token_is_made_that_the_service_would_not_accept(monkeypatch, tmp_path):
     monkeypatch.setenv("S3SEG_AUTHENTICATOR", "supabase")
     refused = run("token", "--user", "alice")
     assert (refused.exit_code, refused.stdout) == (1, "")
@@ -191,7 +191,7 @@ def test_credits_and_tiers_are_moved_by_commands():
     assert run("admin", "tier", "alice", "gold").exit_code == 2
 
 
-def test_upkeep_commands_say_what_they_did():
+def test_maintenance_commands_report_what_they_did():
     assert run("admin", "reap").output == "ended 0 tasks\n"
     assert run("admin", "gc", "--dry-run").output.startswith("would remove 0 objects")
     assert run("admin", "gc").output.startswith("removed 0 objects")

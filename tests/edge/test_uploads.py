@@ -22,7 +22,7 @@ def test_the_type_comes_from_the_bytes(image_format, content_type):
     assert (picture.content_type, picture.width, picture.height) == (content_type, 8, 6)
 
 
-def test_a_jpeg_on_its_side_has_the_size_it_is_seen_with():
+def test_a_rotated_jpeg_has_the_size_after_its_exif_orientation():
     exif = Image.Exif()
     exif[0x0112] = 6
     picture = inspect(encoded("JPEG", (8, 6), exif=exif), max_pixels=PIXELS)
@@ -38,7 +38,7 @@ def test_other_formats_are_refused_before_a_decoder_sees_them(image_format, monk
 
 
 @pytest.mark.parametrize("data", NOT_PICTURES.values(), ids=NOT_PICTURES)
-def test_what_is_no_picture_is_refused(data):
+def test_a_file_that_is_not_a_picture_is_refused(data):
     with pytest.raises(ImageDecodeError):
         inspect(data, max_pixels=PIXELS)
 
@@ -59,7 +59,7 @@ def test_truncated_files_are_refused(image_format, share):
 
 
 @pytest.mark.parametrize("size", [(100_000, 100_000), (1 << 30, 1), (101, 100)])
-def test_a_bomb_is_refused_by_its_header(size):
+def test_a_decompression_bomb_is_refused_by_its_header(size):
     with pytest.raises(ImageDecodeError, match="too large"):
         inspect(bomb(*size), max_pixels=PIXELS)
 
@@ -76,13 +76,13 @@ def test_ten_megabytes_are_the_limit_to_the_byte():
     data=st.binary(max_size=200),
     head=st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF\0\0\0\0WEBP"]),
 )
-def test_no_bytes_break_it(data, head):
+def test_any_bytes_are_a_picture_or_an_image_error(data, head):
     with pytest.raises(ImageDecodeError):
         inspect(head + data, max_pixels=PIXELS)
 
 
 @given(position=st.integers(0, 10_000), byte=st.integers(0, 255), image_format=st.sampled_from(["PNG", "JPEG", "WEBP"]))
-def test_a_damaged_picture_is_a_picture_or_an_error_of_ours(position, byte, image_format):
+def test_a_damaged_picture_is_a_picture_or_an_image_error(position, byte, image_format):
     data = bytearray(encoded(image_format))
     data[position % len(data)] = byte
     try:

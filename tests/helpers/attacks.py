@@ -1,4 +1,4 @@
-"""What somebody who means harm sends, for every kind of edge."""
+"""Malicious requests, for tests of every kind of edge."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NOT_PICTURES = {
     "webp header only": b"RIFF\x00\x00\x00\x00WEBP",
     "php in a jpeg header": b"\xff\xd8\xff\xe0" + b"<?php echo 1; ?>",
 }
-"""Files that no part of a picture is in."""
+"""Files without any part of a picture."""
 
 BAD_PROMPTS = (
     "",

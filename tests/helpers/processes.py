@@ -1,4 +1,4 @@
-"""Services as processes of their own, to be killed."""
+"""Services in processes of their own, which tests stop and kill."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ class Process:
             )
 
     def kill(self) -> None:
-        """SIGKILL, if it runs."""
+        """Send SIGKILL, if it is running."""
         self._end(signal.SIGKILL)
 
     def stop(self) -> int:
-        """SIGTERM; gives the exit code."""
+        """Send SIGTERM and return the exit code."""
         return self._end(signal.SIGTERM)
 
     def _end(self, how: signal.Signals) -> int:
@@ -69,7 +69,7 @@ class Process:
 
 @contextlib.contextmanager
 def edge_process(data: Path, **environment: str) -> Iterator[tuple[Process, str]]:
-    """``s3seg serve edge`` on a free port; gives the process, which has answered once, and its address."""
+    """Run ``s3seg serve edge`` on a free port; yields the process, once it answers, and its URL."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     data.mkdir(exist_ok=True)
@@ -84,7 +84,7 @@ def edge_process(data: Path, **environment: str) -> Iterator[tuple[Process, str]
 
 
 def wait_for(url: str, path: str = "/health") -> None:
-    """Until a service answers 200."""
+    """Wait until a service answers 200."""
     give_up = time.monotonic() + 60
     while True:
         with contextlib.suppress(httpx.TransportError):

@@ -19,7 +19,7 @@ from tests.helpers.pictures import encoded
 
 
 class Running:
-    """A service, its client, and the sides that users do not see."""
+    """An edge service, an HTTP client, and the parts behind the service."""
 
     def __init__(self, folder: Path, **settings: Any) -> None:
         self.settings = Settings(_env_file=None, data_dir=folder, **{"rate_limits": "off", **settings})  # type: ignore[call-arg]
@@ -38,7 +38,7 @@ class Running:
         return User(self, local_keys(self.settings).mint(name, tier=tier))
 
     async def finish(self, task_id: str, **metadata: Any) -> Task:
-        """Do what a worker does, without a network."""
+        """Finish the task as a worker does, without a model."""
         claim = await self.parts.task_queue.claim("worker", task_id, lease_s=60)
         assert claim is not None
         outcome = outcome_for(claim.task)
@@ -48,7 +48,7 @@ class Running:
 
 
 class User:
-    """Somebody with a token."""
+    """A user with a token, called to send requests."""
 
     def __init__(self, service: Running, token: str) -> None:
         self._service = service

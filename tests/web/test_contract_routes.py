@@ -75,7 +75,7 @@ class TestUpload:
         assert served.headers["x-content-type-options"] == "nosniff"
         assert "sandbox" in served.headers["content-security-policy"]
 
-    async def test_the_clients_word_about_the_type_does_not_count(self, ann):
+    async def test_the_content_type_that_the_client_claims_is_ignored(self, ann):
         files = {"file": ("cat.svg", encoded("WEBP"), "text/html")}
         stored = data_of(await ann("POST", "/api/v1/upload", files=files), UploadResponse)
         assert stored["content_type"] == "image/webp"
@@ -86,13 +86,13 @@ class TestUpload:
         [b"", b"GIF89a", b"<svg xmlns='http://www.w3.org/2000/svg'/>", encoded()[:-20], encoded("GIF"), b"%PDF-1.7"],
         ids=["empty", "gif head", "svg as png", "truncated", "gif", "pdf"],
     )
-    async def test_what_is_no_picture_of_the_three_kinds_is_400(self, service, ann, data):
+    async def test_a_file_that_is_not_a_png_jpeg_or_webp_is_400(self, service, ann, data):
         assert error_of(await ann.upload(data)) == (400, "INVALID_REQUEST")
         assert [info async for info in service.parts.objects.list("")] == []
 
-    async def test_a_sender_who_dawdles_is_400(self, ann, monkeypatch):
+    async def test_an_upload_that_arrives_too_slowly_is_400(self, ann, monkeypatch):
         monkeypatch.setattr("s3seg.web.multipart._GRACE_S", 0.2)
-        monkeypatch.setattr("s3seg.web.multipart._SLOWEST", 1000)
+        monkeypatch.setattr("s3seg.web.multipart._MIN_BYTES_PER_S", 1000)
 
         async def body():
             yield b'--x\r\nContent-Disposition: form-data; name="file"\r\n\r\n'
@@ -106,9 +106,9 @@ class TestUpload:
         assert error_of(response) == (400, "INVALID_REQUEST")
         assert "too slowly" in response.json()["error"]["message"]
 
-    async def test_a_sender_who_is_slow_but_steady_is_served(self, ann, monkeypatch):
+    async def test_an_upload_that_arrives_slowly_but_steadily_is_accepted(self, ann, monkeypatch):
         monkeypatch.setattr("s3seg.web.multipart._GRACE_S", 10)
-        monkeypatch.setattr("s3seg.web.multipart._SLOWEST", 10)
+        monkeypatch.setattr("s3seg.web.multipart._MIN_BYTES_PER_S", 10)
         head = b'--x\r\nContent-Disposition: form-data; name="file"\r\n\r\n'
         whole = head + encoded() + b"\r\n--x--\r\n"
 
@@ -156,7 +156,7 @@ class TestUpload:
             ("multipart/form-data; boundary=x", b"--x\r\nX: " + b"y" * 100_000 + b"\r\n\r\n\r\n--x--\r\n"),
         ],
     )
-    async def test_a_body_that_is_no_upload_is_400(self, ann, content_type, body):
+    async def test_a_body_that_is_not_an_upload_is_400(self, ann, content_type, body):
         response = await ann("POST", "/api/v1/upload", content=body, headers={"Content-Type": content_type})
         assert error_of(response) == (400, "INVALID_REQUEST")
 
@@ -202,7 +202,7 @@ class TestSegment:
         [*BAD_PROMPTS, "\t", 5, None, []],
         ids=repr,
     )
-    async def test_what_can_be_no_prompt_is_400_and_free(self, ann, prompt):
+    async def test_an_invalid_prompt_is_400_and_free(self, ann, prompt):
         body = json.dumps({"image_url": await ann.image_url(), "text_prompt": prompt})
         headers = {"Content-Type": "application/json"}
         response = await ann("POST", "/api/v1/segment", content=body, headers=headers)
@@ -214,7 +214,7 @@ class TestSegment:
         assert await ann.credits() == 10
 
     @pytest.mark.parametrize("prompt", GOOD_PROMPTS)
-    async def test_what_can_be_a_prompt_comes_back_unchanged(self, ann, prompt):
+    async def test_a_valid_prompt_comes_back_unchanged(self, ann, prompt):
         task_id = (await ann.segment(text_prompt=prompt)).json()["data"]["task_id"]
         result = data_of(await ann("GET", f"/api/v1/results/{task_id}"), ResultDetailResponse)
         assert result["text_prompt"] == prompt
@@ -263,7 +263,7 @@ class TestSegment:
             response = await ann("POST", "/api/v1/segment", json={"image_url": variant, "text_prompt": "cat"})
             assert error_of(response) == (400, "INVALID_REQUEST"), variant
 
-    async def test_anothers_image_is_told_apart_from_none_by_nothing(self, ann, bob):
+    async def test_another_users_image_and_a_missing_one_give_the_same_error(self, ann, bob):
         real = await bob.image_url()
         guessed = real[:-36] + uuid.uuid4().hex + ".png"
         answers = [
@@ -274,7 +274,7 @@ class TestSegment:
         assert but_for_ids(answers[0]) == but_for_ids(answers[1])
 
     @pytest.mark.parametrize("body", [b"", b"{", b"null", b"[]", b'"cat"', b"\xff", b"[" * 5000, b'{"a":' * 5000])
-    async def test_a_body_that_is_no_json_object_is_400(self, ann, body):
+    async def test_a_body_that_is_not_a_json_object_is_400(self, ann, body):
         response = await ann("POST", "/api/v1/segment", content=body, headers={"Content-Type": "application/json"})
         assert error_of(response) == (400, "INVALID_REQUEST")
 
@@ -305,14 +305,14 @@ class TestSegment:
         other = await ann("POST", "/api/v1/segment", json=body | {"text_prompt": "dog"}, headers=headers)
         assert error_of(other) == (400, "INVALID_REQUEST")
 
-    async def test_users_keys_do_not_meet(self, ann, bob):
+    async def test_the_same_key_of_two_users_is_two_tasks(self, ann, bob):
         ids = [
             (await user.segment(headers={"Idempotency-Key": "same"})).json()["data"]["task_id"] for user in (ann, bob)
         ]
         assert ids[0] != ids[1]
 
     @pytest.mark.parametrize("key", ["", "x" * 201, "ümlaut".encode("latin-1")])
-    async def test_an_impossible_key_is_400(self, ann, key):
+    async def test_an_invalid_idempotency_key_is_400(self, ann, key):
         body = {"image_url": await ann.image_url(), "text_prompt": "cat"}
         response = await ann("POST", "/api/v1/segment", json=body, headers={"Idempotency-Key": key})
         assert error_of(response) == (400, "INVALID_REQUEST")
@@ -328,10 +328,10 @@ class TestSegment:
         assert (task["status"], task["result_id"]) == ("done", task["task_id"])
 
     @pytest.mark.parametrize("prefer", ["wait=0", "respond-async", "wait=soon", "wait=-1", "return=minimal; wait=0"])
-    async def test_a_wait_in_vain_or_not_understood_is_202(self, ann, prefer):
+    async def test_a_wait_that_times_out_or_is_malformed_is_202(self, ann, prefer):
         data_of(await ann.segment(headers={"Prefer": prefer}), SegmentResponse, 202)
 
-    async def test_a_wait_that_there_is_no_room_for_is_not_said_to_be_applied(self, ann, monkeypatch):
+    async def test_a_wait_without_room_is_not_reported_as_applied(self, ann, monkeypatch):
         monkeypatch.setattr(Edge, "can_wait", property(lambda edge: False))
         response = await ann.segment(headers={"Prefer": "wait=30"})
         data_of(response, SegmentResponse, 202)
@@ -438,7 +438,7 @@ class TestResults:
         assert (foreign["results"], foreign["total"]) == ([], 0)
 
 
-class TestWhatIsAnothers:
+class TestOwnership:
     async def test_is_byte_identical_to_what_does_not_exist(self, service, ann, bob):
         task_id = await bob.task_id()
         image_id = (await bob.upload()).json()["data"]["image_id"]
@@ -489,6 +489,20 @@ class TestRateLimits:
             assert refused.headers["ratelimit-policy"] == f'"{action}";q={limit};w=60'
             assert re.fullmatch(rf'"{action}";r=0;t=\d+', refused.headers["ratelimit"])
             assert error_of(await (await service.user("other"))(method, path))[0] != 429 if method != "GET" else True
+
+    async def test_over_the_limit_an_upload_is_refused_before_its_body_is_read(self, tmp_path):
+        async with running(tmp_path, rate_limits="contract") as service:
+            user = await service.user(tier=Tier.FREE)
+            for _ in range(RATE_LIMITS[Tier.FREE][Action.UPLOAD]):
+                await user.upload()
+
+            async def body():
+                raise AssertionError("the body was read")
+                yield b""
+
+            headers = {"Content-Type": "multipart/form-data; boundary=x"}
+            refused = await user("POST", "/api/v1/upload", content=body(), headers=headers)
+            assert error_of(refused) == (429, "RATE_LIMITED")
 
     async def test_submits_are_limited_and_the_refused_one_is_free(self, tmp_path):
         async with running(tmp_path, rate_limits="contract") as service:

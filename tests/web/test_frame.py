@@ -16,13 +16,14 @@ from starlette.responses import JSONResponse
 
 from s3seg.api.envelope import GpuErrorResponse
 from s3seg.errors import ConfigurationError, InvalidRequestError, RateLimitedError, UnavailableError
-from s3seg.web.bodies import read_json, read_query
-from s3seg.web.errors import ErrorAnswer
+from s3seg.web.app import build_app
+from s3seg.web.errors import ErrorResponse
 from s3seg.web.logs import JsonFormatter, bound
 from s3seg.web.metrics import HttpMetrics
+from s3seg.web.middleware import request_id_of
 from s3seg.web.openapi import openapi_document
-from s3seg.web.operations import Answer, Operation
-from s3seg.web.service import build_service, request_id_of
+from s3seg.web.operations import Operation, ResponseSpec
+from s3seg.web.validation import read_json, read_query
 
 pytestmark = pytest.mark.anyio
 
@@ -65,7 +66,7 @@ OPERATIONS = (
         handler=echo,
         summary="Echo",
         body=Wish,
-        answers={200: Answer(description="It", model=Echo)},
+        responses={200: ResponseSpec(description="It", model=Echo)},
     ),
     Operation(
         method="GET",
@@ -73,14 +74,14 @@ OPERATIONS = (
         handler=peek,
         summary="Echo",
         query=Wish,
-        answers={200: Answer(description="It", model=Echo)},
+        responses={200: ResponseSpec(description="It", model=Echo)},
     ),
     Operation(
         method="GET",
         path="/fail/{kind}",
         handler=fail,
         summary="Fail",
-        answers={},
+        responses={},
         errors=("INVALID_REQUEST", "UNAVAILABLE"),
         path_formats={"kind": "word"},
         secured=False,
@@ -88,7 +89,7 @@ OPERATIONS = (
 )
 
 
-def render(answer: ErrorAnswer, request_id: str) -> JSONResponse:
+def render(answer: ErrorResponse, request_id: str) -> JSONResponse:
     return JSONResponse({"error": {"code": answer.code, "message": answer.message}}, answer.status)
 
 
@@ -98,7 +99,7 @@ def anyio_backend():
 
 
 def connect(**options) -> httpx.AsyncClient:
-    app = build_service(OPERATIONS, render_error=render, metrics=options.pop("metrics", HttpMetrics()), **options)
+    app = build_app(OPERATIONS, render_error=render, metrics=options.pop("metrics", HttpMetrics()), **options)
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service")
 
 
@@ -125,7 +126,7 @@ async def test_errors_become_their_status_and_keep_secrets(kind, status, code, m
     assert answer.headers.get("retry-after") == {"limited": "3", "down": "1"}.get(kind)
 
 
-async def test_unknown_paths_and_methods_speak_the_services_language():
+async def test_unknown_paths_and_methods_have_the_services_error_body():
     async with connect() as client:
         missing, wrong = await client.get("/nowhere"), await client.delete("/echo")
     assert (missing.status_code, missing.json()["error"]["code"]) == (404, "NOT_FOUND")
@@ -161,7 +162,7 @@ async def test_a_query_parameter_is_given_once():
     assert "more than once" in twice.json()["error"]["message"]
 
 
-async def test_a_request_id_is_taken_over_only_where_callers_are_ours():
+async def test_a_request_id_is_accepted_only_from_our_own_services():
     sent = str(uuid.uuid4())
     async with connect(accept_request_id=True) as inner, connect() as outer:
         kept = await inner.post("/echo", json={"word": "a"}, headers={"X-Request-Id": sent})
@@ -172,7 +173,7 @@ async def test_a_request_id_is_taken_over_only_where_callers_are_ours():
     assert new.headers["x-request-id"] != sent
 
 
-def test_a_log_line_is_one_line_of_json_whatever_it_tells_of():
+def test_a_log_entry_is_one_line_of_json_whatever_it_contains():
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonFormatter())

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from s3seg.adapters.sqlite import Database, Policy, SqliteTaskQueue
-from s3seg.web.gpu_service import gpu_service
+from s3seg.web.gpu_app import build_gpu_app
 from s3seg.web.metrics import HttpMetrics
 from tests.helpers.gpu_house import House
 
@@ -53,7 +53,7 @@ def service(tmp_path_factory):
             await engine.aclose()
             await database.aclose()
 
-        return gpu_service(engine, keys=[KEY], metrics=HttpMetrics(), lifespan=lifespan)
+        return build_gpu_app(engine, keys=[KEY], metrics=HttpMetrics(), lifespan=lifespan)
 
     with running(make_app) as url:
         yield url

@@ -17,8 +17,8 @@ from s3seg.api.gpu import BatchPredictResponse, HealthResponse, ModelInfoRespons
 from s3seg.errors import CheckpointNotFoundError, ConfigurationError, InferenceError, UnavailableError
 from s3seg.inference.segmenter import Segmenter
 from s3seg.inference.worker import WorkerLimits
+from s3seg.web.gpu_app import build_gpu_app
 from s3seg.web.gpu_metrics import PrometheusMetrics
-from s3seg.web.gpu_service import gpu_service
 from s3seg.web.metrics import HttpMetrics
 from tests.helpers.gpu_house import STREET, USER, House, png
 
@@ -32,7 +32,7 @@ async def serving(house, *, keys=(KEY, OLD_KEY), wait=True, **options):
     house.metrics = PrometheusMetrics(metrics.registry)
     options.setdefault("worker", WorkerLimits(poll_s=3600))
     engine = house.engine(**options)
-    app = gpu_service(engine, keys=keys, metrics=metrics)
+    app = build_gpu_app(engine, keys=keys, metrics=metrics)
     engine.start()
     if wait:
         await engine.loaded()
@@ -61,7 +61,7 @@ async def predict(client, task, **changes):
     return await client.post(path, json=body_of(task, **changes))
 
 
-async def test_predict_answers_what_the_row_is_told(house):
+async def test_predict_answers_what_is_stored_in_the_row(house):
     async with serving(house) as client:
         task = await house.submit("left")
         answer = await predict(client, task)
@@ -182,7 +182,7 @@ async def test_how_long_a_refusal_takes_tells_nothing_of_the_keys(house, monkeyp
         compared.append({one, other})
         return hmac.compare_digest(one, other)
 
-    monkeypatch.setattr("s3seg.web.gpu_service.hmac", SimpleNamespace(compare_digest=compare))
+    monkeypatch.setattr("s3seg.web.gpu_app.hmac", SimpleNamespace(compare_digest=compare))
     async with serving(house) as client:
         await client.get("/api/v1/model/info", headers={"X-API-Key": sent.encode()})
     assert compared == [{sent.encode(), key.encode()} for key in (KEY, OLD_KEY)]
@@ -483,7 +483,7 @@ async def test_a_queue_that_is_down_is_503(house):
     assert answer.headers["Retry-After"] == "1"
 
 
-async def test_the_client_that_goes_is_not_worked_for(house):
+async def test_a_prediction_is_cancelled_when_its_client_disconnects(house):
     async with serving(house) as client:
         house.network.go.clear()
         first = asyncio.ensure_future(predict(client, await house.submit(content=png(1))))

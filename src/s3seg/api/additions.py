@@ -21,7 +21,7 @@ class LimitsResponse(ResponseModel):
 
     @classmethod
     def of(cls, limits: dict[Action, int]) -> LimitsResponse:
-        """From one tier's row of the table of rates."""
+        """Build it from one tier's row of the rate limits."""
         return cls(**{action.value: count for action, count in limits.items()})
 
 
@@ -30,7 +30,7 @@ class MeResponse(ResponseModel):
 
     user_id: UuidStr
     tier: Tier
-    credits: Annotated[int, Field(ge=0, description="Each prompt of a task costs one")]
+    credits: Annotated[int, Field(ge=0, description="One credit pays for one prompt")]
     limits: LimitsResponse
 
 
@@ -49,7 +49,7 @@ class ProjectRequest(RequestModel):
 
 
 class ProjectResponse(ResponseModel):
-    """A project: a name that images and results can be filed under."""
+    """A project, which groups images and results."""
 
     id: UuidStr
     name: str
@@ -74,7 +74,7 @@ class ProjectsListResponse(ResponseModel):
 
 
 class DeletedResponse(ResponseModel):
-    """Answer of every DELETE."""
+    """Response to every DELETE."""
 
     id: UuidStr
     deleted: Literal[True] = True
@@ -88,8 +88,8 @@ class EdgeHealthResponse(ResponseModel):
 
 
 class ReadyResponse(ResponseModel):
-    """GET /ready: whether requests can be served, and what each part says if not."""
+    """GET /ready: whether requests can be served, and the state of each part."""
 
     ready: bool
     parts: Annotated[dict[str, str], Field(examples=[{"objects": "ok", "tasks": "database is locked"}])]
-    message: Annotated[Omissible[str], Field(description="What is missing, for people")]
+    message: Annotated[Omissible[str], Field(description="What does not work, for people")]

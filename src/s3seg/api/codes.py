@@ -1,4 +1,4 @@
-"""The one table of error codes: what each means and which HTTP status carries it."""
+"""The table of error codes: the meaning and the HTTP status of each."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class ErrorCode:
     """One row of the contract's table of errors.
 
     Attributes:
-        code: The stable word in an error body.
-        status: The HTTP status it travels with.
-        description: What it means, for people.
+        code: Stable code of an error body.
+        status: HTTP status of the response.
+        description: Meaning, for people.
     """
 
     code: str
@@ -26,18 +26,18 @@ class ErrorCode:
 _TABLE = (
     ErrorCode("AUTH_REQUIRED", 401, "No credentials were sent"),
     ErrorCode("AUTH_INVALID", 401, "The credentials are expired or not valid"),
-    ErrorCode("FORBIDDEN", 403, "Valid credentials of a kind that may not do this"),
-    ErrorCode("NOT_FOUND", 404, "No such resource for this caller"),
-    ErrorCode("INVALID_REQUEST", 400, "A parameter or body that cannot be used"),
+    ErrorCode("FORBIDDEN", 403, "The credentials are valid, but do not allow this"),
+    ErrorCode("NOT_FOUND", 404, "The caller has no such resource"),
+    ErrorCode("INVALID_REQUEST", 400, "A parameter or the body is not valid"),
     ErrorCode("FILE_TOO_LARGE", 413, "The file is larger than 10 MB"),
-    ErrorCode("INSUFFICIENT_CREDITS", 402, "Fewer credits than the task costs"),
-    ErrorCode("RATE_LIMITED", 429, "More requests in a minute than the tier allows"),
+    ErrorCode("INSUFFICIENT_CREDITS", 402, "The account has fewer credits than the task costs"),
+    ErrorCode("RATE_LIMITED", 429, "The tier's limit of requests per minute is reached"),
     ErrorCode("MODEL_NOT_LOADED", 503, "The model is not loaded"),
     ErrorCode("INFERENCE_FAILED", 500, "Inference failed"),
-    ErrorCode("INTERNAL_ERROR", 500, "An error of the server"),
-    # The original has no word for these two:
-    ErrorCode("METHOD_NOT_ALLOWED", 405, "The path exists, but not with this method"),
-    ErrorCode("UNAVAILABLE", 503, "Over capacity, or a part that we stand on does not answer"),
+    ErrorCode("INTERNAL_ERROR", 500, "Internal server error"),
+    # Additions to the contract:
+    ErrorCode("METHOD_NOT_ALLOWED", 405, "The path does not support this method"),
+    ErrorCode("UNAVAILABLE", 503, "The service is over capacity, or a part that it depends on does not answer"),
 )
 
 ERROR_CODES = MappingProxyType({row.code: row for row in _TABLE})
@@ -45,10 +45,10 @@ ERROR_CODES = MappingProxyType({row.code: row for row in _TABLE})
 
 
 def status_of(error: BaseException) -> int:
-    """The HTTP status that an exception becomes; 500 for anything that is not ours."""
+    """Return the HTTP status for an exception; 500 for one that is not an `S3segError`."""
     return ERROR_CODES[code_of(error)].status
 
 
 def code_of(error: BaseException) -> str:
-    """The contract's code for an exception; ``INTERNAL_ERROR`` for anything that is not ours."""
+    """Return the contract's code for an exception; ``INTERNAL_ERROR`` for one that is not an `S3segError`."""
     return error.code if isinstance(error, S3segError) else "INTERNAL_ERROR"

@@ -1,6 +1,6 @@
-"""Requests and responses of the edge: what travels inside the envelope's ``data``.
+"""Requests of the edge, and its responses as they stand in the envelope's ``data``.
 
-Models and fields marked *addition* are ours; the rest is the original contract to the letter.
+Models and fields marked *addition* extend the original contract; the rest is the contract to the letter.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class UploadRequest(RequestModel):
 
 
 class UploadResponse(ResponseModel):
-    """An image that is stored and may be segmented."""
+    """A stored image, which can be segmented."""
 
     image_id: UuidStr
-    image_url: Annotated[str, Field(description="The image's stable address; what /segment takes")]
+    image_url: Annotated[str, Field(description="Stable URL of the image, to be passed to /segment")]
     size_bytes: Annotated[int, Field(ge=1)]
     content_type: Annotated[str, Field(description="Decided from the bytes", examples=["image/png"])]
 
@@ -77,12 +77,12 @@ class SegmentResponse(ResponseModel):
 
 
 class TaskResponse(ResponseModel):
-    """Where a task stands."""
+    """The status of a task."""
 
     task_id: UuidStr
     status: TaskStatus
     result_id: Annotated[Omissible[UuidStr], Field(description="When done; equals task_id")]
-    error_message: Annotated[Omissible[str], Field(description="When in error; credits were given back")]
+    error_message: Annotated[Omissible[str], Field(description="When in error; the credits were refunded")]
     created_at: datetime
     updated_at: datetime
 
@@ -95,12 +95,12 @@ class ResultsQuery(RequestModel):
     limit: Annotated[QueryInt, Field(ge=1, le=MAX_PAGE_SIZE)] = DEFAULT_PAGE_SIZE
     cursor: Annotated[
         Omissible[Annotated[str, Field(max_length=200)]],
-        Field(description="Addition: next_cursor of the page before; then page is ignored"),
+        Field(description="Addition: next_cursor of the previous page; page is then ignored"),
     ]
 
 
 class ResultSummary(ResponseModel):
-    """One line of a list of results."""
+    """One result in a list."""
 
     id: UuidStr
     source_image_url: str
@@ -121,7 +121,7 @@ class ResultsListResponse(ResponseModel):
 
 
 class ResultMetadata(ResponseModel):
-    """How the result was made. Zeros and ``""`` until done; may hold more fields than these."""
+    """How the result was made. Zeros and ``""`` until done; may have further fields."""
 
     model_config = ConfigDict(extra="allow")
 

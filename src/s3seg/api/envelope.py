@@ -1,4 +1,4 @@
-"""The envelope that every edge response travels in, and the gpu service's bare error body."""
+"""The envelope of every edge response, and the error body of the gpu service."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _T = TypeVar("_T")
 
 
 class ErrorBody(ResponseModel):
-    """What went wrong: a stable code and a sentence for people."""
+    """An error: a stable code and a message for people."""
 
     code: Annotated[str, Field(description="One of the contract's error codes", examples=["NOT_FOUND"])]
     message: Annotated[str, Field(description="For people; may change", examples=["No such task"])]
 
 
 class Meta(ResponseModel):
-    """About the response itself."""
+    """Data about the response itself."""
 
     request_id: Annotated[UuidStr, Field(description="UUID v4, also in the X-Request-Id header")]
     timestamp: Annotated[datetime, Field(description="When the response was made, UTC, ISO 8601")]

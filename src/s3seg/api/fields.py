@@ -20,13 +20,13 @@ _FORBIDDEN_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})  # controls, surroga
 
 
 class RequestModel(BaseModel):
-    """A body that a client sends: unknown fields are ignored, so that clients may be newer than we are."""
+    """Base of request models. Unknown fields are ignored, so that clients may be newer than the service."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class ResponseModel(BaseModel):
-    """A body that we send: a field that the contract does not know is a mistake of ours."""
+    """Base of response models. Unknown fields are errors: the service must not send what the contract does not have."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -50,7 +50,7 @@ _CANONICAL_UUID = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.A
 
 
 def _canonical_uuid(value: str) -> str:
-    if _CANONICAL_UUID.fullmatch(value):  # as we write them: nothing to do
+    if _CANONICAL_UUID.fullmatch(value):  # the usual case
         return value
     try:
         return str(uuid.UUID(value))
@@ -69,25 +69,25 @@ def _digits(value: object) -> object:
 
 
 QueryInt = Annotated[int, BeforeValidator(_digits)]
-"""A whole number in a query: digits, without the underscores, blanks and points that Python would let pass."""
+"""A whole number in a query: digits only, without the underscores, spaces and points that Python accepts."""
 
 
 def check_text(text: str, *, what: str, limit: int) -> str:
-    """Return a line of text unchanged if people can read it as it is.
+    """Check that a text is one readable line, and return it unchanged.
 
     Args:
         text: 1 to ``limit`` characters, not all blank, without control characters, line breaks, lone
             surrogates or characters that only change the direction of text.
-        what: What it is, for the message: ``a prompt``.
-        limit: Most characters (code points).
+        what: Name of the text in the error message, such as ``a prompt``.
+        limit: Largest number of characters (code points).
 
     Raises:
-        ValueError: If it is none; says why.
+        ValueError: The text is not valid; the message says why.
     """
     if not text.strip():
         raise ValueError(f"{what} must not be empty")
     if len(text) > limit:
-        raise ValueError(f"{what} has at most {limit} characters, this one {len(text)}")
+        raise ValueError(f"{what} must have at most {limit} characters, this one has {len(text)}")
     for position, char in enumerate(text):
         if unicodedata.category(char) in _FORBIDDEN_CATEGORIES or char in _BIDI_CONTROLS:
             raise ValueError(f"{what} must not contain control characters: U+{ord(char):04X} at position {position}")
@@ -95,15 +95,15 @@ def check_text(text: str, *, what: str, limit: int) -> str:
 
 
 def check_prompt(prompt: str) -> str:
-    """Return a text prompt unchanged if it can be one: 1 to 500 characters, see `check_text`.
+    """Check that a text can be a prompt (1 to 500 characters, see `check_text`), and return it unchanged.
 
     Raises:
-        ValueError: If it cannot; says why.
+        ValueError: The text cannot be a prompt; the message says why.
     """
     return check_text(prompt, what="a prompt", limit=MAX_PROMPT_CHARS)
 
 
-_TEXT = r"[^\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"  # what `check_prompt` lets pass
+_TEXT = r"[^\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"  # what `check_prompt` accepts
 
 PromptStr = Annotated[
     str,
@@ -116,11 +116,11 @@ PromptStr = Annotated[
         }
     ),
 ]
-"""One text prompt; see `check_prompt`."""
+"""A text prompt of 1 to 500 characters; see `check_prompt`."""
 
 
 def explain(error: ValidationError) -> str:
-    """Say in one line which field of a request is wrong and why, without repeating what was sent.
+    """Describe in one line which field of a request is wrong and why, without repeating the value.
 
     Returns:
         For example ``limit: Input should be less than or equal to 100``.

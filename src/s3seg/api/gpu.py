@@ -11,7 +11,7 @@ from s3seg.tasks.limits import MAX_PROMPTS
 
 
 class HealthResponse(ResponseModel):
-    """GET /health: the truth of what is loaded."""
+    """GET /health: the state of the model and of its device."""
 
     status: Annotated[str, Field(examples=["ok"])]
     model_loaded: bool
@@ -22,19 +22,19 @@ class HealthResponse(ResponseModel):
 
 
 class PredictRequest(RequestModel):
-    """POST /api/v1/predict. Must agree with the task's row, else 400."""
+    """POST /api/v1/predict. Must match the task in the database, else 400."""
 
-    image_url: Annotated[str, Field(max_length=2048, description="The row's source_image_url")]
-    text_prompt: Annotated[str, Field(min_length=1, description="The row's text_prompt")]
+    image_url: Annotated[str, Field(max_length=2048, description="source_image_url of the task")]
+    text_prompt: Annotated[str, Field(min_length=1, description="text_prompt of the task")]
     user_id: Annotated[str, Field(description="Owner of the task")]
     task_id: str
 
 
 class PredictResponse(ResponseModel):
-    """What one prompt gave."""
+    """The result of one prompt."""
 
     task_id: str
-    mask_url: Annotated[str, Field(description="PNG label map, stored before this answer")]
+    mask_url: Annotated[str, Field(description="PNG label map, stored before the response is sent")]
     labels: Annotated[list[str], Field(description="The prompt, if it was found")]
     inference_time_ms: Annotated[float, Field(ge=0)]
     confidence: Annotated[float, Field(ge=0, le=1, description="Highest instance score, or 0")]
@@ -58,7 +58,7 @@ class BatchPredictResponse(ResponseModel):
 
 
 class ModelInfoResponse(ResponseModel):
-    """GET /api/v1/model/info: measured from what is loaded, never constants."""
+    """GET /api/v1/model/info: measured from the loaded model."""
 
     model_name: Annotated[str, Field(examples=["SAM3"])]
     model_version: Annotated[str, Field(examples=["1.0"])]

@@ -1,4 +1,4 @@
-"""The composition root: settings, the adapters they choose, and the services made of them."""
+"""Settings, the adapters that they choose, and the services built from them."""
 
 from s3seg.app.parts import Parts, local_keys
 from s3seg.app.services import edge_app, gpu_app, local, make_engine, whole_app

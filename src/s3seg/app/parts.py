@@ -1,8 +1,8 @@
 """The adapters that the settings choose.
 
-An adapter is chosen by name in the settings: one of ours, one that an installed package offers as an entry
-point in the group ``s3seg.<port>`` (such as ``s3seg.object_store``), or a dotted path
-``package.module:factory``. The factory takes the `Settings` and returns the adapter.
+A setting names an adapter: a built-in one, an entry point of an installed package in the group ``s3seg.<port>``
+(such as ``s3seg.object_store``), or a dotted path ``package.module:factory``. The factory takes the `Settings`
+and returns the adapter.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
 
 class Parts:
-    """The adapters that the settings choose, each made when first asked for.
+    """The adapters that the settings choose, each made when it is first used.
 
-    A process holds only what it asks for: an edge that never touches `task_queue` needs no key for it.
+    A process makes only those that it uses: an edge never uses `task_queue`, so it needs no key for it.
 
     Args:
         settings: Frozen settings; read from the environment if not given.
@@ -47,56 +47,58 @@ class Parts:
 
     @cached_property
     def objects(self) -> ObjectStore:
-        """Where images and masks lie."""
+        """Stores images and masks."""
         return self._make("object_store", self.settings.object_store)
 
     @cached_property
     def task_store(self) -> TaskStore:
-        """What users may do with tasks."""
+        """Tasks, images, projects and credits, as their owners may use them."""
         return self._make("task_store", self.settings.task_store)
 
     @cached_property
     def task_queue(self) -> TaskQueue:
-        """What workers may do with tasks."""
+        """Tasks, as workers may use them."""
         return self._make("task_queue", self.settings.task_queue or self.settings.task_store)
 
     @cached_property
     def accounts(self) -> Accounts:
-        """What operators may do with accounts."""
+        """Accounts, as operators may use them."""
         return self._make("accounts", self.settings.accounts or self.settings.task_store)
 
     @cached_property
     def authenticator(self) -> Authenticator:
-        """Who judges access tokens."""
+        """Verifies access tokens."""
         return self._make("authenticator", self.settings.authenticator)
 
     @cached_property
     def rate_limiter(self) -> RateLimiter:
-        """Who counts requests."""
+        """Counts requests."""
         return self._make("rate_limiter", self.settings.rate_limiter)
 
     @cached_property
-    def inference(self) -> WorkerNotifier:
-        """Who is told that work waits."""
+    def notifier(self) -> WorkerNotifier:
+        """Tells workers about new tasks; chosen by the setting ``inference``."""
         return self._make("inference", self.settings.inference)
 
     async def aclose(self) -> None:
-        """Close what was made, last first."""
+        """Close the adapters that were made, the last one first."""
         while self._made:
             await self._made.pop().aclose()
 
     def _make(self, port: str, name: str) -> Any:
-        ours = _OURS.get((port, name))
+        builtin = _BUILTIN.get((port, name))
         try:
-            part = ours(self) if ours is not None else _find_factory(port, name)(self.settings)
+            part = builtin(self) if builtin is not None else _find_factory(port, name)(self.settings)
         except ModuleNotFoundError as err:
-            raise ConfigurationError(f"{port}={name!r} needs {err.name}; pip install 's3seg[cloud]'") from err
+            raise ConfigurationError(
+                f"{port}={name!r} needs the package {err.name}; run: pip install 's3seg[cloud]'"
+            ) from err
         self._made.append(part)
         return part
 
     @cached_property
     def sqlite(self) -> dict[str, Any]:
-        """What the SQLite adapters of one process share: one writer thread, one policy."""
+        """What the SQLite adapters of a process share: one writer thread, one policy."""
         from s3seg.adapters.sqlite import Database, Policy
 
         settings = self.settings
@@ -113,7 +115,7 @@ class Parts:
 
     @cached_property
     def memory(self) -> MemoryTables:
-        """What the in-memory adapters of one process share."""
+        """What the in-memory adapters of a process share."""
         from s3seg.adapters.memory import MemoryTables
 
         settings = self.settings
@@ -126,7 +128,7 @@ class Parts:
 
 
 def local_keys(settings: Settings) -> LocalKeys:
-    """The key that signs and checks the tokens of an installation without Supabase."""
+    """Return the key that signs and verifies the tokens of an installation without Supabase."""
     from s3seg.adapters.local_auth import LocalKeys
 
     return LocalKeys(settings.data_dir / "auth" / "signing-key.pem")
@@ -206,8 +208,8 @@ def _supabase_tasks(parts: Parts) -> TaskStore:
     settings = parts.settings
     if settings.authenticator == "local":
         raise ConfigurationError(
-            "S3SEG_AUTHENTICATOR is local, and task_store='supabase' passes tokens on to a database that does not know "
-            "these: set it to supabase"
+            "task_store='supabase' passes tokens on to Supabase, which does not accept those of "
+            "S3SEG_AUTHENTICATOR=local: set S3SEG_AUTHENTICATOR=supabase"
         )
     rest = _supabase_rest(settings, "supabase_publishable_key")
     return SupabaseTaskStore(rest, public_base=settings.public_base_url)
@@ -255,7 +257,7 @@ def _r2(parts: Parts) -> ObjectStore:
 def _required(settings: Settings, name: str, why: str) -> Any:
     value = getattr(settings, name)
     if value is None:
-        raise ConfigurationError(f"S3SEG_{name.upper()} is not set, and {why} needs it: {_described(name)}")
+        raise ConfigurationError(f"{why} needs S3SEG_{name.upper()}, which is not set: {_described(name)}")
     return value
 
 
@@ -269,20 +271,20 @@ def _memory_limiter(parts: Parts) -> RateLimiter:
     return MemoryRateLimiter(table=parts.settings.rates)
 
 
-def _memory_inference(parts: Parts) -> WorkerNotifier:
+def _memory_notifier(parts: Parts) -> WorkerNotifier:
     from s3seg.adapters.memory import MemoryNotifier
 
     return MemoryNotifier()
 
 
-def _http_inference(parts: Parts) -> WorkerNotifier:
+def _http_notifier(parts: Parts) -> WorkerNotifier:
     from s3seg.adapters.http_notifier import HttpNotifier
     from s3seg.web.logs import bound_fields
 
     settings = parts.settings
     if settings.api_secret_key is None:
         raise ConfigurationError(
-            "inference='http' needs the gpu service's key; set API_SECRET_KEY to the same value in both services"
+            "inference='http' needs the gpu service's key: set API_SECRET_KEY to the same value in both services"
         )
     return HttpNotifier(
         settings.gpu_url,
@@ -291,8 +293,8 @@ def _http_inference(parts: Parts) -> WorkerNotifier:
     )
 
 
-# vendors are imported when chosen, never before
-_OURS: dict[tuple[str, str], Callable[[Parts], Part]] = {
+# the modules of an adapter are imported only when it is chosen
+_BUILTIN: dict[tuple[str, str], Callable[[Parts], Part]] = {
     ("object_store", "files"): _files,
     ("object_store", "memory"): _memory_objects,
     ("task_store", "sqlite"): _sqlite_tasks,
@@ -308,13 +310,13 @@ _OURS: dict[tuple[str, str], Callable[[Parts], Part]] = {
     ("accounts", "supabase"): _supabase_accounts,
     ("authenticator", "supabase"): _supabase_auth,
     ("rate_limiter", "memory"): _memory_limiter,
-    ("inference", "memory"): _memory_inference,
-    ("inference", "http"): _http_inference,
+    ("inference", "memory"): _memory_notifier,
+    ("inference", "http"): _http_notifier,
 }
 
 
 def _find_factory(port: str, name: str) -> Callable[[Settings], Part]:
-    """A third party's factory: by entry point, else by dotted path."""
+    """Find the factory of an adapter that is not built in: by entry point, else by dotted path."""
     offered = entry_points(group=f"s3seg.{port}", name=name)
     try:
         for entry in offered:
@@ -324,8 +326,8 @@ def _find_factory(port: str, name: str) -> Callable[[Settings], Part]:
             return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as err:
         raise ConfigurationError(f"{port}={name!r} cannot be loaded: {err}") from err
-    ours = sorted(known for kind, known in _OURS if kind == port)
+    builtin = sorted(known for kind, known in _BUILTIN if kind == port)
     raise ConfigurationError(
-        f"{port}={name!r} is not known; choose one of {', '.join(ours)}, install a package that offers it as "
-        f"an entry point in group 's3seg.{port}', or give 'package.module:factory'"
+        f"unknown adapter {port}={name!r}: choose one of {', '.join(builtin)}, install a package that provides it as "
+        f"an entry point in the group 's3seg.{port}', or use 'package.module:factory'"
     )

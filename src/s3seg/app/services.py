@@ -1,4 +1,4 @@
-"""The composition root: the services and the inference side, put together from the parts that the settings choose."""
+"""The services, built from the parts that the settings choose."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 
 def edge_app(settings: Settings | None = None, *, parts: Parts | None = None) -> Starlette:
-    """The edge service as an ASGI application, on the adapters that the settings choose.
+    """Build the edge service as an ASGI application, on the adapters that the settings choose.
 
-    Mounted in an application of yours, it needs nothing more: every part begins with its first use. Starlette does
-    not run the lifespan of what is mounted, so run it in yours, to close files and threads at the end::
+    It can be mounted in an application of yours: every part starts when it is first used. Starlette does not run the
+    lifespan of a mounted application, so run it in yours, to close files and threads at the end::
 
         edge = edge_app(Settings(public_base_url="https://me.example/seg/files"))
 
@@ -38,7 +38,7 @@ def edge_app(settings: Settings | None = None, *, parts: Parts | None = None) ->
 
     Args:
         settings: Frozen settings; read from the environment if not given.
-        parts: Adapters to share with another service of the same process; its maker closes them.
+        parts: Adapters to share with another service of the same process; their maker closes them.
     """
     own = parts is None
     parts = parts or Parts(settings)
@@ -46,10 +46,10 @@ def edge_app(settings: Settings | None = None, *, parts: Parts | None = None) ->
 
 
 def whole_app(settings: Settings | None = None) -> Starlette:
-    """The edge service with the inference side in the same process; its lifespan must run.
+    """Build the edge service with inference in the same process; its lifespan must run.
 
     Args:
-        settings: Frozen settings; read from the environment if not given. ``inference`` is taken to be ``memory``.
+        settings: Frozen settings; read from the environment if not given. ``inference`` is set to ``memory``.
     """
     parts = Parts((settings or Settings()).model_copy(update={"inference": "memory"}))
     return _edge_app(parts, engine=make_engine(parts), close_parts=True)
@@ -57,7 +57,7 @@ def whole_app(settings: Settings | None = None) -> Starlette:
 
 def _edge_app(parts: Parts, *, engine: Engine | None, close_parts: bool) -> Starlette:
     from s3seg.edge import Edge, EdgeOptions
-    from s3seg.web.edge_service import edge_service
+    from s3seg.web.edge_app import build_edge_app
 
     settings = parts.settings
     edge = Edge(
@@ -65,7 +65,7 @@ def _edge_app(parts: Parts, *, engine: Engine | None, close_parts: bool) -> Star
         tasks=parts.task_store,
         authenticator=parts.authenticator,
         limiter=parts.rate_limiter,
-        inference=parts.inference,
+        notifier=parts.notifier,
         options=EdgeOptions(max_pixels=int(settings.upload_megapixels * 1e6)),
     )
 
@@ -82,7 +82,7 @@ def _edge_app(parts: Parts, *, engine: Engine | None, close_parts: bool) -> Star
             if close_parts:
                 await parts.aclose()
 
-    app = edge_service(
+    app = build_edge_app(
         edge,
         rates=settings.rates,
         cors_origins=settings.cors_origins,
@@ -109,19 +109,19 @@ def gpu_app(
     insecure_no_key: bool = False,
     load: Callable[[], Network] | None = None,
 ) -> Starlette:
-    """The gpu service as an ASGI application, with a claim loop of its own; its lifespan must run.
+    """Build the gpu service as an ASGI application, with its own claim loop; its lifespan must run.
 
     Args:
         settings: Frozen settings; read from the environment if not given.
-        parts: Adapters to share with another service of the same process; its maker closes them.
-        insecure_no_key: Leave the routes open, where only this machine can reach them.
-        load: Loads another network than the settings name.
+        parts: Adapters to share with another service of the same process; their maker closes them.
+        insecure_no_key: Leave the routes open if no key is set; only for services that listen on loopback.
+        load: Loads the network, instead of the one that the settings name.
 
     Raises:
-        ConfigurationError: There is no key, and none of that was asked for.
+        ConfigurationError: No key is set, and ``insecure_no_key`` is false.
     """
+    from s3seg.web.gpu_app import build_gpu_app
     from s3seg.web.gpu_metrics import PrometheusMetrics
-    from s3seg.web.gpu_service import gpu_service
     from s3seg.web.metrics import HttpMetrics
 
     own = parts is None
@@ -140,7 +140,7 @@ def gpu_app(
             if own:
                 await parts.aclose()
 
-    app = gpu_service(engine, keys=keys, metrics=metrics, lifespan=lifespan)
+    app = build_gpu_app(engine, keys=keys, metrics=metrics, lifespan=lifespan)
     app.state.engine = engine
     return app
 
@@ -148,7 +148,7 @@ def gpu_app(
 def make_engine(
     parts: Parts, *, metrics: InferenceMetrics | None = None, load: Callable[[], Network] | None = None
 ) -> Engine:
-    """The inference side on the chosen adapters; not started."""
+    """Build the inference engine on the adapters that the settings choose; it is not started."""
     from s3seg.inference.batcher import Limits
     from s3seg.inference.engine import Engine, EngineOptions
     from s3seg.inference.worker import WorkerLimits
@@ -180,10 +180,10 @@ def make_engine(
 
 
 def local(settings: Settings | None = None) -> Local:
-    """The whole service in this process, without HTTP, for ``async with``; see `Local`.
+    """Build the whole service in this process, without HTTP, for use with ``async with``; see `Local`.
 
     Args:
-        settings: By default everything is in memory, and gone at the end.
+        settings: Frozen settings; by default everything is kept in memory and gone at the end.
     """
     from s3seg.app.in_process import Local
 
@@ -194,7 +194,7 @@ def local(settings: Settings | None = None) -> Local:
     return Local(
         objects=parts.objects,
         tasks=parts.task_store,
-        inference=parts.inference,
+        inference=parts.notifier,
         engine=make_engine(parts),
         close=parts.aclose,
     )
@@ -213,11 +213,11 @@ def _load_network(settings: Settings) -> Network:
 
 
 def _woken_by(parts: Parts) -> dict[str, Callable[[float], Awaitable[object]]]:
-    """An edge in the same process wakes the claim loop; others are found by looking."""
+    """Let an edge in the same process wake the claim loop; otherwise the loop polls."""
     from s3seg.adapters.memory import MemoryNotifier
 
-    if parts.settings.inference == "memory" and isinstance(parts.inference, MemoryNotifier):
-        return {"wait_for_work": parts.inference.wait}
+    if parts.settings.inference == "memory" and isinstance(parts.notifier, MemoryNotifier):
+        return {"wait_for_work": parts.notifier.wait}
     return {}
 
 
@@ -226,7 +226,7 @@ def _gpu_keys(settings: Settings, *, insecure_no_key: bool) -> list[str]:
     keys = [key.get_secret_value() for key in chosen if key is not None and key.get_secret_value().strip()]
     if not keys and not insecure_no_key:
         raise ConfigurationError(
-            "the gpu service needs a key: set API_SECRET_KEY to a long random value, the same in the edge "
-            "(or --insecure-no-key, on loopback only)"
+            "the gpu service needs a key: set API_SECRET_KEY to a long random value, the same as in the edge "
+            "(or pass --insecure-no-key if it listens on loopback only)"
         )
     return keys

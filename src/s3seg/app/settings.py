@@ -1,7 +1,7 @@
-"""Every setting of the services, from the environment or a ``.env`` file; frozen once read.
+"""The settings of the services, from environment variables or a ``.env`` file; frozen once read.
 
-The name in the environment is the field's in capitals with ``S3SEG_`` before it: ``S3SEG_DATA_DIR``. The key
-of the gpu service is also read from ``API_SECRET_KEY``, its name in the contract.
+A variable is named ``S3SEG_`` plus the field's name in capitals, such as ``S3SEG_DATA_DIR``. The key of the gpu
+service is also read from ``API_SECRET_KEY``, its name in the contract.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ def _address(text: str) -> str:
     except ValueError:
         good = False
     if not good or re.search(r"[\s?#]", text):
-        raise ValueError("is no address: it must be like https://host or http://host:port, without ? or #")
+        raise ValueError("is not a URL; it must look like https://host or http://host:port, without ? or #")
     return text
 
 
 def _bare_address(text: str) -> str:
     if urlsplit(_address(text)).path.strip("/"):
-        raise ValueError("must end after the host: leave away the path (/rest/v1, or the name of the bucket)")
+        raise ValueError("must end after the host; remove the path (such as /rest/v1, or the name of the bucket)")
     return text
 
 
 def _key(text: str) -> str:
     if re.fullmatch(r"[!-~]+", text) is None:
-        raise ValueError("has a character that no key has, such as a blank or a curly quote; copy it anew")
+        raise ValueError("contains a character that no key has, such as a space or a curly quote; copy it again")
     return text
 
 
@@ -54,13 +54,13 @@ def _secret_key(key: SecretStr) -> SecretStr:
 def _publishable_key(key: SecretStr) -> SecretStr:
     if _opens_everything(_key(key.get_secret_value())):
         raise ValueError(
-            "holds a secret (or service_role) key, which the edge must never have; rotate it if it was used"
+            "is a secret (or service_role) key, which the edge must never have; rotate the key if it was used here"
         )
     return key
 
 
 def _opens_everything(key: str) -> bool:
-    """Whether it is a key of the service: of the new kind, or a legacy one, which is a JWT."""
+    """Whether the key bypasses row-level security: a new secret key, or a legacy service_role key, which is a JWT."""
     if key.startswith("sb_secret_"):
         return True
     try:
@@ -72,7 +72,7 @@ def _opens_everything(key: str) -> bool:
 
 def _bucket(name: str) -> str:
     if re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", name) is None:
-        raise ValueError("is no name of a bucket: 3 to 63 lower-case letters, digits, dots and hyphens")
+        raise ValueError("is not a bucket name; it must be 3 to 63 lower-case letters, digits, dots and hyphens")
     return name
 
 
@@ -85,10 +85,10 @@ Bucket = Annotated[str, AfterValidator(_bucket)]
 
 
 class Settings(BaseSettings):
-    """Settings of edge, gpu and operator commands; what a process does not need it does not read.
+    """Settings of the edge, the gpu service and the operators' commands. A process ignores those that it does not use.
 
     Raises:
-        ConfigurationError: If one cannot be what it is; names its variable, and never its value.
+        ConfigurationError: A value is not valid; names the variable, never the value.
     """
 
     model_config = SettingsConfigDict(
@@ -98,43 +98,49 @@ class Settings(BaseSettings):
         extra="ignore",
         frozen=True,
         populate_by_name=True,
-        hide_input_in_errors=True,  # a secret that does not validate stays out of the log
-        str_strip_whitespace=True,  # what is pasted often ends with a line
+        hide_input_in_errors=True,  # keeps a secret that does not validate out of the log
+        str_strip_whitespace=True,  # pasted values often end with a line break
     )
 
-    if not TYPE_CHECKING:  # so that type checkers go on to see the fields
+    if not TYPE_CHECKING:  # type checkers see the fields instead
 
         def __init__(self, **given: Any) -> None:
             try:
                 super().__init__(**given)
             except ValidationError as err:
-                raise ConfigurationError(_in_words(err)) from None
+                raise ConfigurationError(_explain(err)) from None
             except SettingsError as err:
-                raise ConfigurationError(f"{err}; lists are written as JSON") from None
+                raise ConfigurationError(f"{err}; write lists as JSON") from None
 
     data_dir: Annotated[
-        Path, Field(description="Where files, tasks and the signing key live; edge and gpu share it")
+        Path, Field(description="Folder of files, tasks and the signing key; edge and gpu service share it")
     ] = Path.home() / ".s3seg"
     public_base_url: Annotated[
         Address,
         Field(
-            description="What image and mask URLs begin with; stored with each image, so choose it once",
+            description="Base URL of images and masks; it is stored with each image, so choose it once",
         ),
     ] = "http://127.0.0.1:8000/files"
 
     object_store: Annotated[str, Field(description=f"files, memory, r2, or {_ADAPTER}")] = "files"
     task_store: Annotated[str, Field(description=f"sqlite, memory, supabase, or {_ADAPTER}")] = "sqlite"
-    task_queue: Annotated[str | None, Field(description="As task_store, for workers; follows it if unset")] = None
-    accounts: Annotated[str | None, Field(description="As task_store, for operators; follows it if unset")] = None
+    task_queue: Annotated[
+        str | None, Field(description="As task_store, for workers; the same as task_store if unset")
+    ] = None
+    accounts: Annotated[
+        str | None, Field(description="As task_store, for operators; the same as task_store if unset")
+    ] = None
     authenticator: Annotated[str, Field(description=f"local, supabase, or {_ADAPTER}")] = "local"
     rate_limiter: Annotated[str, Field(description=f"memory, or {_ADAPTER}")] = "memory"
-    inference: Annotated[str, Field(description=f"memory (same process), http, or {_ADAPTER}")] = "memory"
+    inference: Annotated[
+        str, Field(description=f"How workers are told about new tasks: memory (same process), http, or {_ADAPTER}")
+    ] = "memory"
 
     api_secret_key: Annotated[
         SecretStr | None,
         Field(
             validation_alias=AliasChoices("S3SEG_API_SECRET_KEY", "API_SECRET_KEY"),
-            description="Key that the edge shows to the gpu service",
+            description="Key that the edge sends to the gpu service",
         ),
     ] = None
 
@@ -142,104 +148,116 @@ class Settings(BaseSettings):
         SecretStr | None,
         Field(
             validation_alias=AliasChoices("S3SEG_API_SECRET_KEY_PREVIOUS", "API_SECRET_KEY_PREVIOUS"),
-            description="A second key that the gpu service accepts while keys are being changed",
+            description="Second key that the gpu service accepts during a key rotation",
         ),
     ] = None
 
     checkpoint: Annotated[
-        str | None, Field(description="Weights that the gpu service loads; as `s3seg segment --checkpoint`")
+        str | None, Field(description="Weights that the gpu service loads, as in `s3seg segment --checkpoint`")
     ] = None
     device: Annotated[str, Field(description="auto, cuda:0, mps, cpu")] = "auto"
     dtype: Annotated[str, Field(description="auto (bfloat16 on CUDA, else float32), float32, bfloat16, float16")] = (
         "auto"
     )
     batch_images: Annotated[int, Field(ge=1, le=256, description="Pictures encoded in one forward pass")] = 8
-    batch_prompts: Annotated[int, Field(ge=1, le=1024, description="Prompts decoded in one go")] = 12
+    batch_prompts: Annotated[int, Field(ge=1, le=1024, description="Prompts decoded in one batch")] = 12
     embedding_cache_mb: Annotated[
         int,
-        Field(ge=0, description="Device memory for embeddings of earlier pictures; full SAM 3 takes 55 each"),
+        Field(
+            ge=0,
+            description="Device memory in MB for embeddings of earlier pictures; full SAM 3 needs 55 MB per picture",
+        ),
     ] = 1024
-    max_megapixels: Annotated[float, Field(gt=0, le=178, description="Larger pictures are refused")] = 100.0
+    max_megapixels: Annotated[float, Field(gt=0, le=178, description="Pictures with more megapixels are refused")] = (
+        100.0
+    )
     cpu_threads: Annotated[
-        int | None, Field(ge=1, description="Threads for reading pictures and making masks; as many as cores if unset")
+        int | None, Field(ge=1, description="Threads for reading pictures and making masks; one per core if unset")
     ] = None
     claimed_at_once: Annotated[
-        int, Field(ge=1, description="Waiting tasks that a worker takes at a time; three batches keep a network busy")
+        int, Field(ge=1, description="Tasks that a worker claims at a time; three batches keep the model busy")
     ] = 24
     admitted_at_once: Annotated[
-        int, Field(ge=1, description="Requests and tasks beyond which the gpu service answers 503")
+        int, Field(ge=1, description="Requests and tasks in progress beyond which the gpu service answers 503")
     ] = 96
     lease_s: Annotated[
         float,
-        Field(ge=1, le=3600, description="Seconds after which a dead worker's task is taken by another"),
+        Field(ge=1, le=3600, description="Seconds after which another worker takes over the task of a dead one"),
     ] = 60.0
-    poll_s: Annotated[float, Field(gt=0, description="Seconds between looks at an empty queue")] = 1.0
+    poll_s: Annotated[float, Field(gt=0, description="Seconds between polls of an empty queue")] = 1.0
     retry_after_s: Annotated[
-        float, Field(ge=0, description="Seconds that a failed attempt waits before the next, doubling with each")
+        float, Field(ge=0, description="Seconds between a failed attempt and the next, doubling with each attempt")
     ] = 2.0
-    drain_s: Annotated[float, Field(ge=0, description="Seconds that work gets to finish after SIGTERM")] = 30.0
+    drain_s: Annotated[float, Field(ge=0, description="Seconds that work in progress gets to finish after SIGTERM")] = (
+        30.0
+    )
 
-    gpu_url: Annotated[Address, Field(description="Where inference=http finds the gpu service")] = (
+    gpu_url: Annotated[Address, Field(description="Address of the gpu service, for inference=http")] = (
         "http://127.0.0.1:8001"
     )
 
     cors_origins: Annotated[
-        tuple[str, ...], Field(description='Origins whose pages may call the edge, as a JSON list; ["*"] for all')
+        tuple[str, ...],
+        Field(description='Origins whose pages may call the edge (CORS), as a JSON list; ["*"] for all'),
     ] = ()
-    playground: Annotated[bool, Field(description="Serve a page at / with which a browser can use the edge")] = True
+    playground: Annotated[bool, Field(description="Serve a page at / to use the edge from a browser")] = True
     upload_megapixels: Annotated[
-        float, Field(gt=0, le=178, description="Larger uploads are refused; decoding one takes 7 MB a megapixel")
+        float,
+        Field(gt=0, le=178, description="Uploads with more megapixels are refused; decoding takes 7 MB per megapixel"),
     ] = 50.0
 
     rate_limits: Annotated[
-        Literal["contract", "off"], Field(description="The contract's table, or none (for load tests)")
+        Literal["contract", "off"], Field(description="The contract's limits, or none (for load tests)")
     ] = "contract"
-    welcome_credits: Annotated[int, Field(ge=0, description="Credits that a new local account begins with")] = 10
+    welcome_credits: Annotated[int, Field(ge=0, description="Credits of a new local account")] = 10
     task_deadline_s: Annotated[
-        float, Field(gt=0, description="Seconds from acceptance after which a task ends in error, refunded")
+        float, Field(gt=0, description="Seconds after which an unfinished task ends in error and is refunded")
     ] = 900.0
-    max_attempts: Annotated[int, Field(ge=1, le=100, description="Attempts before a task ends in error")] = 3
+    max_attempts: Annotated[int, Field(ge=1, le=100, description="Attempts after which a task ends in error")] = 3
     database_timeout_s: Annotated[
-        float, Field(gt=0, description="Seconds to wait for another process's write before answering 503")
+        float, Field(gt=0, description="Seconds to wait for the database before answering 503")
     ] = 5.0
 
     supabase_url: Annotated[
-        BareAddress | None, Field(description="The Supabase project, https://<ref>.supabase.co")
+        BareAddress | None, Field(description="Address of the Supabase project: https://<ref>.supabase.co")
     ] = None
     supabase_publishable_key: Annotated[
-        PublishableKey | None, Field(description="Publishable (or legacy anon) key: what the edge needs")
+        PublishableKey | None, Field(description="Publishable (or legacy anon) key, for the edge")
     ] = None
     supabase_secret_key: Annotated[
         SecretKey | None,
-        Field(description="Secret (or legacy service_role) key: what workers and operators need; never on the edge"),
+        Field(description="Secret (or legacy service_role) key, for workers and operators; never set it on the edge"),
     ] = None
     supabase_jwt_secret: Annotated[
         SecretStr | None, Field(description="Legacy JWT secret, only for projects that still sign tokens with it")
     ] = None
     database_url: Annotated[
-        SecretStr | None, Field(description="The project's PostgreSQL address, only for `s3seg db`")
+        SecretStr | None, Field(description="PostgreSQL connection string of the project, only for `s3seg db`")
     ] = None
 
     r2_endpoint_url: Annotated[
         BareAddress | None, Field(description="https://<account id>.r2.cloudflarestorage.com, without the bucket")
     ] = None
     r2_bucket: Annotated[Bucket | None, Field(description="Bucket of images and masks")] = None
-    r2_access_key_id: Annotated[Key | None, Field(description="Of an R2 API token for that bucket")] = None
-    r2_secret_access_key: Annotated[SecretKey | None, Field(description="Of the same token")] = None
+    r2_access_key_id: Annotated[Key | None, Field(description="Access key id of an R2 API token for that bucket")] = (
+        None
+    )
+    r2_secret_access_key: Annotated[SecretKey | None, Field(description="Secret access key of the same token")] = None
     r2_public: Annotated[
-        bool, Field(description="Whether public_base_url is the bucket's own domain; if not, the edge presigns")
+        bool,
+        Field(description="Whether public_base_url is the bucket's own domain; if not, the edge presigns URLs"),
     ] = True
 
     @property
     def rates(self) -> RateTable:
-        """Actions allowed in any 60 seconds, by tier."""
+        """Requests allowed in any 60 seconds, by tier and action."""
         if self.rate_limits == "contract":
             return RATE_LIMITS
         return {tier: dict.fromkeys(Action, _UNLIMITED) for tier in Tier}
 
 
-def _in_words(err: ValidationError) -> str:
-    """Which variables are wrong and why; not what they hold, which may be a secret."""
+def _explain(err: ValidationError) -> str:
+    """Say which variables are wrong and why, without their values, which may be secret."""
     words = []
     for found in err.errors(include_url=False, include_context=False, include_input=False):
         name = str(found["loc"][0]) if found["loc"] else ""

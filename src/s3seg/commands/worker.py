@@ -29,7 +29,7 @@ async def _work(settings: Settings) -> None:
     import signal
 
     from s3seg.app import Parts, make_engine
-    from s3seg.web.server import last_words
+    from s3seg.web.server import stop_at_once
 
     parts = Parts(settings)
     engine = make_engine(parts)
@@ -62,7 +62,7 @@ async def _work(settings: Settings) -> None:
     working = asyncio.ensure_future(work())
     await asyncio.wait({working, asyncio.ensure_future(stop_now.wait())}, return_when=asyncio.FIRST_COMPLETED)
     if not working.done():
-        await last_words(engine.worker.aclose)
+        await stop_at_once(engine.worker.aclose)
         for number in signals:
             loop.remove_signal_handler(number)
         signal.raise_signal(signal.SIGTERM)  # returning would wait for threads, such as one that loads weights

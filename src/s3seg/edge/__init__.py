@@ -1,14 +1,15 @@
-"""The edge's use cases: upload, submit, watch, list, delete. Async, on ports only, without HTTP.
+"""The use cases of the public API: async, on ports only, without HTTP.
 
-    edge = Edge(objects=..., tasks=..., authenticator=..., limiter=..., inference=...)
+    edge = Edge(objects=..., tasks=..., authenticator=..., limiter=..., notifier=...)
     caller = await edge.authenticate(f"Bearer {token}")
-    image = (await edge.upload(caller, Upload(data=Path("cat.png").read_bytes()))).value
-    task = (await edge.submit(caller, SegmentRequest(image_url=image.image_url, text_prompt="cat"))).task
+    image = await edge.upload(caller, Upload(data=Path("cat.png").read_bytes()))
+    submitted = await edge.submit(caller, SegmentRequest(image_url=image.image_url, text_prompt="cat"))
+    task = await edge.tasks.get_task(caller, submitted.task.task_id)
 
-Ownership, credits, rate limits and validation live here; the routes in `s3seg.web.edge` only translate.
+The routes in `s3seg.web.routes` call these use cases and translate their results to HTTP.
 """
 
-from s3seg.edge.service import Edge, EdgeOptions, Limited
+from s3seg.edge.service import Edge, EdgeOptions
 from s3seg.edge.uploads import Upload
 
-__all__ = ["Edge", "EdgeOptions", "Limited", "Upload"]
+__all__ = ["Edge", "EdgeOptions", "Upload"]

@@ -1,25 +1,26 @@
-"""Tokens that were verified a moment ago: checking a signature again for every poll would cost more than the poll."""
+"""A cache of verified tokens: checking a signature again takes longer than answering a poll."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 
-from s3seg.edge.ttl_cache import TTLCache
+from cachetools import TLRUCache
+
 from s3seg.tasks.ports import Authenticator
 from s3seg.tasks.records import Identity
 
 
 class CachingAuthenticator:
-    """An `Authenticator` that asks another one, and remembers for a while whom it vouched for.
+    """An `Authenticator` that asks another one and caches the identities that it returns.
 
-    Refusals are never remembered. A token is forgotten when it expires, and after ``ttl_s`` in any case, which is
-    how long a withdrawn key goes on being believed.
+    Refusals are not cached. An entry expires with its token, and after ``ttl_s`` at the latest; a signing key that
+    was withdrawn is therefore trusted for up to ``ttl_s`` seconds more.
 
     Args:
-        authenticator: Who judges tokens.
-        ttl_s: Seconds that a verdict is good for.
-        capacity: Tokens remembered at most; the least recently used go first.
+        authenticator: Verifies tokens.
+        ttl_s: Seconds that an identity is cached.
+        capacity: Largest number of cached tokens; the least recently used are evicted first.
         clock: Seconds since 1970.
     """
 
@@ -31,28 +32,31 @@ class CachingAuthenticator:
         capacity: int = 10_000,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        def expires_at(token: str, identity: Identity, now: float) -> float:
+            if identity.expires_at is None:
+                return now + ttl_s
+            return min(now + ttl_s, identity.expires_at.timestamp())
+
         self._authenticator = authenticator
-        self._ttl_s = ttl_s
-        self._clock = clock
-        self._known: TTLCache[Identity] = TTLCache(clock, capacity=capacity)
+        self._identities: TLRUCache[str, Identity] = TLRUCache(capacity, expires_at, timer=clock)
 
     async def authenticate(self, token: str) -> Identity:
-        """See `Authenticator.authenticate`."""
-        known = self._known.get(token)
-        if known is not None:
-            return known
-        until = self._clock() + self._ttl_s
-        identity = await self._authenticator.authenticate(token)
-        if identity.expires_at is not None:
-            until = min(until, identity.expires_at.timestamp())
-        self._known.put(token, identity, until=until)
+        """Return the identity that the token proves, from the cache if it was verified recently.
+
+        Raises:
+            AuthInvalidError: The token is malformed, expired, for another audience, or not signed by a trusted key.
+            ForbiddenError: The token is valid but anonymous, or its role is not ``authenticated``.
+        """
+        identity = self._identities.get(token)
+        if identity is None:
+            identity = self._identities[token] = await self._authenticator.authenticate(token)
         return identity
 
     async def check(self) -> None:
-        """See `Part.check`."""
+        """Check the authenticator behind the cache; raises `UnavailableError` if it cannot serve."""
         await self._authenticator.check()
 
     async def aclose(self) -> None:
-        """See `Part.aclose`."""
-        self._known.clear()
+        """Empty the cache and close the authenticator behind it."""
+        self._identities.clear()
         await self._authenticator.aclose()

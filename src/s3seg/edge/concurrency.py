@@ -1,4 +1,4 @@
-"""A bounded number of places for what takes memory or time, of which nobody may hold more than a share."""
+"""A limit on how many operations run at the same time, in total and per user."""
 
 from __future__ import annotations
 
@@ -11,43 +11,43 @@ from s3seg.errors import UnavailableError
 
 
 class ConcurrencyLimiter:
-    """ConcurrencyLimiter that are held while a block runs, given out in no particular order.
+    """Limits how many blocks of code run at the same time. Waiting callers are served in no particular order.
 
     Args:
-        total: How many there are.
-        of_one_user: How many of them one user may hold.
-        wait_s: Seconds to wait for one.
-        of_what: What they are for, for the message.
+        total: Blocks that may run at the same time.
+        per_user: Blocks that may run at the same time for one user.
+        wait_s: Seconds that a caller waits for its turn.
+        name: What is limited, for the error message, such as ``uploads``.
     """
 
-    def __init__(self, total: int, *, of_one_user: int, wait_s: float, of_what: str) -> None:
+    def __init__(self, total: int, *, per_user: int, wait_s: float, name: str) -> None:
         self._total = total
-        self._of_one_user = of_one_user
+        self._per_user = per_user
         self._wait_s = wait_s
-        self._of_what = of_what
-        self._held: Counter[str] = Counter()
+        self._name = name
+        self._running: Counter[str] = Counter()
         self._changed = asyncio.Condition()
 
     @asynccontextmanager
-    async def take(self, user_id: str) -> AsyncGenerator[None, None]:
-        """Hold a place.
+    async def slot(self, user_id: str) -> AsyncGenerator[None, None]:
+        """Run the ``async with`` block within the limits.
 
         Raises:
-            UnavailableError: None became free, of all or of the user's own, within the time.
+            UnavailableError: The limits left no room for the user within the waiting time.
         """
         try:
             async with asyncio.timeout(self._wait_s), self._changed:
-                await self._changed.wait_for(lambda: self._is_free(user_id))
-                self._held[user_id] += 1
+                await self._changed.wait_for(lambda: self._has_room(user_id))
+                self._running[user_id] += 1
         except TimeoutError:
-            raise UnavailableError(f"too many {self._of_what} at the same time; try again", retry_after=2) from None
+            raise UnavailableError(f"too many {self._name} at the same time; try again", retry_after=2) from None
         try:
             yield
         finally:
-            self._held[user_id] -= 1
-            self._held += Counter()  # forgets users who hold none
+            self._running[user_id] -= 1
+            self._running += Counter()  # drops users whose count is 0
             async with self._changed:
                 self._changed.notify_all()
 
-    def _is_free(self, user_id: str) -> bool:
-        return self._held.total() < self._total and self._held[user_id] < self._of_one_user
+    def _has_room(self, user_id: str) -> bool:
+        return self._running.total() < self._total and self._running[user_id] < self._per_user

@@ -1,23 +1,22 @@
-"""`Edge`: everything that a user of the service may do."""
+"""`Edge`: the use cases of the public API."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import math
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from dataclasses import dataclass
 
-from s3seg.api.edge import ResultsQuery, SegmentRequest
+from s3seg.api.edge import SegmentRequest
 from s3seg.edge.caching_authenticator import CachingAuthenticator
 from s3seg.edge.concurrency import ConcurrencyLimiter
+from s3seg.edge.notifications import WorkerNotifications
+from s3seg.edge.rate_limits import RateLimits
 from s3seg.edge.storing import remove_objects, store_picture
-from s3seg.edge.ttl_cache import TTLCache
 from s3seg.edge.uploads import Upload, inspect
-from s3seg.edge.watching import changes
+from s3seg.edge.watching import TaskWatcher
 from s3seg.errors import (
     AuthInvalidError,
     AuthRequiredError,
@@ -28,78 +27,56 @@ from s3seg.errors import (
     UnavailableError,
 )
 from s3seg.tasks.health import health_check
-from s3seg.tasks.limits import DEFAULT_PAGE_SIZE, Action, Tier
 from s3seg.tasks.model import Task, TaskRequest
 from s3seg.tasks.ports import Authenticator, ObjectStore, Part, RateLimiter, TaskStore, WorkerNotifier
-from s3seg.tasks.rate_limit import RateDecision
-from s3seg.tasks.records import (
-    Account,
-    Cursor,
-    Identity,
-    ObjectStream,
-    Project,
-    ProjectPage,
-    StoredImage,
-    Submitted,
-    TaskPage,
-)
+from s3seg.tasks.records import Identity, ObjectStream, StoredImage, Submitted
 
-_T = TypeVar("_T")
-_log = logging.getLogger("s3seg.edge")
-
-_TIER_TTL_S = 30.0
-_POKES_AT_ONCE = 256
-_CHECKED_FOR_S = 1.0
+_CHECK_TTL_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EdgeOptions:
-    """How much the edge takes on at once.
+    """Capacities of one edge process.
 
     Attributes:
         max_pixels: Largest picture accepted.
-        uploads_at_once: Uploads held in memory together, at most 10 MB each.
-        uploads_of_one_user: How many of them may be one user's, so that few slow senders do not keep all others out.
-        upload_wait_s: Seconds that a further one waits for a place, its body unread, before it is answered 503.
-        decodes_at_once: Pictures decoded together, each of which takes about 7 bytes a pixel.
-        watchers_at_once: Requests that wait for a task to end.
-        presign_s: Seconds that a redirect to a private object is good for.
+        max_uploads: Uploads held in memory at the same time, at most 10 MB each.
+        max_uploads_per_user: Uploads of one user at the same time, so that a few slow senders do not block the rest.
+        upload_wait_s: Seconds that a further upload waits, its body unread, before it is answered 503.
+        max_decodes: Pictures decoded at the same time; each takes about 7 bytes per pixel.
+        max_watchers: Requests that may wait for a task to end at the same time.
+        presign_s: Seconds that a redirect to a private object is valid.
     """
 
     max_pixels: int = 50_000_000
-    uploads_at_once: int = 32
-    uploads_of_one_user: int = 8
+    max_uploads: int = 32
+    max_uploads_per_user: int = 8
     upload_wait_s: float = 2.0
-    decodes_at_once: int = 2
-    watchers_at_once: int = 500
+    max_decodes: int = 2
+    max_watchers: int = 500
     presign_s: int = 300
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limited(Generic[_T]):
-    """An answer, and where the caller stands with the rate limit that it counted against.
-
-    Attributes:
-        value: The answer.
-        rate: None where reads went on without a limiter that did not answer.
-    """
-
-    value: _T
-    rate: RateDecision | None
-
-
 class Edge:
-    """The use cases, each of which acts for one caller and sees only what is theirs.
+    """The use cases of the public API, without HTTP.
 
-    All methods may raise `RateLimitedError` and `UnavailableError` besides what they list.
+    A use case that only reads or writes records is a method of `tasks`, called with the authenticated caller; the
+    methods here are those that do more. None of them counts requests, except that `submit` refuses a caller with
+    too many bad requests: count with `rate_limits` before a use case, as the HTTP routes do.
+
+    All methods may raise `UnavailableError`.
 
     Args:
-        objects: Where images and results lie.
-        tasks: Images, tasks, projects and credits, as their owners see them.
-        authenticator: Judges tokens; its verdicts are remembered for a minute.
-        limiter: Counts everything but submits, which the task store counts in the transaction that debits them.
-        inference: Is told of new work, after the answer; if that is lost, the claim loops find it.
+        objects: Stores images and results.
+        tasks: Images, tasks, projects and credits, each method limited to what its caller owns.
+        authenticator: Verifies tokens. Verified ones are cached for a minute.
+        limiter: Counts all requests but accepted submits, which the task store counts when it debits them.
+        notifier: Tells workers about new tasks, after the client has its answer.
         options: Capacities.
+
+    Attributes:
+        tasks: The task store.
+        rate_limits: Counts requests.
     """
 
     def __init__(
@@ -109,113 +86,104 @@ class Edge:
         tasks: TaskStore,
         authenticator: Authenticator,
         limiter: RateLimiter,
-        inference: WorkerNotifier,
+        notifier: WorkerNotifier,
         options: EdgeOptions | None = None,
     ) -> None:
+        self.tasks = tasks
+        self.rate_limits = RateLimits(limiter, tasks)
         self._objects = objects
-        self._tasks = tasks
         self._authenticator = CachingAuthenticator(authenticator)
         self._limiter = limiter
-        self._inference = inference
-        self._options = options or EdgeOptions()
-        self._tiers: TTLCache[Tier] = TTLCache(time.monotonic)
-        self._refused: TTLCache[tuple[float, RateDecision]] = TTLCache(time.monotonic)
-        self._uploading = ConcurrencyLimiter(
-            self._options.uploads_at_once,
-            of_one_user=self._options.uploads_of_one_user,
-            wait_s=self._options.upload_wait_s,
-            of_what="uploads",
+        self._options = options = options or EdgeOptions()
+        self._uploads = ConcurrencyLimiter(
+            options.max_uploads, per_user=options.max_uploads_per_user, wait_s=options.upload_wait_s, name="uploads"
         )
-        self._decoding = asyncio.Semaphore(self._options.decodes_at_once)
-        self._watching = 0
-        self._pokes: set[asyncio.Task[None]] = set()
+        self._decodes = asyncio.Semaphore(options.max_decodes)
+        self._watcher = TaskWatcher(tasks, max_watchers=options.max_watchers)
+        self._notifications = WorkerNotifications(notifier)
         self._checking = asyncio.Lock()
         self._checked: dict[str, str | None] = {}
         self._checked_until = -math.inf
 
-    # ---- who calls ----
-
     async def authenticate(self, authorization: str | None) -> Identity:
-        """Who calls, by the ``Authorization`` header.
+        """Return the identity that an ``Authorization`` header proves.
 
         Raises:
-            AuthRequiredError: If there is no token in it.
-            AuthInvalidError: If the token does not hold.
-            ForbiddenError: If it is anonymous or not a user's.
+            AuthRequiredError: The header is missing or has no token.
+            AuthInvalidError: The scheme is not Bearer, or the token is not valid.
+            ForbiddenError: The token is anonymous or not a user's.
         """
         scheme, _, token = (authorization or "").strip().partition(" ")
         if not scheme or (scheme.lower() == "bearer" and not token.strip()):
-            raise AuthRequiredError("send an access token: Authorization: Bearer <token>")
+            raise AuthRequiredError("no access token; send the header Authorization: Bearer <token>")
         if scheme.lower() != "bearer":
-            raise AuthInvalidError("the Authorization header must be of the kind Bearer")
+            raise AuthInvalidError("the Authorization header must use the Bearer scheme")
         return await self._authenticator.authenticate(token.strip())
-
-    async def me(self, caller: Identity) -> Limited[Account]:
-        """The caller's tier and credits."""
-        rate = await self._count(caller, Action.RESULTS)
-        return Limited(value=await self._tasks.account(caller), rate=rate)
 
     # ---- images ----
 
-    async def upload(self, caller: Identity, upload: Upload | Callable[[], Awaitable[Upload]]) -> Limited[StoredImage]:
-        """Store a picture under an unguessable key of the caller's, and register it.
+    async def upload(self, caller: Identity, upload: Upload | Callable[[], Awaitable[Upload]]) -> StoredImage:
+        """Store a picture under a new, unguessable key of the caller, and register it.
 
         Args:
-            caller: Whose it becomes.
-            upload: The file, or what reads it; that is called only once limit and capacity allow the upload.
+            caller: Owner of the image.
+            upload: The file, or a function that reads it, which is called once there is room for the upload.
 
         Raises:
-            FileTooLargeError: More than 10 MB.
-            ImageDecodeError: Not a whole PNG, JPEG or WebP, or more pixels than allowed.
-            InvalidRequestError: The project is not one of the caller's.
+            FileTooLargeError: The file has more than 10 MB.
+            ImageDecodeError: The file is not a complete PNG, JPEG or WebP, or has too many pixels.
+            InvalidRequestError: The project is not the caller's.
         """
-        rate = await self._count(caller, Action.UPLOAD)
-        async with self._uploading.take(caller.user_id):
+        async with self._uploads.slot(caller.user_id):
             if not isinstance(upload, Upload):
                 upload = await upload()
-            return Limited(value=await self._store(caller, upload), rate=rate)
+            async with self._decodes:
+                picture = await asyncio.to_thread(inspect, upload.data, max_pixels=self._options.max_pixels)
+            return await store_picture(caller, upload, picture, objects=self._objects, tasks=self.tasks)
 
-    async def delete_image(self, caller: Identity, image_id: str) -> Limited[StoredImage]:
-        """Cancel the image's live tasks, forget it, and remove its object; results that exist stay.
+    async def delete_image(self, caller: Identity, image_id: str) -> StoredImage:
+        """Delete an image and its object, and cancel its unfinished tasks; finished results are kept.
 
         Raises:
-            NotFoundError: If there is none.
+            NotFoundError: The caller has no such image.
         """
-        rate = await self._count(caller, Action.RESULTS)
-        image = await self._tasks.delete_image(caller, image_id)
+        image = await self.tasks.delete_image(caller, image_id)
         await remove_objects([image.object_key], objects=self._objects)
-        return Limited(value=image, rate=rate)
+        return image
 
     async def open_object(self, key: str) -> ObjectStream | str:
-        """An object that its address names, for whoever knows the address: to be streamed, or where to go for it.
+        """Open a stored object for anyone who knows its key.
+
+        Returns:
+            The object as a stream, or a short-lived URL to redirect to where the store is private.
 
         Raises:
-            NotFoundError: If there is none.
+            NotFoundError: There is no such object.
         """
         try:
-            elsewhere = await self._objects.presign(key, expires_s=self._options.presign_s)
+            url = await self._objects.presign(key, expires_s=self._options.presign_s)
         except S3segError as err:
             if err.code == "INVALID_REQUEST":
                 raise NotFoundError("no such object") from None
             raise
-        return elsewhere or await self._objects.stream(key)
+        return url or await self._objects.stream(key)
 
     # ---- tasks ----
 
     async def submit(
         self, caller: Identity, request: SegmentRequest, *, idempotency_key: str | None = None
     ) -> Submitted:
-        """Accept a task and pay for it, in one transaction; the inference side is told afterwards.
+        """Accept a task and debit its credits in one transaction, then notify the workers.
 
         Args:
-            caller: Who pays.
+            caller: Owner of the task, who pays for it.
             request: Image and prompts.
-            idempotency_key: Repeats with the same key and the same request give the same task, once paid.
+            idempotency_key: A repeat with the same key and the same request returns the same task, debited once.
 
         Raises:
-            InvalidRequestError: Image or project are not the caller's, or the key was used for another request.
-            InsufficientCreditsError: One credit a prompt is needed.
-            RateLimitedError: Also after as many refusals in a minute as there may be tasks.
+            InvalidRequestError: The image or project is not the caller's, or the key was used for another request.
+            InsufficientCreditsError: The account has less than one credit per prompt.
+            RateLimitedError: The caller's submits, or refused submits, have reached the limit.
         """
         task_request = TaskRequest(
             image_url=request.image_url,
@@ -223,230 +191,80 @@ class Edge:
             project_id=request.project_id,
             idempotency_key=idempotency_key,
         )
-        self._require_unrefused(caller)
+        self.rate_limits.require_may_submit(caller)
         try:
-            submitted = await self._tasks.submit(caller, task_request)
+            submitted = await self.tasks.submit(caller, task_request)
         except (InvalidRequestError, InsufficientCreditsError):
-            await self._count_refusal(caller)
+            await self.rate_limits.count_refused_submit(caller)
             raise
         if not submitted.task.ended:
-            self._poke(submitted.task)
+            self._notifications.send(submitted.task)
         return submitted
-
-    async def task(self, caller: Identity, task_id: str) -> Limited[Task]:
-        """One of the caller's tasks.
-
-        Raises:
-            NotFoundError: If there is none.
-        """
-        rate = await self._count(caller, Action.TASKS)
-        return Limited(value=await self._tasks.get_task(caller, task_id), rate=rate)
 
     @property
     def can_wait(self) -> bool:
-        """Whether one more may wait for a task to end."""
-        return self._watching < self._options.watchers_at_once
+        """Whether one more request may wait for a task to end."""
+        return self._watcher.has_room
 
     async def wait(self, caller: Identity, task: Task, *, timeout_s: float) -> Task:
-        """The task once it has ended, or as it was last seen: when time is over, too many wait, or it cannot be read.
+        """Wait until the task has ended, and return it.
 
-        Raises nothing: the task was accepted, whatever happens to the wait.
+        Returns the task as last seen if time is up, too many requests are waiting, or the task cannot be read any
+        more. Never raises: the task was accepted, whatever happens to the wait.
         """
         if task.ended or not self.can_wait:
             return task
-        with contextlib.suppress(S3segError):  # such as a token that a store no longer takes
-            async with contextlib.aclosing(self._watch(caller, task.task_id, timeout_s)) as states:
+        with contextlib.suppress(S3segError):  # such as a token that has expired meanwhile
+            async with contextlib.aclosing(self._watcher.watch(caller, task.task_id, timeout_s=timeout_s)) as states:
                 async for latest in states:
                     task = latest
         return task
 
-    async def events(self, caller: Identity, task_id: str, *, timeout_s: float) -> Limited[AsyncGenerator[Task, None]]:
-        """The task as it is, then each time its status changes, until it has ended or time is over.
-
-        The whole stream counts once.
+    async def events(self, caller: Identity, task_id: str, *, timeout_s: float) -> AsyncGenerator[Task, None]:
+        """Return a stream of the task as it is, then after each change of its status, until it ends or time is up.
 
         Raises:
-            NotFoundError: If there is none; before the first event.
+            NotFoundError: The caller has no such task.
+            UnavailableError: Too many requests are waiting for tasks.
         """
-        found = await self.task(caller, task_id)
+        await self.tasks.get_task(caller, task_id)
         if not self.can_wait:
-            raise UnavailableError("too many requests wait for tasks; poll instead, or try again", retry_after=5)
-        return Limited(value=self._watch(caller, task_id, timeout_s), rate=found.rate)
+            raise UnavailableError("too many requests are waiting for tasks; poll instead, or try again", retry_after=5)
+        return self._watcher.watch(caller, task_id, timeout_s=timeout_s)
 
-    async def cancel(self, caller: Identity, task_id: str) -> Limited[Task]:
-        """End a live task in error "cancelled", refunded; one that has ended is returned as it is.
-
-        Raises:
-            NotFoundError: If there is none.
-        """
-        rate = await self._count(caller, Action.TASKS)
-        return Limited(value=await self._tasks.cancel(caller, task_id), rate=rate)
-
-    # ---- results: the same tasks, as a list and in full ----
-
-    async def results(self, caller: Identity, query: ResultsQuery) -> Limited[TaskPage]:
-        """The caller's tasks of every status, newest first.
+    async def delete_result(self, caller: Identity, result_id: str) -> Task:
+        """Delete a task and its objects, and cancel it if it is unfinished; the source image is kept.
 
         Raises:
-            InvalidRequestError: If the cursor is not one of ours.
+            NotFoundError: The caller has no such result.
         """
-        after = None if query.cursor is None else Cursor.decode(query.cursor)
-        rate = await self._count(caller, Action.RESULTS)
-        page = await self._tasks.list_tasks(
-            caller, project_id=query.project_id, page=query.page, limit=query.limit, after=after
-        )
-        return Limited(value=page, rate=rate)
-
-    async def result(self, caller: Identity, result_id: str) -> Limited[Task]:
-        """One of the caller's results; its id is its task's.
-
-        Raises:
-            NotFoundError: If there is none.
-        """
-        rate = await self._count(caller, Action.RESULTS)
-        return Limited(value=await self._tasks.get_task(caller, result_id), rate=rate)
-
-    async def delete_result(self, caller: Identity, result_id: str) -> Limited[Task]:
-        """Cancel the task if it is live, forget it, and remove its objects; the source image stays.
-
-        Raises:
-            NotFoundError: If there is none.
-        """
-        rate = await self._count(caller, Action.RESULTS)
-        task = await self._tasks.delete_task(caller, result_id)
+        task = await self.tasks.delete_task(caller, result_id)
         await remove_objects(task.object_keys, objects=self._objects)
-        return Limited(value=task, rate=rate)
-
-    # ---- projects ----
-
-    async def create_project(self, caller: Identity, name: str) -> Limited[Project]:
-        """A new project; names need not differ."""
-        rate = await self._count(caller, Action.RESULTS)
-        return Limited(value=await self._tasks.create_project(caller, name), rate=rate)
-
-    async def project(self, caller: Identity, project_id: str) -> Limited[Project]:
-        """One of the caller's projects.
-
-        Raises:
-            NotFoundError: If there is none.
-        """
-        rate = await self._count(caller, Action.RESULTS)
-        return Limited(value=await self._tasks.get_project(caller, project_id), rate=rate)
-
-    async def projects(
-        self, caller: Identity, *, page: int = 1, limit: int = DEFAULT_PAGE_SIZE
-    ) -> Limited[ProjectPage]:
-        """The caller's projects, newest first."""
-        rate = await self._count(caller, Action.RESULTS)
-        return Limited(value=await self._tasks.list_projects(caller, page=page, limit=limit), rate=rate)
-
-    async def rename_project(self, caller: Identity, project_id: str, name: str) -> Limited[Project]:
-        """Give a project another name.
-
-        Raises:
-            NotFoundError: If there is none.
-        """
-        rate = await self._count(caller, Action.RESULTS)
-        return Limited(value=await self._tasks.rename_project(caller, project_id, name), rate=rate)
-
-    async def delete_project(self, caller: Identity, project_id: str) -> Limited[None]:
-        """Forget a project; its images and results stay, in no project.
-
-        Raises:
-            NotFoundError: If there is none.
-        """
-        rate = await self._count(caller, Action.RESULTS)
-        await self._tasks.delete_project(caller, project_id)
-        return Limited(value=None, rate=rate)
+        return task
 
     # ---- the service itself ----
 
     async def check(self) -> dict[str, str | None]:
-        """Ask every part whether it works: None, or what is wrong with it. Answers are good for a second.
+        """Check every part: None if it works, else what is wrong with it.
 
-        So that asking often, which anybody may, does not cost the disk a write each time.
+        Results are cached for a second, since anybody may ask and a check may write to disk.
         """
         async with self._checking:
             if time.monotonic() >= self._checked_until:
                 self._checked = await self._check()
-                self._checked_until = time.monotonic() + _CHECKED_FOR_S
+                self._checked_until = time.monotonic() + _CHECK_TTL_S
         return self._checked
 
     async def aclose(self) -> None:
-        """Stop telling others of work. The parts are closed by whoever made them."""
-        pokes = list(self._pokes)
-        for poke in pokes:
-            poke.cancel()
-        await asyncio.gather(*pokes, return_exceptions=True)
-
-    # ---- inside ----
-
-    async def _count(self, caller: Identity, action: Action) -> RateDecision | None:
-        try:
-            decision = await self._limiter.take(caller, action, await self._tier(caller))
-        except UnavailableError:
-            if action is Action.UPLOAD:
-                raise  # what costs us is refused when it cannot be counted; reads go on
-            return None
-        decision.require()
-        return decision
-
-    def _require_unrefused(self, caller: Identity) -> None:
-        refused = self._refused.get(caller.user_id)
-        if refused is not None:
-            until, decision = refused
-            replace(decision, retry_after=until - time.monotonic()).require()
-
-    async def _count_refusal(self, caller: Identity) -> None:
-        """The store counts what it debits; refused submits are counted here, lest they come without end."""
-        with contextlib.suppress(UnavailableError):
-            decision = await self._limiter.take(caller, Action.SEGMENT, await self._tier(caller))
-            if not decision.allowed:
-                until = time.monotonic() + decision.retry_after
-                self._refused.put(caller.user_id, (until, decision), until=until)
-
-    async def _tier(self, caller: Identity) -> Tier:
-        known = self._tiers.get(caller.user_id)
-        if known is not None:
-            return known
-        tier = (await self._tasks.account(caller)).tier
-        self._tiers.put(caller.user_id, tier, until=time.monotonic() + _TIER_TTL_S)
-        return tier
+        """Cancel pending notifications. The parts are left open; their maker closes them."""
+        await self._notifications.aclose()
 
     async def _check(self) -> dict[str, str | None]:
         parts: dict[str, Part] = {
             "objects": self._objects,
-            "tasks": self._tasks,
+            "tasks": self.tasks,
             "authenticator": self._authenticator,
             "rate_limiter": self._limiter,
         }
-        said = await asyncio.gather(*(health_check(part) for part in parts.values()))
-        return dict(zip(parts, said, strict=True))
-
-    async def _store(self, caller: Identity, upload: Upload) -> StoredImage:
-        async with self._decoding:
-            picture = await asyncio.to_thread(inspect, upload.data, max_pixels=self._options.max_pixels)
-        return await store_picture(caller, upload, picture, objects=self._objects, tasks=self._tasks)
-
-    def _poke(self, task: Task) -> None:
-        if len(self._pokes) >= _POKES_AT_ONCE:
-            return
-        poke = asyncio.create_task(self._wake(task))
-        self._pokes.add(poke)
-        poke.add_done_callback(self._pokes.discard)
-
-    async def _wake(self, task: Task) -> None:
-        try:
-            await self._inference.wake(task)
-        except Exception as err:  # an adapter that breaks its promise must not be the end of anything
-            _log.warning("wake-up call failed: %s", type(err).__name__, extra={"task_id": task.task_id})
-
-    async def _watch(self, caller: Identity, task_id: str, timeout_s: float) -> AsyncGenerator[Task, None]:
-        self._watching += 1
-        try:
-            states = changes(lambda: self._tasks.get_task(caller, task_id), timeout_s=timeout_s)
-            async with contextlib.aclosing(states):
-                async for task in states:
-                    yield task
-        finally:
-            self._watching -= 1
+        problems = await asyncio.gather(*(health_check(part) for part in parts.values()))
+        return dict(zip(parts, problems, strict=True))

@@ -1,4 +1,4 @@
-"""Pictures on their way into a store, and objects on their way out of it."""
+"""Storing pictures with their records, and removing objects that no record names any more."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _log = logging.getLogger("s3seg.edge")
 async def store_picture(
     caller: Identity, upload: Upload, picture: Picture, *, objects: ObjectStore, tasks: TaskStore
 ) -> StoredImage:
-    """Store a picture under an unguessable key of the caller's, and register it; if that is refused, neither.
+    """Store a picture under a new, unguessable key of the caller, and register it; if that is refused, remove it again.
 
     Args:
-        caller: Whose it becomes.
+        caller: Owner of the image.
         upload: The file.
-        picture: What `s3seg.edge.uploads.inspect` says of it.
-        objects: Where it will lie.
-        tasks: Where it is registered.
+        picture: Result of `s3seg.edge.uploads.inspect`.
+        objects: Stores the file.
+        tasks: Registers the image.
 
     Raises:
-        InvalidRequestError: The project is not one of the caller's.
+        InvalidRequestError: The project is not the caller's.
         UnavailableError: A store does not answer.
     """
     key = new_image_key(caller.user_id, picture.content_type)
@@ -44,7 +44,7 @@ async def store_picture(
                 project_id=upload.project_id,
             ),
         )
-    except UnavailableError:  # it may be registered, and only the answer lost: garbage collection can tell
+    except UnavailableError:  # it may be registered with only the reply lost: garbage collection decides
         raise
     except S3segError:
         await remove_objects([key], objects=objects)
@@ -52,9 +52,11 @@ async def store_picture(
 
 
 async def remove_objects(keys: Iterable[str], *, objects: ObjectStore) -> None:
-    """Delete objects that no row names any more; what cannot be deleted now is garbage for later."""
+    """Delete objects that no record names any more; garbage collection removes those that cannot be deleted now."""
     for key in keys:
         try:
             await objects.delete(key)
         except UnavailableError as err:
-            _log.warning("object stays until garbage is collected: %s", err, extra={"object_key": key})
+            _log.warning(
+                "could not delete an object, leaving it to garbage collection: %s", err, extra={"object_key": key}
+            )

@@ -1,11 +1,10 @@
-"""What an uploaded file really is: decided from its bytes, by decoding them."""
+"""Checking uploaded files: the type is decided from the bytes, by decoding them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from s3seg import images
 from s3seg.errors import FileTooLargeError, ImageDecodeError
 from s3seg.tasks.limits import MAX_UPLOAD_BYTES
 
@@ -13,7 +12,7 @@ _CONTENT_TYPES = MappingProxyType(
     {
         "PNG": "image/png",
         "JPEG": "image/jpeg",
-        "MPO": "image/jpeg",  # a JPEG with a second picture behind the first, as some phones write
+        "MPO": "image/jpeg",  # a JPEG followed by a second picture, as some phones write
         "WEBP": "image/webp",
     }
 )
@@ -22,11 +21,11 @@ _PNG_END = b"IEND\xaeB`\x82"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upload:
-    """A file as it arrived, whole.
+    """An uploaded file.
 
     Attributes:
-        data: Its bytes.
-        project_id: UUID of the project that it is meant for, or None.
+        data: Content of the file.
+        project_id: UUID of the project to file the image under, or None.
     """
 
     data: bytes
@@ -35,7 +34,7 @@ class Upload:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """What the bytes say of themselves; width and height in pixels, after EXIF orientation."""
+    """Type and size of a picture; width and height in pixels, after EXIF orientation."""
 
     content_type: str
     width: int
@@ -43,29 +42,31 @@ class Picture:
 
 
 def inspect(data: bytes, *, max_pixels: int, max_bytes: int = MAX_UPLOAD_BYTES) -> Picture:
-    """Decode a PNG, JPEG or WebP completely, to be sure that it is one.
+    """Check that a file is a complete PNG, JPEG or WebP by decoding it, and return its type and size.
 
     Args:
-        data: The file. Other formats are refused by their first bytes, before any decoder sees them.
-        max_pixels: Refuse pictures with more, before their pixels are decoded.
-        max_bytes: Refuse larger files.
+        data: The file. Other formats are refused by their first bytes, before a decoder sees them.
+        max_pixels: Largest number of pixels; checked before the pixels are decoded.
+        max_bytes: Largest file.
 
     Raises:
-        FileTooLargeError: More than ``max_bytes``.
-        ImageDecodeError: Anything else than a whole picture of these formats and that size.
+        FileTooLargeError: The file has more than ``max_bytes``.
+        ImageDecodeError: The file is not a complete picture of these formats and that size.
     """
+    from s3seg import images  # Pillow and numpy: an edge that takes no uploads starts without them
+
     if len(data) > max_bytes:
         raise FileTooLargeError(f"the file is larger than {max_bytes} bytes ({max_bytes // 2**20} MB)")
     if not data:
-        raise ImageDecodeError("file: it is empty")
+        raise ImageDecodeError("file: the file is empty")
     if not _has_signature(data[:12]):
         raise ImageDecodeError("file: not a PNG, JPEG or WebP picture")
     picture = images.load(data, name="file", max_pixels=max_pixels)
     content_type = _CONTENT_TYPES.get(picture.format or "")
     if content_type is None:
         raise ImageDecodeError("file: not a PNG, JPEG or WebP picture")
-    if content_type == "image/png" and _PNG_END not in data:  # a decoder that has all pixels does not miss it
-        raise ImageDecodeError("file: it is truncated: its end is missing")
+    if content_type == "image/png" and _PNG_END not in data:  # a decoder that has read all pixels does not notice
+        raise ImageDecodeError("file: the picture is truncated: its end is missing")
     return Picture(content_type=content_type, width=picture.width, height=picture.height)
 
 

@@ -1,23 +1,56 @@
-"""Following a task until it ends, by looking at it: edge and workers may share nothing but the store."""
+"""Following a task until it ends, by polling the store: the edge and the workers may share nothing else."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from s3seg.tasks.model import Task
+from s3seg.tasks.ports import TaskStore
+from s3seg.tasks.records import Identity
 
 _FIRST_PAUSE_S = 0.02
 _GROWTH = 1.5
 _LONGEST_PAUSE_S = 0.5
 
 
-async def changes(load: Callable[[], Awaitable[Task]], *, timeout_s: float) -> AsyncGenerator[Task, None]:
-    """Give a task as it is, then each time its status has changed, until it has ended or time is over.
+class TaskWatcher:
+    """Follows tasks for callers that wait, up to a number of them at the same time.
 
     Args:
-        load: Reads the task; looked at often at first, at last twice a second.
-        timeout_s: Seconds after which to stop; the task may not have ended then.
+        tasks: Where tasks are read.
+        max_watchers: Callers that may wait at the same time.
+    """
+
+    def __init__(self, tasks: TaskStore, *, max_watchers: int) -> None:
+        self._tasks = tasks
+        self._max_watchers = max_watchers
+        self._watchers = 0
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more caller may wait."""
+        return self._watchers < self._max_watchers
+
+    async def watch(self, caller: Identity, task_id: str, *, timeout_s: float) -> AsyncGenerator[Task, None]:
+        """Yield the task as it is, then after each change of its status, until it has ended or time is up."""
+        self._watchers += 1
+        try:
+            states = changes(lambda: self._tasks.get_task(caller, task_id), timeout_s=timeout_s)
+            async with contextlib.aclosing(states):
+                async for task in states:
+                    yield task
+        finally:
+            self._watchers -= 1
+
+
+async def changes(load: Callable[[], Awaitable[Task]], *, timeout_s: float) -> AsyncGenerator[Task, None]:
+    """Yield a task as it is, then after each change of its status, until it has ended or time is up.
+
+    Args:
+        load: Reads the task. It is called often at first, later twice a second.
+        timeout_s: Seconds after which to stop; the task may not have ended by then.
     """
     loop = asyncio.get_running_loop()
     give_up = loop.time() + timeout_s

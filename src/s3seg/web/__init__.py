@@ -1,1 +1,1 @@
-"""The HTTP faces of both services, on Starlette: routes, errors, logs, metrics, OpenAPI, and the server."""
+"""Both services over HTTP, on Starlette: routes, errors, logs, metrics, OpenAPI, and the server."""

@@ -1,4 +1,4 @@
-"""Prometheus metrics: one registry an application, so that two of them in a process do not mix."""
+"""Prometheus metrics of requests, in a registry per application, so that two in one process do not mix."""
 
 from __future__ import annotations
 
@@ -8,30 +8,32 @@ from starlette.responses import Response
 
 
 class HttpMetrics:
-    """What every service measures of its requests.
+    """Counts the requests of a service.
 
-    Routes are labelled by their template, never by what a client sent, so that labels stay few.
+    Routes are labelled by their template, never by what a client sent, so that the number of labels stays small.
 
     Attributes:
-        registry: Where a service registers what else it measures.
+        registry: Registry for the service's other metrics.
     """
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry or CollectorRegistry()
         self._seconds = Histogram(
             "s3seg_http_request_seconds",
-            "Time from the first byte of a request to the last of its answer",
+            "Time from the first byte of a request to the last of its response",
             ("method", "route", "status"),
             registry=self.registry,
             buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
         )
-        self._known: dict[tuple[str, str, int], Histogram] = {}  # finding one by its labels costs more than observing
+        self._known: dict[
+            tuple[str, str, int], Histogram
+        ] = {}  # looking one up by its labels takes longer than observe()
         self._errors = Counter(
-            "s3seg_http_errors", "Error answers by the contract's code", ("route", "code"), registry=self.registry
+            "s3seg_http_errors", "Error responses by the contract's code", ("route", "code"), registry=self.registry
         )
 
     def answered(self, *, method: str, route: str, status: int, seconds: float) -> None:
-        """Count an answer."""
+        """Count a response."""
         labels = (method, route, status)
         histogram = self._known.get(labels)
         if histogram is None:
@@ -39,7 +41,7 @@ class HttpMetrics:
         histogram.observe(seconds)
 
     def failed(self, *, route: str, code: str) -> None:
-        """Count an error answer."""
+        """Count an error response."""
         self._errors.labels(route, code).inc()
 
     async def endpoint(self, request: Request) -> Response:

@@ -1,4 +1,4 @@
-"""Reading an upload while it streams, so that too much of it is noticed early and never kept."""
+"""Reading an upload while it streams, so that one that is too large is refused early and never held in memory."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ if TYPE_CHECKING:
 _FRAMING_BYTES = 64 * 1024  # boundaries, part headers and other fields around the file
 _FIELD_BYTES = 1024
 _GRACE_S = 20.0
-_SLOWEST = 32 * 1024  # bytes a second, after the grace: who sends slower holds a place for too long
+_MIN_BYTES_PER_S = 32 * 1024  # after the grace period: slower senders would block an upload slot for too long
 _DRAINED_BYTES = 64 * 1024 * 1024
 _DRAIN_TIMEOUT_S = 5.0
 
 
 async def read_upload(request: Request) -> Upload:
-    """The part ``file`` and the field ``project_id`` of a ``multipart/form-data`` body.
+    """Read the part ``file`` and the field ``project_id`` of a ``multipart/form-data`` body.
 
     Raises:
-        FileTooLargeError: The file has more than 10 MB, or the whole body cannot hold one that has not; whether
-            or not the client said so beforehand.
-        InvalidRequestError: No such body, no file or several, a bad project id, or it arrives too slowly.
+        FileTooLargeError: The file, or the body as a whole, is too large; with and without ``Content-Length``.
+        InvalidRequestError: The body is of another type or malformed, has no file or several, a project id that is
+            not a UUID, or arrives too slowly.
     """
     chunks = request.stream()
     try:
         return await _read(request, _fast_enough(chunks))
     except (FileTooLargeError, InvalidRequestError):
-        if "expect" not in request.headers:  # who asks before sending has been answered now
+        if "expect" not in request.headers:  # a client that asked before sending has its answer
             await _drain(chunks)
         raise
 
@@ -75,21 +75,21 @@ async def _fast_enough(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     began, received = clock(), 0
     while True:
         try:
-            async with asyncio.timeout_at(began + _GRACE_S + received / _SLOWEST):
+            async with asyncio.timeout_at(began + _GRACE_S + received / _MIN_BYTES_PER_S):
                 chunk = await anext(chunks)
         except StopAsyncIteration:
             return
         except TimeoutError:
             raise InvalidRequestError(
                 f"the body arrives too slowly: {received} bytes in {clock() - began:.0f} seconds; "
-                f"send at least {_SLOWEST // 1024} KiB a second"
+                f"send at least {_MIN_BYTES_PER_S // 1024} KiB per second"
             ) from None
         received += len(chunk)
         yield chunk
 
 
 async def _drain(chunks: AsyncIterator[bytes]) -> None:
-    """Take in what a client still sends, up to a limit: one that is cut off in the middle never reads the answer."""
+    """Read and discard what the client still sends, up to a limit: otherwise it would not read the response."""
     drained = 0
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_DRAIN_TIMEOUT_S):
@@ -105,7 +105,7 @@ def _too_large() -> FileTooLargeError:
 
 @dataclass(slots=True)
 class _Form:
-    """What the parser has seen so far; its methods are the parser's callbacks."""
+    """The form as parsed so far; its methods are the parser's callbacks."""
 
     file: bytearray | None = None
     fields: dict[str, bytearray] = field(default_factory=dict)
@@ -113,7 +113,7 @@ class _Form:
     _header: tuple[bytearray, bytearray] = field(default_factory=lambda: (bytearray(), bytearray()))
     _disposition: bytes = b""
     _part: bytearray | None = None
-    _most: int = 0
+    _max_bytes: int = 0
 
     def callbacks(self) -> MultipartCallbacks:
         return {
@@ -147,19 +147,19 @@ class _Form:
         name = options.get(b"name", b"").decode("utf-8", "replace")
         if name == "file":
             if self.file is not None:
-                raise InvalidRequestError("file: send one file a request")
+                raise InvalidRequestError("file: send only one file per request")
             self.file = self._part = bytearray()
-            self._most = MAX_UPLOAD_BYTES
+            self._max_bytes = MAX_UPLOAD_BYTES
         elif name in UploadRequest.model_fields:
             if name in self.fields:
                 raise InvalidRequestError(f"{name}: sent more than once")
             self.fields[name] = self._part = bytearray()
-            self._most = _FIELD_BYTES
+            self._max_bytes = _FIELD_BYTES
 
     def part_data(self, data: bytes, start: int, end: int) -> None:
-        if self._part is None:  # a part that we do not know
+        if self._part is None:  # an unknown part
             return
-        if len(self._part) + end - start > self._most:
+        if len(self._part) + end - start > self._max_bytes:
             raise _too_large() if self._part is self.file else InvalidRequestError("a form field is too long")
         self._part += data[start:end]
 
@@ -168,7 +168,7 @@ class _Form:
 
     def upload(self) -> Upload:
         if not self.ended:
-            raise InvalidRequestError("the multipart body is not complete: its end is missing")
+            raise InvalidRequestError("the multipart body is incomplete: its final boundary is missing")
         if self.file is None:
             raise InvalidRequestError("file: send the picture as the part named 'file'")
         try:

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from s3seg.api.codes import ERROR_CODES
-from s3seg.web.operations import Answer, Operation
+from s3seg.web.operations import Operation, ResponseSpec
 
 _Schemas = Mapping[Any, dict[str, Any]]  # by model and mode
 _SECURED_BY = "credentials"
@@ -26,12 +26,12 @@ def openapi_document(
     error_model: type[BaseModel],
     description: str = "",
 ) -> dict[str, Any]:
-    """Describe a service.
+    """Return the OpenAPI document of a service.
 
     Args:
-        operations: Its table.
-        title: Its name.
-        version: Of the software.
+        operations: The table of its operations.
+        title: Name of the service.
+        version: Version of the software.
         security_scheme: The OpenAPI security scheme of secured operations.
         error_model: Model of every error body.
         description: Markdown for people.
@@ -40,9 +40,9 @@ def openapi_document(
     for operation in operations:
         if operation.body is not None:
             wanted.append((operation.body, "validation"))
-        for answer in operation.answers.values():
-            if answer.model is not None:
-                wanted.append((answer.model, "serialization"))
+        for response in operation.responses.values():
+            if response.model is not None:
+                wanted.append((response.model, "serialization"))
     schemas, definitions = models_json_schema(list(dict.fromkeys(wanted)), ref_template="#/components/schemas/{model}")
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
@@ -60,7 +60,7 @@ def openapi_document(
 
 
 def _operation(operation: Operation, path: str, schemas: _Schemas, error_model: type[BaseModel]) -> dict[str, Any]:
-    responses = {str(status): _success(answer, schemas) for status, answer in operation.answers.items()}
+    responses = {str(status): _success(response, schemas) for status, response in operation.responses.items()}
     by_status: dict[int, list[str]] = {}
     for code in dict.fromkeys((*operation.errors, "INTERNAL_ERROR")):
         by_status.setdefault(ERROR_CODES[code].status, []).append(code)
@@ -91,21 +91,22 @@ def _operation_id(operation: Operation, path: str) -> str:
     return re.sub(r"\W+", "_", f"{operation.method.lower()}{path}").strip("_")
 
 
-def _success(answer: Answer, schemas: _Schemas) -> dict[str, Any]:
+def _success(response: ResponseSpec, schemas: _Schemas) -> dict[str, Any]:
     described: dict[str, Any] = {
-        "description": answer.description,
+        "description": response.description,
         "headers": {
             **REQUEST_ID_HEADER,
             **{
-                name: {"description": meaning, "schema": {"type": "string"}} for name, meaning in answer.headers.items()
+                name: {"description": meaning, "schema": {"type": "string"}}
+                for name, meaning in response.headers.items()
             },
         },
     }
-    if answer.model is not None:
-        described["content"] = {answer.content_type: {"schema": schemas[answer.model, "serialization"]}}
-    elif answer.content_type is not None and answer.content_type != "application/json":
-        described["content"] = {answer.content_type: {}}
-    elif answer.content_type == "application/json":
+    if response.model is not None:
+        described["content"] = {response.content_type: {"schema": schemas[response.model, "serialization"]}}
+    elif response.content_type is not None and response.content_type != "application/json":
+        described["content"] = {response.content_type: {}}
+    elif response.content_type == "application/json":
         described["content"] = {"application/json": {"schema": {}}}
     return described
 

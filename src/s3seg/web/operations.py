@@ -1,4 +1,4 @@
-"""What a service offers, as data: routes and the OpenAPI document are made from the same table."""
+"""The table of operations of a service, from which its routes and its OpenAPI document are made."""
 
 from __future__ import annotations
 
@@ -12,18 +12,23 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from s3seg.tasks.limits import Action
+
 Handler = Callable[[Request], Awaitable[Response]]
+"""Answers a request; raises errors of `s3seg.errors`."""
+
+_EVERY_METHOD = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "QUERY")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """One kind of success.
+class ResponseSpec:
+    """One kind of success of an operation.
 
     Attributes:
         description: What it means.
-        model: Of its JSON body; None for a body that is no JSON, or none at all.
-        content_type: Of its body; None for an answer without one.
-        headers: Headers that it carries, with what they mean.
+        model: Model of the JSON body; None for a body that is not JSON, or no body.
+        content_type: Type of the body; None for no body.
+        headers: Headers of the response, with their meanings.
     """
 
     description: str
@@ -39,26 +44,28 @@ class Operation:
     Attributes:
         method: Such as ``POST``. A ``GET`` answers ``HEAD`` too.
         path: Starlette's template, such as ``/api/v1/tasks/{task_id}``.
-        handler: What answers; raises errors of `s3seg.errors`.
-        summary: A line for people.
-        description: More, where there is more to say.
-        answers: Successes by status.
+        handler: Answers the requests.
+        summary: One line of documentation.
+        responses: Successes by status.
+        action: Rate limit that a request counts against before its body is read; None if the guard counts nothing.
+        description: Further documentation.
         errors: The contract's error codes that it can answer with, beside ``INTERNAL_ERROR``.
         body: Model of the request's body.
         body_type: Content type of the request's body.
         files: Names of binary parts, where the body is ``multipart/form-data``.
         query: Model of the query parameters.
-        headers: Request headers that it reads, with what they mean.
+        headers: Request headers that it reads, with their meanings.
         path_formats: Formats of path parameters, such as ``{"task_id": "uuid"}``.
-        secured: Whether credentials are needed.
-        tag: The group it is shown under.
+        secured: Whether the guard requires credentials.
+        tag: Group in the documentation.
     """
 
     method: str
     path: str
     handler: Handler
     summary: str
-    answers: Mapping[int, Answer]
+    responses: Mapping[int, ResponseSpec]
+    action: Action | None = None
     description: str = ""
     errors: tuple[str, ...] = ()
     body: type[BaseModel] | None = None
@@ -71,28 +78,33 @@ class Operation:
     tag: str = ""
 
 
-def routes_of(operations: Sequence[Operation]) -> list[Route]:
-    """One route a path, so that a 405 names every method that the path has."""
-    by_path: dict[str, dict[str, Handler]] = {}
+Guard = Callable[[Request, Operation], Awaitable[Response]]
+"""Checks credentials and limits of a request as its operation demands, then calls the operation's handler."""
+
+
+def routes_of(operations: Sequence[Operation], guard: Guard | None = None) -> list[Route]:
+    """Make one route per path, so that a 405 names every method that the path has."""
+    by_path: dict[str, dict[str, Operation]] = {}
     for operation in operations:
-        by_path.setdefault(operation.path, {})[operation.method.upper()] = operation.handler
-    return [_route(path, handlers) for path, handlers in by_path.items()]
+        by_path.setdefault(operation.path, {})[operation.method.upper()] = operation
+    return [_route(path, by_method, guard) for path, by_method in by_path.items()]
 
 
 def route_label(scope: Mapping[str, Any]) -> str:
-    """The template of the path that a request went to, for metrics and logs; ``unknown`` if there is none."""
+    """Return the path template of a request's route, for metrics and logs; ``unknown`` if no route matched."""
     return scope.get("s3seg.route", "unknown")
 
 
-def _route(path: str, handlers: Mapping[str, Handler]) -> Route:
-    methods = [*handlers, *(["HEAD"] if "GET" in handlers else [])]
+def _route(path: str, by_method: Mapping[str, Operation], guard: Guard | None) -> Route:
+    allowed = ", ".join(sorted([*by_method, *(["HEAD"] if "GET" in by_method else [])]))
 
     async def dispatch(request: Request) -> Response:
         request.scope["s3seg.route"] = path
-        handler = handlers.get("GET" if request.method == "HEAD" else request.method)
-        if handler is None:
-            raise HTTPException(405, headers={"Allow": ", ".join(sorted(methods))})
-        return await handler(request)
+        operation = by_method.get("GET" if request.method == "HEAD" else request.method)
+        if operation is None:
+            raise HTTPException(405, headers={"Allow": allowed})
+        if guard is None:
+            return await operation.handler(request)
+        return await guard(request, operation)
 
-    every = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "QUERY")
-    return Route(path, dispatch, methods=every, name=path)
+    return Route(path, dispatch, methods=_EVERY_METHOD, name=path)

@@ -86,5 +86,5 @@ _MAKERS: dict[str, Callable[[Parts], Part]] = {
     "task_queue": lambda parts: parts.task_queue,
     "accounts": lambda parts: parts.accounts,
     "authenticator": lambda parts: parts.authenticator,
-    "inference": lambda parts: parts.inference,
+    "inference": lambda parts: parts.notifier,
 }

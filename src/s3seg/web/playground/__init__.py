@@ -1,4 +1,4 @@
-"""The playground: a page at ``/`` with which a browser uses the edge. The files beside this one, served as they are."""
+"""The playground: a page at ``/`` that uses the edge from a browser. Serves the files in this folder as they are."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from s3seg.web.operations import Answer, Handler, Operation, routes_of
+from s3seg.web.operations import Handler, Operation, ResponseSpec, routes_of
 
 _PAGE = "index.html"
 _FILES = (
@@ -32,11 +32,11 @@ _BASE_UNKNOWN = b'<meta name="s3seg-public-base" content="">'
 
 
 def playground_routes(*, public_base: str, storage: Sequence[str] = ()) -> list[Route]:
-    """The routes of the page and its files, with addresses that are relative: the service may be mounted anywhere.
+    """Return the routes of the page and its files. Their URLs are relative, so the service may be mounted anywhere.
 
     Args:
-        public_base: What addresses of images and masks begin with; the page reads them through ``/files``.
-        storage: Addresses of other hosts that ``/files`` redirects to, which the page may then read from.
+        public_base: Base URL of images and masks; the page reads them through ``/files``.
+        storage: URLs of other hosts that ``/files`` redirects to, which the page may then read from.
     """
     policy = _policy(storage)
     base_known = f'<meta name="s3seg-public-base" content="{html.escape(public_base)}">'.encode()
@@ -49,7 +49,7 @@ def playground_routes(*, public_base: str, storage: Sequence[str] = ()) -> list[
                 path=path,
                 handler=_handler(body, content_type=_content_type(name), policy=policy),
                 summary=name,
-                answers={200: Answer(description=name, content_type=_content_type(name))},
+                responses={200: ResponseSpec(description=name, content_type=_content_type(name))},
                 secured=False,
             )
             for path, (name, body) in bodies.items()
@@ -61,7 +61,7 @@ def _handler(body: bytes, *, content_type: str, policy: str) -> Handler:
     etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
     headers = {
         "ETag": etag,
-        "Cache-Control": "no-cache",  # kept, but asked for each time: after an update all files are of one version
+        "Cache-Control": "no-cache",  # revalidated each time, so that all files are of one version after an update
         "Content-Security-Policy": policy,
         "Cross-Origin-Opener-Policy": "same-origin",
         "Cross-Origin-Resource-Policy": "same-origin",
@@ -79,19 +79,19 @@ def _handler(body: bytes, *, content_type: str, policy: str) -> Handler:
 
 
 def _policy(storage: Sequence[str]) -> str:
-    """The page runs its own scripts and nothing else, and talks to its own service."""
+    """Allow the page to run only its own scripts, and to talk only to its own service and storage."""
     elsewhere = sorted({f"{parts.scheme}://{parts.netloc}" for parts in map(urlsplit, storage)})
     return "; ".join(
         (
             "default-src 'none'",
             "script-src 'self'",
             "style-src 'self'",
-            "img-src 'self' blob:",  # blob: the picture that the user chose
+            "img-src 'self' blob:",  # blob: is the picture that the user chose
             " ".join(("connect-src 'self'", *elsewhere)),
             "base-uri 'none'",
             "form-action 'none'",
             "frame-ancestors 'none'",
-            "require-trusted-types-for 'script'",  # text goes in as text
+            "require-trusted-types-for 'script'",  # text is inserted as text only
             "trusted-types 'none'",
         )
     )

@@ -16,16 +16,24 @@ from s3seg.api.envelope import ApiResponse
 from s3seg.edge import Edge
 from s3seg.tasks.limits import RATE_LIMITS, RateTable
 from s3seg.version import __version__
-from s3seg.web.edge import EdgeRoutes, render_error
-from s3seg.web.edge_operations import edge_operations
+from s3seg.web.app import build_app
+from s3seg.web.envelope import render_error
+from s3seg.web.errors import rate_headers
 from s3seg.web.metrics import HttpMetrics
 from s3seg.web.openapi import openapi_document
-from s3seg.web.service import build_service
+from s3seg.web.operations import Guard, Operation
+from s3seg.web.routes.account import AccountRoutes
+from s3seg.web.routes.objects import ObjectRoutes
+from s3seg.web.routes.probes import ProbeRoutes
+from s3seg.web.routes.projects import ProjectRoutes
+from s3seg.web.routes.results import ResultRoutes
+from s3seg.web.routes.tasks import TaskRoutes
+from s3seg.web.routes.uploads import UploadRoutes
 
 _EXPOSED = ("X-Request-Id", "Retry-After", "RateLimit", "RateLimit-Policy", "Location", "ETag", "Preference-Applied")
 
 
-def edge_service(
+def build_edge_app(
     edge: Edge,
     *,
     rates: RateTable = RATE_LIMITS,
@@ -34,15 +42,15 @@ def edge_service(
     lifespan: Lifespan[Starlette] | None = None,
     more_routes: Sequence[BaseRoute] = (),
 ) -> Starlette:
-    """Make the application.
+    """Build the application.
 
     Args:
         edge: The use cases.
-        rates: The table of limits, as /me tells it.
-        cors_origins: Origins whose pages may call it; "*" for all.
+        rates: The rate limits that /me reports; they must be those of the edge's limiter.
+        cors_origins: Origins whose pages may call the API; "*" for all.
         metrics: Where requests are counted.
-        lifespan: What begins and ends with it.
-        more_routes: Routes that are not part of the API: the playground.
+        lifespan: Context manager that runs around the application.
+        more_routes: Routes that are not part of the API, such as the playground.
     """
     metrics = metrics or HttpMetrics()
     document: dict[str, object] = {}
@@ -55,7 +63,7 @@ def edge_service(
                     title="s3seg edge",
                     version=__version__,
                     description=(
-                        "Say what you are looking for, get its masks. Every answer has the envelope "
+                        "Name what you are looking for, get its masks. Every response has the envelope "
                         "`{success, data, error, meta}`; `error.code` is stable, `error.message` is for people."
                     ),
                     security_scheme={"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
@@ -64,15 +72,42 @@ def edge_service(
             )
         return JSONResponse(document)
 
-    operations = edge_operations(EdgeRoutes(edge, rates=rates), metrics, openapi)
-    return build_service(
+    operations = (
+        *UploadRoutes(edge).operations(),
+        *TaskRoutes(edge).operations(),
+        *ResultRoutes(edge).operations(),
+        *ProjectRoutes(edge).operations(),
+        *AccountRoutes(edge, rates).operations(),
+        *ObjectRoutes(edge).operations(),
+        *ProbeRoutes(edge, metrics, openapi).operations(),
+    )
+    return build_app(
         operations,
+        guard=_user_guard(edge),
         render_error=render_error,
         metrics=metrics,
         lifespan=lifespan,
         more_routes=more_routes,
         outer_middleware=[_cors(cors_origins)] if cors_origins else [],
     )
+
+
+def _user_guard(edge: Edge) -> Guard:
+    """Authenticate the caller, then count the request, and only then let the handler read the body."""
+
+    async def guard(request: Request, operation: Operation) -> Response:
+        if not operation.secured:
+            return await operation.handler(request)
+        caller = await edge.authenticate(request.headers.get("authorization"))
+        request.scope["user"] = caller  # Starlette's `request.user`
+        if operation.action is None:
+            return await operation.handler(request)
+        rate = await edge.rate_limits.count(caller, operation.action)
+        response = await operation.handler(request)
+        response.headers.update(rate_headers(rate))
+        return response
+
+    return guard
 
 
 def _cors(origins: Sequence[str]) -> Middleware:

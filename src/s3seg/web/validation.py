@@ -1,4 +1,4 @@
-"""Reading request bodies: limited while they stream, validated into wire models."""
+"""Reading JSON bodies and query parameters: limited while they stream, validated into wire models."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from s3seg.api.fields import explain
 from s3seg.errors import InvalidRequestError
 
 MAX_JSON_BYTES = 64 * 1024
-"""Longest JSON body: 16 prompts of 500 characters, escaped, and then some."""
+"""Longest JSON body: 16 prompts of 500 characters fit, even if every character is escaped."""
 
 _M = TypeVar("_M", bound=BaseModel)
 
 
 async def read_json(request: Request, model: type[_M], *, max_bytes: int = MAX_JSON_BYTES) -> _M:
-    """The body as a model.
+    """Read the body as a model.
 
     Raises:
-        InvalidRequestError: It is no JSON, too long, or does not fit the model; names the field.
+        InvalidRequestError: The body is not JSON, too long, or does not fit the model; names the field.
     """
     content_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if content_type != "application/json" and not content_type.endswith("+json"):
@@ -39,16 +39,16 @@ async def read_json(request: Request, model: type[_M], *, max_bytes: int = MAX_J
     validated = _validated(model, value)
     try:
         json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError:  # JSON can spell it, UTF-8 and databases cannot
-        raise InvalidRequestError("the body has a lone surrogate in it, which is not text") from None
+    except UnicodeEncodeError:  # valid in JSON's escapes, but neither in UTF-8 nor in databases
+        raise InvalidRequestError("the body contains a lone surrogate (such as \\ud800), which is not text") from None
     return validated
 
 
 def read_query(request: Request, model: type[_M]) -> _M:
-    """The query parameters as a model.
+    """Read the query parameters as a model.
 
     Raises:
-        InvalidRequestError: One is given twice, or does not fit the model; names it.
+        InvalidRequestError: A parameter is given twice, or does not fit the model; names it.
     """
     return _validated(model, _once_each(request.query_params.multi_items()))
 

@@ -1,4 +1,4 @@
-"""An edge on in-memory adapters, with the other parts' sides at hand."""
+"""An edge on in-memory adapters, with access to what workers and operators use."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from s3seg.testing.harness import outcome_for
 from tests.helpers.pictures import encoded
 
 
-class KnownTokens:
-    """An authenticator that knows its users by heart, and counts how often it is asked."""
+class FakeAuthenticator:
+    """Accepts the tokens of its users, and counts the calls."""
 
     def __init__(self) -> None:
         self.users: dict[str, Identity] = {}
-        self.asked = 0
+        self.calls = 0
 
     async def authenticate(self, token: str) -> Identity:
-        self.asked += 1
+        self.calls += 1
         if token not in self.users:
             raise AuthInvalidError("the token is not valid")
         return self.users[token]
@@ -40,22 +40,22 @@ class KnownTokens:
     async def aclose(self) -> None: ...
 
 
-class Bell:
-    """An inference side that only notes what it was told."""
+class RecordingNotifier:
+    """Records the ids of the tasks that workers are told about."""
 
     def __init__(self) -> None:
-        self.rung: list[str] = []
+        self.woken: list[str] = []
 
     async def wake(self, task: Task) -> None:
-        self.rung.append(task.task_id)
+        self.woken.append(task.task_id)
 
     async def check(self) -> None: ...
 
     async def aclose(self) -> None: ...
 
 
-class House:
-    """Everything an edge stands on, in memory."""
+class System:
+    """An edge and the parts that it is made of, all in memory."""
 
     def __init__(self, *, rates: RateTable = RATE_LIMITS, options: EdgeOptions | None = None, **parts: object) -> None:
         self.tables = MemoryTables(rates=rates)
@@ -63,14 +63,14 @@ class House:
         self.store = MemoryTaskStore(self.tables)
         self.queue = MemoryTaskQueue(self.tables)
         self.accounts = MemoryAccounts(self.tables)
-        self.tokens = KnownTokens()
-        self.bell = Bell()
+        self.tokens = FakeAuthenticator()
+        self.notifier = RecordingNotifier()
         chosen = {
             "objects": self.objects,
             "tasks": self.store,
             "authenticator": self.tokens,
             "limiter": MemoryRateLimiter(table=rates),
-            "inference": self.bell,
+            "notifier": self.notifier,
         }
         self.edge = Edge(**{**chosen, **parts}, options=options)  # type: ignore[arg-type]
 
@@ -82,14 +82,14 @@ class House:
         return identity
 
     async def image_url(self, caller: Identity) -> str:
-        return (await self.edge.upload(caller, Upload(data=encoded()))).value.image_url
+        return (await self.edge.upload(caller, Upload(data=encoded()))).image_url
 
     async def submit(self, caller: Identity, *prompts: str) -> Task:
         request = SegmentRequest(image_url=await self.image_url(caller), text_prompts=prompts or ("cat",))
         return (await self.edge.submit(caller, request)).task
 
     async def finish(self, task: Task) -> Task:
-        """Do what a worker does, without a network."""
+        """Finish the task as a worker does, without a model."""
         claim = await self.queue.claim("worker", task.task_id, lease_s=60)
         assert claim is not None
         outcome = outcome_for(task)

@@ -1,0 +1,108 @@
+"""What surrounds every request: its id, its log line, its metrics, and the answer to a crash."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Callable
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from s3seg.web.errors import ErrorResponse, error_response
+from s3seg.web.logs import bound
+from s3seg.web.metrics import HttpMetrics
+from s3seg.web.operations import route_label
+
+RenderError = Callable[[ErrorResponse, str], Response]
+"""Writes an error as the service's own body; the second argument is the request's id."""
+
+CLIENT_CLOSED_REQUEST = 499
+"""Status that is logged when the client is gone, as in nginx; nobody receives it."""
+
+_log = logging.getLogger("s3seg.web")
+_UNLOGGED = frozenset({"/health", "/ready", "/metrics"})  # probed every few seconds
+
+
+def request_id_of(request: Request) -> str:
+    """Return the id of a request: a UUID v4, also in ``X-Request-Id`` of its response and in every log line."""
+    return request.scope["s3seg.request_id"]
+
+
+class RequestMiddleware:
+    """Gives each request an id, logs and counts it, and answers crashes. Plain ASGI, so that streams pass through.
+
+    Args:
+        app: The application inside.
+        render_error: Writes errors as the service's own body.
+        metrics: Where requests and errors are counted.
+        accept_request_id: Whether to take over a caller's ``X-Request-Id``.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, render_error: RenderError, metrics: HttpMetrics, accept_request_id: bool
+    ) -> None:
+        self._app = app
+        self._render_error = render_error
+        self._metrics = metrics
+        self._accept_request_id = accept_request_id
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection; only HTTP requests are touched."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = scope["s3seg.request_id"] = self._request_id(scope)
+        start = time.perf_counter()
+        status = 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = message.setdefault("headers", [])
+                message["headers"] = [*headers, (b"x-request-id", request_id.encode("ascii"))]
+            await send(message)
+
+        with bound(request_id=request_id):
+            try:
+                await self._app(scope, receive, send_with_id)
+            except Exception as err:
+                _log.exception("unhandled error in a request", extra={"route": route_label(scope)})
+                if status == 0:
+                    response = respond_to_error(scope, err, self._render_error, self._metrics)
+                    await response(scope, receive, send_with_id)
+            finally:
+                self._record(scope, status or CLIENT_CLOSED_REQUEST, time.perf_counter() - start)
+
+    def _request_id(self, scope: Scope) -> str:
+        if self._accept_request_id:
+            sent = Request(scope).headers.get("x-request-id", "")
+            try:
+                return str(uuid.UUID(sent))
+            except ValueError:
+                pass
+        return str(uuid.uuid4())
+
+    def _record(self, scope: Scope, status: int, seconds: float) -> None:
+        route = route_label(scope)
+        self._metrics.answered(method=_known_method(scope), route=route, status=status, seconds=seconds)
+        if route not in _UNLOGGED or status >= 500:
+            fields = {"method": scope["method"], "route": route, "status": status, "ms": round(seconds * 1000, 1)}
+            _log.info("request", extra=fields)
+
+
+def respond_to_error(scope: Scope, error: Exception, render_error: RenderError, metrics: HttpMetrics) -> Response:
+    """Count an error, and write the response that the client gets for it."""
+    described = error_response(error)
+    metrics.failed(route=route_label(scope), code=described.code)
+    response = render_error(described, scope["s3seg.request_id"])
+    response.headers.update(described.headers)
+    return response
+
+
+def _known_method(scope: Scope) -> str:
+    method = scope["method"]
+    return method if method in {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"} else "other"
