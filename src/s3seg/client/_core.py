@@ -9,9 +9,8 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
 from pydantic import BaseModel
 
 from s3seg.api.additions import DeletedResponse, MeResponse, ProjectResponse, ProjectsListResponse
@@ -20,10 +19,12 @@ from s3seg.api.fields import check_prompt
 from s3seg.client._images import EncodedImage, prepare
 from s3seg.client._steps import Call, Request, RetryPolicy, Sleep, Steps, fetch, fetch_data
 from s3seg.errors import ConfigurationError, InferenceError, InvalidRequestError, PromptError, S3segError
-from s3seg.images import ImageSource
-from s3seg.results.segmentation import Segmentation
 from s3seg.tasks.limits import MAX_PROMPTS
 from s3seg.tasks.model import TaskStatus
+
+if TYPE_CHECKING:
+    from s3seg.images import ImageSource
+    from s3seg.results.segmentation import Segmentation
 
 _M = TypeVar("_M", bound=BaseModel)
 
@@ -266,6 +267,8 @@ def _polling_interval(rate_limit: str) -> float:
 
 
 def _read_instances(body: bytes, threshold: float | None, max_instances: int | None) -> list[Segmentation]:
+    from s3seg.results.segmentation import Segmentation  # imports numpy
+
     try:
         stored = json.loads(body)
         if stored["format"] != _INSTANCES_FORMAT:
@@ -278,6 +281,8 @@ def _read_instances(body: bytes, threshold: float | None, max_instances: int | N
 
 
 def _above(result: Segmentation, threshold: float, max_instances: int | None) -> Segmentation:
+    import numpy as np
+
     count = int(np.count_nonzero(result.scores > np.float32(threshold)))  # sorted by score, descending
     count = count if max_instances is None else min(count, max_instances)
     return replace(result[:count], threshold=threshold)
