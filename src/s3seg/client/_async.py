@@ -7,7 +7,7 @@ import itertools
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import httpx
 
@@ -23,8 +23,10 @@ from s3seg.api.edge import (
 from s3seg.client._core import DEFAULT_CONCURRENCY, Core
 from s3seg.client._steps import Call, Request, RetryPolicy, Sleep, Steps
 from s3seg.errors import InferenceError, S3segError
-from s3seg.images import ImageSource
-from s3seg.results.segmentation import Segmentation
+
+if TYPE_CHECKING:
+    from s3seg.images import ImageSource
+    from s3seg.results.segmentation import Segmentation
 
 _S = TypeVar("_S")
 _T = TypeVar("_T")

@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel
 
@@ -18,11 +18,12 @@ from s3seg.api.fields import check_prompt
 from s3seg.client._images import EncodedImage, prepare
 from s3seg.client._steps import Call, Request, RetryPolicy, Sleep, Steps, fetch, fetch_data
 from s3seg.errors import ConfigurationError, InferenceError, InvalidRequestError, PromptError, S3segError
-from s3seg.images import ImageSource
-from s3seg.results import instances_file
-from s3seg.results.segmentation import Segmentation
 from s3seg.tasks.limits import MAX_PROMPTS
 from s3seg.tasks.model import TaskStatus
+
+if TYPE_CHECKING:
+    from s3seg.images import ImageSource
+    from s3seg.results.segmentation import Segmentation
 
 _M = TypeVar("_M", bound=BaseModel)
 
@@ -153,6 +154,8 @@ class Core:
         # without the token: the URL is public, and it may be on another host
         request = Request(method="GET", url=result.metadata.instances_url, options={"follow_redirects": True})
         response = yield from fetch(request, self.retry_policy)
+        from s3seg.results import instances_file  # imports numpy
+
         return (
             yield Call(lambda: instances_file.read(response.content, threshold=threshold, max_instances=max_instances))
         )
@@ -239,6 +242,8 @@ def _checked(prompt: str | Sequence[str]) -> list[str]:
 
 
 def _check_numbers(threshold: float | None, max_instances: int | None) -> None:
+    from s3seg.results import instances_file  # imports numpy
+
     if threshold is not None and not instances_file.MIN_SCORE <= threshold <= 1:
         raise InvalidRequestError(
             f"the threshold must be between {instances_file.MIN_SCORE} (the service stores no instances below) and 1, "

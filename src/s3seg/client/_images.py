@@ -1,19 +1,20 @@
-"""Prepares images for upload."""
+"""Prepares images for upload. Functions import numpy and Pillow, so that polling needs neither."""
 
 from __future__ import annotations
 
 import io
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-from PIL import Image
-
-from s3seg import images
 from s3seg.errors import FileTooLargeError
-from s3seg.images import ImageSource
 from s3seg.tasks.limits import MAX_UPLOAD_BYTES
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from s3seg.images import ImageSource
 
 _CONTENT_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "MPO": "image/jpeg", "WEBP": "image/webp"}
 
@@ -42,6 +43,8 @@ def prepare(source: ImageSource) -> EncodedImage:
         ImageDecodeError: The image cannot be read.
         FileTooLargeError: The file to upload is larger than 10 MB.
     """
+    from s3seg import images
+
     encoded = _encoded(source)
     if encoded is None:
         loaded = images.load(source)
@@ -75,6 +78,8 @@ def _encoded(source: ImageSource) -> bytes | None:
 
 
 def _as_png(pixels: npt.NDArray[np.uint8]) -> bytes:
+    from PIL import Image
+
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG")
     return buffer.getvalue()
