@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from s3seg.errors import CheckpointError, CheckpointNotFoundError
 from s3seg.sam3.config import Sam3Config, TextConfig
 from s3seg.sam3.load import load
-from tests.sam3.layouts import to_transformers, with_rotary_tables, with_wider_text
+from tests.sam3.convert_layout import to_transformers, with_rotary_tables, with_wider_text
 from tests.sam3.random_models import random_oracle, tiny_config
 
 _PATCHES = "backbone.vision_backbone.trunk.patch_embed.proj.weight"
@@ -178,7 +178,7 @@ class TestBrokenFiles:
         message = _refusal(folder, names=file)
         assert "3 tensors" in message
         assert "missing detr_decoder.presence_head.layer2.bias [32]" in message
-        assert "text_projection.bias is [5], not [32]" in message
+        assert "text_projection.bias has shape [5], not [32]" in message
         assert "unexpected detr_decoder.presence_head.layer9.bias" in message
 
     def test_a_configuration_of_another_size_is_told_apart_from_a_broken_file(self, folder):
@@ -224,13 +224,13 @@ class TestBrokenFiles:
 
     def test_a_safetensors_file_without_tensors(self, folder):
         save_file({}, folder / "model.safetensors")
-        assert "is not a SAM 3: it holds 0 tensors" in _refusal(folder, names=folder / "model.safetensors")
+        assert "is not a SAM 3: none of its 0 tensors" in _refusal(folder, names=folder / "model.safetensors")
 
     @pytest.mark.parametrize("content", [[1, 2], {"model": {"a": 3}}, torch.zeros(2), {"a": {"b": 1}}])
     def test_a_pt_file_that_holds_no_tensors_by_name(self, reference, content):
         _, folder = reference
         torch.save(content, folder / "sam3.pt")
-        assert "not tensors by name" in _refusal(folder, names=folder / "sam3.pt")
+        assert "not a dictionary of tensors by name" in _refusal(folder, names=folder / "sam3.pt")
 
     @pytest.mark.parametrize("save", [torch.save, lambda content, file: file.write_bytes(pickle.dumps(content))])
     def test_a_pickle_that_would_run_code_is_refused_and_not_run(self, reference, save):
@@ -267,14 +267,14 @@ class TestBrokenFiles:
         config = json.loads((folder / "config.json").read_text())
         config["text_config"]["hidden_size"] = width
         (folder / "config.json").write_text(json.dumps(config))
-        assert "describes no network" in _refusal(folder, names=folder)
+        assert "does not describe a valid network" in _refusal(folder, names=folder)
 
     @pytest.mark.parametrize(
         ("spoil", "problem"),
         [
             (lambda tensors: tensors.pop("transformer.decoder.query_embed.weight"), "query_embed.weight"),
-            (lambda tensors: tensors.update({_PATCHES: torch.zeros(3)}), "by its shapes"),
-            (lambda tensors: tensors.update({_PATCHES: torch.zeros(64, 3, 0, 0)}), "by its shapes"),
+            (lambda tensors: tensors.update({_PATCHES: torch.zeros(3)}), "by the shapes of its tensors"),
+            (lambda tensors: tensors.update({_PATCHES: torch.zeros(64, 3, 0, 0)}), "by the shapes of its tensors"),
         ],
         ids=["a missing tensor", "no patches", "empty patches"],
     )
@@ -317,7 +317,7 @@ class TestShards:
         for name, shard in content["weight_map"].items():
             content["weight_map"][name] = replacement if shard == "model-0.safetensors" else shard
         index.write_text(json.dumps(content))
-        assert "not beside it" in _refusal(shards, names=index)
+        assert "not in its folder" in _refusal(shards, names=index)
 
     def test_a_tensor_that_its_shard_does_not_hold_is_named(self, shards, index):
         content = json.loads(index.read_text())

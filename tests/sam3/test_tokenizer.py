@@ -116,7 +116,7 @@ class TestPrompts:
         assert len(tokenizer("cat " * 75)) == 77
 
     def test_a_longer_prompt_is_an_error_that_counts_its_tokens(self, tokenizer):
-        with pytest.raises(PromptError, match="has 76 tokens, and the model takes at most 75") as caught:
+        with pytest.raises(PromptError, match="has 76 tokens, but this model accepts at most 75") as caught:
             tokenizer("cat " * 76)
         assert len(str(caught.value)) < 200
 
@@ -126,7 +126,7 @@ class TestPrompts:
             tokenizer(prompt)
 
     def test_half_a_surrogate_pair_is_an_error(self, tokenizer):
-        with pytest.raises(PromptError, match="not Unicode"):
+        with pytest.raises(PromptError, match="not valid Unicode"):
             tokenizer("cat \ud83d")
 
     def test_limits_in_the_file_neither_cut_nor_pad(self, tmp_path, oracle):

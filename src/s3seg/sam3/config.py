@@ -1,4 +1,4 @@
-"""The sizes of a SAM 3, as data: read from a checkpoint's ``config.json``, or from the shapes of its tensors."""
+"""Model configuration, read from a checkpoint's ``config.json`` or inferred from the shapes of its tensors."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from s3seg.errors import CheckpointError
 
 @dataclass(frozen=True, slots=True)
 class VisionConfig:
-    """The ViT and its neck. Sizes in pixels end in ``_size``; a grid is counted in patches."""
+    """The vision transformer. Fields that end in ``_size`` are in pixels."""
 
     image_size: int = 1008
     patch_size: int = 14
-    pretrain_image_size: int = 336  # the position embedding covers this much, and is tiled from there
+    pretrain_image_size: int = 336  # the position embedding covers this size, and is tiled for larger images
     width: int = 1024
     depth: int = 32
     heads: int = 16
     mlp_width: int = 4736
-    window: int = 24  # tokens a side
-    global_layers: tuple[int, ...] = (7, 15, 23, 31)
+    window: int = 24  # side of an attention window, in tokens
+    global_layers: tuple[int, ...] = (7, 15, 23, 31)  # layers with global instead of windowed attention
     rope_theta: float = 10_000.0
     norm_eps: float = 1e-6
 
@@ -31,21 +31,21 @@ class VisionConfig:
         for name in ("image_size", "pretrain_image_size"):
             if (size := getattr(self, name)) <= 0 or size % self.patch_size:
                 raise CheckpointError(
-                    f"{name} must be a positive multiple of the patch size {self.patch_size}, not {size}"
+                    f"{name} must be a positive multiple of patch_size ({self.patch_size}), not {size}"
                 )
 
     @property
     def grid(self) -> int:
-        """Tokens a side at ``image_size``."""
+        """Side of the patch grid, in tokens."""
         return self.image_size // self.patch_size
 
 
 @dataclass(frozen=True, slots=True)
 class TextConfig:
-    """The CLIP-style text encoder."""
+    """The causal CLIP text encoder of SAM 3."""
 
     vocab_size: int = 49_408
-    context: int = 32  # tokens, start and end included
+    context: int = 32  # longest text in tokens, including the start and end token
     width: int = 1024
     depth: int = 24
     heads: int = 16
@@ -55,7 +55,7 @@ class TextConfig:
 
 @dataclass(frozen=True, slots=True)
 class TransformerConfig:
-    """A stack of attention layers at the width of the neck."""
+    """A stack of transformer layers whose width is `Sam3Config.channels`."""
 
     depth: int
     heads: int = 8
@@ -64,30 +64,31 @@ class TransformerConfig:
 
 @dataclass(frozen=True, slots=True)
 class Sam3Config:
-    """Everything that decides the shapes and the arithmetic of a SAM 3. The defaults are the full size."""
+    """Everything that determines the shapes and the arithmetic of a model. The defaults are the full-size SAM 3."""
 
     vision: VisionConfig = field(default_factory=VisionConfig)
     text: TextConfig = field(default_factory=TextConfig)
-    channels: int = 256  # width of the neck, and of all that follows
+    channels: int = 256  # width of the neck and of all parts after it
     geometry: TransformerConfig = field(default_factory=lambda: TransformerConfig(depth=3))
     roi_size: int = 7
     encoder: TransformerConfig = field(default_factory=lambda: TransformerConfig(depth=6))
     decoder: TransformerConfig = field(default_factory=lambda: TransformerConfig(depth=6))
     queries: int = 200
     mask_heads: int = 8
-    mask_stages: int = 3  # convolutions in the checkpoint's pixel decoder; the neck's levels decide how many run
+    mask_stages: int = 3  # convolutions in the checkpoint's pixel decoder; only two are used
     cls_on_text_prompts: bool = True
-    """Append the geometry encoder's CLS token when a prompt has no boxes, as the reference implementation does.
+    """Whether prompts without boxes get the geometry encoder's CLS token too.
 
-    The transformers port does not; a checkpoint trained through it says so in its configuration.
+    They do in the reference implementation, and do not in transformers. A checkpoint that was trained without it
+    says so in its configuration.
     """
 
     @classmethod
     def from_file(cls, path: Path) -> Sam3Config:
-        """Read a ``config.json`` in the transformers layout.
+        """Read a ``config.json`` as transformers writes it.
 
         Raises:
-            CheckpointError: The file is not JSON, or is not the configuration of a SAM 3.
+            CheckpointError: The file is not valid JSON, or is not the configuration of a SAM 3.
         """
         try:
             raw = json.loads(path.read_text(encoding="utf-8"))
@@ -102,10 +103,13 @@ class Sam3Config:
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Sam3Config:
-        """Read the transformers form; what it leaves out has its full-size default.
+        """Read the configuration of transformers' ``Sam3Model``; missing values get their full-size defaults.
 
-        An ``s3seg`` section may hold ``cls_on_text_prompts``. The video form, which wraps the image model's
-        configuration in ``detector_config``, is accepted too.
+        The configuration of ``Sam3VideoModel``, which wraps that of the image model in ``detector_config``, is read
+        too. An additional section ``s3seg`` may set ``cls_on_text_prompts``.
+
+        Raises:
+            ValueError: It is the configuration of another model, or uses an option that SAM 3 does not have.
         """
         raw = raw.get("detector_config") or raw
         if not str(raw.get("model_type", "sam3")).startswith("sam3"):
@@ -114,7 +118,7 @@ class Sam3Config:
         vit = vision.get("backbone_config") or {}
         decoder, mask = raw.get("detr_decoder_config") or {}, raw.get("mask_decoder_config") or {}
         global_layers = vit.get("global_attn_indexes")
-        _refuse_other_arithmetic(vision, text, vit)
+        _check_unsupported_options(vision, text, vit)
         return cls(
             vision=VisionConfig(
                 **_pick(vit, _VIT),
@@ -135,24 +139,26 @@ class Sam3Config:
 
     @classmethod
     def from_reference_shapes(cls, shapes: Mapping[str, tuple[int, ...]]) -> Sam3Config:
-        """Infer the configuration of a ``sam3.pt``, which comes without a ``config.json``.
+        """Infer the configuration of a checkpoint in the reference layout, which has no ``config.json``.
+
+        Widths and depths follow from the shapes of the weights. The RoPE tables ``freqs_cis``, where present, show the
+        window, the global layers, the image size and the attention heads of the ViT. Everything else is as in the
+        full-size model (text attention heads have 64 channels).
 
         Args:
-            shapes: Shape by name, in the reference layout without the ``detector.`` prefix.
-
-        Shapes tell every width and depth. The derived tables ``freqs_cis`` tell which layers are global, the
-        window, the image size and the heads of the ViT; the rest has the full model's proportions (text heads of
-        64 channels).
+            shapes: Shape by tensor name, in the reference layout without the ``detector.`` prefix.
 
         Raises:
-            CheckpointError: A tensor that is needed to tell is missing, or has no such shape in any SAM 3.
+            CheckpointError: A tensor that is needed is missing or has a shape that no SAM 3 has.
         """
         try:
             return _infer(shapes)
         except KeyError as err:
-            raise CheckpointError(f"not a SAM 3 in the reference layout: there is no tensor {err}") from err
+            raise CheckpointError(f"not a SAM 3 in the reference layout: it has no tensor {err}") from err
         except (IndexError, ValueError, ArithmeticError) as err:
-            raise CheckpointError(f"not a SAM 3 in the reference layout, by its shapes: {err!r}") from err
+            raise CheckpointError(
+                f"not a SAM 3 in the reference layout, judging by the shapes of its tensors: {err!r}"
+            ) from err
 
 
 _VIT = {
@@ -185,7 +191,7 @@ def _transformer(raw: Mapping[str, Any], section: str, *, depth: int) -> Transfo
     part = raw.get(section) or {}
     depth = part.get("num_layers", depth)
     if depth < 1:
-        raise ValueError(f"{section} has {depth} layers; SAM 3 has at least one")
+        raise ValueError(f"num_layers of {section} must be at least 1, not {depth}")
     return TransformerConfig(
         depth=depth,
         heads=part.get("num_attention_heads", 8),
@@ -193,15 +199,15 @@ def _transformer(raw: Mapping[str, Any], section: str, *, depth: int) -> Transfo
     )
 
 
-def _refuse_other_arithmetic(vision: Mapping[str, Any], text: Mapping[str, Any], vit: Mapping[str, Any]) -> None:
-    """Refuse options of the transformers port that no SAM 3 uses and that this implementation does not compute."""
+def _check_unsupported_options(vision: Mapping[str, Any], text: Mapping[str, Any], vit: Mapping[str, Any]) -> None:
+    """Raise ValueError for options of transformers that no SAM 3 uses and that are not implemented here."""
     if vit.get("layer_scale_init_value") is not None:
-        raise ValueError("layer_scale_init_value is set; SAM 3 has no layer scale")
+        raise ValueError("layer_scale_init_value of the vision backbone must be null")
     if tuple(vision.get("scale_factors") or (4.0, 2.0, 1.0, 0.5)) != (4.0, 2.0, 1.0, 0.5):
-        raise ValueError(f"scale_factors are {vision['scale_factors']}; SAM 3 has 4, 2, 1 and 0.5")
+        raise ValueError(f"scale_factors must be [4, 2, 1, 0.5], not {vision['scale_factors']}")
     for name, part in (("text", text), ("vision backbone", vit)):
         if part.get("hidden_act", "gelu") != "gelu":
-            raise ValueError(f"hidden_act of the {name} is {part['hidden_act']!r}; SAM 3 has 'gelu'")
+            raise ValueError(f"hidden_act of the {name} must be 'gelu', not {part['hidden_act']!r}")
 
 
 def _infer(shapes: Mapping[str, tuple[int, ...]]) -> Sam3Config:
@@ -255,5 +261,5 @@ def _infer(shapes: Mapping[str, tuple[int, ...]]) -> Sam3Config:
 
 
 def _count(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> int:
-    """How many numbered parts stand under ``prefix``."""
+    """Count the numbered submodules under ``prefix``."""
     return len({name[len(prefix) :].split(".")[0] for name in shapes if name.startswith(prefix)})

@@ -1,4 +1,7 @@
-"""The text encoder: CLIP's, causal, projected to the width of the detector."""
+"""The text encoder of SAM 3: a causal CLIP text transformer, projected to the width of the detector.
+
+Follows ``sam3/model/text_encoder_ve.py`` of the reference implementation.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,10 @@ from s3seg.sam3.config import Sam3Config, TextConfig
 
 
 class TextEncoder(nn.Module):
-    """Token ids to prompt tokens.
+    """Encodes token ids as prompt tokens.
 
-    Attention is causal, so a token never sees the padding behind it: padding needs no mask here, and a text may be
-    cut to its real length without changing a value. (What follows does need the mask.)
+    Attention is causal, so a token never attends to the padding after it: no mask is needed here, and cutting a text
+    to its real length changes no value. (The rest of the network does need a mask.)
     """
 
     def __init__(self, config: Sam3Config) -> None:
@@ -26,7 +29,7 @@ class TextEncoder(nn.Module):
         self.project = nn.Linear(text.width, config.channels)
 
     def forward(self, token_ids: Tensor) -> Tensor:
-        """int64 (P, T) -> (P, T, channels)."""
+        """Token ids, int64 (P, T) with T up to the context length -> (P, T, channels)."""
         x = self.token_embedding(token_ids) + self.position_embedding[: token_ids.shape[1]]
         for layer in self.layers:
             x = layer(x)
@@ -34,7 +37,7 @@ class TextEncoder(nn.Module):
 
 
 class TextLayer(nn.Module):
-    """Causal self-attention, then an MLP."""
+    """Causal self-attention, then an MLP; pre-norm."""
 
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
@@ -47,7 +50,7 @@ class TextLayer(nn.Module):
         self.fc2 = nn.Linear(config.mlp_width, config.width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(P, T, width) -> the same."""
+        """Tokens (P, T, width) -> (P, T, width)."""
         qkv = self.qkv(self.norm1(x)).unflatten(-1, (3, self.heads, -1))  # (P, T, 3, heads, width / heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
         attended = F.scaled_dot_product_attention(q, k, v, is_causal=True)

@@ -1,7 +1,9 @@
-"""Two tables of names: what each tensor of ours is called in the two published layouts.
+"""Checkpoint layouts: where each tensor of our model is found in a published checkpoint.
 
-A ``*`` stands for the number of a layer, the same on both sides. Where a name on the left ends in the name of a
-module, both its weight and its bias are meant.
+Each layout is a table from our tensor name to a `TensorSource`. In a table:
+
+- ``*`` stands for a layer number, which is the same on both sides.
+- A key that names a module covers both its weight and its bias.
 """
 
 from __future__ import annotations
@@ -12,47 +14,52 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Stacked:
-    """Our tensor is three of theirs, one below the other."""
+class Concat:
+    """Our tensor is three tensors of the file, concatenated along the first dimension (separate q, k and v)."""
 
     names: tuple[str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Third:
-    """Our tensor is one third of theirs."""
+class Chunk:
+    """Our tensor is one of three equal chunks of a tensor of the file, along the first dimension (fused q, k, v)."""
 
     name: str
     index: int
 
 
 @dataclass(frozen=True, slots=True)
-class Grid:
-    """Our tensor (side, side, width) is theirs (1, side * side, width), perhaps behind a CLS row."""
+class PositionGrid:
+    """Our position embedding (side, side, width) is stored as (1, cls_rows + side * side, width)."""
 
     name: str
     cls_rows: int
 
 
-Source = str | Stacked | Third | Grid
-"""Where a tensor of ours is found in a file."""
+TensorSource = str | Concat | Chunk | PositionGrid
+"""How to make one of our tensors from a file: a plain ``str`` is a tensor that is used as it is."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """One published way to name the tensors of SAM 3."""
+    """A published naming scheme for the tensors of SAM 3."""
 
     name: str
     prefix: str
-    """In front of every name, in files that hold more than the image model."""
-    foreign: tuple[str, ...]
-    """What the names of the other models in such a file start with."""
-    table: Mapping[str, Source]
+    """Prefix of the detector's tensors in files that also hold a tracker."""
+    ignored_prefixes: tuple[str, ...]
+    """Prefixes of tensors that belong to the tracker, not to the detector; written without `prefix`."""
+    table: Mapping[str, TensorSource]
+    """Where each of our tensors is found, by our name."""
     unused: tuple[str, ...]
-    """Patterns of tensors that a checkpoint holds and the image model never reads."""
+    """Regular expressions for detector tensors that inference on images never uses; written without `prefix`."""
 
-    def source(self, ours: str) -> Source:
-        """Where a tensor of ours is found, without the prefix."""
+    def source(self, ours: str) -> TensorSource:
+        """Return where one of our tensors is found. Names in the result are without `prefix`.
+
+        Raises:
+            KeyError: The table has no entry for this name.
+        """
         number = re.search(r"\.(\d+)\.", ours)
         general = re.sub(r"\.\d+\.", ".*.", ours, count=1)
         for key, suffix in ((general, ""), general.rsplit(".", 1), (ours, ""), ours.rsplit(".", 1)):
@@ -60,51 +67,53 @@ class Layout:
                 return _complete(found, number[1] if number else "", suffix)
         raise KeyError(ours)
 
-    def strip(self, names: Iterable[str]) -> dict[str, str]:
-        """Names of the image model without the prefix, each with the name it has in the file."""
-        own = [name for name in names if not name.startswith(self.foreign)]
-        return {name.removeprefix(self.prefix): name for name in own}
+    def detector_names(self, names: Iterable[str]) -> dict[str, str]:
+        """Select the detector's tensors: map each name without `prefix` to its name in the file."""
+        by_own_name = {name.removeprefix(self.prefix): name for name in names}
+        return {own: name for own, name in by_own_name.items() if not own.startswith(self.ignored_prefixes)}
 
     def is_unused(self, name: str) -> bool:
-        """Whether a name (without the prefix) is of a tensor that the image model never reads."""
+        """Whether a name (without `prefix`) matches one of the `unused` patterns."""
         return any(re.fullmatch(pattern, name) for pattern in self.unused)
 
 
-def _complete(source: Source, number: str, suffix: str) -> Source:
+def _complete(source: TensorSource, number: str, suffix: str) -> TensorSource:
+    """Fill in the layer number, and append ``weight`` or ``bias``."""
+
     def name(template: str) -> str:
-        joint = "" if not suffix or template.endswith("_") else "."
-        return template.replace("*", number) + joint + suffix
+        separator = "" if not suffix or template.endswith("_") else "."
+        return template.replace("*", number) + separator + suffix
 
     match source:
-        case Stacked(names):
-            a, b, c = map(name, names)
-            return Stacked((a, b, c))
-        case Third(template, index):
-            return Third(name(template), index)
-        case Grid(template, cls_rows):
-            return Grid(name(template), cls_rows)
+        case Concat(names):
+            q, k, v = map(name, names)
+            return Concat((q, k, v))
+        case Chunk(template, index):
+            return Chunk(name(template), index)
+        case PositionGrid(template, cls_rows):
+            return PositionGrid(name(template), cls_rows)
         case str():
             return name(source)
 
 
-def _separate(ours: str, theirs: str) -> Mapping[str, Source]:
-    """Attention whose q, k and v are tensors of their own on both sides."""
+def _separate(ours: str, theirs: str) -> Mapping[str, TensorSource]:
+    """Attention that keeps q, k and v as separate tensors on both sides."""
     return {f"{ours}.{n}": f"{theirs}.{n}_proj" for n in "qkv"} | {f"{ours}.out": f"{theirs}.o_proj"}
 
 
-def _fused(ours: str, theirs: str) -> Mapping[str, Source]:
-    """Attention whose q, k and v are one tensor in the file, as PyTorch's MultiheadAttention keeps them."""
-    return {f"{ours}.{n}": Third(f"{theirs}.in_proj_", i) for i, n in enumerate("qkv")} | {
+def _fused(ours: str, theirs: str) -> Mapping[str, TensorSource]:
+    """Attention that fuses q, k and v into one tensor in the file, as ``torch.nn.MultiheadAttention`` does."""
+    return {f"{ours}.{n}": Chunk(f"{theirs}.in_proj_", i) for i, n in enumerate("qkv")} | {
         f"{ours}.out": f"{theirs}.out_proj"
     }
 
 
-def _stacked(theirs: str) -> Stacked:
-    return Stacked((f"{theirs}.q_proj", f"{theirs}.k_proj", f"{theirs}.v_proj"))
+def _concat(theirs: str) -> Concat:
+    return Concat((f"{theirs}.q_proj", f"{theirs}.k_proj", f"{theirs}.v_proj"))
 
 
-def _mlp(ours: str, theirs: str, layers: int, *, start: int = 1) -> dict[str, Source]:
-    """An MLP, whose layers count from zero here and often from one in the file."""
+def _mlp(ours: str, theirs: str, layers: int, *, start: int = 1) -> dict[str, TensorSource]:
+    """An MLP. Our layers are numbered from 0; the file numbers them from `start`."""
     return {f"{ours}.layers.{i}": f"{theirs}{i + start}" for i in range(layers)}
 
 
@@ -113,13 +122,13 @@ _VIT, _CLIP = "vision_encoder.backbone", "text_encoder.text_model"
 TRANSFORMERS = Layout(
     name="transformers",
     prefix="detector_model.",
-    foreign=("tracker_",),
+    ignored_prefixes=("tracker_model.", "tracker_neck."),
     table={
         "vision.trunk.patch_embed": f"{_VIT}.embeddings.patch_embeddings.projection",
-        "vision.trunk.position_embedding": Grid(f"{_VIT}.embeddings.position_embeddings", 0),
+        "vision.trunk.position_embedding": PositionGrid(f"{_VIT}.embeddings.position_embeddings", 0),
         "vision.trunk.norm": f"{_VIT}.layer_norm",
         "vision.trunk.layers.*.norm1": f"{_VIT}.layers.*.layer_norm1",
-        "vision.trunk.layers.*.attention.qkv": _stacked(f"{_VIT}.layers.*.attention"),
+        "vision.trunk.layers.*.attention.qkv": _concat(f"{_VIT}.layers.*.attention"),
         "vision.trunk.layers.*.attention.out": f"{_VIT}.layers.*.attention.o_proj",
         "vision.trunk.layers.*.norm2": f"{_VIT}.layers.*.layer_norm2",
         "vision.trunk.layers.*.fc1": f"{_VIT}.layers.*.mlp.fc1",
@@ -132,7 +141,7 @@ TRANSFORMERS = Layout(
         "text.token_embedding": f"{_CLIP}.embeddings.token_embedding",
         "text.position_embedding": f"{_CLIP}.embeddings.position_embedding.weight",
         "text.layers.*.norm1": f"{_CLIP}.encoder.layers.*.layer_norm1",
-        "text.layers.*.qkv": _stacked(f"{_CLIP}.encoder.layers.*.self_attn"),
+        "text.layers.*.qkv": _concat(f"{_CLIP}.encoder.layers.*.self_attn"),
         "text.layers.*.out": f"{_CLIP}.encoder.layers.*.self_attn.out_proj",
         "text.layers.*.norm2": f"{_CLIP}.encoder.layers.*.layer_norm2",
         "text.layers.*.fc1": f"{_CLIP}.encoder.layers.*.mlp.fc1",
@@ -190,8 +199,8 @@ TRANSFORMERS = Layout(
         **_mlp("mask_head.query_mlp", "mask_decoder.mask_embedder.layers.", 3, start=0),
     },
     unused=(
-        r"vision_encoder\.neck\.fpn_layers\.3\..*",  # half the patch grid
-        r"text_encoder\.text_projection\.weight",  # CLIP's own; SAM 3 has text_projection
+        r"vision_encoder\.neck\.fpn_layers\.3\..*",  # the neck's 0.5x level
+        r"text_encoder\.text_projection\.weight",  # CLIP's projection; SAM 3 uses `text_projection`
         r"mask_decoder\.semantic_projection\..*",
     ),
 )
@@ -202,14 +211,10 @@ _NECK = "backbone.vision_backbone.convs"
 REFERENCE = Layout(
     name="reference",
     prefix="detector.",
-    foreign=(
-        "tracker.",
-        "detector.backbone.vision_backbone.sam2_convs.",  # the necks of video tracking
-        "backbone.vision_backbone.sam2_convs.",
-    ),
+    ignored_prefixes=("tracker.", "backbone.vision_backbone.sam2_convs."),
     table={
         "vision.trunk.patch_embed": f"{_VIT}.patch_embed.proj",
-        "vision.trunk.position_embedding": Grid(f"{_VIT}.pos_embed", 1),
+        "vision.trunk.position_embedding": PositionGrid(f"{_VIT}.pos_embed", 1),
         "vision.trunk.norm": f"{_VIT}.ln_pre",
         "vision.trunk.layers.*.norm1": f"{_VIT}.blocks.*.norm1",
         "vision.trunk.layers.*.attention.qkv": f"{_VIT}.blocks.*.attn.qkv",
@@ -283,10 +288,10 @@ REFERENCE = Layout(
         **_mlp("mask_head.query_mlp", "segmentation_head.mask_predictor.mask_embed.layers.", 3, start=0),
     },
     unused=(
-        r"backbone\.vision_backbone\.trunk\.blocks\.\d+\.attn\.freqs_cis",  # derived
-        r"backbone\.vision_backbone\.convs\.3\..*",  # half the patch grid
-        r"backbone\.language_backbone\.encoder\.text_projection",  # CLIP's own; SAM 3 has the resizer
-        r"geometry_encoder\.points_.*",
+        r"backbone\.vision_backbone\.trunk\.blocks\.\d+\.attn\.freqs_cis",  # RoPE tables: computed, not learned
+        r"backbone\.vision_backbone\.convs\.3\..*",  # the neck's 0.5x level
+        r"backbone\.language_backbone\.encoder\.text_projection",  # CLIP's projection; SAM 3 uses `resizer`
+        r"geometry_encoder\.points_.*",  # point prompts
         r"segmentation_head\.semantic_seg_head\..*",
     ),
 )

@@ -10,8 +10,8 @@ import pytest
 
 from s3seg.errors import CheckpointError
 from s3seg.sam3.config import Sam3Config
-from s3seg.sam3.load import blank, plan_loading
-from s3seg.sam3.names import REFERENCE, TRANSFORMERS, Grid, Layout, Stacked, Third
+from s3seg.sam3.layouts import REFERENCE, TRANSFORMERS, Chunk, Concat, Layout, PositionGrid, TensorSource
+from s3seg.sam3.load import empty_model, plan_loading
 
 LAYOUTS = [TRANSFORMERS, REFERENCE]
 FOREIGN = {
@@ -26,7 +26,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 @pytest.fixture(scope="module")
 def wanted() -> Shapes:
-    model = blank(Sam3Config())
+    model = empty_model(Sam3Config())
     assert all(tensor.is_meta for tensor in model.state_dict().values())
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
@@ -62,8 +62,8 @@ def test_no_part_of_a_tensor_is_used_twice(layout, published, wanted):
     plan = plan_loading(published, layout, wanted, path=Path("full"))
     assert len(set(plan.values())) == len(plan)
     parts = [part for source in plan.values() for part in _names(source)]
-    thirds = {source.name for source in plan.values() if isinstance(source, Third)}
-    assert all(parts.count(part) == (3 if part in thirds else 1) for part in set(parts))
+    chunked = {source.name for source in plan.values() if isinstance(source, Chunk)}
+    assert all(parts.count(part) == (3 if part in chunked else 1) for part in set(parts))
 
 
 def test_all_values_but_the_unused_are_taken(layout, published, wanted):
@@ -108,7 +108,7 @@ def test_missing_unexpected_and_misshapen_tensors_are_all_listed(layout, publish
     assert "some/model.file" in message
     assert "3 tensors" in message
     assert f"missing {missing} [256]" in message
-    assert f"{misshapen} is [255], not [256]" in message
+    assert f"{misshapen} has shape [255], not [256]" in message
     assert "unexpected no_such.tensor" in message
 
 
@@ -122,11 +122,11 @@ def _count(shapes: Shapes) -> int:
     return sum(math.prod(shape) for shape in shapes.values())
 
 
-def _names(source: str | Stacked | Third | Grid) -> tuple[str, ...]:
+def _names(source: TensorSource) -> tuple[str, ...]:
     match source:
-        case Stacked(names):
+        case Concat(names):
             return names
-        case Third(name, _) | Grid(name, _):
+        case Chunk(name, _) | PositionGrid(name, _):
             return (name,)
         case str():
             return (source,)
