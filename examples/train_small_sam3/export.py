@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from s3seg.sam3.layouts import TRANSFORMERS, Concat, PositionGrid
+from s3seg.sam3.layouts import TRANSFORMERS
+from s3seg.sam3.sources import Concat, PositionGrid
 
 from .concepts import Vocabulary, load_vocabulary
 from .shapes import COLOUR_NAMES, PATTERNS, SHAPES

@@ -10,8 +10,9 @@ import pytest
 
 from s3seg.errors import CheckpointError
 from s3seg.sam3.config import Sam3Config
-from s3seg.sam3.layouts import REFERENCE, TRANSFORMERS, Chunk, Concat, Layout, PositionGrid, TensorSource
+from s3seg.sam3.layouts import REFERENCE, TRANSFORMERS, Layout
 from s3seg.sam3.load import empty_model, plan_loading
+from s3seg.sam3.sources import Chunk, Concat, PositionGrid, TensorSource
 
 LAYOUTS = [TRANSFORMERS, REFERENCE]
 FOREIGN = {

@@ -54,6 +54,30 @@ class TextConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class LiteTextConfig:
+    """The light text encoder of SAM3-LiteText. The defaults are those of transformers' ``Sam3LiteTextTextConfig``."""
+
+    vocab_size: int = 49_408
+    context: int = 77  # longest text in tokens, including the start and end token
+    width: int = 512
+    depth: int = 12  # RepMixer blocks included
+    heads: int = 8
+    mlp_width: int = 2048
+    norm_eps: float = 1e-5
+    repmixer: bool = True  # whether the first and the last layer are RepMixer blocks
+    repmixer_kernel: int = 11  # tokens that a convolution of a RepMixer block covers
+
+    def __post_init__(self) -> None:
+        if self.repmixer and self.repmixer_kernel % 2 == 0:
+            raise CheckpointError(f"repmixer_kernel_size must be odd, not {self.repmixer_kernel}")
+
+    @property
+    def repmixer_layers(self) -> frozenset[int]:
+        """The layers that are RepMixer blocks."""
+        return frozenset({0, self.depth - 1}) if self.repmixer else frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class TransformerConfig:
     """A stack of transformer layers whose width is `Sam3Config.channels`."""
 
@@ -67,7 +91,7 @@ class Sam3Config:
     """Everything that determines the shapes and the arithmetic of a model. The defaults are the full-size SAM 3."""
 
     vision: VisionConfig = field(default_factory=VisionConfig)
-    text: TextConfig = field(default_factory=TextConfig)
+    text: TextConfig | LiteTextConfig = field(default_factory=TextConfig)
     channels: int = 256  # width of the neck and of all parts after it
     geometry: TransformerConfig = field(default_factory=lambda: TransformerConfig(depth=3))
     roi_size: int = 7
@@ -103,17 +127,19 @@ class Sam3Config:
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Sam3Config:
-        """Read the configuration of transformers' ``Sam3Model``; missing values get their full-size defaults.
+        """Read the configuration of transformers' ``Sam3Model`` or ``Sam3LiteTextModel``.
 
-        The configuration of ``Sam3VideoModel``, which wraps that of the image model in ``detector_config``, is read
-        too. An additional section ``s3seg`` may set ``cls_on_text_prompts``.
+        Missing values get their full-size defaults. A video model's configuration, which wraps that of the image model
+        in ``detector_config``, is read too. An additional section ``s3seg`` may set ``cls_on_text_prompts``.
 
         Raises:
-            ValueError: It is the configuration of another model, or uses an option that SAM 3 does not have.
+            CheckpointError: It is the configuration of another model.
+            ValueError: It uses an option that SAM 3 does not have.
         """
         raw = raw.get("detector_config") or raw
-        if not str(raw.get("model_type", "sam3")).startswith("sam3"):
-            raise ValueError(f"model_type is {raw['model_type']!r}")
+        model_type = str(raw.get("model_type", "sam3"))
+        if model_type not in ("sam3", "sam3_lite_text"):
+            raise CheckpointError(_unsupported(model_type))
         vision, text = raw.get("vision_config") or {}, raw.get("text_config") or {}
         vit = vision.get("backbone_config") or {}
         decoder, mask = raw.get("detr_decoder_config") or {}, raw.get("mask_decoder_config") or {}
@@ -125,7 +151,9 @@ class Sam3Config:
                 rope_theta=float((vit.get("rope_parameters") or {}).get("rope_theta", 10_000.0)),
                 global_layers=VisionConfig().global_layers if global_layers is None else tuple(global_layers),
             ),
-            text=TextConfig(**_pick(text, _TEXT)),
+            text=LiteTextConfig(**_pick(text, _LITE_TEXT))
+            if model_type == "sam3_lite_text"
+            else TextConfig(**_pick(text, _TEXT)),
             channels=vision.get("fpn_hidden_size", 256),
             geometry=_transformer(raw, "geometry_encoder_config", depth=3),
             roi_size=(raw.get("geometry_encoder_config") or {}).get("roi_size", 7),
@@ -161,6 +189,7 @@ class Sam3Config:
             ) from err
 
 
+_SCALES = (4.0, 2.0, 1.0, 0.5)
 _VIT = {
     "image_size": "image_size",
     "patch_size": "patch_size",
@@ -181,6 +210,18 @@ _TEXT = {
     "mlp_width": "intermediate_size",
     "norm_eps": "layer_norm_eps",
 }
+_LITE_TEXT = _TEXT | {"repmixer": "use_repmixer_blocks", "repmixer_kernel": "repmixer_kernel_size"}
+
+
+def _unsupported(model_type: str) -> str:
+    """Say what a model_type is that is not supported, and what to use instead."""
+    if model_type.startswith("sam3_tracker"):
+        what = "is SAM 3's tracker by itself, which takes clicks and no text"
+    elif model_type.startswith("sam3"):
+        what = "is a part or a relative of SAM 3 that s3seg does not implement"
+    else:
+        what = "is another model"
+    return f"model_type {model_type!r} {what}; use a checkpoint whose model_type is sam3, sam3_video or sam3_lite_text"
 
 
 def _pick(raw: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
@@ -203,8 +244,8 @@ def _check_unsupported_options(vision: Mapping[str, Any], text: Mapping[str, Any
     """Raise ValueError for options of transformers that no SAM 3 uses and that are not implemented here."""
     if vit.get("layer_scale_init_value") is not None:
         raise ValueError("layer_scale_init_value of the vision backbone must be null")
-    if tuple(vision.get("scale_factors") or (4.0, 2.0, 1.0, 0.5)) != (4.0, 2.0, 1.0, 0.5):
-        raise ValueError(f"scale_factors must be [4, 2, 1, 0.5], not {vision['scale_factors']}")
+    if tuple(vision.get("scale_factors") or _SCALES) not in (_SCALES, _SCALES[:3]):  # SAM 3.1 omits 0.5, as we do
+        raise ValueError(f"scale_factors must be [4, 2, 1, 0.5] or [4, 2, 1], not {vision['scale_factors']}")
     for name, part in (("text", text), ("vision backbone", vit)):
         if part.get("hidden_act", "gelu") != "gelu":
             raise ValueError(f"hidden_act of the {name} must be 'gelu', not {part['hidden_act']!r}")

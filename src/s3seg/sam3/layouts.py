@@ -12,32 +12,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-
-@dataclass(frozen=True, slots=True)
-class Concat:
-    """Our tensor is three tensors of the file, concatenated along the first dimension (separate q, k and v)."""
-
-    names: tuple[str, str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """Our tensor is one of three equal chunks of a tensor of the file, along the first dimension (fused q, k, v)."""
-
-    name: str
-    index: int
-
-
-@dataclass(frozen=True, slots=True)
-class PositionGrid:
-    """Our position embedding (side, side, width) is stored as (1, cls_rows + side * side, width)."""
-
-    name: str
-    cls_rows: int
-
-
-TensorSource = str | Concat | Chunk | PositionGrid
-"""How to make one of our tensors from a file: a plain ``str`` is a tensor that is used as it is."""
+from s3seg.sam3 import lite_text
+from s3seg.sam3.sources import Chunk, Computed, Concat, PositionGrid, TensorSource, complete
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +25,8 @@ class Layout:
     """Prefix of the detector's tensors in files that also hold a tracker."""
     ignored_prefixes: tuple[str, ...]
     """Prefixes of tensors that belong to the tracker, not to the detector; written without `prefix`."""
+    marker: str
+    """A tensor that every checkpoint in this layout has, and none in a layout after it in `LAYOUTS`."""
     table: Mapping[str, TensorSource]
     """Where each of our tensors is found, by our name."""
     unused: tuple[str, ...]
@@ -64,7 +42,7 @@ class Layout:
         general = re.sub(r"\.\d+\.", ".*.", ours, count=1)
         for key, suffix in ((general, ""), general.rsplit(".", 1), (ours, ""), ours.rsplit(".", 1)):
             if found := self.table.get(key):
-                return _complete(found, number[1] if number else "", suffix)
+                return complete(found, number[1] if number else "", suffix)
         raise KeyError(ours)
 
     def detector_names(self, names: Iterable[str]) -> dict[str, str]:
@@ -72,28 +50,13 @@ class Layout:
         by_own_name = {name.removeprefix(self.prefix): name for name in names}
         return {own: name for own, name in by_own_name.items() if not own.startswith(self.ignored_prefixes)}
 
+    def contains(self, names: Iterable[str]) -> bool:
+        """Whether the file with these names has this layout."""
+        return self.marker in self.detector_names(names)
+
     def is_unused(self, name: str) -> bool:
         """Whether a name (without `prefix`) matches one of the `unused` patterns."""
         return any(re.fullmatch(pattern, name) for pattern in self.unused)
-
-
-def _complete(source: TensorSource, number: str, suffix: str) -> TensorSource:
-    """Fill in the layer number, and append ``weight`` or ``bias``."""
-
-    def name(template: str) -> str:
-        separator = "" if not suffix or template.endswith("_") else "."
-        return template.replace("*", number) + separator + suffix
-
-    match source:
-        case Concat(names):
-            q, k, v = map(name, names)
-            return Concat((q, k, v))
-        case Chunk(template, index):
-            return Chunk(name(template), index)
-        case PositionGrid(template, cls_rows):
-            return PositionGrid(name(template), cls_rows)
-        case str():
-            return name(source)
 
 
 def _separate(ours: str, theirs: str) -> Mapping[str, TensorSource]:
@@ -117,93 +80,191 @@ def _mlp(ours: str, theirs: str, layers: int, *, start: int = 1) -> dict[str, Te
     return {f"{ours}.layers.{i}": f"{theirs}{i + start}" for i in range(layers)}
 
 
+def _norm(theirs: str) -> tuple[str, ...]:
+    """The tensors of a batch norm."""
+    return tuple(f"{theirs}.{name}" for name in ("weight", "bias", "running_mean", "running_var"))
+
+
+def _norm_shapes(width: int) -> tuple[tuple[int, ...], ...]:
+    return ((width,),) * 4
+
+
+def _scale(width: int) -> tuple[int, ...]:
+    """The shape of a layer scale."""
+    return (width, 1, 1)
+
+
+def _kernel(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape as a 2-D convolution of the weight of a 1-D convolution (out, in, kernel)."""
+    return (*shape[:2], 1, shape[2])
+
+
 _VIT, _CLIP = "vision_encoder.backbone", "text_encoder.text_model"
+_LITE = "text_encoder.layers.*"
+_MIXER, _FEED_FORWARD = f"{_LITE}.token_mixer", f"{_LITE}.conv_feed_forward"
+_MIXER_NORMS = (
+    *_norm(f"{_MIXER}.mixer.batchnorm_conv"),
+    *_norm(f"{_MIXER}.mixer.batchnorm_skip"),
+    *_norm(f"{_MIXER}.reference_batchnorm"),
+)
+
+_DETECTOR: dict[str, TensorSource] = {
+    "vision.trunk.patch_embed": f"{_VIT}.embeddings.patch_embeddings.projection",
+    "vision.trunk.position_embedding": PositionGrid(f"{_VIT}.embeddings.position_embeddings", 0),
+    "vision.trunk.norm": f"{_VIT}.layer_norm",
+    "vision.trunk.layers.*.norm1": f"{_VIT}.layers.*.layer_norm1",
+    "vision.trunk.layers.*.attention.qkv": _concat(f"{_VIT}.layers.*.attention"),
+    "vision.trunk.layers.*.attention.out": f"{_VIT}.layers.*.attention.o_proj",
+    "vision.trunk.layers.*.norm2": f"{_VIT}.layers.*.layer_norm2",
+    "vision.trunk.layers.*.fc1": f"{_VIT}.layers.*.mlp.fc1",
+    "vision.trunk.layers.*.fc2": f"{_VIT}.layers.*.mlp.fc2",
+    "vision.neck.up4_first": "vision_encoder.neck.fpn_layers.0.scale_layers.0",
+    "vision.neck.up4_second": "vision_encoder.neck.fpn_layers.0.scale_layers.2",
+    "vision.neck.up2": "vision_encoder.neck.fpn_layers.1.scale_layers.0",
+    "vision.neck.project.*": "vision_encoder.neck.fpn_layers.*.proj1",
+    "vision.neck.smooth.*": "vision_encoder.neck.fpn_layers.*.proj2",
+    "geometry.label_embedding": "geometry_encoder.label_embed.weight",
+    "geometry.cls": "geometry_encoder.cls_embed.weight",
+    "geometry.coordinates": "geometry_encoder.boxes_direct_project",
+    "geometry.image_norm": "geometry_encoder.vision_layer_norm",
+    "geometry.pool": "geometry_encoder.boxes_pool_project",
+    "geometry.position": "geometry_encoder.boxes_pos_enc_project",
+    "geometry.project": "geometry_encoder.final_proj",
+    "geometry.norm": "geometry_encoder.prompt_layer_norm",
+    "geometry.layers.*.norm1": "geometry_encoder.layers.*.layer_norm1",
+    **_separate("geometry.layers.*.self_attention", "geometry_encoder.layers.*.self_attn"),
+    "geometry.layers.*.norm2": "geometry_encoder.layers.*.layer_norm2",
+    **_separate("geometry.layers.*.image_attention", "geometry_encoder.layers.*.cross_attn"),
+    "geometry.layers.*.norm3": "geometry_encoder.layers.*.layer_norm3",
+    **_mlp("geometry.layers.*.mlp", "geometry_encoder.layers.*.mlp.fc", 2),
+    "geometry.output_norm": "geometry_encoder.output_layer_norm",
+    "encoder.layers.*.norm1": "detr_encoder.layers.*.layer_norm1",
+    **_separate("encoder.layers.*.self_attention", "detr_encoder.layers.*.self_attn"),
+    "encoder.layers.*.norm2": "detr_encoder.layers.*.layer_norm2",
+    **_separate("encoder.layers.*.prompt_attention", "detr_encoder.layers.*.cross_attn"),
+    "encoder.layers.*.norm3": "detr_encoder.layers.*.layer_norm3",
+    **_mlp("encoder.layers.*.mlp", "detr_encoder.layers.*.mlp.fc", 2),
+    "decoder.query_embedding": "detr_decoder.query_embed.weight",
+    "decoder.reference_boxes": "detr_decoder.reference_points.weight",
+    "decoder.presence_token": "detr_decoder.presence_token.weight",
+    **_separate("decoder.layers.*.self_attention", "detr_decoder.layers.*.self_attn"),
+    "decoder.layers.*.self_norm": "detr_decoder.layers.*.self_attn_layer_norm",
+    **_separate("decoder.layers.*.prompt_attention", "detr_decoder.layers.*.text_cross_attn"),
+    "decoder.layers.*.prompt_norm": "detr_decoder.layers.*.text_cross_attn_layer_norm",
+    **_separate("decoder.layers.*.image_attention", "detr_decoder.layers.*.vision_cross_attn"),
+    "decoder.layers.*.image_norm": "detr_decoder.layers.*.vision_cross_attn_layer_norm",
+    **_mlp("decoder.layers.*.mlp", "detr_decoder.layers.*.mlp.fc", 2),
+    "decoder.layers.*.mlp_norm": "detr_decoder.layers.*.mlp_layer_norm",
+    "decoder.norm": "detr_decoder.output_layer_norm",
+    **_mlp("decoder.box_head", "detr_decoder.box_head.layer", 3),
+    **_mlp("decoder.box_position", "detr_decoder.ref_point_head.layer", 2),
+    **_mlp("decoder.bias_x", "detr_decoder.box_rpb_embed_x.layer", 2),
+    **_mlp("decoder.bias_y", "detr_decoder.box_rpb_embed_y.layer", 2),
+    "decoder.presence_norm": "detr_decoder.presence_layer_norm",
+    **_mlp("decoder.presence_head", "detr_decoder.presence_head.layer", 3),
+    **_mlp("scoring.prompt_mlp", "dot_product_scoring.text_mlp.layer", 2),
+    "scoring.prompt_norm": "dot_product_scoring.text_mlp_out_norm",
+    "scoring.prompt_project": "dot_product_scoring.text_proj",
+    "scoring.query_project": "dot_product_scoring.query_proj",
+    "mask_head.prompt_norm": "mask_decoder.prompt_cross_attn_norm",
+    **_separate("mask_head.prompt_attention", "mask_decoder.prompt_cross_attn"),
+    "mask_head.convolutions.*": "mask_decoder.pixel_decoder.conv_layers.*",
+    "mask_head.norms.*": "mask_decoder.pixel_decoder.norms.*",
+    "mask_head.pixel_project": "mask_decoder.instance_projection",
+    **_mlp("mask_head.query_mlp", "mask_decoder.mask_embedder.layers.", 3, start=0),
+}
+_CLIP_TEXT: dict[str, TensorSource] = {
+    "text.token_embedding": f"{_CLIP}.embeddings.token_embedding",
+    "text.position_embedding": f"{_CLIP}.embeddings.position_embedding.weight",
+    "text.layers.*.norm1": f"{_CLIP}.encoder.layers.*.layer_norm1",
+    "text.layers.*.qkv": _concat(f"{_CLIP}.encoder.layers.*.self_attn"),
+    "text.layers.*.out": f"{_CLIP}.encoder.layers.*.self_attn.out_proj",
+    "text.layers.*.norm2": f"{_CLIP}.encoder.layers.*.layer_norm2",
+    "text.layers.*.fc1": f"{_CLIP}.encoder.layers.*.mlp.fc1",
+    "text.layers.*.fc2": f"{_CLIP}.encoder.layers.*.mlp.fc2",
+    "text.norm": f"{_CLIP}.final_layer_norm",
+    "text.project": "text_projection",
+}
+_LITE_TEXT: dict[str, TensorSource] = {
+    "text.token_embedding": "text_encoder.embeddings.token_embedding",
+    "text.position_embedding": Computed(
+        ("text_encoder.embeddings.position_embedding.position_embedding",),
+        lambda embedding: embedding[0, 0],
+        lambda shape: ((1, 1, *shape),),
+    ),
+    "text.layers.*.norm1": f"{_LITE}.layer_norm1",
+    "text.layers.*.qkv": _concat(f"{_LITE}.self_attn"),
+    "text.layers.*.out": f"{_LITE}.self_attn.out_proj",
+    "text.layers.*.norm2": f"{_LITE}.layer_norm2",
+    "text.layers.*.fc1": f"{_LITE}.mlp.fc1",
+    "text.layers.*.fc2": f"{_LITE}.mlp.fc2",
+    "text.layers.*.token_mixer.weight": Computed(
+        (f"{_MIXER}.layer_scale", f"{_MIXER}.mixer.conv.weight", *_MIXER_NORMS),
+        lambda scale, conv, *norms: lite_text.fuse_token_mixer(scale, conv, norms[:4], norms[4:8], norms[8:]),
+        lambda shape: (_scale(shape[0]), _kernel(shape), *3 * _norm_shapes(shape[0])),
+    ),
+    "text.layers.*.token_mixer.bias": Computed(
+        (f"{_MIXER}.layer_scale", *_MIXER_NORMS),
+        lambda scale, *norms: lite_text.fuse_token_mixer_bias(scale, norms[:4], norms[4:8], norms[8:]),
+        lambda shape: (_scale(shape[0]), *3 * _norm_shapes(shape[0])),
+    ),
+    "text.layers.*.depthwise.weight": Computed(
+        (f"{_FEED_FORWARD}.depthwise_conv.weight", *_norm(f"{_FEED_FORWARD}.depthwise_batchnorm")),
+        lambda conv, *norm: lite_text.fuse_depthwise(conv, norm),
+        lambda shape: (_kernel(shape), *_norm_shapes(shape[0])),
+    ),
+    "text.layers.*.depthwise.bias": Computed(
+        _norm(f"{_FEED_FORWARD}.depthwise_batchnorm"),
+        lambda *norm: lite_text.fuse_depthwise_bias(norm),
+        lambda shape: _norm_shapes(shape[0]),
+    ),
+    "text.layers.*.expand.weight": Computed(
+        (f"{_FEED_FORWARD}.mlp.fc1.weight",),
+        lambda weight: weight[:, :, 0, 0],
+        lambda shape: ((*shape, 1, 1),),
+    ),
+    "text.layers.*.expand.bias": f"{_FEED_FORWARD}.mlp.fc1.bias",
+    "text.layers.*.reduce.weight": Computed(
+        (f"{_LITE}.layer_scale", f"{_FEED_FORWARD}.mlp.fc2.weight"),
+        lambda scale, weight: scale.flatten()[:, None] * weight[:, :, 0, 0],
+        lambda shape: (_scale(shape[0]), (*shape, 1, 1)),
+    ),
+    "text.layers.*.reduce.bias": Computed(
+        (f"{_LITE}.layer_scale", f"{_FEED_FORWARD}.mlp.fc2.bias"),
+        lambda scale, bias: scale.flatten() * bias,
+        lambda shape: (_scale(shape[0]), shape),
+    ),
+    "text.norm": "text_encoder.final_layer_norm",
+    "text.project": "text_projection",
+}
+_UNUSED = (
+    r"vision_encoder\.neck\.fpn_layers\.3\..*",  # the neck's 0.5x level
+    r"mask_decoder\.semantic_projection\..*",
+)
 
 TRANSFORMERS = Layout(
     name="transformers",
     prefix="detector_model.",
     ignored_prefixes=("tracker_model.", "tracker_neck."),
-    table={
-        "vision.trunk.patch_embed": f"{_VIT}.embeddings.patch_embeddings.projection",
-        "vision.trunk.position_embedding": PositionGrid(f"{_VIT}.embeddings.position_embeddings", 0),
-        "vision.trunk.norm": f"{_VIT}.layer_norm",
-        "vision.trunk.layers.*.norm1": f"{_VIT}.layers.*.layer_norm1",
-        "vision.trunk.layers.*.attention.qkv": _concat(f"{_VIT}.layers.*.attention"),
-        "vision.trunk.layers.*.attention.out": f"{_VIT}.layers.*.attention.o_proj",
-        "vision.trunk.layers.*.norm2": f"{_VIT}.layers.*.layer_norm2",
-        "vision.trunk.layers.*.fc1": f"{_VIT}.layers.*.mlp.fc1",
-        "vision.trunk.layers.*.fc2": f"{_VIT}.layers.*.mlp.fc2",
-        "vision.neck.up4_first": "vision_encoder.neck.fpn_layers.0.scale_layers.0",
-        "vision.neck.up4_second": "vision_encoder.neck.fpn_layers.0.scale_layers.2",
-        "vision.neck.up2": "vision_encoder.neck.fpn_layers.1.scale_layers.0",
-        "vision.neck.project.*": "vision_encoder.neck.fpn_layers.*.proj1",
-        "vision.neck.smooth.*": "vision_encoder.neck.fpn_layers.*.proj2",
-        "text.token_embedding": f"{_CLIP}.embeddings.token_embedding",
-        "text.position_embedding": f"{_CLIP}.embeddings.position_embedding.weight",
-        "text.layers.*.norm1": f"{_CLIP}.encoder.layers.*.layer_norm1",
-        "text.layers.*.qkv": _concat(f"{_CLIP}.encoder.layers.*.self_attn"),
-        "text.layers.*.out": f"{_CLIP}.encoder.layers.*.self_attn.out_proj",
-        "text.layers.*.norm2": f"{_CLIP}.encoder.layers.*.layer_norm2",
-        "text.layers.*.fc1": f"{_CLIP}.encoder.layers.*.mlp.fc1",
-        "text.layers.*.fc2": f"{_CLIP}.encoder.layers.*.mlp.fc2",
-        "text.norm": f"{_CLIP}.final_layer_norm",
-        "text.project": "text_projection",
-        "geometry.label_embedding": "geometry_encoder.label_embed.weight",
-        "geometry.cls": "geometry_encoder.cls_embed.weight",
-        "geometry.coordinates": "geometry_encoder.boxes_direct_project",
-        "geometry.image_norm": "geometry_encoder.vision_layer_norm",
-        "geometry.pool": "geometry_encoder.boxes_pool_project",
-        "geometry.position": "geometry_encoder.boxes_pos_enc_project",
-        "geometry.project": "geometry_encoder.final_proj",
-        "geometry.norm": "geometry_encoder.prompt_layer_norm",
-        "geometry.layers.*.norm1": "geometry_encoder.layers.*.layer_norm1",
-        **_separate("geometry.layers.*.self_attention", "geometry_encoder.layers.*.self_attn"),
-        "geometry.layers.*.norm2": "geometry_encoder.layers.*.layer_norm2",
-        **_separate("geometry.layers.*.image_attention", "geometry_encoder.layers.*.cross_attn"),
-        "geometry.layers.*.norm3": "geometry_encoder.layers.*.layer_norm3",
-        **_mlp("geometry.layers.*.mlp", "geometry_encoder.layers.*.mlp.fc", 2),
-        "geometry.output_norm": "geometry_encoder.output_layer_norm",
-        "encoder.layers.*.norm1": "detr_encoder.layers.*.layer_norm1",
-        **_separate("encoder.layers.*.self_attention", "detr_encoder.layers.*.self_attn"),
-        "encoder.layers.*.norm2": "detr_encoder.layers.*.layer_norm2",
-        **_separate("encoder.layers.*.prompt_attention", "detr_encoder.layers.*.cross_attn"),
-        "encoder.layers.*.norm3": "detr_encoder.layers.*.layer_norm3",
-        **_mlp("encoder.layers.*.mlp", "detr_encoder.layers.*.mlp.fc", 2),
-        "decoder.query_embedding": "detr_decoder.query_embed.weight",
-        "decoder.reference_boxes": "detr_decoder.reference_points.weight",
-        "decoder.presence_token": "detr_decoder.presence_token.weight",
-        **_separate("decoder.layers.*.self_attention", "detr_decoder.layers.*.self_attn"),
-        "decoder.layers.*.self_norm": "detr_decoder.layers.*.self_attn_layer_norm",
-        **_separate("decoder.layers.*.prompt_attention", "detr_decoder.layers.*.text_cross_attn"),
-        "decoder.layers.*.prompt_norm": "detr_decoder.layers.*.text_cross_attn_layer_norm",
-        **_separate("decoder.layers.*.image_attention", "detr_decoder.layers.*.vision_cross_attn"),
-        "decoder.layers.*.image_norm": "detr_decoder.layers.*.vision_cross_attn_layer_norm",
-        **_mlp("decoder.layers.*.mlp", "detr_decoder.layers.*.mlp.fc", 2),
-        "decoder.layers.*.mlp_norm": "detr_decoder.layers.*.mlp_layer_norm",
-        "decoder.norm": "detr_decoder.output_layer_norm",
-        **_mlp("decoder.box_head", "detr_decoder.box_head.layer", 3),
-        **_mlp("decoder.box_position", "detr_decoder.ref_point_head.layer", 2),
-        **_mlp("decoder.bias_x", "detr_decoder.box_rpb_embed_x.layer", 2),
-        **_mlp("decoder.bias_y", "detr_decoder.box_rpb_embed_y.layer", 2),
-        "decoder.presence_norm": "detr_decoder.presence_layer_norm",
-        **_mlp("decoder.presence_head", "detr_decoder.presence_head.layer", 3),
-        **_mlp("scoring.prompt_mlp", "dot_product_scoring.text_mlp.layer", 2),
-        "scoring.prompt_norm": "dot_product_scoring.text_mlp_out_norm",
-        "scoring.prompt_project": "dot_product_scoring.text_proj",
-        "scoring.query_project": "dot_product_scoring.query_proj",
-        "mask_head.prompt_norm": "mask_decoder.prompt_cross_attn_norm",
-        **_separate("mask_head.prompt_attention", "mask_decoder.prompt_cross_attn"),
-        "mask_head.convolutions.*": "mask_decoder.pixel_decoder.conv_layers.*",
-        "mask_head.norms.*": "mask_decoder.pixel_decoder.norms.*",
-        "mask_head.pixel_project": "mask_decoder.instance_projection",
-        **_mlp("mask_head.query_mlp", "mask_decoder.mask_embedder.layers.", 3, start=0),
-    },
+    marker="detr_decoder.presence_token.weight",
+    table=_DETECTOR | _CLIP_TEXT,
+    unused=(*_UNUSED, r"text_encoder\.text_projection\.weight"),  # CLIP's projection; SAM 3 uses `text_projection`
+)
+"""``Sam3Model`` and ``Sam3VideoModel`` of transformers, as in ``facebook/sam3``: ``model.safetensors``."""
+
+TRANSFORMERS_LITE_TEXT = Layout(
+    name="transformers, light text encoder",
+    prefix="detector_model.",
+    ignored_prefixes=("tracker_model.", "tracker_neck."),
+    marker="text_encoder.embeddings.token_embedding.weight",
+    table=_DETECTOR | _LITE_TEXT,
     unused=(
-        r"vision_encoder\.neck\.fpn_layers\.3\..*",  # the neck's 0.5x level
-        r"text_encoder\.text_projection\.weight",  # CLIP's projection; SAM 3 uses `text_projection`
-        r"mask_decoder\.semantic_projection\..*",
+        *_UNUSED,
+        r"text_encoder\.projection\.weight",  # MobileCLIP's projection; SAM 3 uses `text_projection`
+        r"text_encoder\.layers\.\d+\..*\.num_batches_tracked",  # counters of the batch norms
     ),
 )
+"""``Sam3LiteTextModel`` of transformers, as in ``vil-uob/sam3-litetext-s0``."""
 
 _VIT, _CLIP = "backbone.vision_backbone.trunk", "backbone.language_backbone.encoder"
 _NECK = "backbone.vision_backbone.convs"
@@ -212,6 +273,7 @@ REFERENCE = Layout(
     name="reference",
     prefix="detector.",
     ignored_prefixes=("tracker.", "backbone.vision_backbone.sam2_convs."),
+    marker="transformer.decoder.presence_token.weight",
     table={
         "vision.trunk.patch_embed": f"{_VIT}.patch_embed.proj",
         "vision.trunk.position_embedding": PositionGrid(f"{_VIT}.pos_embed", 1),
@@ -295,3 +357,7 @@ REFERENCE = Layout(
         r"segmentation_head\.semantic_seg_head\..*",
     ),
 )
+"""The reference implementation, as in ``sam3.pt``."""
+
+LAYOUTS = (TRANSFORMERS_LITE_TEXT, TRANSFORMERS, REFERENCE)
+"""All layouts, in the order in which they are to be tried."""

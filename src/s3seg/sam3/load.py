@@ -18,8 +18,9 @@ from torch.overrides import TorchFunctionMode
 from s3seg.errors import CheckpointError, CheckpointNotFoundError, InvalidRequestError
 from s3seg.sam3.config import Sam3Config
 from s3seg.sam3.decoder import Decoder
-from s3seg.sam3.layouts import REFERENCE, TRANSFORMERS, Chunk, Concat, Layout, PositionGrid, TensorSource
+from s3seg.sam3.layouts import LAYOUTS, REFERENCE, Layout
 from s3seg.sam3.model import Sam3
+from s3seg.sam3.sources import TensorSource, read_source, required_tensors
 
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "sam3.pt")
 _FP32 = ("scoring.", *(f"decoder.{name}" for name in Decoder.FP32))
@@ -87,7 +88,7 @@ def load(
         plan = plan_loading(source.shapes, layout, wanted, path=weights)
         in_file = layout.detector_names(source.shapes)
         state = {
-            ours: _assemble(found, wanted[ours], lambda name: source.read(in_file[name]))
+            ours: read_source(found, wanted[ours], lambda name: source.read(in_file[name]))
             .to(device, torch.float32 if ours.startswith(_FP32) else dtype, copy=True)
             .contiguous()
             for ours, found in plan.items()
@@ -151,9 +152,9 @@ def plan_loading(
     problems: list[str] = []
     for ours, shape in wanted.items():
         source = layout.source(ours)
-        parts, part_shape = _parts(source, shape)
+        parts = required_tensors(source, shape)
         unexpected.difference_update(parts)
-        for part in parts:
+        for part, part_shape in parts.items():
             if part not in in_file:
                 problems.append(f"missing {part} {list(part_shape)}")
             elif names[in_file[part]] != part_shape:
@@ -171,37 +172,8 @@ def plan_loading(
 
 
 def _detect_layout(names: Mapping[str, tuple[int, ...]]) -> Layout | None:
-    """Return the layout of a file's names, recognized by the presence token; None if it is not a SAM 3."""
-    for layout in (TRANSFORMERS, REFERENCE):
-        if layout.source("decoder.presence_token") in layout.detector_names(names):
-            return layout
-    return None
-
-
-def _parts(source: TensorSource, shape: tuple[int, ...]) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Return the tensor names that a source reads, and the shape that each must have to make one of this shape."""
-    match source:
-        case Concat(names):
-            return names, (shape[0] // 3, *shape[1:])
-        case Chunk(name, _):
-            return (name,), (shape[0] * 3, *shape[1:])
-        case PositionGrid(name, cls_rows):
-            return (name,), (1, shape[0] * shape[1] + cls_rows, shape[2])
-        case str():
-            return (source,), shape
-
-
-def _assemble(source: TensorSource, shape: tuple[int, ...], read: Callable[[str], Tensor]) -> Tensor:
-    """Read one of our tensors, of this shape, from a file."""
-    match source:
-        case Concat(names):
-            return torch.cat([read(name) for name in names])
-        case Chunk(name, index):
-            return read(name).chunk(3)[index]
-        case PositionGrid(name, cls_rows):
-            return read(name)[0, cls_rows:].reshape(shape)
-        case str():
-            return read(source)
+    """Return the layout of a file with these names, or None if it is not a SAM 3."""
+    return next((layout for layout in LAYOUTS if layout.contains(names)), None)
 
 
 def _config(weights: Path, source: TensorFile, layout: Layout) -> Sam3Config:

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from s3seg.sam3.config import Sam3Config
+from s3seg.sam3.config import LiteTextConfig, Sam3Config
 from s3seg.sam3.decoder import Decoder, DecoderOutput, DecoderState
 from s3seg.sam3.encoder import Encoder
 from s3seg.sam3.geometry import GeometryEncoder
 from s3seg.sam3.heads import MaskHead, Scoring
+from s3seg.sam3.lite_text import LiteTextEncoder
 from s3seg.sam3.positions import encode_grid
-from s3seg.sam3.text import TextEncoder
+from s3seg.sam3.text import ClipTextEncoder, TextEncoder
 from s3seg.sam3.vision import VisionEncoder
 
 
@@ -120,7 +121,7 @@ class Sam3(nn.Module):
         super().__init__()
         self.config = config
         self.vision = VisionEncoder(config)
-        self.text = TextEncoder(config)
+        self.text = _text_encoder(config)
         self.geometry = GeometryEncoder(config)
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
@@ -140,7 +141,7 @@ class Sam3(nn.Module):
         )
 
     def encode_text(self, token_ids: Tensor) -> Tensor:
-        """Encode token ids, int64 (P, T) -> (P, T, C). Padding after the end of a text does not change its tokens."""
+        """Encode token ids, int64 (P, T), padded with 0 -> (P, T, C); see `TextEncoder.forward`."""
         return self.text(token_ids)
 
     def prompt(self, image: ImageFeatures, text: Tensor, text_valid: Tensor, boxes: BoxPrompts | None) -> Prompt:
@@ -211,6 +212,12 @@ class Sam3(nn.Module):
             boxes_cxcywh=output.boxes_cxcywh,
             queries=output.queries,
         )
+
+
+def _text_encoder(config: Sam3Config) -> TextEncoder:
+    if isinstance(config.text, LiteTextConfig):
+        return LiteTextEncoder(config.text, config.channels)
+    return ClipTextEncoder(config.text, config.channels)
 
 
 def _positions(coarse: Tensor) -> Tensor:
