@@ -1,4 +1,4 @@
-"""The names and shapes of the full-size checkpoints, against what the loader looks for; no memory is used."""
+"""The names and shapes of the full-size checkpoints match what the loader looks for. Uses no memory."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from s3seg.errors import CheckpointError
 from s3seg.sam3.config import Sam3Config
 from s3seg.sam3.layouts import REFERENCE, TRANSFORMERS, Layout
 from s3seg.sam3.load import empty_model, plan_loading
-from s3seg.sam3.sources import Chunk, Concat, PositionGrid, TensorSource
+from s3seg.sam3.sources import Chunk, Concat, PositionGrid, TensorSource, required_tensors
+from tests.sam3.convert_layout import to_sam31
 
 LAYOUTS = [TRANSFORMERS, REFERENCE]
 FOREIGN = {
@@ -94,6 +96,22 @@ def test_the_reference_needs_no_configuration_at_full_size(golden):
     assert Sam3Config.from_reference_shapes(shapes) == Sam3Config()
 
 
+def test_every_tensor_of_the_detector_of_sam_3_1_is_found_and_no_other_is_there(golden, wanted):
+    lines = (golden / "keys_reference_full.tsv").read_text().splitlines()[1:]
+    rows = [line.split("\t")[:2] for line in lines]
+    sam3 = {name.removeprefix("detector."): torch.empty(_shape(shape), device="meta") for name, shape in rows}
+    sam31 = {f"detector.{name}": tuple(tensor.shape) for name, tensor in to_sam31(sam3).items()}
+    assert len(sam31) == 1166  # as counted in the published file, beside 457 of the tracker
+
+    plan = plan_loading(sam31 | {"tracker.model.maskmem_tpos_enc": (7, 7)}, REFERENCE, wanted, path=Path("sam3.1"))
+
+    used = {name for source, ours in plan.items() for name in required_tensors(ours, wanted[source])}
+    left = {name.removeprefix("detector.") for name in sam31} - used
+    tri_neck = re.compile(r"backbone\.vision_backbone\.(interactive|propagation)_convs\.[012]\.")
+    assert len([name for name in left if tri_neck.match(name)]) == 36
+    assert all(tri_neck.match(name) or REFERENCE.is_unused(name) for name in left)
+
+
 def test_missing_unexpected_and_misshapen_tensors_are_all_listed(layout, published, wanted):
     names = dict(published)
     missing = next(iter(_names(layout.source("decoder.norm.weight"))))
@@ -117,6 +135,10 @@ def test_a_long_list_of_problems_is_cut_but_counted(layout, wanted):
     with pytest.raises(CheckpointError, match=r"and \d{3,} more$") as caught:
         plan_loading({}, layout, wanted, path=Path("empty"))
     assert len(str(caught.value).splitlines()) == 42
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    return tuple(int(n) for n in text.split(",") if n)
 
 
 def _count(shapes: Shapes) -> int:

@@ -1,4 +1,4 @@
-"""Checkpoints on disk: every published form of them loads to the same tensors, and every broken one says so."""
+"""Every published layout loads to the same tensors, and a broken file is an error that says what is wrong."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 from s3seg.errors import CheckpointError, CheckpointNotFoundError
 from s3seg.sam3.config import Sam3Config, TextConfig
 from s3seg.sam3.load import load
-from tests.sam3.convert_layout import to_transformers, with_rotary_tables, with_wider_text
-from tests.sam3.random_models import random_oracle, tiny_config
+from tests.sam3.convert_layout import to_sam31, to_transformers, with_rotary_tables, with_wider_text
+from tests.sam3.random_models import random_oracle, tiny_config, tiny_lite_text_config
 
 _PATCHES = "backbone.vision_backbone.trunk.patch_embed.proj.weight"
 FP32_IN_EVERY_PRECISION = (
@@ -44,7 +44,7 @@ def published(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def folder(published, tmp_path) -> Path:
-    """A copy of it, to be spoilt."""
+    """A copy that a test may change."""
     return Path(shutil.copytree(published, tmp_path / "checkpoint"))
 
 
@@ -94,6 +94,61 @@ class TestForms:
         content |= {"detector.backbone.vision_backbone.sam2_convs.0.conv_1x1.weight": torch.ones(4)}
         torch.save({"model": content, "epoch": 3} if wrapped else content, folder / "sam3.pt")
         _assert_equal(load(golden / "reference_tiny.safetensors"), load(folder))
+
+    @pytest.mark.parametrize("prefix", ["", "detector."])
+    @pytest.mark.parametrize("file", ["model.safetensors", "sam3.safetensors", "any_name.safetensors", "shards"])
+    def test_the_reference_layout_loads_from_safetensors(self, golden, reference, prefix, file):
+        tensors, folder = reference
+        content = {prefix + name: tensor for name, tensor in tensors.items()}
+        content |= {"tracker.maskmem_tpos_enc": torch.ones(7)}
+        if file == "shards":
+            _save_shards(folder, content, parts=3)
+        else:
+            save_file(content, folder / file)
+        _assert_equal(load(golden / "reference_tiny.safetensors"), load(folder))
+
+    @pytest.mark.parametrize("file", ["sam3.1_multiplex.pt", "model.safetensors"])
+    def test_the_detector_of_sam_3_1_loads_from_its_multiplex_checkpoint(self, golden, reference, file):
+        tensors, folder = reference
+        content = {f"detector.{name}": tensor for name, tensor in to_sam31(tensors).items()}
+        content |= {"tracker.model.interactive_sam_mask_decoder.iou_token.weight": torch.ones(1, 8)}
+        torch.save(content, folder / file) if file.endswith(".pt") else save_file(content, folder / file)
+        _assert_equal(load(golden / "reference_tiny.safetensors"), load(folder))
+
+    @pytest.mark.parametrize("scale_factors", [[4.0, 2.0, 1.0], [4.0, 2.0, 1.0, 0.5]])
+    def test_the_detector_of_sam_3_1_loads_in_the_transformers_layout(self, golden, reference, scale_factors):
+        tensors, folder = reference
+        config = json.loads((folder / "config.json").read_text())
+        config["vision_config"]["scale_factors"] = scale_factors
+        (folder / "config.json").write_text(json.dumps(config))
+        kept = {
+            name: tensor
+            for name, tensor in to_sam31(tensors).items()
+            if "e_convs." not in name and "n_convs." not in name
+        }
+        assert not [name for name in kept if "convs.3" in name or "interactive" in name or "propagation" in name]
+        save_file(to_transformers(kept), folder / "model.safetensors")
+        _assert_equal(load(golden / "reference_tiny.safetensors"), load(folder))
+
+    def test_a_reference_checkpoint_beside_a_configuration_of_another_kind_tells_its_own(self, reference, tmp_path):
+        tensors, folder = reference
+        torch.save(with_wider_text(tensors, width=128, depth=3), folder / "sam3.pt")
+        (folder / "config.json").rename(tmp_path / "config.json")
+        alone = load(folder)
+        (folder / "config.json").write_text('{"model_type": "sam3_multiplex", "anything": 1}')
+        assert load(folder).config == alone.config
+
+    def test_a_prefix_does_not_matter_with_a_light_text_encoder(self, tmp_path):
+        random_oracle(tiny_lite_text_config(), tmp_path / "plain")
+        shutil.copytree(tmp_path / "plain", tmp_path / "prefixed")
+        tensors = load_file(tmp_path / "plain" / "model.safetensors")
+        prefixed = {f"detector_model.{name}": tensor for name, tensor in tensors.items()}
+        save_file(prefixed | {"tracker_neck.proj.weight": torch.ones(2, 2)}, tmp_path / "prefixed/model.safetensors")
+        _assert_equal(load(tmp_path / "plain"), load(tmp_path / "prefixed"))
+
+    def test_a_known_file_name_wins_over_others_in_the_folder(self, published, folder):
+        (folder / "a_quantized_copy.safetensors").write_bytes(b"never read")
+        _assert_equal(load(published), load(folder))
 
     def test_the_same_weights_in_both_layouts_are_the_same_tensors(self, golden, reference):
         tensors, folder = reference
@@ -154,12 +209,30 @@ class TestPrecision:
         for name, tensor in full.items():
             torch.testing.assert_close(found[name], tensor if name in kept else tensor.to(dtype), atol=0, rtol=0)
 
-    def test_a_checkpoint_in_half_precision_can_run_in_full(self, published, folder):
-        tensors = load_file(folder / "model.safetensors")
-        save_file({name: tensor.half() for name, tensor in tensors.items()}, folder / "model.safetensors")
-        found, full = load(folder).state_dict(), load(published).state_dict()
-        for name, tensor in full.items():
-            torch.testing.assert_close(found[name], tensor.half().float(), atol=0, rtol=0)
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+    @pytest.mark.parametrize("layout", ["transformers", "reference", "reference .pt"])
+    def test_a_checkpoint_in_half_precision_can_run_in_full(self, reference, layout, dtype):
+        tensors, folder = reference
+        lower = {name: tensor.to(dtype) for name, tensor in tensors.items()}
+        if layout == "reference .pt":
+            torch.save(lower, folder / "sam3.pt")
+        else:
+            save_file(lower if layout == "reference" else to_transformers(lower), folder / "model.safetensors")
+        found = load(folder).state_dict()
+        save_file(tensors, folder / "model.safetensors")
+        for name, tensor in load(folder / "model.safetensors").state_dict().items():
+            torch.testing.assert_close(found[name], tensor.to(dtype).float(), atol=0, rtol=0)
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+    def test_a_light_text_encoder_in_half_precision_can_run_in_full(self, tmp_path, dtype):
+        oracle = random_oracle(tiny_lite_text_config(), tmp_path / "half")
+        oracle.to(dtype).save_pretrained(tmp_path / "half")
+        oracle.float().save_pretrained(tmp_path / "full")  # of the same, rounded values
+        assert {tensor.dtype for tensor in load_file(tmp_path / "half/model.safetensors").values()} == {
+            dtype,
+            torch.int64,  # counters of the batch norms
+        }
+        _assert_equal(load(tmp_path / "full"), load(tmp_path / "half"))
 
     def test_a_loaded_model_is_ready_for_inference(self, published):
         model = load(published)
@@ -202,18 +275,9 @@ class TestBrokenFiles:
         assert "not a complete PyTorch checkpoint" in _refusal(folder, names=file)
 
     @pytest.mark.parametrize("name", ["model.safetensors", "sam3.pt"])
-    @pytest.mark.parametrize(
-        "content",
-        [
-            b'{"error": "access to this model is restricted"}',
-            b"<!doctype html><html>",
-            b"PK\x03\x04 not a zip",
-        ],
-        ids=["json", "html", "zip"],
-    )
-    def test_a_page_saved_under_the_name_of_the_weights(self, folder, name, content):
+    def test_a_file_that_is_no_zip_though_it_starts_as_one(self, folder, name):
         (folder / "model.safetensors").unlink()
-        (folder / name).write_bytes(content)
+        (folder / name).write_bytes(b"PK\x03\x04 not a zip")
         assert "not a complete" in _refusal(folder, names=folder / name)
 
     def test_a_safetensors_file_of_another_model(self, folder):
@@ -340,6 +404,12 @@ class TestAbsentFiles:
         message = _refusal(tmp_path, names=tmp_path, error=CheckpointNotFoundError)
         assert "model.safetensors" in message
         assert "sam3.pt" in message
+
+    def test_several_files_of_unknown_names_are_listed(self, tmp_path):
+        for name in ("b.safetensors", "a.safetensors"):
+            (tmp_path / name).write_bytes(b"")
+        message = _refusal(tmp_path, names=tmp_path, error=CheckpointNotFoundError)
+        assert "a.safetensors, b.safetensors. Give the path of one of them" in message
 
     def test_the_transformers_layout_needs_its_configuration(self, folder):
         (folder / "config.json").unlink()

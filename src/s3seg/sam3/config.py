@@ -114,10 +114,7 @@ class Sam3Config:
         Raises:
             CheckpointError: The file is not valid JSON, or is not the configuration of a SAM 3.
         """
-        try:
-            raw = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as err:
-            raise CheckpointError(f"{path} cannot be read as JSON: {err}") from err
+        raw = _read_json(path)
         try:
             return cls.from_dict(raw)
         except CheckpointError as err:
@@ -138,7 +135,7 @@ class Sam3Config:
         """
         raw = raw.get("detector_config") or raw
         model_type = str(raw.get("model_type", "sam3"))
-        if model_type not in ("sam3", "sam3_lite_text"):
+        if model_type not in _MODEL_TYPES:
             raise CheckpointError(_unsupported(model_type))
         vision, text = raw.get("vision_config") or {}, raw.get("text_config") or {}
         vit = vision.get("backbone_config") or {}
@@ -189,6 +186,25 @@ class Sam3Config:
             ) from err
 
 
+def names_supported_model(path: Path) -> bool:
+    """Whether a ``config.json`` is that of a model that `Sam3Config.from_file` reads.
+
+    Raises:
+        CheckpointError: The file is not valid JSON.
+    """
+    raw = _read_json(path)
+    inner = raw.get("detector_config") or raw if isinstance(raw, dict) else {}
+    return isinstance(inner, dict) and inner.get("model_type") in _MODEL_TYPES
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as err:
+        raise CheckpointError(f"{path} cannot be read as JSON: {err}") from err
+
+
+_MODEL_TYPES = ("sam3", "sam3_lite_text")
 _SCALES = (4.0, 2.0, 1.0, 0.5)
 _VIT = {
     "image_size": "image_size",

@@ -272,7 +272,12 @@ _NECK = "backbone.vision_backbone.convs"
 REFERENCE = Layout(
     name="reference",
     prefix="detector.",
-    ignored_prefixes=("tracker.", "backbone.vision_backbone.sam2_convs."),
+    ignored_prefixes=(
+        "tracker.",
+        "backbone.vision_backbone.sam2_convs.",  # the tracker's neck in SAM 3
+        "backbone.vision_backbone.interactive_convs.",  # the necks for clicks and for tracking in SAM 3.1
+        "backbone.vision_backbone.propagation_convs.",
+    ),
     marker="transformer.decoder.presence_token.weight",
     table={
         "vision.trunk.patch_embed": f"{_VIT}.patch_embed.proj",
@@ -350,14 +355,14 @@ REFERENCE = Layout(
         **_mlp("mask_head.query_mlp", "segmentation_head.mask_predictor.mask_embed.layers.", 3, start=0),
     },
     unused=(
-        r"backbone\.vision_backbone\.trunk\.blocks\.\d+\.attn\.freqs_cis",  # RoPE tables: computed, not learned
+        r"backbone\.vision_backbone\.trunk\.blocks\.\d+\.attn\.freqs_cis(_real|_imag)?",  # computed RoPE tables
         r"backbone\.vision_backbone\.convs\.3\..*",  # the neck's 0.5x level
         r"backbone\.language_backbone\.encoder\.text_projection",  # CLIP's projection; SAM 3 uses `resizer`
         r"geometry_encoder\.points_.*",  # point prompts
         r"segmentation_head\.semantic_seg_head\..*",
     ),
 )
-"""The reference implementation, as in ``sam3.pt``."""
+"""The reference implementation, as in ``sam3.pt`` and SAM 3.1's ``sam3.1_multiplex.pt``."""
 
 LAYOUTS = (TRANSFORMERS_LITE_TEXT, TRANSFORMERS, REFERENCE)
 """All layouts, in the order in which they are to be tried."""

@@ -2,39 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from zipfile import BadZipFile
 
 import torch
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from s3seg.errors import CheckpointError, CheckpointNotFoundError, InvalidRequestError
-from s3seg.sam3.config import Sam3Config
+from s3seg.sam3.config import Sam3Config, names_supported_model
 from s3seg.sam3.decoder import Decoder
+from s3seg.sam3.foreign_files import describe_dtypes, describe_names
 from s3seg.sam3.layouts import LAYOUTS, REFERENCE, Layout
 from s3seg.sam3.model import Sam3
 from s3seg.sam3.sources import TensorSource, read_source, required_tensors
+from s3seg.sam3.tensor_files import TensorFile, find_weights, open_weights
 
-WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "sam3.pt")
 _FP32 = ("scoring.", *(f"decoder.{name}" for name in Decoder.FP32))
-
-
-@dataclass(frozen=True, slots=True)
-class TensorFile:
-    """An open checkpoint whose tensors are read on demand."""
-
-    path: Path
-    shapes: Mapping[str, tuple[int, ...]]
-    """Shape by tensor name."""
-    read: Callable[[str], Tensor]
-    """Read one tensor, by name."""
 
 
 def load(
@@ -47,8 +32,8 @@ def load(
     """Load a SAM 3 for inference.
 
     Args:
-        path: A weight file, or a folder that holds one of `WEIGHT_FILES`. A ``config.json`` in the same folder is
-            read; weights in the reference layout can do without.
+        path: A weight file, or a folder with one; see `find_weights`. A ``config.json`` in the same folder is read;
+            weights in the reference layout can do without.
         device: Device of the weights.
         dtype: Precision of the weights. Those that compute boxes, scores and presence are fp32 whatever it is.
         image_size: Side of the network's input in pixels, a multiple of the patch size. None uses the
@@ -65,13 +50,8 @@ def load(
     """
     weights = find_weights(Path(path))
     with ExitStack() as stack:
-        source = _open(weights, stack)
-        layout = _detect_layout(source.shapes)
-        if layout is None:
-            raise CheckpointError(
-                f"{weights} is not a SAM 3: none of its {len(source.shapes)} tensors is a presence token under any "
-                f"known name (the first tensor is {next(iter(source.shapes), None)!r})"
-            )
+        source = open_weights(weights, stack)
+        layout = _detect_layout(source)
         config = _config(weights, source, layout)
         if image_size is not None:
             if image_size < 1 or image_size % config.vision.patch_size:
@@ -111,22 +91,6 @@ class _NoInitialisation(TorchFunctionMode):
         if getattr(func, "__module__", None) == "torch.nn.init":
             return kwargs["tensor"] if "tensor" in kwargs else args[0]
         return func(*args, **kwargs)
-
-
-def find_weights(path: Path) -> Path:
-    """Return the weight file at a path: the path itself, or the first of `WEIGHT_FILES` in that folder.
-
-    Raises:
-        CheckpointNotFoundError: There is no such path, or the folder holds no weight file.
-    """
-    if path.is_file():
-        return path
-    if not path.exists():
-        raise CheckpointNotFoundError(f"no checkpoint at {path}: no such file or folder")
-    for name in WEIGHT_FILES:
-        if (path / name).is_file():
-            return path / name
-    raise CheckpointNotFoundError(f"no checkpoint in {path}: the folder holds none of {', '.join(WEIGHT_FILES)}")
 
 
 def plan_loading(
@@ -171,14 +135,29 @@ def plan_loading(
     return plan
 
 
-def _detect_layout(names: Mapping[str, tuple[int, ...]]) -> Layout | None:
-    """Return the layout of a file with these names, or None if it is not a SAM 3."""
-    return next((layout for layout in LAYOUTS if layout.contains(names)), None)
+def _detect_layout(source: TensorFile) -> Layout:
+    """Return the layout of a file.
+
+    Raises:
+        CheckpointError: It is not a SAM 3, or one that is not supported.
+    """
+    if what := describe_names(source.shapes):
+        raise CheckpointError(f"{source.path} {what}")
+    layout = next((layout for layout in LAYOUTS if layout.contains(source.shapes)), None)
+    if layout is None:
+        raise CheckpointError(
+            f"{source.path} is not a SAM 3: none of its {len(source.shapes)} tensors is a presence token under any "
+            f"known name (the first tensor is {next(iter(source.shapes), None)!r})"
+        )
+    if what := describe_dtypes(source.dtypes[name] for name in layout.detector_names(source.shapes).values()):
+        raise CheckpointError(f"{source.path} {what}")
+    return layout
 
 
 def _config(weights: Path, source: TensorFile, layout: Layout) -> Sam3Config:
     beside = weights.parent / "config.json"
-    if beside.is_file():
+    # The reference layout needs no configuration, and is published beside configurations of other kinds.
+    if beside.is_file() and (layout is not REFERENCE or names_supported_model(beside)):
         return Sam3Config.from_file(beside)
     if layout is REFERENCE:
         own = {name: source.shapes[full] for name, full in layout.detector_names(source.shapes).items()}
@@ -187,60 +166,3 @@ def _config(weights: Path, source: TensorFile, layout: Layout) -> Sam3Config:
         except CheckpointError as err:
             raise CheckpointError(f"{weights} is {err}") from err
     raise CheckpointNotFoundError(f"{weights} needs the config.json that was published with it, at {beside}")
-
-
-def _open(weights: Path, stack: ExitStack) -> TensorFile:
-    if weights.name.endswith(".index.json"):
-        return _open_shards(weights, stack)
-    if weights.suffix == ".safetensors":
-        return _open_safetensors(weights, stack)
-    return _open_pickle(weights)
-
-
-def _open_safetensors(path: Path, stack: ExitStack) -> TensorFile:
-    try:
-        file = stack.enter_context(safe_open(path, framework="pt"))
-    except (SafetensorError, OSError) as err:
-        raise CheckpointError(
-            f"{path} ({path.stat().st_size:,} bytes) is not a complete safetensors file: {err}. Download it again."
-        ) from err
-    shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    return TensorFile(path, shapes, file.get_tensor)
-
-
-def _open_shards(index: Path, stack: ExitStack) -> TensorFile:
-    try:
-        content = json.loads(index.read_text(encoding="utf-8"))
-        weight_map = {name: str(shard) for name, shard in content["weight_map"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as err:
-        raise CheckpointError(f"{index} is not an index of safetensors shards: {err!r}") from err
-    names = sorted(set(weight_map.values()))
-    absent = [name for name in names if Path(name).name != name or not (index.parent / name).is_file()]
-    if absent:
-        raise CheckpointError(
-            f"{index} lists shards that are not in its folder: {', '.join(absent)}. Download them again."
-        )
-    shards = {name: _open_safetensors(index.parent / name, stack) for name in names}
-    lacking = [name for name, shard in weight_map.items() if name not in shards[shard].shapes]
-    if lacking:
-        raise CheckpointError(
-            f"{index} lists tensors that its shards do not hold: {', '.join(lacking[:10])}. Download it again."
-        )
-    shapes = {name: shards[shard].shapes[name] for name, shard in weight_map.items()}
-    return TensorFile(index, shapes, lambda name: shards[weight_map[name]].read(name))
-
-
-def _open_pickle(path: Path) -> TensorFile:
-    try:
-        content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, BadZipFile) as err:
-        reason = str(err).splitlines()[0] if str(err) else repr(err)
-        raise CheckpointError(
-            f"{path} ({path.stat().st_size:,} bytes) is not a complete PyTorch checkpoint of plain tensors: {reason}"
-        ) from err
-    if isinstance(content, dict) and isinstance(content.get("model"), dict):
-        content = content["model"]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise CheckpointError(f"{path} holds {type(content).__name__}, not a dictionary of tensors by name")
-    tensors: dict[str, Tensor] = content
-    return TensorFile(path, {name: tuple(t.shape) for name, t in tensors.items()}, tensors.__getitem__)
