@@ -13,14 +13,16 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from s3seg.errors import CheckpointError
+from s3seg.errors import CheckpointError, PromptError
 from s3seg.sam3.config import LiteTextConfig, Sam3Config
 from s3seg.sam3.lite_text import LiteTextEncoder, RepMixerBlock
 from s3seg.sam3.load import empty_model, load
 from s3seg.sam3.model import BoxPrompts
+from s3seg.sam3.predictor import Predictor
 from s3seg.sam3.text import TextLayer
 from tests.sam3.forward import assert_same, detect, oracle_outputs, with_cls_on_text_prompts
 from tests.sam3.random_models import random_oracle, tiny_lite_text_config
+from tests.sam3.small_tokenizer import merges, vocabulary, write_vocabulary_and_merges
 
 SHAPES = {
     "RepMixer blocks": {},
@@ -120,6 +122,21 @@ def test_blocks_are_fused_before_the_precision_is_lowered(pair, tmp_path, dtype)
     lower = load(tmp_path, dtype=dtype).text.state_dict()
     for name, tensor in ours.text.state_dict().items():
         torch.testing.assert_close(lower[name], tensor.to(dtype), atol=0, rtol=0)
+
+
+def test_a_predictor_encodes_a_text_alike_alone_and_beside_longer_ones(tmp_path):
+    pairs = merges()
+    random_oracle(tiny_lite_text_config(vocab_size=len(vocabulary(pairs))), tmp_path)
+    write_vocabulary_and_merges(tmp_path, pairs)
+    predictor = Predictor.from_path(tmp_path, device="cpu")
+    assert predictor.tokenizer.context == 16
+
+    together = predictor.encode_texts(["cat", "the red traffic light"])[0]
+
+    ids = torch.tensor([predictor.tokenizer("cat")])
+    torch.testing.assert_close(together, predictor.model.encode_text(ids)[0], atol=1e-6, rtol=1e-5)
+    with pytest.raises(PromptError, match="accepts at most 14"):
+        predictor.encode_texts(["cat " * 15])
 
 
 class TestConfiguration:

@@ -115,6 +115,20 @@ class TestPrompts:
     def test_a_prompt_may_fill_the_context(self, tokenizer):
         assert len(tokenizer("cat " * 75)) == 77
 
+    def test_the_context_is_that_of_the_model_and_not_that_of_the_file(self, tmp_path, oracle):
+        """The repositories of SAM3-LiteText hold CLIP's tokenizer with the context of the text encoder as its limit."""
+        limited = CLIPTokenizer(vocab=vocabulary(PAIRS), merges=PAIRS, model_max_length=5)
+        limited(["cat cat cat cat cat"], truncation=True, padding="max_length")  # writes both into tokenizer.json
+        limited.save_pretrained(tmp_path)
+        assert json.loads((tmp_path / "tokenizer.json").read_text())["truncation"]["max_length"] == 5
+
+        tokenizer = Tokenizer.from_folder(tmp_path, context=16)
+
+        assert tokenizer("the cat") == oracle("the cat").input_ids
+        assert tokenizer("cat " * 14) == oracle("cat " * 14).input_ids
+        with pytest.raises(PromptError, match="has 15 tokens, but this model accepts at most 14"):
+            tokenizer("cat " * 15)
+
     def test_a_longer_prompt_is_an_error_that_counts_its_tokens(self, tokenizer):
         with pytest.raises(PromptError, match="has 76 tokens, but this model accepts at most 75") as caught:
             tokenizer("cat " * 76)
