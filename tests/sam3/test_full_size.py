@@ -1,4 +1,4 @@
-"""The full size, 840 million random weights at 1008 pixels, against transformers. Needs 12 GB and some minutes."""
+"""Compare the full size (840 million random weights, 1008 pixels) with transformers. Needs 12 GB and some minutes."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_the_full_size_agrees_with_transformers(pair, capsys):
 
 
 class _Report:
-    """Times and differences, to be read; only the differences decide."""
+    """Collects times and differences to print; only the differences can fail the test."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []

@@ -17,7 +17,7 @@ from s3seg.sam3.sources import Chunk, Concat, PositionGrid, TensorSource, requir
 from tests.sam3.convert_layout import to_sam31
 
 LAYOUTS = [TRANSFORMERS, REFERENCE]
-FOREIGN = {
+TRACKER = {
     "transformers": ("tracker_model.mask_decoder.iou_token.weight", "tracker_neck.fpn_layers.0.proj1.weight"),
     "reference": (
         "tracker.maskmem_tpos_enc",
@@ -47,12 +47,14 @@ def published(layout: Layout, golden: Path) -> Shapes:
     return {name.removeprefix(layout.prefix): tuple(int(n) for n in shape.split(",") if n) for name, shape in rows}
 
 
-@pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside other models"])
+@pytest.mark.parametrize("with_tracker", [False, True], ids=["detector only", "with a tracker"])
 @pytest.mark.parametrize("prefixed", [False, True], ids=["bare", "prefixed"])
-def test_every_tensor_of_the_full_size_is_found_and_no_other_is_there(layout, published, wanted, prefixed, beside):
+def test_every_tensor_of_the_full_size_is_found_and_no_other_is_there(
+    layout, published, wanted, prefixed, with_tracker
+):
     names = {layout.prefix * prefixed + name: shape for name, shape in published.items()}
-    if beside:
-        names |= dict.fromkeys(FOREIGN[layout.name], (7, 7))
+    if with_tracker:
+        names |= dict.fromkeys(TRACKER[layout.name], (7, 7))
 
     plan = plan_loading(names, layout, wanted, path=Path("full"))
 
@@ -76,12 +78,12 @@ def test_all_values_but_the_unused_are_taken(layout, published, wanted):
     assert _count(published) - unused - cls_rows == 838_999_349
 
 
-def test_each_pattern_of_unused_names_has_a_use(layout, published):
+def test_each_unused_pattern_matches_a_published_tensor(layout, published):
     for pattern in layout.unused:
         assert any(re.fullmatch(pattern, name) for name in published), pattern
 
 
-def test_both_layouts_are_told_apart_by_the_presence_token(layout, published):
+def test_each_layout_has_its_own_name_for_the_presence_token(layout, published):
     other = next(other for other in LAYOUTS if other is not layout)
     assert layout.source("decoder.presence_token") in published
     assert other.source("decoder.presence_token") not in published
@@ -112,12 +114,12 @@ def test_every_tensor_of_the_detector_of_sam_3_1_is_found_and_no_other_is_there(
     assert all(tri_neck.match(name) or REFERENCE.is_unused(name) for name in left)
 
 
-def test_missing_unexpected_and_misshapen_tensors_are_all_listed(layout, published, wanted):
+def test_missing_unexpected_and_wrongly_shaped_tensors_are_all_listed(layout, published, wanted):
     names = dict(published)
     missing = next(iter(_names(layout.source("decoder.norm.weight"))))
-    misshapen = next(iter(_names(layout.source("encoder.layers.2.norm1.bias"))))
+    wrong_shape = next(iter(_names(layout.source("encoder.layers.2.norm1.bias"))))
     del names[missing]
-    names[misshapen] = (255,)
+    names[wrong_shape] = (255,)
     names["no_such.tensor"] = (1,)
 
     with pytest.raises(CheckpointError) as caught:
@@ -127,11 +129,11 @@ def test_missing_unexpected_and_misshapen_tensors_are_all_listed(layout, publish
     assert "some/model.file" in message
     assert "3 tensors" in message
     assert f"missing {missing} [256]" in message
-    assert f"{misshapen} has shape [255], not [256]" in message
+    assert f"{wrong_shape} has shape [255], not [256]" in message
     assert "unexpected no_such.tensor" in message
 
 
-def test_a_long_list_of_problems_is_cut_but_counted(layout, wanted):
+def test_a_long_list_of_problems_is_cut_and_says_how_many_more_there_are(layout, wanted):
     with pytest.raises(CheckpointError, match=r"and \d{3,} more$") as caught:
         plan_loading({}, layout, wanted, path=Path("empty"))
     assert len(str(caught.value).splitlines()) == 42

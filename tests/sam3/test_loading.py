@@ -73,11 +73,11 @@ class TestForms:
         assert len(list((tmp_path / "many").glob("*.safetensors"))) > 1
         _assert_equal(load(tmp_path / "one"), load(tmp_path / "many"))
 
-    def test_a_prefix_and_the_tensors_of_the_video_model_do_not_matter(self, published, folder):
+    def test_a_prefix_and_the_tensors_of_the_tracker_are_ignored(self, published, folder):
         tensors = load_file(folder / "model.safetensors")
         prefixed = {f"detector_model.{name}": tensor for name, tensor in tensors.items()}
-        foreign = {"tracker_model.memory": torch.ones(3), "tracker_neck.proj.weight": torch.ones(2, 2)}
-        save_file(prefixed | foreign, folder / "model.safetensors")
+        tracker = {"tracker_model.memory": torch.ones(3), "tracker_neck.proj.weight": torch.ones(2, 2)}
+        save_file(prefixed | tracker, folder / "model.safetensors")
         _assert_equal(load(published), load(folder))
 
     def test_a_configuration_of_the_video_model_holds_that_of_the_image_model(self, published, folder):
@@ -130,7 +130,7 @@ class TestForms:
         save_file(to_transformers(kept), folder / "model.safetensors")
         _assert_equal(load(golden / "reference_tiny.safetensors"), load(folder))
 
-    def test_a_reference_checkpoint_beside_a_configuration_of_another_kind_tells_its_own(self, reference, tmp_path):
+    def test_a_configuration_of_another_kind_beside_a_reference_file_is_ignored(self, reference, tmp_path):
         tensors, folder = reference
         torch.save(with_wider_text(tensors, width=128, depth=3), folder / "sam3.pt")
         (folder / "config.json").rename(tmp_path / "config.json")
@@ -166,7 +166,7 @@ class TestForms:
         converted, expected = to_transformers(table("reference")), table("transformers")
         assert {n: t.shape for n, t in converted.items()} == {n: t.shape for n, t in expected.items()}
 
-    def test_a_reference_file_alone_tells_its_configuration(self, golden, reference, tmp_path):
+    def test_the_configuration_of_a_reference_file_is_inferred(self, golden, reference, tmp_path):
         tensors, _ = reference
         tensors = with_rotary_tables(
             with_wider_text(tensors, width=128, depth=3), window=4, grid=8, heads=4, global_layers=(1, 3)
@@ -195,7 +195,7 @@ class TestForms:
         (folder / "config.json").write_text(json.dumps(config | {"s3seg": {"cls_on_text_prompts": False}}))
         assert not load(folder).config.cls_on_text_prompts
 
-    def test_no_global_layers_is_not_the_default_of_global_layers(self):
+    def test_an_empty_list_of_global_layers_is_kept(self):
         assert Sam3Config.from_dict(tiny_config(global_layers=[])).vision.global_layers == ()
         assert Sam3Config.from_dict({}) == Sam3Config()
 
@@ -241,7 +241,7 @@ class TestPrecision:
 
 
 class TestBrokenFiles:
-    def test_missing_unexpected_and_misshapen_tensors_are_listed(self, folder):
+    def test_missing_unexpected_and_wrongly_shaped_tensors_are_listed(self, folder):
         file = folder / "model.safetensors"
         tensors = load_file(file)
         del tensors["detr_decoder.presence_head.layer2.bias"]
@@ -254,7 +254,7 @@ class TestBrokenFiles:
         assert "text_projection.bias has shape [5], not [32]" in message
         assert "unexpected detr_decoder.presence_head.layer9.bias" in message
 
-    def test_a_configuration_of_another_size_is_told_apart_from_a_broken_file(self, folder):
+    def test_a_configuration_of_another_size_is_an_error_that_says_so(self, folder):
         config = json.loads((folder / "config.json").read_text())
         config["detr_encoder_config"]["num_layers"] = 3
         (folder / "config.json").write_text(json.dumps(config))
@@ -275,7 +275,7 @@ class TestBrokenFiles:
         assert "not a complete PyTorch checkpoint" in _refusal(folder, names=file)
 
     @pytest.mark.parametrize("name", ["model.safetensors", "sam3.pt"])
-    def test_a_file_that_is_no_zip_though_it_starts_as_one(self, folder, name):
+    def test_a_file_that_only_starts_like_a_zip(self, folder, name):
         (folder / "model.safetensors").unlink()
         (folder / name).write_bytes(b"PK\x03\x04 not a zip")
         assert "not a complete" in _refusal(folder, names=folder / name)
@@ -327,14 +327,14 @@ class TestBrokenFiles:
         _refusal(folder, names=folder / "config.json")
 
     @pytest.mark.parametrize("width", ["wide", -8, 1.5, None])
-    def test_a_configuration_that_describes_no_network(self, folder, width):
+    def test_an_invalid_size_in_the_configuration(self, folder, width):
         config = json.loads((folder / "config.json").read_text())
         config["text_config"]["hidden_size"] = width
         (folder / "config.json").write_text(json.dumps(config))
         assert "does not describe a valid network" in _refusal(folder, names=folder)
 
     @pytest.mark.parametrize(
-        ("spoil", "problem"),
+        ("damage", "problem"),
         [
             (lambda tensors: tensors.pop("transformer.decoder.query_embed.weight"), "query_embed.weight"),
             (lambda tensors: tensors.update({_PATCHES: torch.zeros(3)}), "by the shapes of its tensors"),
@@ -342,9 +342,9 @@ class TestBrokenFiles:
         ],
         ids=["a missing tensor", "no patches", "empty patches"],
     )
-    def test_a_reference_file_whose_configuration_cannot_be_told(self, reference, tmp_path, spoil, problem):
+    def test_a_reference_file_whose_configuration_cannot_be_inferred(self, reference, tmp_path, damage, problem):
         tensors, _ = reference
-        spoil(tensors)
+        damage(tensors)
         torch.save(tensors, tmp_path / "sam3.pt")
         assert problem in _refusal(tmp_path, names=tmp_path / "sam3.pt")
 
@@ -391,7 +391,7 @@ class TestShards:
         assert "no_such.tensor" in _refusal(shards, names=index)
 
     @pytest.mark.parametrize("content", ["", "[]", "{}", '{"weight_map": 3}', '{"weight_map": {"a": 3}}'])
-    def test_an_index_that_is_none(self, shards, index, content):
+    def test_an_index_that_is_not_one(self, shards, index, content):
         index.write_text(content)
         _refusal(shards, names=index)
 

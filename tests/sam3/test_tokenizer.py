@@ -1,4 +1,4 @@
-"""The tokenizer gives CLIP's ids, whichever files it is read from."""
+"""The tokenizer gives the same ids as CLIP, whichever files it is read from."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class TestVocabularyOfPackedMerges:
             spelt = [letters()[0xF0], letters()[0x9F], letters()[0x90], letters()[byte] + "</w>"]
             assert tokenizer(bytes([0xF0, 0x9F, 0x90, byte]).decode())[1:-1] == [ids[part] for part in spelt]
 
-    def test_lines_behind_those_that_clip_uses_are_left_out(self, tmp_path):
+    def test_merges_after_those_that_clip_uses_are_left_out(self, tmp_path):
         known = set(vocabulary(PAIRS))
         more = [pair for pair in product(letters().values(), repeat=2) if "".join(pair) not in known]
         used = [*PAIRS, *more][: 49_408 - 514]
@@ -167,7 +167,7 @@ class TestPrompts:
 
 
 class TestFiles:
-    def test_none_is_an_error_that_says_what_was_looked_for(self, tmp_path):
+    def test_a_folder_without_a_tokenizer_is_an_error_that_says_what_was_looked_for(self, tmp_path):
         (tmp_path / "vocab.json").write_text("{}")  # of no use without its merges
         with pytest.raises(CheckpointNotFoundError, match=re.escape(str(tmp_path))) as caught:
             Tokenizer.from_folder(tmp_path, context=32)
