@@ -326,6 +326,15 @@ class TestBrokenFiles:
         (folder / "config.json").write_text(json.dumps(config))
         _refusal(folder, names=folder / "config.json")
 
+    @pytest.mark.parametrize("weights", ["light", "plain"])
+    def test_a_configuration_with_the_other_text_encoder(self, folder, tmp_path, weights):
+        random_oracle(tiny_lite_text_config(), tmp_path / "light")
+        one, other = (tmp_path / "light", folder) if weights == "light" else (folder, tmp_path / "light")
+        shutil.copy(other / "config.json", one / "config.json")
+        message = _refusal(one, names=one / "config.json")
+        assert str(one / "model.safetensors") in message
+        assert "do not belong together" in message
+
     @pytest.mark.parametrize("width", ["wide", -8, 1.5, None])
     def test_an_invalid_size_in_the_configuration(self, folder, width):
         config = json.loads((folder / "config.json").read_text())

@@ -11,10 +11,10 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from s3seg.errors import CheckpointError, CheckpointNotFoundError, InvalidRequestError
-from s3seg.sam3.config import Sam3Config, names_supported_model
+from s3seg.sam3.config import LiteTextConfig, Sam3Config, names_supported_model
 from s3seg.sam3.decoder import Decoder
 from s3seg.sam3.foreign_files import describe_dtypes, describe_names
-from s3seg.sam3.layouts import LAYOUTS, REFERENCE, Layout
+from s3seg.sam3.layouts import LAYOUTS, REFERENCE, TRANSFORMERS_LITE_TEXT, Layout
 from s3seg.sam3.model import Sam3
 from s3seg.sam3.sources import TensorSource, read_source, required_tensors
 from s3seg.sam3.tensor_files import TensorFile, find_weights, open_weights
@@ -158,7 +158,13 @@ def _config(weights: Path, source: TensorFile, layout: Layout) -> Sam3Config:
     beside = weights.parent / "config.json"
     # The reference layout needs no configuration, and is published beside configurations of other kinds.
     if beside.is_file() and (layout is not REFERENCE or names_supported_model(beside)):
-        return Sam3Config.from_file(beside)
+        config = Sam3Config.from_file(beside)
+        if isinstance(config.text, LiteTextConfig) != (layout is TRANSFORMERS_LITE_TEXT):
+            raise CheckpointError(
+                f"{weights} and {beside} do not belong together: only one of them is of a model with a light text "
+                "encoder (model_type 'sam3_lite_text'). Use the config.json that was published with the weights."
+            )
+        return config
     if layout is REFERENCE:
         own = {name: source.shapes[full] for name, full in layout.detector_names(source.shapes).items()}
         try:
