@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from s3seg.sam3.names import TRANSFORMERS, Grid, Stacked
+from s3seg.sam3.layouts import TRANSFORMERS
+from s3seg.sam3.sources import Concat, PositionGrid
 
 from .concepts import Vocabulary, load_vocabulary
 from .shapes import COLOUR_NAMES, PATTERNS, SHAPES
@@ -57,9 +58,9 @@ def transformers_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
     renamed: dict[str, Tensor] = {}
     for ours, tensor in state.items():
         match TRANSFORMERS.source(ours):
-            case Stacked(names):
+            case Concat(names):
                 renamed |= dict(zip(names, tensor.chunk(3), strict=True))
-            case Grid(name, _):
+            case PositionGrid(name, _):
                 renamed[name] = tensor.flatten(0, 1)[None]
             case str() as name:
                 renamed[name] = tensor

@@ -158,7 +158,7 @@ def test_a_prompt_that_says_nothing_is_refused(seg, street, prompt):
 
 
 def test_a_prompt_that_is_too_long_says_how_long_it_is(seg, street):
-    with pytest.raises(PromptError, match=r"\d+ tokens, and the model takes at most 30"):
+    with pytest.raises(PromptError, match=r"\d+ tokens, but this model accepts at most 30"):
         seg.segment(street, "extraordinarily " * 20)
 
 

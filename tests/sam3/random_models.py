@@ -1,4 +1,4 @@
-"""Random SAM 3s of transformers, saved as its users would, and the slow ROI-align that stands in for torchvision's."""
+"""Random models of transformers, saved as checkpoints, and a slow ROI-align in place of torchvision's."""
 
 from __future__ import annotations
 
@@ -110,14 +110,35 @@ def tiny_config(**changes: Any) -> dict[str, Any]:
     }
 
 
+def tiny_lite_text_config(**changes: Any) -> dict[str, Any]:
+    """A small configuration of a model with a light text encoder; ``changes`` replace values of its text encoder."""
+    config = tiny_config()
+    config["vision_config"]["model_type"] = "sam3_vision_model"
+    text = {
+        "vocab_size": 120,
+        "hidden_size": 40,
+        "intermediate_size": 72,
+        "projection_dim": 24,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 16,
+    } | changes
+    return config | {"model_type": "sam3_lite_text", "text_config": text}
+
+
 def random_oracle(config: dict[str, Any], folder: Path, *, seed: int = 0) -> Any:
-    """A transformers ``Sam3Model`` with random weights (norms and biases included), saved to ``folder``."""
-    from transformers import Sam3Config
+    """A transformers ``Sam3Model`` or ``Sam3LiteTextModel`` with random weights, saved to ``folder``.
 
-    # transformers offers Sam3Model only beside torchvision, of which it needs one function; its module imports without.
-    modeling_sam3 = importlib.import_module("transformers.models.sam3.modeling_sam3")
+    Norms, biases and the statistics of batch norms are random too.
+    """
+    import transformers
 
-    modeling_sam3.torchvision = SimpleNamespace(
+    # transformers offers these models only beside torchvision, of which they need one function; the modules import
+    # without it.
+    family = config["model_type"]
+    modeling = importlib.import_module(f"transformers.models.{family}.modeling_{family}")
+    name = {"sam3": "Sam3", "sam3_lite_text": "Sam3LiteText"}[family]
+    modeling.torchvision = SimpleNamespace(
         ops=SimpleNamespace(
             roi_align=lambda features, boxes, size: torch.cat(
                 [slow_roi_align(f, b, size) for f, b in zip(features, boxes, strict=True)]
@@ -127,10 +148,15 @@ def random_oracle(config: dict[str, Any], folder: Path, *, seed: int = 0) -> Any
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
     with torch.inference_mode(False):
-        model = modeling_sam3.Sam3Model(Sam3Config(**config)).eval()
+        model = getattr(modeling, f"{name}Model")(getattr(transformers, f"{name}Config")(**config)).eval()
     for parameter in model.parameters():
         spread = 0.2 if parameter.ndim == 1 else 0.7 / max(1, parameter[0].numel()) ** 0.5
         parameter.data += torch.randn(parameter.shape, generator=generator) * spread
+    for buffer_name, buffer in model.named_buffers():
+        if buffer_name.endswith("running_mean"):
+            buffer.normal_(generator=generator)
+        elif buffer_name.endswith("running_var"):
+            buffer.uniform_(0.3, 3, generator=generator)
     model.detr_decoder.reference_points.weight.data.uniform_(-2, 2, generator=generator)
     model.save_pretrained(folder)
     return model

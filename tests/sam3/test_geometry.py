@@ -1,4 +1,4 @@
-"""ROI-align by grid_sample, against one that takes each sample by hand."""
+"""ROI-align with grid_sample gives the same as an implementation that takes each sample in a loop."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ grids = st.tuples(st.integers(1, 10), st.integers(1, 10))
     size=sizes,
     grid=grids,
 )
-def test_any_boxes_pool_what_the_slow_one_pools(prompts, size, grid):
-    """Reversed corners, no area, partly or wholly outside of the map: all are drawn."""
-    assume(not any(_on_the_brink(box, size, grid) for row in prompts for box in row))
+def test_any_boxes_are_pooled_as_by_the_loop(prompts, size, grid):
+    """Includes boxes with reversed corners, without area, and partly or wholly outside of the map."""
+    assume(not any(_has_a_sample_at_the_border(box, size, grid) for row in prompts for box in row))
     features = _features(len(prompts), grid)
     found = roi_align(features, torch.tensor(prompts), size)
     assert found.shape == (len(prompts), len(prompts[0]), CHANNELS, size, size)
@@ -55,13 +55,13 @@ def test_any_boxes_pool_what_the_slow_one_pools(prompts, size, grid):
     ids=lambda box: box[0],
 )
 @pytest.mark.parametrize("size", [1, 3, 7])
-def test_a_box_pools_what_the_slow_one_pools(box, size):
+def test_a_box_is_pooled_as_by_the_loop(box, size):
     features = _features(1, (6, 8))
     exact = torch.tensor([[box[1]]])
     torch.testing.assert_close(roi_align(features, exact, size), _slow(features, exact, size), atol=1e-5, rtol=1e-5)
 
 
-def test_a_box_outside_pools_zeros_and_one_on_even_ground_its_value():
+def test_a_box_outside_pools_zeros_and_a_box_in_a_constant_map_its_value():
     features = torch.full((1, 2, 5, 5), 3.5)
     boxes = torch.tensor([[[7.0, 7.0, 9.0, 9.0], [0.5, 0.5, 4.0, 3.0]]])
     found = roi_align(features, boxes, 7)
@@ -69,7 +69,7 @@ def test_a_box_outside_pools_zeros_and_one_on_even_ground_its_value():
     torch.testing.assert_close(found[0, 1], torch.full((2, 7, 7), 3.5))
 
 
-def test_a_box_is_pooled_alike_whatever_boxes_are_beside_it():
+def test_other_boxes_do_not_change_how_a_box_is_pooled():
     features = _features(2, (9, 9))
     small, large = [1.25, 2.0, 2.5, 3.0], [0.0, 0.0, 9.0, 9.0]  # 1 sample a bin, and 2
     together = roi_align(features, torch.tensor([[small, large], [large, small]]), 7)
@@ -96,8 +96,8 @@ def _slow(features: Tensor, boxes: Tensor, size: int) -> Tensor:
     return torch.stack([slow_roi_align(f, b, size) for f, b in zip(features, boxes, strict=True)])
 
 
-def _on_the_brink(box: tuple[float, ...], size: int, grid: tuple[int, int]) -> bool:
-    """Whether a sample lies where it counts or not by a rounding error: one cell outside of the map."""
+def _has_a_sample_at_the_border(box: tuple[float, ...], size: int, grid: tuple[int, int]) -> bool:
+    """Whether a rounding error decides if a sample counts, because it lies exactly one cell outside of the map."""
     for start, end, cells in ((box[0], box[2], grid[1]), (box[1], box[3], grid[0])):
         length = max(end - start, 1.0)
         count = math.ceil(length / size) * size

@@ -1,4 +1,4 @@
-"""The reference implementation's own outputs, through our loader and our network."""
+"""Our loader and network reproduce recorded outputs of the reference implementation."""
 
 from __future__ import annotations
 

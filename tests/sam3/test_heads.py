@@ -1,4 +1,4 @@
-"""The mask head computes what the network's definition says, in another order."""
+"""The mask head gives the same results as its definition, computed in another order."""
 
 from __future__ import annotations
 

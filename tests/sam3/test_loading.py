@@ -1,4 +1,4 @@
-"""Checkpoints on disk: every published form of them loads to the same tensors, and every broken one says so."""
+"""Every published layout loads to the same tensors, and a broken file is an error that says what is wrong."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 from s3seg.errors import CheckpointError, CheckpointNotFoundError
 from s3seg.sam3.config import Sam3Config, TextConfig
 from s3seg.sam3.load import load
-from tests.sam3.layouts import to_transformers, with_rotary_tables, with_wider_text
-from tests.sam3.random_models import random_oracle, tiny_config
+from tests.sam3.convert_layout import to_sam31, to_transformers, with_rotary_tables, with_wider_text
+from tests.sam3.random_models import random_oracle, tiny_config, tiny_lite_text_config
 
 _PATCHES = "backbone.vision_backbone.trunk.patch_embed.proj.weight"
 FP32_IN_EVERY_PRECISION = (
@@ -44,7 +44,7 @@ def published(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def folder(published, tmp_path) -> Path:
-    """A copy of it, to be spoilt."""
+    """A copy that a test may change."""
     return Path(shutil.copytree(published, tmp_path / "checkpoint"))
 
 
@@ -73,11 +73,11 @@ class TestForms:
         assert len(list((tmp_path / "many").glob("*.safetensors"))) > 1
         _assert_equal(load(tmp_path / "one"), load(tmp_path / "many"))
 
-    def test_a_prefix_and_the_tensors_of_the_video_model_do_not_matter(self, published, folder):
+    def test_a_prefix_and_the_tensors_of_the_tracker_are_ignored(self, published, folder):
         tensors = load_file(folder / "model.safetensors")
         prefixed = {f"detector_model.{name}": tensor for name, tensor in tensors.items()}
-        foreign = {"tracker_model.memory": torch.ones(3), "tracker_neck.proj.weight": torch.ones(2, 2)}
-        save_file(prefixed | foreign, folder / "model.safetensors")
+        tracker = {"tracker_model.memory": torch.ones(3), "tracker_neck.proj.weight": torch.ones(2, 2)}
+        save_file(prefixed | tracker, folder / "model.safetensors")
         _assert_equal(load(published), load(folder))
 
     def test_a_configuration_of_the_video_model_holds_that_of_the_image_model(self, published, folder):
@@ -95,6 +95,61 @@ class TestForms:
         torch.save({"model": content, "epoch": 3} if wrapped else content, folder / "sam3.pt")
         _assert_equal(load(golden / "reference_tiny.safetensors"), load(folder))
 
+    @pytest.mark.parametrize("prefix", ["", "detector."])
+    @pytest.mark.parametrize("file", ["model.safetensors", "sam3.safetensors", "any_name.safetensors", "shards"])
+    def test_the_reference_layout_loads_from_safetensors(self, golden, reference, prefix, file):
+        tensors, folder = reference
+        content = {prefix + name: tensor for name, tensor in tensors.items()}
+        content |= {"tracker.maskmem_tpos_enc": torch.ones(7)}
+        if file == "shards":
+            _save_shards(folder, content, parts=3)
+        else:
+            save_file(content, folder / file)
+        _assert_equal(load(golden / "reference_tiny.safetensors"), load(folder))
+
+    @pytest.mark.parametrize("file", ["sam3.1_multiplex.pt", "model.safetensors"])
+    def test_the_detector_of_sam_3_1_loads_from_its_multiplex_checkpoint(self, golden, reference, file):
+        tensors, folder = reference
+        content = {f"detector.{name}": tensor for name, tensor in to_sam31(tensors).items()}
+        content |= {"tracker.model.interactive_sam_mask_decoder.iou_token.weight": torch.ones(1, 8)}
+        torch.save(content, folder / file) if file.endswith(".pt") else save_file(content, folder / file)
+        _assert_equal(load(golden / "reference_tiny.safetensors"), load(folder))
+
+    @pytest.mark.parametrize("scale_factors", [[4.0, 2.0, 1.0], [4.0, 2.0, 1.0, 0.5]])
+    def test_the_detector_of_sam_3_1_loads_in_the_transformers_layout(self, golden, reference, scale_factors):
+        tensors, folder = reference
+        config = json.loads((folder / "config.json").read_text())
+        config["vision_config"]["scale_factors"] = scale_factors
+        (folder / "config.json").write_text(json.dumps(config))
+        kept = {
+            name: tensor
+            for name, tensor in to_sam31(tensors).items()
+            if "e_convs." not in name and "n_convs." not in name
+        }
+        assert not [name for name in kept if "convs.3" in name or "interactive" in name or "propagation" in name]
+        save_file(to_transformers(kept), folder / "model.safetensors")
+        _assert_equal(load(golden / "reference_tiny.safetensors"), load(folder))
+
+    def test_a_configuration_of_another_kind_beside_a_reference_file_is_ignored(self, reference, tmp_path):
+        tensors, folder = reference
+        torch.save(with_wider_text(tensors, width=128, depth=3), folder / "sam3.pt")
+        (folder / "config.json").rename(tmp_path / "config.json")
+        alone = load(folder)
+        (folder / "config.json").write_text('{"model_type": "sam3_multiplex", "anything": 1}')
+        assert load(folder).config == alone.config
+
+    def test_a_prefix_does_not_matter_with_a_light_text_encoder(self, tmp_path):
+        random_oracle(tiny_lite_text_config(), tmp_path / "plain")
+        shutil.copytree(tmp_path / "plain", tmp_path / "prefixed")
+        tensors = load_file(tmp_path / "plain" / "model.safetensors")
+        prefixed = {f"detector_model.{name}": tensor for name, tensor in tensors.items()}
+        save_file(prefixed | {"tracker_neck.proj.weight": torch.ones(2, 2)}, tmp_path / "prefixed/model.safetensors")
+        _assert_equal(load(tmp_path / "plain"), load(tmp_path / "prefixed"))
+
+    def test_a_known_file_name_wins_over_others_in_the_folder(self, published, folder):
+        (folder / "a_quantized_copy.safetensors").write_bytes(b"never read")
+        _assert_equal(load(published), load(folder))
+
     def test_the_same_weights_in_both_layouts_are_the_same_tensors(self, golden, reference):
         tensors, folder = reference
         save_file(to_transformers(tensors), folder / "model.safetensors")
@@ -111,7 +166,7 @@ class TestForms:
         converted, expected = to_transformers(table("reference")), table("transformers")
         assert {n: t.shape for n, t in converted.items()} == {n: t.shape for n, t in expected.items()}
 
-    def test_a_reference_file_alone_tells_its_configuration(self, golden, reference, tmp_path):
+    def test_the_configuration_of_a_reference_file_is_inferred(self, golden, reference, tmp_path):
         tensors, _ = reference
         tensors = with_rotary_tables(
             with_wider_text(tensors, width=128, depth=3), window=4, grid=8, heads=4, global_layers=(1, 3)
@@ -140,7 +195,7 @@ class TestForms:
         (folder / "config.json").write_text(json.dumps(config | {"s3seg": {"cls_on_text_prompts": False}}))
         assert not load(folder).config.cls_on_text_prompts
 
-    def test_no_global_layers_is_not_the_default_of_global_layers(self):
+    def test_an_empty_list_of_global_layers_is_kept(self):
         assert Sam3Config.from_dict(tiny_config(global_layers=[])).vision.global_layers == ()
         assert Sam3Config.from_dict({}) == Sam3Config()
 
@@ -154,12 +209,30 @@ class TestPrecision:
         for name, tensor in full.items():
             torch.testing.assert_close(found[name], tensor if name in kept else tensor.to(dtype), atol=0, rtol=0)
 
-    def test_a_checkpoint_in_half_precision_can_run_in_full(self, published, folder):
-        tensors = load_file(folder / "model.safetensors")
-        save_file({name: tensor.half() for name, tensor in tensors.items()}, folder / "model.safetensors")
-        found, full = load(folder).state_dict(), load(published).state_dict()
-        for name, tensor in full.items():
-            torch.testing.assert_close(found[name], tensor.half().float(), atol=0, rtol=0)
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+    @pytest.mark.parametrize("layout", ["transformers", "reference", "reference .pt"])
+    def test_a_checkpoint_in_half_precision_can_run_in_full(self, reference, layout, dtype):
+        tensors, folder = reference
+        lower = {name: tensor.to(dtype) for name, tensor in tensors.items()}
+        if layout == "reference .pt":
+            torch.save(lower, folder / "sam3.pt")
+        else:
+            save_file(lower if layout == "reference" else to_transformers(lower), folder / "model.safetensors")
+        found = load(folder).state_dict()
+        save_file(tensors, folder / "model.safetensors")
+        for name, tensor in load(folder / "model.safetensors").state_dict().items():
+            torch.testing.assert_close(found[name], tensor.to(dtype).float(), atol=0, rtol=0)
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+    def test_a_light_text_encoder_in_half_precision_can_run_in_full(self, tmp_path, dtype):
+        oracle = random_oracle(tiny_lite_text_config(), tmp_path / "half")
+        oracle.to(dtype).save_pretrained(tmp_path / "half")
+        oracle.float().save_pretrained(tmp_path / "full")  # of the same, rounded values
+        assert {tensor.dtype for tensor in load_file(tmp_path / "half/model.safetensors").values()} == {
+            dtype,
+            torch.int64,  # counters of the batch norms
+        }
+        _assert_equal(load(tmp_path / "full"), load(tmp_path / "half"))
 
     def test_a_loaded_model_is_ready_for_inference(self, published):
         model = load(published)
@@ -168,7 +241,7 @@ class TestPrecision:
 
 
 class TestBrokenFiles:
-    def test_missing_unexpected_and_misshapen_tensors_are_listed(self, folder):
+    def test_missing_unexpected_and_wrongly_shaped_tensors_are_listed(self, folder):
         file = folder / "model.safetensors"
         tensors = load_file(file)
         del tensors["detr_decoder.presence_head.layer2.bias"]
@@ -178,10 +251,10 @@ class TestBrokenFiles:
         message = _refusal(folder, names=file)
         assert "3 tensors" in message
         assert "missing detr_decoder.presence_head.layer2.bias [32]" in message
-        assert "text_projection.bias is [5], not [32]" in message
+        assert "text_projection.bias has shape [5], not [32]" in message
         assert "unexpected detr_decoder.presence_head.layer9.bias" in message
 
-    def test_a_configuration_of_another_size_is_told_apart_from_a_broken_file(self, folder):
+    def test_a_configuration_of_another_size_is_an_error_that_says_so(self, folder):
         config = json.loads((folder / "config.json").read_text())
         config["detr_encoder_config"]["num_layers"] = 3
         (folder / "config.json").write_text(json.dumps(config))
@@ -202,18 +275,9 @@ class TestBrokenFiles:
         assert "not a complete PyTorch checkpoint" in _refusal(folder, names=file)
 
     @pytest.mark.parametrize("name", ["model.safetensors", "sam3.pt"])
-    @pytest.mark.parametrize(
-        "content",
-        [
-            b'{"error": "access to this model is restricted"}',
-            b"<!doctype html><html>",
-            b"PK\x03\x04 not a zip",
-        ],
-        ids=["json", "html", "zip"],
-    )
-    def test_a_page_saved_under_the_name_of_the_weights(self, folder, name, content):
+    def test_a_file_that_only_starts_like_a_zip(self, folder, name):
         (folder / "model.safetensors").unlink()
-        (folder / name).write_bytes(content)
+        (folder / name).write_bytes(b"PK\x03\x04 not a zip")
         assert "not a complete" in _refusal(folder, names=folder / name)
 
     def test_a_safetensors_file_of_another_model(self, folder):
@@ -224,13 +288,13 @@ class TestBrokenFiles:
 
     def test_a_safetensors_file_without_tensors(self, folder):
         save_file({}, folder / "model.safetensors")
-        assert "is not a SAM 3: it holds 0 tensors" in _refusal(folder, names=folder / "model.safetensors")
+        assert "is not a SAM 3: none of its 0 tensors" in _refusal(folder, names=folder / "model.safetensors")
 
     @pytest.mark.parametrize("content", [[1, 2], {"model": {"a": 3}}, torch.zeros(2), {"a": {"b": 1}}])
     def test_a_pt_file_that_holds_no_tensors_by_name(self, reference, content):
         _, folder = reference
         torch.save(content, folder / "sam3.pt")
-        assert "not tensors by name" in _refusal(folder, names=folder / "sam3.pt")
+        assert "not a dictionary of tensors by name" in _refusal(folder, names=folder / "sam3.pt")
 
     @pytest.mark.parametrize("save", [torch.save, lambda content, file: file.write_bytes(pickle.dumps(content))])
     def test_a_pickle_that_would_run_code_is_refused_and_not_run(self, reference, save):
@@ -262,25 +326,34 @@ class TestBrokenFiles:
         (folder / "config.json").write_text(json.dumps(config))
         _refusal(folder, names=folder / "config.json")
 
+    @pytest.mark.parametrize("weights", ["light", "plain"])
+    def test_a_configuration_with_the_other_text_encoder(self, folder, tmp_path, weights):
+        random_oracle(tiny_lite_text_config(), tmp_path / "light")
+        one, other = (tmp_path / "light", folder) if weights == "light" else (folder, tmp_path / "light")
+        shutil.copy(other / "config.json", one / "config.json")
+        message = _refusal(one, names=one / "config.json")
+        assert str(one / "model.safetensors") in message
+        assert "do not belong together" in message
+
     @pytest.mark.parametrize("width", ["wide", -8, 1.5, None])
-    def test_a_configuration_that_describes_no_network(self, folder, width):
+    def test_an_invalid_size_in_the_configuration(self, folder, width):
         config = json.loads((folder / "config.json").read_text())
         config["text_config"]["hidden_size"] = width
         (folder / "config.json").write_text(json.dumps(config))
-        assert "describes no network" in _refusal(folder, names=folder)
+        assert "does not describe a valid network" in _refusal(folder, names=folder)
 
     @pytest.mark.parametrize(
-        ("spoil", "problem"),
+        ("damage", "problem"),
         [
             (lambda tensors: tensors.pop("transformer.decoder.query_embed.weight"), "query_embed.weight"),
-            (lambda tensors: tensors.update({_PATCHES: torch.zeros(3)}), "by its shapes"),
-            (lambda tensors: tensors.update({_PATCHES: torch.zeros(64, 3, 0, 0)}), "by its shapes"),
+            (lambda tensors: tensors.update({_PATCHES: torch.zeros(3)}), "by the shapes of its tensors"),
+            (lambda tensors: tensors.update({_PATCHES: torch.zeros(64, 3, 0, 0)}), "by the shapes of its tensors"),
         ],
         ids=["a missing tensor", "no patches", "empty patches"],
     )
-    def test_a_reference_file_whose_configuration_cannot_be_told(self, reference, tmp_path, spoil, problem):
+    def test_a_reference_file_whose_configuration_cannot_be_inferred(self, reference, tmp_path, damage, problem):
         tensors, _ = reference
-        spoil(tensors)
+        damage(tensors)
         torch.save(tensors, tmp_path / "sam3.pt")
         assert problem in _refusal(tmp_path, names=tmp_path / "sam3.pt")
 
@@ -317,7 +390,7 @@ class TestShards:
         for name, shard in content["weight_map"].items():
             content["weight_map"][name] = replacement if shard == "model-0.safetensors" else shard
         index.write_text(json.dumps(content))
-        assert "not beside it" in _refusal(shards, names=index)
+        assert "not in its folder" in _refusal(shards, names=index)
 
     def test_a_tensor_that_its_shard_does_not_hold_is_named(self, shards, index):
         content = json.loads(index.read_text())
@@ -327,7 +400,7 @@ class TestShards:
         assert "no_such.tensor" in _refusal(shards, names=index)
 
     @pytest.mark.parametrize("content", ["", "[]", "{}", '{"weight_map": 3}', '{"weight_map": {"a": 3}}'])
-    def test_an_index_that_is_none(self, shards, index, content):
+    def test_an_index_that_is_not_one(self, shards, index, content):
         index.write_text(content)
         _refusal(shards, names=index)
 
@@ -340,6 +413,12 @@ class TestAbsentFiles:
         message = _refusal(tmp_path, names=tmp_path, error=CheckpointNotFoundError)
         assert "model.safetensors" in message
         assert "sam3.pt" in message
+
+    def test_several_files_of_unknown_names_are_listed(self, tmp_path):
+        for name in ("b.safetensors", "a.safetensors"):
+            (tmp_path / name).write_bytes(b"")
+        message = _refusal(tmp_path, names=tmp_path, error=CheckpointNotFoundError)
+        assert "a.safetensors, b.safetensors. Give the path of one of them" in message
 
     def test_the_transformers_layout_needs_its_configuration(self, folder):
         (folder / "config.json").unlink()

@@ -1,4 +1,4 @@
-"""The tokenizer gives CLIP's ids, whichever files it is read from."""
+"""The tokenizer gives the same ids as CLIP, whichever files it is read from."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class TestVocabularyOfPackedMerges:
             spelt = [letters()[0xF0], letters()[0x9F], letters()[0x90], letters()[byte] + "</w>"]
             assert tokenizer(bytes([0xF0, 0x9F, 0x90, byte]).decode())[1:-1] == [ids[part] for part in spelt]
 
-    def test_lines_behind_those_that_clip_uses_are_left_out(self, tmp_path):
+    def test_merges_after_those_that_clip_uses_are_left_out(self, tmp_path):
         known = set(vocabulary(PAIRS))
         more = [pair for pair in product(letters().values(), repeat=2) if "".join(pair) not in known]
         used = [*PAIRS, *more][: 49_408 - 514]
@@ -115,8 +115,22 @@ class TestPrompts:
     def test_a_prompt_may_fill_the_context(self, tokenizer):
         assert len(tokenizer("cat " * 75)) == 77
 
+    def test_the_context_is_that_of_the_model_and_not_that_of_the_file(self, tmp_path, oracle):
+        """The repositories of SAM3-LiteText hold CLIP's tokenizer with the context of the text encoder as its limit."""
+        limited = CLIPTokenizer(vocab=vocabulary(PAIRS), merges=PAIRS, model_max_length=5)
+        limited(["cat cat cat cat cat"], truncation=True, padding="max_length")  # writes both into tokenizer.json
+        limited.save_pretrained(tmp_path)
+        assert json.loads((tmp_path / "tokenizer.json").read_text())["truncation"]["max_length"] == 5
+
+        tokenizer = Tokenizer.from_folder(tmp_path, context=16)
+
+        assert tokenizer("the cat") == oracle("the cat").input_ids
+        assert tokenizer("cat " * 14) == oracle("cat " * 14).input_ids
+        with pytest.raises(PromptError, match="has 15 tokens, but this model accepts at most 14"):
+            tokenizer("cat " * 15)
+
     def test_a_longer_prompt_is_an_error_that_counts_its_tokens(self, tokenizer):
-        with pytest.raises(PromptError, match="has 76 tokens, and the model takes at most 75") as caught:
+        with pytest.raises(PromptError, match="has 76 tokens, but this model accepts at most 75") as caught:
             tokenizer("cat " * 76)
         assert len(str(caught.value)) < 200
 
@@ -126,7 +140,7 @@ class TestPrompts:
             tokenizer(prompt)
 
     def test_half_a_surrogate_pair_is_an_error(self, tokenizer):
-        with pytest.raises(PromptError, match="not Unicode"):
+        with pytest.raises(PromptError, match="not valid Unicode"):
             tokenizer("cat \ud83d")
 
     def test_limits_in_the_file_neither_cut_nor_pad(self, tmp_path, oracle):
@@ -153,7 +167,7 @@ class TestPrompts:
 
 
 class TestFiles:
-    def test_none_is_an_error_that_says_what_was_looked_for(self, tmp_path):
+    def test_a_folder_without_a_tokenizer_is_an_error_that_says_what_was_looked_for(self, tmp_path):
         (tmp_path / "vocab.json").write_text("{}")  # of no use without its merges
         with pytest.raises(CheckpointNotFoundError, match=re.escape(str(tmp_path))) as caught:
             Tokenizer.from_folder(tmp_path, context=32)

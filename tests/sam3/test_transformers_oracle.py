@@ -1,14 +1,13 @@
-"""transformers' Sam3Model as the oracle, on random weights and many shapes."""
+"""Compare with transformers' Sam3Model, on random weights and many shapes."""
 
 from __future__ import annotations
-
-import dataclasses
 
 import pytest
 import torch
 
 from s3seg.sam3.load import load
-from s3seg.sam3.model import BoxPrompts, Sam3
+from s3seg.sam3.model import BoxPrompts
+from tests.sam3.forward import assert_same, detect, oracle_outputs, with_cls_on_text_prompts
 from tests.sam3.random_models import random_oracle, tiny_config
 
 SHAPES = {
@@ -61,9 +60,9 @@ def test_image_and_text_features_agree(pair, inputs):
 def test_text_prompts_agree_without_the_cls_token(pair, inputs):
     oracle, ours = pair
     pixels, ids, valid = inputs
-    compatible = _with_cls(ours, False)
+    compatible = with_cls_on_text_prompts(ours, False)
     expected = oracle(pixel_values=pixels, input_ids=ids, attention_mask=valid.long())
-    _assert_same(compatible, expected, _detect(compatible, pixels, ids, valid, None))
+    assert_same(_detect(compatible, pixels, ids, valid, None), oracle_outputs(expected))
 
 
 def test_text_prompts_agree_with_the_cls_token(pair, inputs):
@@ -77,7 +76,7 @@ def test_text_prompts_agree_with_the_cls_token(pair, inputs):
         input_boxes=padded,
         input_boxes_labels=torch.full((2, 1), -10),
     )
-    _assert_same(ours, expected, _detect(ours, pixels, ids, valid, None))
+    assert_same(_detect(ours, pixels, ids, valid, None), oracle_outputs(expected))
 
 
 def test_box_prompts_agree(pair, inputs):
@@ -93,7 +92,7 @@ def test_box_prompts_agree(pair, inputs):
         input_boxes_labels=labels,
     )
     prompts = BoxPrompts(boxes, labels == 1, labels != -10)
-    _assert_same(ours, expected, _detect(ours, pixels, ids, valid, prompts))
+    assert_same(_detect(ours, pixels, ids, valid, prompts), oracle_outputs(expected))
 
 
 def test_one_image_serves_many_prompts_as_if_each_had_its_own(pair, inputs):
@@ -101,38 +100,13 @@ def test_one_image_serves_many_prompts_as_if_each_had_its_own(pair, inputs):
     pixels, ids, valid = inputs
     image = ours.encode_image(pixels[:1])
     text = ours.encode_text(ids)
-    shared = _detect_encoded(ours, image.repeat(2), text, valid, None)
+    shared = detect(ours, image.repeat(2), text, valid, None)
     for row in range(2):
         length = int(valid[row].sum())
-        single = _detect_encoded(ours, image, text[row : row + 1, :length], valid[row : row + 1, :length], None)
-        for many, one in zip(shared, single, strict=True):
-            torch.testing.assert_close(many[row : row + 1], one, atol=2e-5, rtol=1e-4)
-
-
-def _with_cls(model: Sam3, cls: bool) -> Sam3:
-    twin = Sam3.__new__(Sam3)
-    twin.__dict__ = dict(model.__dict__)
-    twin.config = dataclasses.replace(model.config, cls_on_text_prompts=cls)
-    return twin
+        single = detect(ours, image, text[row : row + 1, :length], valid[row : row + 1, :length], None)
+        for name, one in single.items():
+            torch.testing.assert_close(shared[name][row : row + 1], one, atol=2e-5, rtol=1e-4)
 
 
 def _detect(model, pixels, ids, valid, boxes):
-    return _detect_encoded(model, model.encode_image(pixels), model.encode_text(ids), valid, boxes)
-
-
-def _detect_encoded(model, image, text, valid, boxes):
-    prompt = model.prompt(image, text, valid, boxes)
-    encoded = model.encode_prompted(image, prompt)
-    found = model.detect(image, encoded, prompt)
-    masks = model.masks(image, encoded, prompt, found.queries)
-    return found.logits, found.presence_logits, found.boxes_cxcywh, masks
-
-
-def _assert_same(model, expected, found):
-    logits, presence, boxes, masks = found
-    torch.testing.assert_close(logits, expected.pred_logits, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(presence, expected.presence_logits[:, 0], atol=1e-4, rtol=1e-4)
-    corners = torch.cat([boxes[..., :2] - boxes[..., 2:] / 2, boxes[..., :2] + boxes[..., 2:] / 2], -1)
-    torch.testing.assert_close(corners, expected.pred_boxes, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(masks, expected.pred_masks, atol=1e-4, rtol=1e-4)
-    assert masks.std() > 1e-3, "an oracle that says nothing proves nothing"
+    return detect(model, model.encode_image(pixels), model.encode_text(ids), valid, boxes)

@@ -1,1 +1,1 @@
-"""SAM 3 for images in plain PyTorch: CUDA, CPU and Apple MPS, with nothing but torch, numpy and a tokenizer."""
+"""SAM 3 for images in plain PyTorch, for CUDA, CPU and Apple MPS. Needs torch, numpy, safetensors and tokenizers."""

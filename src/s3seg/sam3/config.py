@@ -1,4 +1,4 @@
-"""The sizes of a SAM 3, as data: read from a checkpoint's ``config.json``, or from the shapes of its tensors."""
+"""Model configuration, read from a checkpoint's ``config.json`` or inferred from the shapes of its tensors."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from s3seg.errors import CheckpointError
 
 @dataclass(frozen=True, slots=True)
 class VisionConfig:
-    """The ViT and its neck. Sizes in pixels end in ``_size``; a grid is counted in patches."""
+    """The vision transformer. Fields that end in ``_size`` are in pixels."""
 
     image_size: int = 1008
     patch_size: int = 14
-    pretrain_image_size: int = 336  # the position embedding covers this much, and is tiled from there
+    pretrain_image_size: int = 336  # the position embedding covers this size, and is tiled for larger images
     width: int = 1024
     depth: int = 32
     heads: int = 16
     mlp_width: int = 4736
-    window: int = 24  # tokens a side
-    global_layers: tuple[int, ...] = (7, 15, 23, 31)
+    window: int = 24  # side of an attention window, in tokens
+    global_layers: tuple[int, ...] = (7, 15, 23, 31)  # layers with global instead of windowed attention
     rope_theta: float = 10_000.0
     norm_eps: float = 1e-6
 
@@ -31,21 +31,21 @@ class VisionConfig:
         for name in ("image_size", "pretrain_image_size"):
             if (size := getattr(self, name)) <= 0 or size % self.patch_size:
                 raise CheckpointError(
-                    f"{name} must be a positive multiple of the patch size {self.patch_size}, not {size}"
+                    f"{name} must be a positive multiple of patch_size ({self.patch_size}), not {size}"
                 )
 
     @property
     def grid(self) -> int:
-        """Tokens a side at ``image_size``."""
+        """Side of the patch grid, in tokens."""
         return self.image_size // self.patch_size
 
 
 @dataclass(frozen=True, slots=True)
 class TextConfig:
-    """The CLIP-style text encoder."""
+    """The causal CLIP text encoder of SAM 3."""
 
     vocab_size: int = 49_408
-    context: int = 32  # tokens, start and end included
+    context: int = 32  # longest text in tokens, including the start and end token
     width: int = 1024
     depth: int = 24
     heads: int = 16
@@ -54,8 +54,32 @@ class TextConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class LiteTextConfig:
+    """The light text encoder of SAM3-LiteText. The defaults are those of transformers' ``Sam3LiteTextTextConfig``."""
+
+    vocab_size: int = 49_408
+    context: int = 77  # longest text in tokens, including the start and end token
+    width: int = 512
+    depth: int = 12  # RepMixer blocks included
+    heads: int = 8
+    mlp_width: int = 2048
+    norm_eps: float = 1e-5
+    repmixer: bool = True  # whether the first and the last layer are RepMixer blocks
+    repmixer_kernel: int = 11  # tokens that a convolution of a RepMixer block covers
+
+    def __post_init__(self) -> None:
+        if self.repmixer and self.repmixer_kernel % 2 == 0:
+            raise CheckpointError(f"repmixer_kernel_size must be odd, not {self.repmixer_kernel}")
+
+    @property
+    def repmixer_layers(self) -> frozenset[int]:
+        """The layers that are RepMixer blocks."""
+        return frozenset({0, self.depth - 1}) if self.repmixer else frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class TransformerConfig:
-    """A stack of attention layers at the width of the neck."""
+    """A stack of transformer layers whose width is `Sam3Config.channels`."""
 
     depth: int
     heads: int = 8
@@ -64,35 +88,33 @@ class TransformerConfig:
 
 @dataclass(frozen=True, slots=True)
 class Sam3Config:
-    """Everything that decides the shapes and the arithmetic of a SAM 3. The defaults are the full size."""
+    """Everything that determines the shapes and the arithmetic of a model. The defaults are the full-size SAM 3."""
 
     vision: VisionConfig = field(default_factory=VisionConfig)
-    text: TextConfig = field(default_factory=TextConfig)
-    channels: int = 256  # width of the neck, and of all that follows
+    text: TextConfig | LiteTextConfig = field(default_factory=TextConfig)
+    channels: int = 256  # width of the neck and of all parts after it
     geometry: TransformerConfig = field(default_factory=lambda: TransformerConfig(depth=3))
     roi_size: int = 7
     encoder: TransformerConfig = field(default_factory=lambda: TransformerConfig(depth=6))
     decoder: TransformerConfig = field(default_factory=lambda: TransformerConfig(depth=6))
     queries: int = 200
     mask_heads: int = 8
-    mask_stages: int = 3  # convolutions in the checkpoint's pixel decoder; the neck's levels decide how many run
+    mask_stages: int = 3  # convolutions in the checkpoint's pixel decoder; only two are used
     cls_on_text_prompts: bool = True
-    """Append the geometry encoder's CLS token when a prompt has no boxes, as the reference implementation does.
+    """Whether prompts without boxes get the geometry encoder's CLS token too.
 
-    The transformers port does not; a checkpoint trained through it says so in its configuration.
+    They do in the reference implementation, and do not in transformers. A checkpoint that was trained without it
+    says so in its configuration.
     """
 
     @classmethod
     def from_file(cls, path: Path) -> Sam3Config:
-        """Read a ``config.json`` in the transformers layout.
+        """Read a ``config.json`` as transformers writes it.
 
         Raises:
-            CheckpointError: The file is not JSON, or is not the configuration of a SAM 3.
+            CheckpointError: The file is not valid JSON, or is not the configuration of a SAM 3.
         """
-        try:
-            raw = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as err:
-            raise CheckpointError(f"{path} cannot be read as JSON: {err}") from err
+        raw = _read_json(path)
         try:
             return cls.from_dict(raw)
         except CheckpointError as err:
@@ -102,26 +124,33 @@ class Sam3Config:
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Sam3Config:
-        """Read the transformers form; what it leaves out has its full-size default.
+        """Read the configuration of transformers' ``Sam3Model`` or ``Sam3LiteTextModel``.
 
-        An ``s3seg`` section may hold ``cls_on_text_prompts``. The video form, which wraps the image model's
-        configuration in ``detector_config``, is accepted too.
+        Missing values get their full-size defaults. A video model's configuration, which wraps that of the image model
+        in ``detector_config``, is read too. An additional section ``s3seg`` may set ``cls_on_text_prompts``.
+
+        Raises:
+            CheckpointError: It is the configuration of another model.
+            ValueError: It uses an option that SAM 3 does not have.
         """
         raw = raw.get("detector_config") or raw
-        if not str(raw.get("model_type", "sam3")).startswith("sam3"):
-            raise ValueError(f"model_type is {raw['model_type']!r}")
+        model_type = str(raw.get("model_type", "sam3"))
+        if model_type not in _MODEL_TYPES:
+            raise CheckpointError(_unsupported(model_type))
         vision, text = raw.get("vision_config") or {}, raw.get("text_config") or {}
         vit = vision.get("backbone_config") or {}
         decoder, mask = raw.get("detr_decoder_config") or {}, raw.get("mask_decoder_config") or {}
         global_layers = vit.get("global_attn_indexes")
-        _refuse_other_arithmetic(vision, text, vit)
+        _check_unsupported_options(vision, text, vit)
         return cls(
             vision=VisionConfig(
                 **_pick(vit, _VIT),
                 rope_theta=float((vit.get("rope_parameters") or {}).get("rope_theta", 10_000.0)),
                 global_layers=VisionConfig().global_layers if global_layers is None else tuple(global_layers),
             ),
-            text=TextConfig(**_pick(text, _TEXT)),
+            text=LiteTextConfig(**_pick(text, _LITE_TEXT))
+            if model_type == "sam3_lite_text"
+            else TextConfig(**_pick(text, _TEXT)),
             channels=vision.get("fpn_hidden_size", 256),
             geometry=_transformer(raw, "geometry_encoder_config", depth=3),
             roi_size=(raw.get("geometry_encoder_config") or {}).get("roi_size", 7),
@@ -135,26 +164,48 @@ class Sam3Config:
 
     @classmethod
     def from_reference_shapes(cls, shapes: Mapping[str, tuple[int, ...]]) -> Sam3Config:
-        """Infer the configuration of a ``sam3.pt``, which comes without a ``config.json``.
+        """Infer the configuration of a checkpoint in the reference layout, which has no ``config.json``.
+
+        Widths and depths follow from the shapes of the weights. The RoPE tables ``freqs_cis``, where present, show the
+        window, the global layers, the image size and the attention heads of the ViT. Everything else is as in the
+        full-size model (text attention heads have 64 channels).
 
         Args:
-            shapes: Shape by name, in the reference layout without the ``detector.`` prefix.
-
-        Shapes tell every width and depth. The derived tables ``freqs_cis`` tell which layers are global, the
-        window, the image size and the heads of the ViT; the rest has the full model's proportions (text heads of
-        64 channels).
+            shapes: Shape by tensor name, in the reference layout without the ``detector.`` prefix.
 
         Raises:
-            CheckpointError: A tensor that is needed to tell is missing, or has no such shape in any SAM 3.
+            CheckpointError: A tensor that is needed is missing or has a shape that no SAM 3 has.
         """
         try:
             return _infer(shapes)
         except KeyError as err:
-            raise CheckpointError(f"not a SAM 3 in the reference layout: there is no tensor {err}") from err
+            raise CheckpointError(f"not a SAM 3 in the reference layout: it has no tensor {err}") from err
         except (IndexError, ValueError, ArithmeticError) as err:
-            raise CheckpointError(f"not a SAM 3 in the reference layout, by its shapes: {err!r}") from err
+            raise CheckpointError(
+                f"not a SAM 3 in the reference layout, judging by the shapes of its tensors: {err!r}"
+            ) from err
 
 
+def names_supported_model(path: Path) -> bool:
+    """Whether a ``config.json`` is that of a model that `Sam3Config.from_file` reads.
+
+    Raises:
+        CheckpointError: The file is not valid JSON.
+    """
+    raw = _read_json(path)
+    inner = raw.get("detector_config") or raw if isinstance(raw, dict) else {}
+    return isinstance(inner, dict) and inner.get("model_type") in _MODEL_TYPES
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as err:
+        raise CheckpointError(f"{path} cannot be read as JSON: {err}") from err
+
+
+_MODEL_TYPES = ("sam3", "sam3_lite_text")
+_SCALES = (4.0, 2.0, 1.0, 0.5)
 _VIT = {
     "image_size": "image_size",
     "patch_size": "patch_size",
@@ -175,6 +226,18 @@ _TEXT = {
     "mlp_width": "intermediate_size",
     "norm_eps": "layer_norm_eps",
 }
+_LITE_TEXT = _TEXT | {"repmixer": "use_repmixer_blocks", "repmixer_kernel": "repmixer_kernel_size"}
+
+
+def _unsupported(model_type: str) -> str:
+    """Say what a model_type is that is not supported, and what to use instead."""
+    if model_type.startswith("sam3_tracker"):
+        what = "is SAM 3's tracker by itself, which takes clicks and no text"
+    elif model_type.startswith("sam3"):
+        what = "is a part or a relative of SAM 3 that s3seg does not implement"
+    else:
+        what = "is another model"
+    return f"model_type {model_type!r} {what}; use a checkpoint whose model_type is sam3, sam3_video or sam3_lite_text"
 
 
 def _pick(raw: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
@@ -185,7 +248,7 @@ def _transformer(raw: Mapping[str, Any], section: str, *, depth: int) -> Transfo
     part = raw.get(section) or {}
     depth = part.get("num_layers", depth)
     if depth < 1:
-        raise ValueError(f"{section} has {depth} layers; SAM 3 has at least one")
+        raise ValueError(f"num_layers of {section} must be at least 1, not {depth}")
     return TransformerConfig(
         depth=depth,
         heads=part.get("num_attention_heads", 8),
@@ -193,15 +256,15 @@ def _transformer(raw: Mapping[str, Any], section: str, *, depth: int) -> Transfo
     )
 
 
-def _refuse_other_arithmetic(vision: Mapping[str, Any], text: Mapping[str, Any], vit: Mapping[str, Any]) -> None:
-    """Refuse options of the transformers port that no SAM 3 uses and that this implementation does not compute."""
+def _check_unsupported_options(vision: Mapping[str, Any], text: Mapping[str, Any], vit: Mapping[str, Any]) -> None:
+    """Raise ValueError for options of transformers that no SAM 3 uses and that are not implemented here."""
     if vit.get("layer_scale_init_value") is not None:
-        raise ValueError("layer_scale_init_value is set; SAM 3 has no layer scale")
-    if tuple(vision.get("scale_factors") or (4.0, 2.0, 1.0, 0.5)) != (4.0, 2.0, 1.0, 0.5):
-        raise ValueError(f"scale_factors are {vision['scale_factors']}; SAM 3 has 4, 2, 1 and 0.5")
+        raise ValueError("layer_scale_init_value of the vision backbone must be null")
+    if tuple(vision.get("scale_factors") or _SCALES) not in (_SCALES, _SCALES[:3]):  # SAM 3.1 omits 0.5, as we do
+        raise ValueError(f"scale_factors must be [4, 2, 1, 0.5] or [4, 2, 1], not {vision['scale_factors']}")
     for name, part in (("text", text), ("vision backbone", vit)):
         if part.get("hidden_act", "gelu") != "gelu":
-            raise ValueError(f"hidden_act of the {name} is {part['hidden_act']!r}; SAM 3 has 'gelu'")
+            raise ValueError(f"hidden_act of the {name} must be 'gelu', not {part['hidden_act']!r}")
 
 
 def _infer(shapes: Mapping[str, tuple[int, ...]]) -> Sam3Config:
@@ -255,5 +318,5 @@ def _infer(shapes: Mapping[str, tuple[int, ...]]) -> Sam3Config:
 
 
 def _count(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> int:
-    """How many numbered parts stand under ``prefix``."""
+    """Count the numbered submodules under ``prefix``."""
     return len({name[len(prefix) :].split(".")[0] for name in shapes if name.startswith(prefix)})

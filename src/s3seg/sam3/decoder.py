@@ -1,4 +1,8 @@
-"""The DETR decoder: queries become objects, layer by layer, and a presence token says whether there are any."""
+"""The DETR decoder: object queries refine their boxes layer by layer; a presence token predicts whether there are any.
+
+Follows ``sam3/model/decoder.py`` of the reference implementation, and the detector of the SAM 3 paper (Carion et al.,
+2025). Shapes: P prompts, Q queries, M prompt tokens, C channels, h x w the patch grid.
+"""
 
 from __future__ import annotations
 
@@ -12,46 +16,46 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from s3seg.sam3.config import Sam3Config, TransformerConfig
-from s3seg.sam3.layers import MLP, Attention, cxcywh_to_xyxy, inverse_sigmoid, visible
+from s3seg.sam3.layers import MLP, Attention, attention_mask, cxcywh_to_xyxy, inverse_sigmoid
 from s3seg.sam3.positions import encode_boxes
 
 PRESENCE_LIMIT = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
-    """How all decoding begins, whatever the picture and the prompt."""
+class DecoderState:
+    """Presence token, queries and boxes between two steps of the decoder."""
 
-    x: Tensor
-    """(1, 1 + Q, C): the presence token and the queries, which have seen each other."""
+    tokens: Tensor
+    """(P, 1 + Q, C): the presence token, then the queries."""
     boxes_cxcywh: Tensor
-    """fp32 (1, Q, 4), normalised to the image, 0..1."""
+    """fp32 (P, Q, 4), normalized to the image, 0..1."""
     positions: Tensor
-    """(1, 1 + Q, C), of the boxes."""
-    bias: Tensor
-    """(1, heads, 1 + Q, h * w): how much each looks at each cell."""
+    """(P, 1 + Q, C): position encodings of the boxes; zero for the presence token."""
+    attention_bias: Tensor
+    """(P, heads, 1 + Q, h * w), added to the attention logits from each token to each image cell."""
 
 
 @dataclass(frozen=True, slots=True)
-class Decoded:
-    """What one layer of the decoder says."""
+class DecoderOutput:
+    """The output of one decoder layer."""
 
     queries: Tensor
-    """(P, Q, C), normalised."""
+    """(P, Q, C), after the output layer norm."""
     boxes_cxcywh: Tensor
-    """fp32 (P, Q, 4), normalised to the image, 0..1."""
+    """fp32 (P, Q, 4), normalized to the image, 0..1."""
     presence_token: Tensor
-    """(P, C), for :meth:`Decoder.presence_logits`."""
+    """(P, C), the input of `Decoder.presence_logits`."""
 
 
 class Decoder(nn.Module):
-    """Queries that start from learned boxes and refine them.
+    """DETR decoder with learned reference boxes, iterative box refinement and a box-relative position bias.
 
-    Boxes, their sine codes, the position bias and the presence head are fp32 in every precision: a cell of the
-    full-size grid is 1/72 of the image, and bf16 tells about 1/256 apart.
+    Boxes, their sine encodings, the position bias and the presence head are computed in fp32 whatever the precision
+    of the model: a cell of the full-size grid is 1/72 of the image, and bf16 resolves about 1/256.
     """
 
-    FP32 = (
+    FP32 = (  # submodules and parameters that stay fp32
         "reference_boxes",
         "box_head",
         "box_position",
@@ -77,69 +81,84 @@ class Decoder(nn.Module):
         self.presence_norm = nn.LayerNorm(channels)
         self.presence_head = MLP(channels, channels, channels, 1)
 
-    def start(self, grid: tuple[int, int]) -> Start:
-        """What the first layer does before it looks at a prompt, for a patch grid (h, w)."""
-        x = torch.cat([self.presence_token, self.query_embedding])[None]
-        boxes = self.reference_boxes.sigmoid()[None]
-        positions, bias = self._place(boxes, grid, x.dtype)
-        return Start(self.layers[0].attend_to_queries(x, positions), boxes, positions, bias)
+    def initial_state(self, grid: tuple[int, int]) -> DecoderState:
+        """Compute what the first layer does before its cross-attention to the prompt.
 
-    def forward(
-        self, image: Tensor, positions: Tensor, grid: tuple[int, int], prompt: Tensor, valid: Tensor, start: Start
-    ) -> Iterator[Decoded]:
-        """Yield what each layer says; inference takes the last, training learns from all.
+        It depends on neither image nor prompt, so it is computed once per patch grid.
 
         Args:
-            image: (P, h * w, C), from the encoder.
-            positions: (h * w, C).
-            grid: (h, w).
-            prompt: (P, M, C).
-            valid: bool (P, M).
-            start: From `start`.
+            grid: The patch grid, (h, w).
+
+        Returns:
+            The state after the first self-attention, with P = 1.
         """
-        mask, keys = visible(valid), image + positions
-        x, boxes = start.x.expand(len(image), -1, -1), start.boxes_cxcywh
-        query_positions, bias = start.positions, start.bias
+        tokens = torch.cat([self.presence_token, self.query_embedding])[None]
+        boxes = self.reference_boxes.sigmoid()[None]
+        positions, bias = self._encode_boxes(boxes, grid, tokens.dtype)
+        return DecoderState(self.layers[0].self_attend(tokens, positions), boxes, positions, bias)
+
+    def forward(
+        self,
+        image: Tensor,
+        positions: Tensor,
+        grid: tuple[int, int],
+        prompt: Tensor,
+        valid: Tensor,
+        initial: DecoderState,
+    ) -> Iterator[DecoderOutput]:
+        """Yield the output of each layer. Inference uses the last one; training has a loss on all of them.
+
+        Args:
+            image: Image tokens from the encoder, (P, h * w, C).
+            positions: Position encodings of the image tokens, (h * w, C).
+            grid: The patch grid, (h, w).
+            prompt: Prompt tokens, (P, M, C).
+            valid: bool (P, M), False where a prompt token is padding.
+            initial: The result of `initial_state` for this grid.
+        """
+        mask, keys = attention_mask(valid), image + positions
+        tokens, boxes = initial.tokens.expand(len(image), -1, -1), initial.boxes_cxcywh
+        token_positions, bias = initial.positions, initial.attention_bias
         for number, layer in enumerate(self.layers):
             if number:
-                query_positions, bias = self._place(boxes, grid, x.dtype)
-                x = layer.attend_to_queries(x, query_positions)
-            x = layer(x, query_positions, prompt, mask, keys, image, bias)
-            queries = self.norm(x[:, 1:])
+                token_positions, bias = self._encode_boxes(boxes, grid, tokens.dtype)
+                tokens = layer.self_attend(tokens, token_positions)
+            tokens = layer(tokens, token_positions, prompt, mask, keys, image, bias)
+            queries = self.norm(tokens[:, 1:])
             refined = (inverse_sigmoid(boxes) + self.box_head(queries.float())).sigmoid()
-            yield Decoded(queries, refined, x[:, 0])
+            yield DecoderOutput(queries, refined, tokens[:, 0])
             boxes = refined.detach()
 
     def presence_logits(self, token: Tensor) -> Tensor:
-        """Whether the concept is in the image: (P, C) -> fp32 (P,)."""
+        """Predict whether the concept is in the image: (P, C) -> fp32 (P,), clamped to +/- `PRESENCE_LIMIT`."""
         logits = self.presence_head(self.presence_norm(token.float()))[..., 0]
         return logits.clamp(-PRESENCE_LIMIT, PRESENCE_LIMIT)
 
-    def _place(self, boxes_cxcywh: Tensor, grid: tuple[int, int], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Where boxes (P, Q, 4) are: positions (P, 1 + Q, C) of their queries, and bias (P, heads, 1 + Q, h * w).
+    def _encode_boxes(self, boxes_cxcywh: Tensor, grid: tuple[int, int], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Boxes (P, Q, 4) -> position encodings (P, 1 + Q, C) and attention bias (P, heads, 1 + Q, h * w).
 
-        The presence token has no position, and sees all cells alike.
+        Both are zero for the presence token.
         """
         codes = encode_boxes(boxes_cxcywh, self.query_embedding.shape[-1])
         positions = F.pad(self.box_position(codes).to(dtype), (0, 0, 1, 0))
         return positions, F.pad(self._position_bias(boxes_cxcywh, grid).to(dtype), (0, 0, 1, 0))
 
     def _position_bias(self, boxes_cxcywh: Tensor, grid: tuple[int, int]) -> Tensor:
-        """How much each query looks at each cell, given where the cell is to its box: (P, heads, Q, h * w)."""
+        """Bias from each query to each cell, by the offsets of the cell to the box edges: (P, heads, Q, h * w)."""
         height, width = grid
         device = boxes_cxcywh.device
         x = torch.arange(width, device=device) / width
         y = torch.arange(height, device=device) / height
         corners = cxcywh_to_xyxy(boxes_cxcywh)
-        to_x = x[:, None] - corners[:, :, None, 0::2]  # (P, Q, w, 2): to the left and to the right edge
-        to_y = y[:, None] - corners[:, :, None, 1::2]  # (P, Q, h, 2)
+        to_x = x[:, None] - corners[:, :, None, 0::2]  # (P, Q, w, 2): offsets to the left and right edge
+        to_y = y[:, None] - corners[:, :, None, 1::2]  # (P, Q, h, 2): offsets to the top and bottom edge
         bias_x, bias_y = self.bias_x(_log_scale(to_x)), self.bias_y(_log_scale(to_y))  # (P, Q, w or h, heads)
         bias = bias_y[:, :, :, None] + bias_x[:, :, None]  # (P, Q, h, w, heads)
         return bias.flatten(2, 3).permute(0, 3, 1, 2)
 
 
 class DecoderLayer(nn.Module):
-    """Queries see each other, the prompt, then the image; norms come after each sum."""
+    """Self-attention, cross-attention to the prompt, cross-attention to the image, MLP; post-norm."""
 
     def __init__(self, channels: int, config: TransformerConfig) -> None:
         super().__init__()
@@ -152,14 +171,14 @@ class DecoderLayer(nn.Module):
         self.mlp = MLP(channels, config.mlp_width, channels)
         self.mlp_norm = nn.LayerNorm(channels)
 
-    def attend_to_queries(self, x: Tensor, positions: Tensor) -> Tensor:
-        """x and positions (P, 1 + Q, C) -> (P, 1 + Q, C)."""
-        q = x + positions
-        return self.self_norm(x + self.self_attention(q, q, x))
+    def self_attend(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """Self-attention: tokens and positions (P, 1 + Q, C) -> (P, 1 + Q, C)."""
+        q = tokens + positions
+        return self.self_norm(tokens + self.self_attention(q, q, tokens))
 
     def forward(
         self,
-        x: Tensor,
+        tokens: Tensor,
         positions: Tensor,
         prompt: Tensor,
         mask: Tensor,
@@ -167,15 +186,25 @@ class DecoderLayer(nn.Module):
         image: Tensor,
         bias: Tensor,
     ) -> Tensor:
-        """What follows `attend_to_queries`: x (P, 1 + Q, C), keys and image (P, h * w, C).
+        """The rest of the layer, after `self_attend`.
 
-        Positions (P, 1 + Q, C) and bias (P, heads, 1 + Q, h * w); one row serves all prompts alike.
+        Args:
+            tokens: (P, 1 + Q, C).
+            positions: (P, 1 + Q, C), or (1, 1 + Q, C) for all prompts.
+            prompt: (P, M, C).
+            mask: bool (P, 1, 1, M), False where a prompt token is padding.
+            keys: Image tokens with their position encodings, (P, h * w, C).
+            image: Image tokens, (P, h * w, C).
+            bias: (P, heads, 1 + Q, h * w), or (1, heads, 1 + Q, h * w) for all prompts.
+
+        Returns:
+            (P, 1 + Q, C)
         """
-        x = self.prompt_norm(x + self.prompt_attention(x + positions, prompt, prompt, mask))
-        x = self.image_norm(x + self.image_attention(x + positions, keys, image, bias))
-        return self.mlp_norm(x + self.mlp(x))
+        tokens = self.prompt_norm(tokens + self.prompt_attention(tokens + positions, prompt, prompt, mask))
+        tokens = self.image_norm(tokens + self.image_attention(tokens + positions, keys, image, bias))
+        return self.mlp_norm(tokens + self.mlp(tokens))
 
 
 def _log_scale(distance: Tensor) -> Tensor:
-    """Compress distances, in image sides, so that near ones are told apart best."""
+    """Compress offsets (in image sides) logarithmically, so that small ones keep the most resolution."""
     return distance.sign() * torch.log2(distance.abs() * 8 + 1) / math.log2(8)

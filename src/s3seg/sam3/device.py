@@ -1,4 +1,4 @@
-"""What the device that a model runs on says of itself."""
+"""Status and memory of the device that a model runs on."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ import torch
 
 @dataclass(frozen=True, slots=True)
 class DeviceStatus:
-    """A device now. Numbers are None where there is no GPU with memory of its own."""
+    """The current state of a device. Without a GPU, everything but `gpu` is None."""
 
     gpu: bool
     name: str | None = None
     memory_used_mb: float | None = None
+    """Memory in use by all processes, in MB of 2^20 bytes."""
     memory_total_mb: float | None = None
+    """In MB of 2^20 bytes."""
 
 
 def device_status(device: torch.device) -> DeviceStatus:
-    """Ask the driver: memory is what all processes use, in MB of 2^20 bytes."""
+    """Query the driver for a device's name and memory."""
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         return DeviceStatus(True, torch.cuda.get_device_name(device), (total - free) / 2**20, total / 2**20)
@@ -29,7 +31,7 @@ def device_status(device: torch.device) -> DeviceStatus:
 
 
 def free_cached_memory(device: torch.device) -> None:
-    """Give back what the allocator keeps in reserve, after memory has run out."""
+    """Release the memory that the allocator holds in reserve; used after an out-of-memory error."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
     elif device.type == "mps":

@@ -1,4 +1,7 @@
-"""The DETR encoder: image tokens take in the prompt."""
+"""The DETR encoder: image tokens attend to the prompt tokens.
+
+Follows ``TransformerEncoderFusion`` in ``sam3/model/encoder.py`` of the reference implementation.
+"""
 
 from __future__ import annotations
 
@@ -8,51 +11,51 @@ from typing import cast
 from torch import Tensor, nn
 
 from s3seg.sam3.config import Sam3Config, TransformerConfig
-from s3seg.sam3.layers import MLP, Attention, visible
+from s3seg.sam3.layers import MLP, Attention, attention_mask
 
 
 class Encoder(nn.Module):
-    """Image tokens conditioned on a prompt."""
+    """Conditions the image tokens on a prompt."""
 
     def __init__(self, config: Sam3Config) -> None:
         super().__init__()
         layers = nn.ModuleList(EncoderLayer(config.channels, config.encoder) for _ in range(config.encoder.depth))
         self.layers = cast("Sequence[EncoderLayer]", layers)
 
-    def before_prompt(self, image: Tensor, positions: Tensor) -> Tensor:
-        """What comes before the first look at a prompt, and so is computed once per image.
+    def first_self_attention(self, image: Tensor, positions: Tensor) -> Tensor:
+        """Run the first layer's self-attention. It precedes the prompt, so it is computed once per image.
 
         Args:
-            image: (B, h * w, C), from the neck.
-            positions: (h * w, C).
+            image: Image tokens from the neck, (B, h * w, C).
+            positions: Their position encodings, (h * w, C).
 
         Returns:
-            (B, h * w, C)
+            (B, h * w, C), the input of `forward`.
         """
-        return self.layers[0].attend_to_itself(image, positions)
+        return self.layers[0].self_attend(image, positions)
 
     def forward(self, image: Tensor, positions: Tensor, prompt: Tensor, valid: Tensor) -> Tensor:
-        """Condition each prompt's image tokens on it.
+        """Run the rest of the encoder for each prompt.
 
         Args:
-            image: (P, h * w, C), from `before_prompt`.
-            positions: (h * w, C).
-            prompt: (P, M, C).
+            image: Image tokens from `first_self_attention`, (P, h * w, C).
+            positions: Their position encodings, (h * w, C).
+            prompt: Prompt tokens, (P, M, C).
             valid: bool (P, M), False where a prompt token is padding.
 
         Returns:
             (P, h * w, C)
         """
-        mask = visible(valid)
+        mask = attention_mask(valid)
         first, *others = self.layers
-        image = first.attend_to_prompt(image, prompt, mask)
+        image = first.cross_attend(image, prompt, mask)
         for layer in others:
-            image = layer.attend_to_prompt(layer.attend_to_itself(image, positions), prompt, mask)
+            image = layer.cross_attend(layer.self_attend(image, positions), prompt, mask)
         return image
 
 
 class EncoderLayer(nn.Module):
-    """Image tokens see each other, then the prompt."""
+    """Self-attention of the image tokens, then cross-attention to the prompt and an MLP; pre-norm."""
 
     def __init__(self, channels: int, config: TransformerConfig) -> None:
         super().__init__()
@@ -63,12 +66,12 @@ class EncoderLayer(nn.Module):
         self.norm3 = nn.LayerNorm(channels)
         self.mlp = MLP(channels, config.mlp_width, channels)
 
-    def attend_to_itself(self, image: Tensor, positions: Tensor) -> Tensor:
-        """image (P, h * w, C), positions (h * w, C) -> (P, h * w, C)."""
+    def self_attend(self, image: Tensor, positions: Tensor) -> Tensor:
+        """Self-attention: image (P, h * w, C), positions (h * w, C) -> (P, h * w, C)."""
         x = self.norm1(image)
         return image + self.self_attention(x + positions, x + positions, x)
 
-    def attend_to_prompt(self, image: Tensor, prompt: Tensor, mask: Tensor) -> Tensor:
-        """image (P, h * w, C), prompt (P, M, C), mask (P, 1, 1, M) -> (P, h * w, C)."""
+    def cross_attend(self, image: Tensor, prompt: Tensor, mask: Tensor) -> Tensor:
+        """Cross-attention and MLP: image (P, h * w, C), prompt (P, M, C), bool mask (P, 1, 1, M) -> (P, h * w, C)."""
         image = image + self.prompt_attention(self.norm2(image), prompt, prompt, mask)
         return image + self.mlp(self.norm3(image))

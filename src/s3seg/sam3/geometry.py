@@ -1,4 +1,8 @@
-"""The geometry encoder: boxes with a label, "like this" or "not this", become prompt tokens."""
+"""The geometry encoder: box prompts, each positive or negative, become prompt tokens.
+
+Follows ``SequenceGeometryEncoder`` in ``sam3/model/geometry_encoders.py`` of the reference implementation (the exemplar
+encoder of the paper), without its point and mask prompts.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from s3seg.sam3.config import Sam3Config, TransformerConfig
-from s3seg.sam3.layers import MLP, Attention, cxcywh_to_xyxy, visible
+from s3seg.sam3.layers import MLP, Attention, attention_mask, cxcywh_to_xyxy
 from s3seg.sam3.positions import encode_points
 
 
 class GeometryEncoder(nn.Module):
-    """Box tokens and one CLS token, each having looked at the image."""
+    """Encodes boxes as one token each, plus a CLS token; all of them attend to the image."""
 
     def __init__(self, config: Sam3Config) -> None:
         super().__init__()
@@ -32,17 +36,17 @@ class GeometryEncoder(nn.Module):
     def forward(
         self, boxes_cxcywh: Tensor, labels: Tensor, valid: Tensor, image: Tensor, image_positions: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Encode each prompt's boxes.
+        """Encode the boxes of each prompt.
 
         Args:
-            boxes_cxcywh: fp32 (P, B, 4), normalised to the image; B may be 0.
+            boxes_cxcywh: fp32 (P, B, 4), normalized to the image, 0..1; B may be 0.
             labels: bool (P, B), True for a positive box.
             valid: bool (P, B), False where a row is padding.
-            image: (P, C, h, w), the neck's coarsest map of each prompt's image.
-            image_positions: (h * w, C).
+            image: The neck's coarsest feature map for each prompt, (P, C, h, w).
+            image_positions: Its position encodings, (h * w, C).
 
         Returns:
-            Tokens (P, B + 1, C), and which are valid, bool (P, B + 1). The last is the CLS token.
+            Tokens (P, B + 1, C), of which the last is the CLS token, and which of them are real, bool (P, B + 1).
         """
         prompts = len(boxes_cxcywh)
         tokens = self.cls.expand(prompts, 1, -1)
@@ -52,7 +56,7 @@ class GeometryEncoder(nn.Module):
         tokens = self.norm(self.project(tokens))
         memory = image.flatten(2).transpose(1, 2)  # (P, h * w, C)
         for layer in self.layers:
-            tokens = layer(tokens, memory, memory + image_positions, visible(valid))
+            tokens = layer(tokens, memory, memory + image_positions, attention_mask(valid))
         return self.output_norm(tokens), valid
 
     def _encode_boxes(self, boxes_cxcywh: Tensor, labels: Tensor, image: Tensor) -> Tensor:
@@ -69,7 +73,7 @@ class GeometryEncoder(nn.Module):
 
 
 class GeometryLayer(nn.Module):
-    """Prompt tokens see each other, then the image."""
+    """Self-attention of the prompt tokens, then cross-attention to the image and an MLP; pre-norm."""
 
     def __init__(self, channels: int, config: TransformerConfig) -> None:
         super().__init__()
@@ -81,7 +85,7 @@ class GeometryLayer(nn.Module):
         self.mlp = MLP(channels, config.mlp_width, channels)
 
     def forward(self, tokens: Tensor, memory: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
-        """tokens (P, M, C), memory and keys (P, h * w, C), mask (P, 1, 1, M) -> (P, M, C)."""
+        """Tokens (P, M, C), memory and keys (P, h * w, C), bool mask (P, 1, 1, M) -> (P, M, C)."""
         x = self.norm1(tokens)
         tokens = tokens + self.self_attention(x, x, x, mask)
         tokens = tokens + self.image_attention(self.norm2(tokens), keys, memory)
@@ -89,16 +93,16 @@ class GeometryLayer(nn.Module):
 
 
 def roi_align(features: Tensor, boxes_xyxy: Tensor, size: int) -> Tensor:
-    """Average bilinear samples of a feature map on a grid of ``size`` x ``size`` bins in each box.
+    """Pool a feature map over each box into ``size`` x ``size`` bins, by averaging bilinear samples.
 
-    The same arithmetic as torchvision's ``roi_align`` with its defaults (``aligned=False``, adaptive sampling): a
-    box is at least one cell wide, a bin takes ceil(side / size) samples a side, a sample more than a cell outside
-    the map counts as zero. Written with ``grid_sample``, so that it runs on every device.
+    Computes what torchvision's ``roi_align`` does with its defaults (``aligned=False``, adaptive sampling): a box is
+    at least one cell wide, a bin takes ceil(side / size) samples along each side, and a sample more than one cell
+    outside the map counts as zero. Written with ``grid_sample``, which runs on every device.
 
     Args:
         features: (P, C, h, w).
         boxes_xyxy: fp32 (P, B, 4), in cells of the map.
-        size: Bins a side.
+        size: Number of bins along each side.
 
     Returns:
         (P, B, C, size, size), in the dtype of ``features``.
@@ -123,9 +127,9 @@ def roi_align(features: Tensor, boxes_xyxy: Tensor, size: int) -> Tensor:
 
 
 def _bin_samples(start: Tensor, end: Tensor, bins: int, cells: int) -> tuple[Tensor, Tensor]:
-    """Sampling coordinates along one axis, and the weight of each within its bin; both (P, B, bins, samples)."""
+    """Sample coordinates along one axis, and the weight of each sample in its bin; both (P, B, bins, samples)."""
     length = (end - start).clamp(min=1.0)
-    counts = torch.ceil(length / bins)  # samples per bin, different for each box
+    counts = torch.ceil(length / bins)  # samples per bin; boxes differ
     samples = max(1, int(counts.max()))
     sample = torch.arange(samples, device=start.device)
     bin_index = torch.arange(bins, device=start.device)

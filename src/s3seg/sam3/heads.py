@@ -1,4 +1,8 @@
-"""The two heads: how well a query fits the prompt, and which pixels are its own."""
+"""The output heads: a matching score per query, and a mask per query.
+
+They follow ``DotProductScoring`` (``sam3/model/model_misc.py``) and ``UniversalSegmentationHead``
+(``sam3/model/maskformer_segmentation.py``) of the reference implementation.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from s3seg.sam3.config import Sam3Config
-from s3seg.sam3.layers import MLP, Attention, visible
+from s3seg.sam3.layers import MLP, Attention, attention_mask
 
 SCORE_LIMIT = 12.0
 
 
 class Scoring(nn.Module):
-    """Dot product of each query with the pooled prompt; fp32 in every precision."""
+    """Scores each query by its dot product with the mean-pooled prompt; always computed in fp32."""
 
     def __init__(self, config: Sam3Config) -> None:
         super().__init__()
@@ -27,7 +31,7 @@ class Scoring(nn.Module):
         self.query_project = nn.Linear(channels, channels)
 
     def forward(self, queries: Tensor, prompt: Tensor, valid: Tensor) -> Tensor:
-        """queries (P, Q, C), prompt (P, M, C), valid bool (P, M) -> logits, fp32 (P, Q)."""
+        """Queries (P, Q, C), prompt (P, M, C), valid bool (P, M) -> logits, fp32 (P, Q), within +/- `SCORE_LIMIT`."""
         queries, prompt = queries.float(), prompt.float()
         prompt = self.prompt_norm(prompt + self.prompt_mlp(prompt))
         weight = valid.float()[..., None]
@@ -37,14 +41,14 @@ class Scoring(nn.Module):
 
 
 class MaskHead(nn.Module):
-    """Masks as dot products of query embeddings with pixel embeddings, at 4 times the patch grid."""
+    """Masks as dot products of query embeddings and pixel embeddings, at 4 times the patch grid (MaskFormer)."""
 
     def __init__(self, config: Sam3Config) -> None:
         super().__init__()
         channels = config.channels
         self.prompt_norm = nn.LayerNorm(channels)
         self.prompt_attention = Attention(channels, config.mask_heads)
-        # The neck has three maps, so two stages run; the full-size checkpoint holds a third, which none reaches.
+        # The neck has three maps, so two stages run. The full-size checkpoint holds a third stage, which is never used.
         convolutions = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in range(config.mask_stages))
         self.convolutions = cast("Sequence[nn.Conv2d]", convolutions)
         self.norms = nn.ModuleList(nn.GroupNorm(8, channels) for _ in range(config.mask_stages))
@@ -52,9 +56,9 @@ class MaskHead(nn.Module):
         self.query_mlp = MLP(channels, channels, channels, channels)
 
     def forward(self, queries: Tensor, pixels: Tensor) -> Tensor:
-        """queries (P, Q, C), pixels (P, C, H, W) from `embed_pixels` -> mask logits (P, Q, H, W).
+        """Queries (P, Q, C), pixels (P, C, H, W) from `embed_pixels` -> mask logits (P, Q, H, W).
 
-        The projection of the pixels is brought to the queries, which are fewer.
+        The linear projection of the pixels is applied to the queries instead, because there are fewer of them.
         """
         embedded = self.query_mlp(queries)
         weight, bias = self.pixel_project.weight[:, :, 0, 0], self.pixel_project.bias
@@ -62,13 +66,13 @@ class MaskHead(nn.Module):
         return logits.unflatten(-1, pixels.shape[-2:])
 
     def laterals(self, finer: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """What the neck's finer maps bring to pixel embeddings, whatever the prompt; computed once per image.
+        """Convolve the neck's finer maps: the part of the pixel decoder that depends on the image only.
 
-        A stage convolves the sum of a finer map and the coarser embedding. A convolution is linear, so the map's share
-        stands apart from the embedding's, see `embed_pixels`.
+        A stage convolves the sum of a finer map and the upsampled coarser embedding. Convolution is linear, so the
+        map can be convolved by itself, once per image; `embed_pixels` adds the rest for each prompt.
 
         Args:
-            finer: Maps (B, C, s * h, s * w), for s = 4, 2.
+            finer: Feature maps (B, C, s * h, s * w), for s = 4, 2.
 
         Returns:
             (B, C, s * h, s * w) for s = 2, 4, in the order of the stages.
@@ -78,7 +82,7 @@ class MaskHead(nn.Module):
         )
 
     def doubling_kernels(self) -> tuple[Tensor, ...]:
-        """The `doubling_kernel` of each stage."""
+        """Return the `doubling_kernel` of each stage, each (C, C, 4, 4)."""
         return tuple(doubling_kernel(convolution.weight) for convolution in self.convolutions)
 
     def embed_pixels(
@@ -90,39 +94,40 @@ class MaskHead(nn.Module):
         prompt: Tensor,
         valid: Tensor,
     ) -> Tensor:
-        """Pixel embeddings of each prompt.
+        """Compute the pixel embeddings for each prompt.
 
         Args:
-            laterals: From `laterals`, a row a prompt.
-            kernels: From `doubling_kernels`.
-            grid: (h, w).
-            encoded: (P, h * w, C), from the encoder.
-            prompt: (P, M, C).
-            valid: bool (P, M).
+            laterals: The result of `laterals`, with one row per prompt.
+            kernels: The result of `doubling_kernels`.
+            grid: The patch grid, (h, w).
+            encoded: Image tokens from the encoder, (P, h * w, C).
+            prompt: Prompt tokens, (P, M, C).
+            valid: bool (P, M), False where a prompt token is padding.
 
         Returns:
-            (P, C, H, W), at the resolution of the finest lateral, before `pixel_project`.
+            (P, C, H, W) at the resolution of the finest lateral, before `pixel_project`.
         """
-        encoded = encoded + self.prompt_attention(self.prompt_norm(encoded), prompt, prompt, visible(valid))
+        encoded = encoded + self.prompt_attention(self.prompt_norm(encoded), prompt, prompt, attention_mask(valid))
         x = encoded.transpose(1, 2).unflatten(-1, grid)
         for lateral, kernel, norm in zip(laterals, kernels, self.norms, strict=False):
             x = F.conv_transpose2d(x, kernel, stride=2, padding=1)
-            x = F.relu(norm(x.add_(lateral)), inplace=True)  # nothing else in the network is as large
+            x = F.relu(norm(x.add_(lateral)), inplace=True)  # in place: the largest tensors of the network
         return x
 
 
 def doubling_kernel(weight: Tensor) -> Tensor:
-    """The transposed convolution that does as "repeat each pixel 2 x 2, then convolve 3 x 3", in 4/9 of the work.
+    """Fuse nearest-neighbor upsampling by 2 and a 3 x 3 convolution into one transposed convolution.
 
-    Of the three pixels that a row of the kernel touches, two are copies of one: their weights are added beforehand.
+    After upsampling, each pixel appears 2 x 2 times, so two of the three weights in a row of the kernel always meet
+    the same value and can be added in advance. What remains takes 4/9 of the multiply-adds.
 
     Args:
-        weight: (out, in, 3, 3), of a convolution with padding 1.
+        weight: (out, in, 3, 3), the weight of a convolution with padding 1.
 
     Returns:
         (in, out, 4, 4), for `torch.nn.functional.conv_transpose2d` with stride 2 and padding 1.
     """
     across = torch.tensor([[0.0, 0, 1, 1], [0, 1, 1, 0], [1, 1, 0, 0]], device=weight.device)
     kernel = weight.float().flatten(2) @ torch.kron(across, across)  # (out, in, 16)
-    kernel = kernel.to(weight.dtype).permute(1, 2, 0).contiguous()  # in this order: channels last
+    kernel = kernel.to(weight.dtype).permute(1, 2, 0).contiguous()  # channels last
     return kernel.unflatten(1, (4, 4)).permute(0, 3, 1, 2)

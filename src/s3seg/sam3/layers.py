@@ -1,4 +1,4 @@
-"""The two parts that every transformer layer here is made of: attention and an MLP."""
+"""Attention, MLP and the small tensor functions that several parts of the network share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 
 class Attention(nn.Module):
-    """Multi-head attention whose query, key and value may come from different tokens."""
+    """Multi-head attention with separate projections for query, key and value."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -21,13 +21,13 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Attend.
+        """Attend from each query to all keys.
 
         Args:
             query: (B, N, C).
             key: (B, M, C).
             value: (B, M, C).
-            mask: bool, True where a key may be seen, or a float bias; broadcast to (B, heads, N, M).
+            mask: bool, True where a key may be attended to; or a float bias to add. Broadcast to (B, heads, N, M).
 
         Returns:
             (B, N, C)
@@ -56,18 +56,18 @@ class MLP(nn.Module):
         return x
 
 
-def visible(valid: Tensor) -> Tensor:
-    """Turn which prompt tokens are real, bool (B, M), into an attention mask (B, 1, 1, M)."""
+def attention_mask(valid: Tensor) -> Tensor:
+    """Make an attention mask, bool (B, 1, 1, M), from a padding mask, bool (B, M), that is True for real tokens."""
     return valid[:, None, None, :]
 
 
 def inverse_sigmoid(x: Tensor, eps: float = 1e-3) -> Tensor:
-    """The logit of ``x``, with both ``x`` and ``1 - x`` held above ``eps``."""
+    """The logit of ``x``, with ``x`` and ``1 - x`` clamped to at least ``eps``."""
     x = x.clamp(0, 1)
     return torch.log(x.clamp(min=eps) / (1 - x).clamp(min=eps))
 
 
 def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
-    """(..., 4) centre and size -> (..., 4) corners."""
+    """Boxes (..., 4) as center and size -> (..., 4) as corners."""
     centre, size = boxes[..., :2], boxes[..., 2:]
     return torch.cat([centre - size / 2, centre + size / 2], dim=-1)

@@ -1,4 +1,4 @@
-"""CLIP's byte-pair tokenizer, from whichever files a checkpoint brings."""
+"""The CLIP byte-pair tokenizer, read from any of the three file formats that checkpoints come with."""
 
 from __future__ import annotations
 
@@ -15,25 +15,29 @@ from tokenizers.models import BPE
 from s3seg.errors import CheckpointError, CheckpointNotFoundError, PromptError
 
 START, END = "<|startoftext|>", "<|endoftext|>"
-_MERGES_IN_CLIP = 49_152 - 256 - 2  # the published .txt.gz holds more lines than CLIP uses
+_MERGES_IN_CLIP = 49_152 - 256 - 2  # the published .txt.gz holds more merges than CLIP uses
 _WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
 @dataclass(frozen=True, slots=True)
 class Tokenizer:
-    """Prompts to token ids, between a start and an end token."""
+    """Turns prompts into token ids, enclosed in a start and an end token. Raises for prompts that are too long."""
 
     bpe: BPETokenizer
     context: int
-    """The most tokens a prompt may have, start and end included."""
+    """Longest prompt in tokens, including the start and end token."""
 
     @classmethod
     def from_folder(cls, folder: Path, *, context: int) -> Tokenizer:
-        """Read ``tokenizer.json``, or ``vocab.json`` and ``merges.txt``, or CLIP's ``*.txt.gz``.
+        """Read ``tokenizer.json``, or ``vocab.json`` and ``merges.txt``, or CLIP's ``*.txt.gz``; the first that exists.
+
+        Args:
+            folder: The folder of the checkpoint.
+            context: Longest prompt in tokens. Limits in the files themselves are ignored.
 
         Raises:
-            CheckpointNotFoundError: The folder holds none of these.
-            CheckpointError: What it holds cannot be read.
+            CheckpointNotFoundError: The folder holds none of these files.
+            CheckpointError: The files cannot be read.
         """
         try:
             bpe = _read(folder)
@@ -41,29 +45,28 @@ class Tokenizer:
             raise CheckpointError(f"the tokenizer in {folder} cannot be read: {err}") from err
         if bpe is None:
             raise CheckpointNotFoundError(
-                f"no tokenizer in {folder}: it holds neither tokenizer.json, nor vocab.json and merges.txt, "
-                "nor a BPE *.txt.gz"
+                f"no tokenizer in {folder}: it needs tokenizer.json, or vocab.json and merges.txt, or a BPE *.txt.gz"
             )
         bpe.no_padding()
         bpe.no_truncation()
         return cls(bpe, context)
 
     def __call__(self, prompt: str) -> list[int]:
-        """The ids of a prompt's tokens, start and end included.
+        """Return the token ids of a prompt, including the start and end token.
 
         Raises:
-            PromptError: The prompt is blank, is not Unicode, or has more tokens than the model takes.
+            PromptError: The prompt is blank, is not valid Unicode, or has more tokens than the model accepts.
         """
         if not prompt.strip():
-            raise PromptError("the prompt is empty; say what to look for, such as 'cat'")
+            raise PromptError("the prompt is empty; write what to look for, such as 'cat'")
         try:
             ids = self.bpe.encode(prompt).ids
-        except TypeError as err:  # half of a surrogate pair, which JSON can carry
-            raise PromptError(f"the prompt is not Unicode text: {prompt[:60]!r}") from err
+        except TypeError as err:  # a lone surrogate, which JSON can contain
+            raise PromptError(f"the prompt is not valid Unicode: {prompt[:60]!r}") from err
         if len(ids) > self.context:
             raise PromptError(
-                f"the prompt has {len(ids) - 2} tokens, and the model takes at most {self.context - 2}; "
-                f"make it shorter: {prompt[:60]!r}"
+                f"the prompt has {len(ids) - 2} tokens, but this model accepts at most {self.context - 2}; "
+                f"shorten it: {prompt[:60]!r}"
             )
         return ids
 
@@ -109,14 +112,14 @@ def _merges(text: str) -> list[tuple[str, str]]:
 
 
 def _vocabulary(merges: Sequence[tuple[str, str]]) -> dict[str, int]:
-    """The vocabulary that CLIP derives from its merges: bytes, bytes that end a word, merged pairs, start and end."""
+    """Derive CLIP's vocabulary from its merges: bytes, bytes that end a word, merged pairs, start and end token."""
     alphabet = _byte_alphabet()
     tokens = [*alphabet, *(letter + "</w>" for letter in alphabet), *(a + b for a, b in merges), START, END]
     return {token: i for i, token in enumerate(tokens)}
 
 
 def _byte_alphabet() -> list[str]:
-    """A printable letter for each byte, in CLIP's order: printable Latin-1 first, then the rest from U+0100 on."""
+    """Return a printable character for each byte, in CLIP's order: printable Latin-1, then characters from U+0100."""
     printable = [
         *range(ord("!"), ord("~") + 1),
         *range(ord("¡"), ord("¬") + 1),

@@ -1,4 +1,8 @@
-"""The image encoder: a ViT with windowed attention and rotary positions, and a neck of three scales."""
+"""The image encoder: a ViT with windowed attention and rotary positions, and a feature pyramid of three scales.
+
+It follows ``sam3/model/vitdet.py`` and ``sam3/model/necks.py`` of the reference implementation; the ViT is the image
+tower of the Perception Encoder (Bolya et al., 2025), the neck that of ViTDet (Li et al., 2022).
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from s3seg.sam3.positions import rotary_table, rotate
 
 
 class VisionEncoder(nn.Module):
-    """Pixels to feature maps at 4, 2 and 1 times the patch grid; computed once per image, whatever the prompts."""
+    """Encodes images as feature maps at 4, 2 and 1 times the patch grid, independently of any prompt."""
 
     def __init__(self, config: Sam3Config) -> None:
         super().__init__()
@@ -19,12 +23,12 @@ class VisionEncoder(nn.Module):
         self.neck = Neck(config.vision.width, config.channels)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """(B, 3, H, W) normalised to -1..1 -> maps (B, channels, s * H / patch, s * W / patch), s = 4, 2, 1."""
+        """Pixels (B, 3, H, W) in -1..1 -> maps (B, channels, s * H / patch, s * W / patch) for s = 4, 2, 1."""
         return self.neck(self.trunk(pixels))
 
 
 class ViT(nn.Module):
-    """A plain vision transformer in which most layers attend within windows."""
+    """A plain vision transformer; most layers attend within windows, a few (``global_layers``) globally."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -38,7 +42,7 @@ class ViT(nn.Module):
         )
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, H / patch, W / patch, width)."""
+        """Pixels (B, 3, H, W) -> patch tokens (B, H / patch, W / patch, width)."""
         x = self.patch_embed(pixels).permute(0, 2, 3, 1)  # (B, h, w, width)
         x = self.norm(x + self._tiled_positions(*x.shape[1:3]))
         for layer in self.layers:
@@ -51,7 +55,7 @@ class ViT(nn.Module):
 
 
 class ViTLayer(nn.Module):
-    """Attention, over windows of ``window`` tokens a side or over all (0), then an MLP."""
+    """Self-attention within windows of ``window`` x ``window`` tokens (0: global), then an MLP; pre-norm."""
 
     def __init__(self, config: VisionConfig, *, window: int) -> None:
         super().__init__()
@@ -63,7 +67,7 @@ class ViTLayer(nn.Module):
         self.fc2 = nn.Linear(config.mlp_width, config.width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, h, w, width) -> the same."""
+        """Tokens (B, h, w, width) -> (B, h, w, width)."""
         _, height, width, _ = x.shape
         normed = self.norm1(x)
         if self.window:
@@ -75,7 +79,7 @@ class ViTLayer(nn.Module):
 
 
 class RotaryAttention(nn.Module):
-    """Self-attention over a grid of tokens, with axial 2-D RoPE."""
+    """Multi-head self-attention over a grid of tokens, with axial 2-D RoPE."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -84,7 +88,7 @@ class RotaryAttention(nn.Module):
         self.out = nn.Linear(config.width, config.width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, h, w, width) -> the same."""
+        """Tokens (B, h, w, width) -> (B, h, w, width)."""
         _, height, width, channels = x.shape
         heads = self.config.heads
         qkv = self.qkv(x.flatten(1, 2)).unflatten(-1, (3, heads, -1))  # (B, N, 3, heads, width / heads)
@@ -97,9 +101,9 @@ class RotaryAttention(nn.Module):
 
 
 def split_windows(x: Tensor, window: int) -> Tensor:
-    """(B, h, w, C) -> (B * windows, window, window, C); a grid the window does not divide is filled up with zeros.
+    """Split (B, h, w, C) into windows (B * windows, window, window, C), padded with zeros where needed.
 
-    The filling is seen by its neighbours: the reference implementation does not mask it.
+    The padding is attended to like other tokens: the reference implementation does not mask it.
     """
     _, height, width, _ = x.shape
     x = F.pad(x, (0, 0, 0, -width % window, 0, -height % window))
@@ -108,7 +112,7 @@ def split_windows(x: Tensor, window: int) -> Tensor:
 
 
 def join_windows(windows: Tensor, height: int, width: int) -> Tensor:
-    """Undo :func:`split_windows`: (B * windows, window, window, C) -> (B, height, width, C)."""
+    """Undo `split_windows`: (B * windows, window, window, C) -> (B, height, width, C), without the padding."""
     window = windows.shape[1]
     rows, columns = -(-height // window), -(-width // window)
     x = windows.unflatten(0, (-1, rows, columns)).transpose(2, 3)  # (B, rows, window, columns, window, C)
@@ -116,7 +120,7 @@ def join_windows(windows: Tensor, height: int, width: int) -> Tensor:
 
 
 class Neck(nn.Module):
-    """Three feature maps from the ViT's one. The checkpoint's fourth, at half the grid, is used by nothing."""
+    """A simple feature pyramid (ViTDet) of three scales. SAM 3's fourth, at 0.5x, is never used and left out."""
 
     def __init__(self, width: int, channels: int) -> None:
         super().__init__()
@@ -127,7 +131,7 @@ class Neck(nn.Module):
         self.smooth = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in range(3))
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """(B, h, w, width) -> (B, channels, s * h, s * w) for s = 4, 2, 1."""
+        """Tokens (B, h, w, width) -> maps (B, channels, s * h, s * w) for s = 4, 2, 1."""
         x = x.permute(0, 3, 1, 2)
         scales = (self.up4_second(F.gelu(self.up4_first(x))), self.up2(x), x)
         return tuple(

@@ -1,4 +1,4 @@
-"""Convert the reference's names to transformers' names, written apart from the package's tables."""
+"""Convert weights between published layouts, written independently of the package's own tables."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ _RULES = [
 
 
 def to_transformers(reference: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same weights as transformers names and cuts them."""
+    """The same weights in the transformers layout."""
     out: dict[str, Tensor] = {}
     for name, tensor in reference.items():
         if name.endswith("freqs_cis") or ".points_" in name:
@@ -98,8 +98,32 @@ def to_transformers(reference: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return out
 
 
+def to_sam31(reference: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same detector with the names of SAM 3.1's ``sam3.1_multiplex.pt``; given and returned without ``detector.``.
+
+    The rules follow from the reference's ``model_builder.py``, which builds the detector of 3.1 from the same parts as
+    that of 3 (``_create_sam3_transformer``, ``_create_segmentation_head``, ``_create_geometry_encoder``,
+    ``_create_dot_product_scoring``, ``_create_text_encoder``, and the same ViT), but with another neck,
+    ``Sam3TriViTDetNeck`` with ``scale_factors=[4.0, 2.0, 1.0]``:
+
+    - ``convs`` has no level 3, the 0.5x level;
+    - ``sam2_convs`` is gone;
+    - ``interactive_convs`` and ``propagation_convs`` are further copies of ``convs``.
+    """
+    neck = "backbone.vision_backbone."
+    dropped = (f"{neck}convs.3.", f"{neck}sam2_convs.")
+    kept = {name: tensor for name, tensor in reference.items() if not name.startswith(dropped)}
+    copies = {
+        name.replace(f"{neck}convs.", f"{neck}{copy}_convs."): torch.ones_like(tensor)
+        for name, tensor in kept.items()
+        for copy in ("interactive", "propagation")
+        if name.startswith(f"{neck}convs.")
+    }
+    return kept | copies
+
+
 def with_wider_text(reference: Mapping[str, Tensor], *, width: int, depth: int) -> dict[str, Tensor]:
-    """The weights with another text encoder, random, whose heads have the full size's 64 channels."""
+    """The weights with a random text encoder whose attention heads have 64 channels, as in the full size."""
     clip = "backbone.language_backbone."
     generator = torch.Generator().manual_seed(0)
     vocabulary, old = reference[f"{clip}encoder.token_embedding.weight"].shape
@@ -117,7 +141,7 @@ def with_wider_text(reference: Mapping[str, Tensor], *, width: int, depth: int) 
 def with_rotary_tables(
     reference: Mapping[str, Tensor], *, window: int, grid: int, heads: int, global_layers: tuple[int, ...]
 ) -> dict[str, Tensor]:
-    """The weights with the derived tables that a published file holds too; only their shapes matter."""
+    """The weights with the RoPE tables that a published file holds too; only their shapes matter."""
     trunk = "backbone.vision_backbone.trunk."
     width = reference[f"{trunk}patch_embed.proj.weight"].shape[0]
     depth = len([name for name in reference if name.startswith(trunk) and name.endswith(".norm1.weight")])
