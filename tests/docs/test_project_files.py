@@ -15,7 +15,7 @@ from s3seg.adapters.jwt import MAX_TOKEN_CHARS
 from s3seg.app.settings import Settings
 from s3seg.edge import EdgeOptions
 from s3seg.tasks.limits import MAX_PROMPT_CHARS, MAX_PROMPTS, MAX_UPLOAD_BYTES
-from s3seg.web.bodies import MAX_JSON_BYTES
+from s3seg.web.validation import MAX_JSON_BYTES
 
 ROOT = Path(__file__).parents[2]
 TAGLINE = "Name what you are looking for, get its masks"
@@ -78,12 +78,12 @@ def test_the_limits_that_the_security_page_gives_are_those_of_the_code():
         "size of an upload": f"{MAX_UPLOAD_BYTES // 2**20} MB",
         "pixels of an upload": f"{settings.upload_megapixels:g} megapixels",
         "pixels of a picture that the gpu service reads": f"{settings.max_megapixels:g} megapixels",
-        "uploads in memory at once": f"{options.uploads_at_once}, of one user {options.uploads_of_one_user}",
+        "uploads in memory at once": f"{options.max_uploads}, of one user {options.max_uploads_per_user}",
         "wait for a free upload slot": f"{options.upload_wait_s:g} s, then 503",
-        "pictures decoded at once on the edge": f"{options.decodes_at_once}",
+        "pictures decoded at once on the edge": f"{options.max_decodes}",
         "JSON body": f"{MAX_JSON_BYTES // 1024} KiB",
         "prompts in a task": f"{MAX_PROMPTS}, each of {MAX_PROMPT_CHARS} characters",
-        "requests that wait for a task (`Prefer: wait`, event streams)": f"{options.watchers_at_once}",
+        "requests that wait for a task (`Prefer: wait`, event streams)": f"{options.max_watchers}",
         "token": f"{MAX_TOKEN_CHARS} characters",
         "requests to the gpu service in progress": f"{settings.admitted_at_once}, then 503",
         "attempts of a task, and its deadline": f"{settings.max_attempts}, and {settings.task_deadline_s:g} s",
