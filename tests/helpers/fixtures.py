@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.helpers.gpu_house import House
+from tests.helpers.inference_system import InferenceSystem
 from tests.helpers.running_edge import running
 
 
@@ -14,11 +14,11 @@ def anyio_backend():
 
 
 @pytest.fixture
-def house():
+def system():
     """The inference side in this process, on adapters in memory."""
-    house = House()
-    yield house
-    house.cpu.shutdown(wait=False, cancel_futures=True)
+    system = InferenceSystem()
+    yield system
+    system.cpu.shutdown(wait=False, cancel_futures=True)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from PIL import Image
 from s3seg.errors import ImageDecodeError, InferenceError, OutOfMemoryError, PromptError
 from s3seg.inference.segmenter import Segmenter
 from s3seg.results import masks
-from tests.helpers.gpu_house import PICTURES, STREET, png
+from tests.helpers.inference_system import PICTURES, STREET, png
 
 pytestmark = pytest.mark.anyio
 
@@ -23,90 +23,90 @@ async def until(condition) -> None:
             await asyncio.sleep(0.002)
 
 
-async def pile_up(house, batcher, requests, *, jobs):
+async def pile_up(system, batcher, requests, *, jobs):
     """Start requests while the network is held up by another; they wait together. Gives their tasks."""
-    house.network.go.clear()
+    system.network.go.clear()
     first = asyncio.ensure_future(batcher.segment(png(255), ["first"], name="p"))
-    await until(house.network.began.is_set)
+    await until(system.network.began.is_set)
     tasks = [asyncio.ensure_future(batcher.segment(content, prompts, name="p")) for content, prompts in requests]
     await until(lambda: batcher.waiting == jobs)
     return first, tasks
 
 
-async def test_an_idle_network_answers_at_once_and_alone(house):
-    batcher = house.batcher()
+async def test_an_idle_network_answers_at_once_and_alone(system):
+    batcher = system.batcher()
     (result,) = await batcher.segment(png(), ["left"], name="p")
     assert result.prompt == "left"
     assert len(result) == 2
-    assert house.metrics.batches == [(1, 1)]
+    assert system.metrics.batches == [(1, 1)]
     await batcher.aclose()
 
 
-async def test_what_waits_together_is_encoded_and_decoded_together(house):
-    batcher = house.batcher()
-    first, tasks = await pile_up(house, batcher, [(png(n), [f"p{n}"]) for n in range(5)], jobs=5)
-    house.network.go.set()
+async def test_what_waits_together_is_encoded_and_decoded_together(system):
+    batcher = system.batcher()
+    first, tasks = await pile_up(system, batcher, [(png(n), [f"p{n}"]) for n in range(5)], jobs=5)
+    system.network.go.set()
     results = await asyncio.gather(*tasks)
     await first
     assert [result.prompt for (result,) in results] == [f"p{n}" for n in range(5)]
-    assert house.network.encoded == [1, 5]
-    assert [sorted(prompts) for prompts in house.network.asked] == [["first"], ["p0", "p1", "p2", "p3", "p4"]]
+    assert system.network.encoded == [1, 5]
+    assert [sorted(prompts) for prompts in system.network.asked] == [["first"], ["p0", "p1", "p2", "p3", "p4"]]
     await batcher.aclose()
 
 
-async def test_one_picture_is_read_and_encoded_once_for_all_who_ask(house):
-    batcher = house.batcher()
+async def test_one_picture_is_read_and_encoded_once_for_all_who_ask(system):
+    batcher = system.batcher()
     content = png(7)
-    first, tasks = await pile_up(house, batcher, [(content, ["a"]), (content, ["b", "c"]), (content, ["a"])], jobs=3)
-    house.network.go.set()
+    first, tasks = await pile_up(system, batcher, [(content, ["a"]), (content, ["b", "c"]), (content, ["a"])], jobs=3)
+    system.network.go.set()
     await asyncio.gather(first, *tasks)
     await batcher.segment(content, ["d"], name="p")
-    assert house.network.encoded == [1, 1]
-    assert [sorted(prompts) for prompts in house.network.asked[1:]] == [["a", "a", "b", "c"], ["d"]]
-    assert house.network.reads <= 4  # reads at the same time are shared; the last needed none
-    assert house.metrics.hits == {False: 2, True: 3}
+    assert system.network.encoded == [1, 1]
+    assert [sorted(prompts) for prompts in system.network.asked[1:]] == [["a", "a", "b", "c"], ["d"]]
+    assert system.network.reads <= 4  # reads at the same time are shared; the last needed none
+    assert system.metrics.hits == {False: 2, True: 3}
     await batcher.aclose()
 
 
-async def test_a_batch_has_at_most_as_many_pictures_and_prompts_as_allowed(house):
-    batcher = house.batcher(pictures=2, prompts=3)
-    first, tasks = await pile_up(house, batcher, [(png(n), ["a"]) for n in range(5)], jobs=5)
-    house.network.go.set()
+async def test_a_batch_has_at_most_as_many_pictures_and_prompts_as_allowed(system):
+    batcher = system.batcher(pictures=2, prompts=3)
+    first, tasks = await pile_up(system, batcher, [(png(n), ["a"]) for n in range(5)], jobs=5)
+    system.network.go.set()
     await asyncio.gather(first, *tasks)
-    assert house.network.encoded == [1, 2, 2, 1]
+    assert system.network.encoded == [1, 2, 2, 1]
     await batcher.segment(png(99), ["a", "b", "c", "d"], name="p")  # one request is never cut
-    assert house.network.asked[-1] == ["a", "b", "c", "d"]
+    assert system.network.asked[-1] == ["a", "b", "c", "d"]
     await batcher.aclose()
 
 
-async def test_the_cache_holds_no_more_bytes_than_allowed(house):
-    batcher = house.batcher(cache_bytes=250)  # an embedding takes 100
+async def test_the_cache_holds_no_more_bytes_than_allowed(system):
+    batcher = system.batcher(cache_bytes=250)  # an embedding takes 100
     for color in (1, 2, 3, 1):
         await batcher.segment(png(color), ["a"], name="p")
         assert batcher.cache_bytes <= 250
-    assert house.network.encoded == [1, 1, 1, 1]  # 1 had to go for 3
+    assert system.network.encoded == [1, 1, 1, 1]  # 1 had to go for 3
     await batcher.segment(png(3), ["a"], name="p")
-    assert len(house.network.encoded) == 4
+    assert len(system.network.encoded) == 4
     await batcher.aclose()
 
 
-async def test_out_of_memory_splits_the_batch_and_tries_once_more(house):
-    batcher = house.batcher()
-    first, tasks = await pile_up(house, batcher, [(png(n), ["a"]) for n in range(4)], jobs=4)
-    house.network.fail = [None, OutOfMemoryError("out of memory")]
-    house.network.go.set()
+async def test_out_of_memory_splits_the_batch_and_tries_once_more(system):
+    batcher = system.batcher()
+    first, tasks = await pile_up(system, batcher, [(png(n), ["a"]) for n in range(4)], jobs=4)
+    system.network.fail = [None, OutOfMemoryError("out of memory")]
+    system.network.go.set()
     assert len(await asyncio.gather(first, *tasks)) == 5
-    assert house.network.encoded == [1, 2, 2]
-    assert house.network.freed == 1
-    assert house.metrics.splits == 1
+    assert system.network.encoded == [1, 2, 2]
+    assert system.network.freed == 1
+    assert system.metrics.splits == 1
     await batcher.aclose()
 
 
-async def test_a_half_that_fails_again_fails_alone(house):
-    batcher = house.batcher()
-    first, tasks = await pile_up(house, batcher, [(png(n), ["a"]) for n in range(4)], jobs=4)
-    house.network.fail = [None, OutOfMemoryError("first"), OutOfMemoryError("second")]
-    house.network.go.set()
+async def test_a_half_that_fails_again_fails_alone(system):
+    batcher = system.batcher()
+    first, tasks = await pile_up(system, batcher, [(png(n), ["a"]) for n in range(4)], jobs=4)
+    system.network.fail = [None, OutOfMemoryError("first"), OutOfMemoryError("second")]
+    system.network.go.set()
     ends = await asyncio.gather(first, *tasks, return_exceptions=True)
     failed = [isinstance(end, OutOfMemoryError) for end in ends]
     assert not failed[0]
@@ -114,43 +114,43 @@ async def test_a_half_that_fails_again_fails_alone(house):
     await batcher.aclose()
 
 
-async def test_a_single_request_is_tried_again_only_if_memory_was_the_trouble(house):
-    batcher = house.batcher()
-    house.network.fail = [OutOfMemoryError("out of memory")]
+async def test_a_single_request_is_tried_again_only_if_memory_was_the_trouble(system):
+    batcher = system.batcher()
+    system.network.fail = [OutOfMemoryError("out of memory")]
     await batcher.segment(png(), ["a"], name="p")
-    house.network.fail = [InferenceError("the network failed")]
+    system.network.fail = [InferenceError("the network failed")]
     with pytest.raises(InferenceError, match="the network failed"):
         await batcher.segment(png(2), ["a"], name="p")
-    house.network.fail = [ZeroDivisionError("a bug")]
+    system.network.fail = [ZeroDivisionError("a bug")]
     with pytest.raises(ZeroDivisionError):
         await batcher.segment(png(3), ["a"], name="p")
     await batcher.segment(png(4), ["a"], name="p")  # and the thread lives on
     await batcher.aclose()
 
 
-async def test_who_leaves_before_his_turn_costs_nothing(house):
-    batcher = house.batcher()
-    first, (leaving, staying) = await pile_up(house, batcher, [(png(1), ["gone"]), (png(2), ["here"])], jobs=2)
+async def test_who_leaves_before_his_turn_costs_nothing(system):
+    batcher = system.batcher()
+    first, (leaving, staying) = await pile_up(system, batcher, [(png(1), ["gone"]), (png(2), ["here"])], jobs=2)
     leaving.cancel()
     await asyncio.gather(leaving, return_exceptions=True)
-    house.network.go.set()
+    system.network.go.set()
     await asyncio.gather(first, staying)
-    assert house.network.asked == [["first"], ["here"]]
-    assert house.network.encoded == [1, 1]
+    assert system.network.asked == [["first"], ["here"]]
+    assert system.network.encoded == [1, 1]
     await batcher.aclose()
 
 
-async def test_who_leaves_while_a_picture_is_read_stops_nobody_else(house):
-    batcher = house.batcher()
+async def test_who_leaves_while_a_picture_is_read_stops_nobody_else(system):
+    batcher = system.batcher()
     reading, go = threading.Event(), threading.Event()
-    read = house.network.read
+    read = system.network.read
 
     def slow(content, *, name):
         reading.set()
         assert go.wait(20)
         return read(content, name=name)
 
-    house.network.read = slow
+    system.network.read = slow
     content = png(5)
     leaving = asyncio.ensure_future(batcher.segment(content, ["a"], name="p"))
     await until(reading.is_set)
@@ -160,24 +160,24 @@ async def test_who_leaves_while_a_picture_is_read_stops_nobody_else(house):
     go.set()
     (result,) = await staying
     assert result.prompt == "b"
-    assert house.network.reads == 1
+    assert system.network.reads == 1
     await batcher.aclose()
 
 
-async def test_a_bad_picture_or_prompt_fails_alone_and_before_the_network(house):
-    batcher = house.batcher()
+async def test_a_bad_picture_or_prompt_fails_alone_and_before_the_network(system):
+    batcher = system.batcher()
     with pytest.raises(ImageDecodeError, match="not an image"):
         await batcher.segment(b"nothing", ["a"], name="the image")
     with pytest.raises(PromptError, match="99 tokens"):
         await batcher.segment(png(), ["x" * 50], name="p")
-    assert house.network.encoded == []
+    assert system.network.encoded == []
     await batcher.aclose()
 
 
-async def test_the_network_has_a_thread_of_its_own(house):
-    batcher = house.batcher()
+async def test_the_network_has_a_thread_of_its_own(system):
+    batcher = system.batcher()
     await asyncio.gather(*(batcher.segment(png(n), ["a"], name="p") for n in range(6)))
-    assert house.network.threads == {"s3seg-network"}
+    assert system.network.threads == {"s3seg-network"}
     await batcher.aclose()
     assert not batcher._thread.is_alive()
 
@@ -187,9 +187,9 @@ def segmenter():
     return Segmenter("embedded", device="cpu")
 
 
-async def test_real_results_in_company_are_what_each_is_alone(house, segmenter):
-    house.network = segmenter.network
-    batcher = house.batcher()
+async def test_real_results_in_company_are_what_each_is_alone(system, segmenter):
+    system.network = segmenter.network
+    batcher = system.batcher()
     shapes = (PICTURES / "shapes.png").read_bytes()
     requests = [(STREET, ["car"]), (shapes, ["star", "circle"]), (STREET, ["tree", "xylophone"])]
     together = await asyncio.gather(*(batcher.segment(content, prompts, name="p") for content, prompts in requests))
@@ -205,13 +205,13 @@ async def test_real_results_in_company_are_what_each_is_alone(house, segmenter):
     await batcher.aclose()
 
 
-async def test_a_large_jpeg_that_is_read_reduced_gives_masks_of_its_true_size(house, segmenter):
+async def test_a_large_jpeg_that_is_read_reduced_gives_masks_of_its_true_size(system, segmenter):
     large = Image.open(io.BytesIO(STREET)).convert("RGB").resize((2400, 1920), Image.Resampling.BICUBIC)
     buffer = io.BytesIO()
     large.save(buffer, format="JPEG", quality=95)
-    house.network = segmenter.network
-    assert house.network.read(buffer.getvalue(), name="p").pixels.shape == (1, 3, 224, 224)
-    batcher = house.batcher()
+    system.network = segmenter.network
+    assert system.network.read(buffer.getvalue(), name="p").pixels.shape == (1, 3, 224, 224)
+    batcher = system.batcher()
     (reduced,) = await batcher.segment(buffer.getvalue(), ["car"], name="p")
     full = segmenter.segment(buffer.getvalue(), "car", threshold=0.1)
     best = int((full.scores > segmenter.metadata.threshold).sum())

@@ -16,23 +16,23 @@ from s3seg.errors import InferenceError, LeaseLostError, UnavailableError
 from s3seg.results.segmentation import Segmentation
 from s3seg.tasks.model import TaskStatus
 from s3seg.tasks.state_machine import Rules
-from tests.helpers.gpu_house import USER, House, png
+from tests.helpers.inference_system import USER, InferenceSystem, png
 
 pytestmark = pytest.mark.anyio
 
 
-async def run(house, task, **options):
+async def run(system, task, **options):
     """One attempt of a worker on a task."""
-    batcher = house.batcher()
-    claim = await house.queue.claim("worker", task.task_id, lease_s=30)
+    batcher = system.batcher()
+    claim = await system.queue.claim("worker", task.task_id, lease_s=30)
     try:
-        return await house.pipeline(batcher, **options).run(claim)
+        return await system.pipeline(batcher, **options).run(claim)
     finally:
         await batcher.aclose()
 
 
-async def stored(house, url):
-    return await house.objects.get(house.objects.key_of(url))
+async def stored(system, url):
+    return await system.objects.get(system.objects.key_of(url))
 
 
 class Failing:
@@ -57,11 +57,11 @@ class Failing:
         return failing
 
 
-async def test_a_prediction_stores_its_mask_and_instances_and_tells_the_row(house):
-    task = await run(house, await house.submit("left", content=png(size=(8, 6))))
+async def test_a_prediction_stores_its_mask_and_instances_and_tells_the_row(system):
+    task = await run(system, await system.submit("left", content=png(size=(8, 6))))
     assert task.status == TaskStatus.DONE
     assert task.labels == ("left",)
-    labels = np.asarray(Image.open(io.BytesIO(await stored(house, task.mask_image_url))))
+    labels = np.asarray(Image.open(io.BytesIO(await stored(system, task.mask_image_url))))
     assert labels.shape == (6, 8)
     assert labels.dtype == np.uint8
     assert (labels[:, :4] == 1).all()
@@ -70,43 +70,43 @@ async def test_a_prediction_stores_its_mask_and_instances_and_tells_the_row(hous
     assert metadata["confidence"] == 0.75
     assert metadata["model_version"] == "1"
     assert metadata["inference_time_ms"] > 0
-    instances = json.loads(await stored(house, metadata["instances_url"]))
+    instances = json.loads(await stored(system, metadata["instances_url"]))
     assert instances["format"] == "s3seg.instances/1"
     assert instances["threshold"] == 0.5
     (result,) = (Segmentation.from_dict(one) for one in instances["results"])
     assert result.scores.tolist() == [0.75, 0.25]
-    assert set(task.object_keys) == await house.result_keys()
-    assert house.metrics.ends == {"DONE": 1}
+    assert set(task.object_keys) == await system.result_keys()
+    assert system.metrics.ends == {"DONE": 1}
     json.dumps(task.metadata)
 
 
-async def test_several_prompts_have_a_mask_each_and_one_together(house):
-    task = await run(house, await house.submit("a", "nothing", "b"))
+async def test_several_prompts_have_a_mask_each_and_one_together(system):
+    task = await run(system, await system.submit("a", "nothing", "b"))
     assert task.labels == ("a", "b")
     one, two, three = task.metadata["prompts"]
     assert [one["labels"], two["labels"], three["labels"]] == [["a"], [], ["b"]]
     assert [one["confidence"], two["confidence"]] == [0.75, 0.0]
-    assert not np.asarray(Image.open(io.BytesIO(await stored(house, two["mask_url"])))).any()
-    together = np.asarray(Image.open(io.BytesIO(await stored(house, task.mask_image_url))))
+    assert not np.asarray(Image.open(io.BytesIO(await stored(system, two["mask_url"])))).any()
+    together = np.asarray(Image.open(io.BytesIO(await stored(system, task.mask_image_url))))
     assert set(np.unique(together)) == {0, 1}  # both cover the same pixels: the first of equals wins
     assert len(task.object_keys) == 5
-    assert set(task.object_keys) == await house.result_keys()
+    assert set(task.object_keys) == await system.result_keys()
     assert task.metadata["inference_time_ms"] == pytest.approx(
         sum(one["inference_time_ms"] for one in task.metadata["prompts"]), abs=0.01
     )
 
 
-async def test_where_prompts_overlap_the_higher_score_wins(house):
-    predict = house.network.predict
+async def test_where_prompts_overlap_the_higher_score_wins(system):
+    predict = system.network.predict
 
     def scored(pairs):
-        wide = house.network.detections(torch.tensor([[[1.0] * 6 + [-1.0] * 2]]), scores=[0.9])
+        wide = system.network.detections(torch.tensor([[[1.0] * 6 + [-1.0] * 2]]), scores=[0.9])
         detections = zip(pairs, predict(pairs), strict=True)
         return [wide if prompt == "wide" else narrow for (_, prompt), narrow in detections]
 
-    house.network.predict = scored
-    task = await run(house, await house.submit("narrow", "wide"))
-    together = np.asarray(Image.open(io.BytesIO(await stored(house, task.mask_image_url))))
+    system.network.predict = scored
+    task = await run(system, await system.submit("narrow", "wide"))
+    together = np.asarray(Image.open(io.BytesIO(await stored(system, task.mask_image_url))))
     assert (together[:, :6] == 1).all()  # all of wide, which scores .9, is on top of narrow
     assert task.metadata["confidence"] == pytest.approx(0.9)
 
@@ -119,18 +119,18 @@ async def test_where_prompts_overlap_the_higher_score_wins(house):
         ("prompt", "INVALID_REQUEST", "99 tokens"),
     ],
 )
-async def test_what_cannot_work_ends_at_once_with_a_sentence_and_a_refund(house, spoil, code, message):
-    before = await house.credits()
-    task = await house.submit(
+async def test_what_cannot_work_ends_at_once_with_a_sentence_and_a_refund(system, spoil, code, message):
+    before = await system.credits()
+    task = await system.submit(
         "x" * 50 if spoil == "prompt" else "left", content=b"text" if spoil == "undecodable" else png()
     )
     if spoil == "gone":
-        await house.objects.delete(house.objects.key_of(task.source_image_url))
-    ended = await run(house, task)
+        await system.objects.delete(system.objects.key_of(task.source_image_url))
+    ended = await run(system, task)
     assert (ended.status, ended.error_code) == (TaskStatus.ERROR, code)
     assert message in ended.error_message
-    assert await house.credits() == before
-    assert await house.result_keys() == set()
+    assert await system.credits() == before
+    assert await system.result_keys() == set()
 
 
 @pytest.mark.parametrize(
@@ -144,13 +144,13 @@ async def test_what_cannot_work_ends_at_once_with_a_sentence_and_a_refund(house,
         "",
     ],
 )
-async def test_only_images_of_our_own_store_and_the_tasks_user_are_fetched(house, url):
+async def test_only_images_of_our_own_store_and_the_tasks_user_are_fetched(system, url):
     asked = []
-    get = house.objects.get
-    house.objects.get = lambda key: asked.append(key) or get(key)
-    task = await house.submit()
-    house.tables.tasks[task.task_id] = replace(task, source_image_url=url)
-    ended = await run(house, house.tables.tasks[task.task_id])
+    get = system.objects.get
+    system.objects.get = lambda key: asked.append(key) or get(key)
+    task = await system.submit()
+    system.tables.tasks[task.task_id] = replace(task, source_image_url=url)
+    ended = await run(system, system.tables.tasks[task.task_id])
     assert ended.error_code == "NOT_FOUND"
     assert asked == []
 
@@ -167,166 +167,166 @@ STAGES = {
 
 
 @pytest.mark.parametrize("stage", STAGES)
-async def test_a_failure_at_any_stage_is_tried_again_and_then_works(house, stage):
+async def test_a_failure_at_any_stage_is_tried_again_and_then_works(system, stage):
     port, method, error, _ = STAGES[stage]
     times = 5 if stage == "finish" else 1  # finish itself tries five times
-    faulty = Failing(getattr(house, port), method, *[error] * times)
-    task = await house.submit()
-    paid = await house.credits()
-    again = await run(house, task, retry_after_s=0, **{port: faulty})
+    faulty = Failing(getattr(system, port), method, *[error] * times)
+    task = await system.submit()
+    paid = await system.credits()
+    again = await run(system, task, retry_after_s=0, **{port: faulty})
     assert again.status == TaskStatus.PROCESSING
     assert again.error_message is None
-    done = await run(house, again, **{port: faulty})
+    done = await run(system, again, **{port: faulty})
     assert done.status == TaskStatus.DONE
     assert done.attempts.number == 0
-    assert await house.credits() == paid
-    assert set(done.object_keys) <= await house.result_keys()
+    assert await system.credits() == paid
+    assert set(done.object_keys) <= await system.result_keys()
 
 
 @pytest.mark.parametrize("stage", STAGES)
 async def test_a_failure_that_stays_ends_in_error_with_one_refund_and_keeps_secrets(stage):
-    house = House(rules=Rules(max_attempts=2))
-    before = await house.credits()
+    system = InferenceSystem(rules=Rules(max_attempts=2))
+    before = await system.credits()
     port, method, error, code = STAGES[stage]
-    faulty = Failing(getattr(house, port), method, *[error] * 99)
-    task = await house.submit()
+    faulty = Failing(getattr(system, port), method, *[error] * 99)
+    task = await system.submit()
     for _ in range(2):
-        task = await run(house, task, retry_after_s=0, **{port: faulty})
+        task = await run(system, task, retry_after_s=0, **{port: faulty})
     assert (task.status, task.error_code) == (TaskStatus.ERROR, code)
     assert "secret" not in task.error_message
-    assert await house.credits() == before
+    assert await system.credits() == before
     if method != "finish":  # there it is not known whether it happened, so its objects are left to the collector
-        assert await house.result_keys() == set()
+        assert await system.result_keys() == set()
 
 
-async def test_a_network_that_fails_is_tried_again(house):
-    house.network.fail = [InferenceError("CUDA error: device-side assert at 0xdeadbeef")]
-    task = await run(house, await house.submit(), retry_after_s=0)
+async def test_a_network_that_fails_is_tried_again(system):
+    system.network.fail = [InferenceError("CUDA error: device-side assert at 0xdeadbeef")]
+    task = await run(system, await system.submit(), retry_after_s=0)
     assert task.status == TaskStatus.PROCESSING
-    assert (await run(house, task)).status == TaskStatus.DONE
+    assert (await run(system, task)).status == TaskStatus.DONE
 
 
-async def test_an_answer_lost_on_the_way_back_from_finish_is_no_second_result(house):
-    lost = Failing(house.queue, "finish", OUTAGE, after=True)
-    task = await run(house, await house.submit(), queue=lost)
+async def test_an_answer_lost_on_the_way_back_from_finish_is_no_second_result(system):
+    lost = Failing(system.queue, "finish", OUTAGE, after=True)
+    task = await run(system, await system.submit(), queue=lost)
     assert task.status == TaskStatus.DONE
-    assert set(task.object_keys) == await house.result_keys()
+    assert set(task.object_keys) == await system.result_keys()
 
 
-async def held_up(house, task, *, lease_s=30.0):
+async def held_up(system, task, *, lease_s=30.0):
     """An attempt that waits inside the network; gives what runs it."""
-    batcher = house.batcher()
-    house.network.go.clear()
-    claim = await house.queue.claim("late", task.task_id, lease_s=lease_s)
-    running = asyncio.ensure_future(house.pipeline(batcher, lease_s=lease_s).run(claim))
+    batcher = system.batcher()
+    system.network.go.clear()
+    claim = await system.queue.claim("late", task.task_id, lease_s=lease_s)
+    running = asyncio.ensure_future(system.pipeline(batcher, lease_s=lease_s).run(claim))
     async with asyncio.timeout(20):
-        while not house.network.began.is_set():
+        while not system.network.began.is_set():
             await asyncio.sleep(0.002)
     return running, batcher
 
 
-async def test_the_late_result_of_a_stale_attempt_is_discarded_with_its_objects(house):
-    task = await house.submit()
-    running, batcher = await held_up(house, task)
-    late = house.tables.tasks[task.task_id]
-    house.tables.tasks[task.task_id] = replace(late, attempts=replace(late.attempts, number=2, worker="other"))
-    house.network.go.set()
+async def test_the_late_result_of_a_stale_attempt_is_discarded_with_its_objects(system):
+    task = await system.submit()
+    running, batcher = await held_up(system, task)
+    late = system.tables.tasks[task.task_id]
+    system.tables.tasks[task.task_id] = replace(late, attempts=replace(late.attempts, number=2, worker="other"))
+    system.network.go.set()
     with pytest.raises(LeaseLostError):
         await running
-    assert await house.result_keys() == set()
-    assert house.tables.tasks[task.task_id].status == TaskStatus.PROCESSING
-    assert house.metrics.ends == {"LEASE_LOST": 1}
+    assert await system.result_keys() == set()
+    assert system.tables.tasks[task.task_id].status == TaskStatus.PROCESSING
+    assert system.metrics.ends == {"LEASE_LOST": 1}
     await batcher.aclose()
 
 
-async def test_a_task_that_its_owner_deletes_meanwhile_leaves_nothing(house):
-    task = await house.submit()
-    running, batcher = await held_up(house, task)
-    await house.store.delete_task(USER, task.task_id)
-    house.network.go.set()
+async def test_a_task_that_its_owner_deletes_meanwhile_leaves_nothing(system):
+    task = await system.submit()
+    running, batcher = await held_up(system, task)
+    await system.store.delete_task(USER, task.task_id)
+    system.network.go.set()
     with pytest.raises(LeaseLostError):
         await running
-    assert await house.result_keys() == set()
+    assert await system.result_keys() == set()
     await batcher.aclose()
 
 
-async def test_a_cancelled_task_is_dropped_at_the_next_renewal(house):
-    task = await house.submit()
-    running, batcher = await held_up(house, task, lease_s=0.06)
-    await house.store.cancel(USER, task.task_id)
+async def test_a_cancelled_task_is_dropped_at_the_next_renewal(system):
+    task = await system.submit()
+    running, batcher = await held_up(system, task, lease_s=0.06)
+    await system.store.cancel(USER, task.task_id)
     with pytest.raises(LeaseLostError):
         await asyncio.wait_for(running, 20)  # though the network is still held up
-    house.network.go.set()
+    system.network.go.set()
     await batcher.aclose()
 
 
-async def test_leases_are_renewed_while_the_network_is_busy(house):
-    task = await house.submit()
-    running, batcher = await held_up(house, task, lease_s=0.3)
+async def test_leases_are_renewed_while_the_network_is_busy(system):
+    task = await system.submit()
+    running, batcher = await held_up(system, task, lease_s=0.3)
     await asyncio.sleep(0.7)
-    assert await house.queue.claim("thief", task.task_id, lease_s=1) is None
-    house.network.go.set()
+    assert await system.queue.claim("thief", task.task_id, lease_s=1) is None
+    system.network.go.set()
     assert (await running).status == TaskStatus.DONE
     await batcher.aclose()
 
 
-async def test_stopping_gives_the_lease_back_unused(house):
-    task = await house.submit()
-    running, batcher = await held_up(house, task)
+async def test_stopping_gives_the_lease_back_unused(system):
+    task = await system.submit()
+    running, batcher = await held_up(system, task)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    attempts = house.tables.tasks[task.task_id].attempts
+    attempts = system.tables.tasks[task.task_id].attempts
     assert (attempts.counted, attempts.worker) == (0, None)
-    assert await house.queue.claim("next", task.task_id, lease_s=1) is not None
-    house.network.go.set()
+    assert await system.queue.claim("next", task.task_id, lease_s=1) is not None
+    system.network.go.set()
     await batcher.aclose()
 
 
-async def test_a_finish_that_has_begun_is_brought_to_its_end_even_when_stopped(house):
+async def test_a_finish_that_has_begun_is_brought_to_its_end_even_when_stopped(system):
     finishing, go = asyncio.Event(), asyncio.Event()
 
     class Slow:
         def __getattr__(self, name):
-            return getattr(house.queue, name)
+            return getattr(system.queue, name)
 
         async def finish(self, lease, outcome):
             finishing.set()
             await go.wait()
-            return await house.queue.finish(lease, outcome)
+            return await system.queue.finish(lease, outcome)
 
-    batcher = house.batcher()
-    task = await house.submit()
-    claim = await house.queue.claim("w", task.task_id, lease_s=30)
-    running = asyncio.ensure_future(house.pipeline(batcher, queue=Slow()).run(claim))
+    batcher = system.batcher()
+    task = await system.submit()
+    claim = await system.queue.claim("w", task.task_id, lease_s=30)
+    running = asyncio.ensure_future(system.pipeline(batcher, queue=Slow()).run(claim))
     await finishing.wait()
     running.cancel()
     await asyncio.sleep(0.01)
     go.set()
     with pytest.raises(asyncio.CancelledError):
         await running
-    done = house.tables.tasks[task.task_id]
+    done = system.tables.tasks[task.task_id]
     assert done.status == TaskStatus.DONE
-    assert set(done.object_keys) == await house.result_keys()
+    assert set(done.object_keys) == await system.result_keys()
     await batcher.aclose()
 
 
-async def test_a_key_under_the_users_prefix_is_unguessable_and_new_for_each_attempt(house):
-    task = await house.submit()
-    done = await run(house, task)
+async def test_a_key_under_the_users_prefix_is_unguessable_and_new_for_each_attempt(system):
+    task = await system.submit()
+    done = await run(system, task)
     for key in done.object_keys:
         assert key.startswith(f"users/{USER.user_id}/results/{task.task_id}/")
         assert len(key.rpartition("/")[2].partition(".")[0]) == 32
 
 
-async def test_more_than_255_instances_need_16_bits(house):
+async def test_more_than_255_instances_need_16_bits(system):
     def many(pairs):
         cells = torch.full((300, 20, 20), -1.0)
         cells.view(300, -1)[range(300), range(300)] = 1.0
-        return [house.network.detections(cells, scores=np.linspace(1, 0.6, 300)) for _ in pairs]
+        return [system.network.detections(cells, scores=np.linspace(1, 0.6, 300)) for _ in pairs]
 
-    house.network.predict = many
-    task = await run(house, await house.submit(content=png(size=(20, 20))))
-    labels = np.asarray(Image.open(io.BytesIO(await stored(house, task.mask_image_url))))
+    system.network.predict = many
+    task = await run(system, await system.submit(content=png(size=(20, 20))))
+    labels = np.asarray(Image.open(io.BytesIO(await stored(system, task.mask_image_url))))
     assert labels.dtype == np.uint16
     np.testing.assert_array_equal(labels.ravel()[:300], np.arange(1, 301))

@@ -14,7 +14,7 @@ from s3seg.errors import CheckpointError, CheckpointNotFoundError, ImageDecodeEr
 from s3seg.inference.engine import ModelState
 from s3seg.inference.worker import WorkerLimits
 from s3seg.tasks.model import TaskStatus
-from tests.helpers.gpu_house import STREET, USER, png
+from tests.helpers.inference_system import STREET, USER, png
 
 pytestmark = pytest.mark.anyio
 
@@ -25,168 +25,168 @@ async def until(condition) -> None:
             await asyncio.sleep(0.002)
 
 
-async def ended(house, task):
-    await until(lambda: house.tables.tasks[task.task_id].ended)
-    return house.tables.tasks[task.task_id]
+async def ended(system, task):
+    await until(lambda: system.tables.tasks[task.task_id].ended)
+    return system.tables.tasks[task.task_id]
 
 
-async def started(house, **options):
-    engine = house.engine(**options)
+async def started(system, **options):
+    engine = system.engine(**options)
     engine.start()
     await engine.loaded()
-    house.network.began.clear()  # by the warm-up
+    system.network.began.clear()  # by the warm-up
     return engine
 
 
-async def test_it_takes_what_waits_without_being_told(house):
-    tasks = [await house.submit(content=png(n)) for n in range(5)]
-    engine = await started(house)
-    tasks.append(await house.submit())
-    assert {(await ended(house, task)).status for task in tasks} == {TaskStatus.DONE}
+async def test_it_takes_what_waits_without_being_told(system):
+    tasks = [await system.submit(content=png(n)) for n in range(5)]
+    engine = await started(system)
+    tasks.append(await system.submit())
+    assert {(await ended(system, task)).status for task in tasks} == {TaskStatus.DONE}
     await engine.aclose()
 
 
-async def test_a_wake_in_the_same_process_needs_no_polling(house):
-    engine = await started(house, worker=WorkerLimits(poll_s=3600), wait_for_work=house.inference.wait)
-    task = await house.submit()
-    await house.inference.wake(task)
-    await ended(house, task)
+async def test_a_wake_in_the_same_process_needs_no_polling(system):
+    engine = await started(system, worker=WorkerLimits(poll_s=3600), wait_for_work=system.inference.wait)
+    task = await system.submit()
+    await system.inference.wake(task)
+    await ended(system, task)
     await engine.aclose()
 
 
-async def test_several_workers_share_a_queue_and_do_nothing_twice(house):
-    engines = [await started(house, worker=WorkerLimits(claimed=2, poll_s=0.01)) for _ in range(3)]
-    tasks = [await house.submit(content=png(n)) for n in range(24)]
+async def test_several_workers_share_a_queue_and_do_nothing_twice(system):
+    engines = [await started(system, worker=WorkerLimits(claimed=2, poll_s=0.01)) for _ in range(3)]
+    tasks = [await system.submit(content=png(n)) for n in range(24)]
     for task in tasks:
-        await ended(house, task)
-    assert house.metrics.ends == {"DONE": 24}
+        await ended(system, task)
+    assert system.metrics.ends == {"DONE": 24}
     for engine in engines:
         await engine.aclose()
 
 
-async def test_it_claims_no_more_than_its_share(house):
-    house.network.go.clear()
-    engine = house.engine(worker=WorkerLimits(claimed=3, poll_s=0.01))
+async def test_it_claims_no_more_than_its_share(system):
+    system.network.go.clear()
+    engine = system.engine(worker=WorkerLimits(claimed=3, poll_s=0.01))
     engine.start()
-    house.network.go.set()
+    system.network.go.set()
     await engine.loaded()
-    house.network.go.clear()
+    system.network.go.clear()
     for n in range(8):
-        await house.submit(content=png(n))
+        await system.submit(content=png(n))
     await until(lambda: engine.worker.load == 3)
     await asyncio.sleep(0.1)
-    statuses = [task.status for task in house.tables.tasks.values()]
+    statuses = [task.status for task in system.tables.tasks.values()]
     assert statuses.count(TaskStatus.PROCESSING) == 3
-    house.network.go.set()
-    await until(lambda: all(task.ended for task in house.tables.tasks.values()))
+    system.network.go.set()
+    await until(lambda: all(task.ended for task in system.tables.tasks.values()))
     await engine.aclose()
 
 
-async def test_a_failed_attempt_is_taken_up_again_until_it_works(house):
-    engine = await started(house)
+async def test_a_failed_attempt_is_taken_up_again_until_it_works(system):
+    engine = await started(system)
     from s3seg.errors import InferenceError
 
-    house.network.fail = [InferenceError("a hiccup"), InferenceError("a hiccup")]
-    task = await house.submit()
+    system.network.fail = [InferenceError("a hiccup"), InferenceError("a hiccup")]
+    task = await system.submit()
     assert (await engine.worker.predict(task.task_id)).status == TaskStatus.DONE
-    assert house.metrics.ends == {"RETRY": 2, "DONE": 1}
+    assert system.metrics.ends == {"RETRY": 2, "DONE": 1}
     await engine.aclose()
 
 
-async def test_tasks_that_nobody_can_finish_are_ended_and_refunded(house):
+async def test_tasks_that_nobody_can_finish_are_ended_and_refunded(system):
     from dataclasses import replace
     from datetime import timedelta
 
-    before = await house.credits()
-    task = await house.submit()
-    house.tables.tasks[task.task_id] = replace(task, deadline=task.created_at - timedelta(seconds=1))
-    engine = await started(house)
-    assert (await ended(house, task)).status == TaskStatus.ERROR
-    assert await house.credits() == before
+    before = await system.credits()
+    task = await system.submit()
+    system.tables.tasks[task.task_id] = replace(task, deadline=task.created_at - timedelta(seconds=1))
+    engine = await started(system)
+    assert (await ended(system, task)).status == TaskStatus.ERROR
+    assert await system.credits() == before
     await engine.aclose()
 
 
-async def test_asking_for_a_task_that_another_holds_waits_for_its_result(house):
-    engine = await started(house, worker=WorkerLimits(poll_s=3600))
-    task = await house.submit()
-    claim = await house.queue.claim("another", task.task_id, lease_s=60)
+async def test_asking_for_a_task_that_another_holds_waits_for_its_result(system):
+    engine = await started(system, worker=WorkerLimits(poll_s=3600))
+    task = await system.submit()
+    claim = await system.queue.claim("another", task.task_id, lease_s=60)
     asking = asyncio.ensure_future(engine.worker.predict(task.task_id))
     await asyncio.sleep(0.1)
     assert not asking.done()
-    await house.pipeline(engine.batcher).run(claim)
+    await system.pipeline(engine.batcher).run(claim)
     assert (await asking).status == TaskStatus.DONE
-    assert house.metrics.ends == {"DONE": 1}
+    assert system.metrics.ends == {"DONE": 1}
     await engine.aclose()
 
 
-async def test_all_who_ask_for_one_task_get_the_one_result(house):
-    engine = await started(house, worker=WorkerLimits(poll_s=3600))
-    task = await house.submit()
+async def test_all_who_ask_for_one_task_get_the_one_result(system):
+    engine = await started(system, worker=WorkerLimits(poll_s=3600))
+    task = await system.submit()
     answers = await asyncio.gather(*(engine.worker.predict(task.task_id) for _ in range(5)))
     assert len({answer.mask_image_url for answer in answers}) == 1
-    assert house.metrics.ends == {"DONE": 1}
+    assert system.metrics.ends == {"DONE": 1}
     with pytest.raises(NotFoundError):
         await engine.worker.predict("no such task")
     await engine.aclose()
 
 
-async def test_too_much_is_refused_at_once_and_says_when_to_come_back(house):
-    engine = await started(house, worker=WorkerLimits(claimed=1, admitted=3, poll_s=3600))
+async def test_too_much_is_refused_at_once_and_says_when_to_come_back(system):
+    engine = await started(system, worker=WorkerLimits(claimed=1, admitted=3, poll_s=3600))
     for n in range(4):  # so that a rate is known
-        await engine.worker.predict((await house.submit(content=png(n))).task_id)
-    house.network.go.clear()
-    tasks = [await house.submit(content=png(n)) for n in range(100, 104)]
+        await engine.worker.predict((await system.submit(content=png(n))).task_id)
+    system.network.go.clear()
+    tasks = [await system.submit(content=png(n)) for n in range(100, 104)]
     asking = [asyncio.ensure_future(engine.worker.predict(task.task_id)) for task in tasks[:3]]
     await until(lambda: engine.worker.load == 3)
     with pytest.raises(UnavailableError, match="at capacity") as refusal:
         await engine.worker.predict(tasks[3].task_id)
     assert 1 <= refusal.value.retry_after <= 60
-    assert house.tables.tasks[tasks[3].task_id].status == TaskStatus.PENDING  # it was not claimed
-    house.network.go.set()
+    assert system.tables.tasks[tasks[3].task_id].status == TaskStatus.PENDING  # it was not claimed
+    system.network.go.set()
     await asyncio.gather(*asking)
     await engine.worker.predict(tasks[3].task_id)
     await engine.aclose()
 
 
-async def test_what_nobody_waits_for_any_more_is_dropped_before_the_network_sees_it(house):
-    engine = await started(house, worker=WorkerLimits(poll_s=3600))
-    house.network.go.clear()
-    first = asyncio.ensure_future(engine.worker.predict((await house.submit(content=png(1))).task_id))
-    await until(house.network.began.is_set)
-    task = await house.submit("unwanted", content=png(2))
+async def test_what_nobody_waits_for_any_more_is_dropped_before_the_network_sees_it(system):
+    engine = await started(system, worker=WorkerLimits(poll_s=3600))
+    system.network.go.clear()
+    first = asyncio.ensure_future(engine.worker.predict((await system.submit(content=png(1))).task_id))
+    await until(system.network.began.is_set)
+    task = await system.submit("unwanted", content=png(2))
     leaving = asyncio.ensure_future(engine.worker.predict(task.task_id))
-    await until(lambda: house.tables.tasks[task.task_id].status == TaskStatus.PROCESSING)
+    await until(lambda: system.tables.tasks[task.task_id].status == TaskStatus.PROCESSING)
     leaving.cancel()
     await asyncio.gather(leaving, return_exceptions=True)
-    await until(lambda: house.metrics.ends["RELEASED"] == 1)
-    house.network.go.set()
+    await until(lambda: system.metrics.ends["RELEASED"] == 1)
+    system.network.go.set()
     await first
-    assert ["unwanted"] not in house.network.asked
-    assert house.tables.tasks[task.task_id].attempts.counted == 0  # still waits, unharmed
+    assert ["unwanted"] not in system.network.asked
+    assert system.tables.tasks[task.task_id].attempts.counted == 0  # still waits, unharmed
     assert (await engine.worker.predict(task.task_id)).status == TaskStatus.DONE
     await engine.aclose()
 
 
-async def test_what_the_network_has_begun_goes_on_without_its_client(house):
-    engine = await started(house, worker=WorkerLimits(poll_s=3600))
-    house.network.go.clear()
-    task = await house.submit()
+async def test_what_the_network_has_begun_goes_on_without_its_client(system):
+    engine = await started(system, worker=WorkerLimits(poll_s=3600))
+    system.network.go.clear()
+    task = await system.submit()
     leaving = asyncio.ensure_future(engine.worker.predict(task.task_id))
-    await until(house.network.began.is_set)
+    await until(system.network.began.is_set)
     await asyncio.sleep(0.02)
     leaving.cancel()
     await asyncio.gather(leaving, return_exceptions=True)
-    house.network.go.set()
-    assert (await ended(house, task)).status == TaskStatus.DONE
+    system.network.go.set()
+    assert (await ended(system, task)).status == TaskStatus.DONE
     await engine.aclose()
 
 
-async def test_what_has_ended_is_answered_without_room_and_while_it_drains(house):
-    engine = await started(house, worker=WorkerLimits(claimed=1, admitted=1, poll_s=3600))
-    done = await engine.worker.predict((await house.submit()).task_id)
-    cancelled = await house.store.cancel(USER, (await house.submit()).task_id)
-    house.network.go.clear()
-    other = await house.submit(content=png(1))
+async def test_what_has_ended_is_answered_without_room_and_while_it_drains(system):
+    engine = await started(system, worker=WorkerLimits(claimed=1, admitted=1, poll_s=3600))
+    done = await engine.worker.predict((await system.submit()).task_id)
+    cancelled = await system.store.cancel(USER, (await system.submit()).task_id)
+    system.network.go.clear()
+    other = await system.submit(content=png(1))
     asking = asyncio.ensure_future(engine.worker.predict(other.task_id))
     await until(lambda: engine.worker.load == 1)
     with pytest.raises(UnavailableError, match="at capacity"):
@@ -195,79 +195,79 @@ async def test_what_has_ended_is_answered_without_room_and_while_it_drains(house
     assert (await engine.worker.predict(cancelled.task_id)).status == TaskStatus.ERROR
     engine.worker.drain()
     assert await engine.worker.predict(done.task_id) == done
-    house.network.go.set()
+    system.network.go.set()
     await asking
     await engine.aclose()
 
 
-async def test_draining_finishes_what_is_in_work_and_takes_nothing_new(house):
-    engine = await started(house)
-    house.network.go.clear()
-    task = await house.submit()
-    await until(house.network.began.is_set)
+async def test_draining_finishes_what_is_in_work_and_takes_nothing_new(system):
+    engine = await started(system)
+    system.network.go.clear()
+    task = await system.submit()
+    await until(system.network.began.is_set)
     engine.worker.drain()
-    late = await house.submit(content=png(9))
+    late = await system.submit(content=png(9))
     with pytest.raises(UnavailableError, match="stopping"):
         await engine.worker.predict(late.task_id)
     closing = asyncio.ensure_future(engine.aclose(grace_s=20))
     await asyncio.sleep(0.05)
-    house.network.go.set()
+    system.network.go.set()
     await closing
-    assert house.tables.tasks[task.task_id].status == TaskStatus.DONE
-    assert house.tables.tasks[late.task_id].status == TaskStatus.PENDING
+    assert system.tables.tasks[task.task_id].status == TaskStatus.DONE
+    assert system.tables.tasks[late.task_id].status == TaskStatus.PENDING
 
 
-async def test_what_is_not_done_in_time_is_given_back(house):
-    engine = await started(house)
-    house.network.go.clear()
-    task = await house.submit()
+async def test_what_is_not_done_in_time_is_given_back(system):
+    engine = await started(system)
+    system.network.go.clear()
+    task = await system.submit()
     asking = asyncio.ensure_future(engine.worker.predict(task.task_id))
-    await until(house.network.began.is_set)
+    await until(system.network.began.is_set)
     closing = asyncio.ensure_future(engine.aclose(grace_s=0.01))
-    await until(lambda: house.metrics.ends["RELEASED"] == 1)
+    await until(lambda: system.metrics.ends["RELEASED"] == 1)
     with pytest.raises(UnavailableError, match="stopping"):
         await asking
-    house.network.go.set()
+    system.network.go.set()
     await closing
-    assert house.tables.tasks[task.task_id].attempts.counted == 0
-    successor = await started(house)
-    assert (await ended(house, task)).status == TaskStatus.DONE
+    assert system.tables.tasks[task.task_id].attempts.counted == 0
+    successor = await started(system)
+    assert (await ended(system, task)).status == TaskStatus.DONE
     await successor.aclose()
 
 
-async def test_an_outage_of_the_queue_is_survived(house):
+async def test_an_outage_of_the_queue_is_survived(system):
     class Flaky:
         down = True
 
         def __getattr__(self, name):
-            return getattr(house.queue, name)
+            return getattr(system.queue, name)
 
         async def claim_batch(self, *args, **kwargs):
             if self.down:
                 raise UnavailableError("the database is locked")
-            return await house.queue.claim_batch(*args, **kwargs)
+            return await system.queue.claim_batch(*args, **kwargs)
 
     flaky = Flaky()
-    engine = await started(house, queue=flaky)
-    task = await house.submit()
+    engine = await started(system, queue=flaky)
+    task = await system.submit()
     await asyncio.sleep(0.1)
     flaky.down = False
-    assert (await ended(house, task)).status == TaskStatus.DONE
+    assert (await ended(system, task)).status == TaskStatus.DONE
     await engine.aclose()
 
 
-async def test_nothing_is_claimed_before_the_model_is_warm_or_if_it_cannot_be_loaded(house):
+async def test_nothing_is_claimed_before_the_model_is_warm_or_if_it_cannot_be_loaded(system):
     def missing():
         raise CheckpointNotFoundError("no checkpoint at /somewhere")
 
-    engine = house.engine(load=missing)
-    task = await house.submit()
+    engine = system.engine(load=missing)
+    task = await system.submit()
     engine.start()
     with pytest.raises(CheckpointError, match="no checkpoint"):
         await engine.loaded()
     assert engine.state is ModelState.FAILED
     await asyncio.sleep(0.1)
-    assert house.tables.tasks[task.task_id].status == TaskStatus.PENDING
+    assert system.tables.tasks[task.task_id].status == TaskStatus.PENDING
     await engine.aclose()
 
 

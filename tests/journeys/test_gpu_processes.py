@@ -21,7 +21,7 @@ from s3seg.app.settings import Settings
 from s3seg.tasks.model import TaskRequest, TaskStatus
 from s3seg.tasks.object_keys import new_image_key
 from s3seg.tasks.records import NewImage
-from tests.helpers.gpu_house import STREET, USER
+from tests.helpers.inference_system import STREET, USER
 
 KEY = "a key for tests"
 ROOT = Path(__file__).parents[2]
@@ -129,7 +129,10 @@ def test_workers_that_are_killed_at_every_stage_lose_nothing_and_nothing_is_paid
         return tasks, credits
 
     tasks, credits = asyncio.run(before())
-    deadly = {"S3SEG_OBJECT_STORE": "tests.helpers.deadly:objects", "S3SEG_TASK_QUEUE": "tests.helpers.deadly:queue"}
+    deadly = {
+        "S3SEG_OBJECT_STORE": "tests.helpers.killing_adapters:objects",
+        "S3SEG_TASK_QUEUE": "tests.helpers.deadly:queue",
+    }
     with contextlib.ExitStack() as stack:
         victims = {
             moment: stack.enter_context(started(WORK, environment=environment | deadly | {"S3SEG_TEST_DIE": moment}))
@@ -195,7 +198,7 @@ def test_the_service_answers_drains_on_sigterm_and_gives_leases_back(environment
 STUCK = """
 import json, sys, time, typer
 import s3seg.app.services
-from tests.helpers.gpu_house import ObedientNetwork
+from tests.helpers.inference_system import ScriptedNetwork
 from s3seg.commands.serve import app
 from s3seg.commands.worker import worker
 
@@ -203,7 +206,7 @@ def stick(message):
     print(json.dumps({"message": message}), file=sys.stderr, flush=True)
     time.sleep(600)
 
-class Stuck(ObedientNetwork):
+class Stuck(ScriptedNetwork):
     def encode(self, pictures):
         if self.encoded:  # the warm-up went through
             stick("stuck")

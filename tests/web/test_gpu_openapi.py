@@ -17,7 +17,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from s3seg.adapters.sqlite import Database, Policy, SqliteTaskQueue
 from s3seg.web.gpu_app import build_gpu_app
 from s3seg.web.metrics import HttpMetrics
-from tests.helpers.gpu_house import House
+from tests.helpers.inference_system import InferenceSystem
 
 KEY = "correct horse"
 
@@ -41,9 +41,9 @@ def service(tmp_path_factory):
     database = Database(tmp_path_factory.mktemp("gpu") / "tasks.sqlite3")  # where odd task ids are hardest
 
     def make_app():
-        house = House()
-        house.queue = SqliteTaskQueue(database, policy=Policy())
-        engine = house.engine()
+        system = InferenceSystem()
+        system.queue = SqliteTaskQueue(database, policy=Policy())
+        engine = system.engine()
 
         @contextlib.asynccontextmanager
         async def lifespan(app):

@@ -20,28 +20,28 @@ from s3seg.inference.worker import WorkerLimits
 from s3seg.web.gpu_app import build_gpu_app
 from s3seg.web.gpu_metrics import PrometheusMetrics
 from s3seg.web.metrics import HttpMetrics
-from tests.helpers.gpu_house import STREET, USER, House, png
+from tests.helpers.inference_system import STREET, USER, InferenceSystem, png
 
 pytestmark = pytest.mark.anyio
 KEY, OLD_KEY = "correct horse", "b\u00e4ttery staple"
 
 
 @contextlib.asynccontextmanager
-async def serving(house, *, keys=(KEY, OLD_KEY), wait=True, **options):
+async def serving(system, *, keys=(KEY, OLD_KEY), wait=True, **options):
     metrics = HttpMetrics()
-    house.metrics = PrometheusMetrics(metrics.registry)
+    system.metrics = PrometheusMetrics(metrics.registry)
     options.setdefault("worker", WorkerLimits(poll_s=3600))
-    engine = house.engine(**options)
+    engine = system.engine(**options)
     app = build_gpu_app(engine, keys=keys, metrics=metrics)
     engine.start()
     if wait:
         await engine.loaded()
-        house.network.began.clear()
+        system.network.began.clear()
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://gpu", headers={"X-API-Key": KEY}) as client:
         client.engine, client.metrics = engine, metrics.registry.get_sample_value
         yield client
-    house.network.go.set()
+    system.network.go.set()
     await engine.aclose()
 
 
@@ -61,27 +61,27 @@ async def predict(client, task, **changes):
     return await client.post(path, json=body_of(task, **changes))
 
 
-async def test_predict_answers_what_is_stored_in_the_row(house):
-    async with serving(house) as client:
-        task = await house.submit("left")
+async def test_predict_answers_what_is_stored_in_the_row(system):
+    async with serving(system) as client:
+        task = await system.submit("left")
         answer = await predict(client, task)
         assert answer.status_code == 200
         said = PredictResponse.model_validate(answer.json())
-        row = await house.queue.get_task(task.task_id)
+        row = await system.queue.get_task(task.task_id)
         assert set(answer.json()) == {"task_id", "mask_url", "labels", "inference_time_ms", "confidence"}
         assert said.task_id == task.task_id
         assert said.mask_url == row.mask_image_url
         assert said.labels == ["left"]
         assert said.confidence == row.metadata["confidence"] == 0.75
         assert said.inference_time_ms == row.metadata["inference_time_ms"]
-        assert house.objects.key_of(said.mask_url) in await house.result_keys()
+        assert system.objects.key_of(said.mask_url) in await system.result_keys()
         assert (await predict(client, task)).json() == answer.json()  # a repeat is harmless
-        assert house.network.asked == [["object"], ["left"]]
+        assert system.network.asked == [["object"], ["left"]]
 
 
-async def test_batch_answers_one_response_per_prompt_in_order(house):
-    async with serving(house) as client:
-        task = await house.submit("b", "nothing", "a")
+async def test_batch_answers_one_response_per_prompt_in_order(system):
+    async with serving(system) as client:
+        task = await system.submit("b", "nothing", "a")
         answer = await predict(client, task)
         assert answer.status_code == 200
         said = BatchPredictResponse.model_validate(answer.json())
@@ -94,7 +94,7 @@ async def test_batch_answers_one_response_per_prompt_in_order(house):
             sum(one.inference_time_ms for one in said.results), abs=0.01
         )
         assert (await predict(client, task)).json() == answer.json()
-        assert len(house.network.encoded) == 2  # the warm-up's, and one
+        assert len(system.network.encoded) == 2  # the warm-up's, and one
         joined = await client.post(
             "/api/v1/predict",
             json={
@@ -107,45 +107,45 @@ async def test_batch_answers_one_response_per_prompt_in_order(house):
         assert joined.json()["labels"] == ["b", "a"]
 
 
-async def test_batch_of_one_prompt_is_a_batch(house):
-    async with serving(house) as client:
-        task = await house.submit("left")
+async def test_batch_of_one_prompt_is_a_batch(system):
+    async with serving(system) as client:
+        task = await system.submit("left")
         row = {"image_url": task.source_image_url, "user_id": task.user_id, "task_id": task.task_id}
         answer = await client.post("/api/v1/predict/batch", json=row | {"prompts": ["left"]})
         assert [one["labels"] for one in answer.json()["results"]] == [["left"]]
 
 
-async def test_two_requests_on_two_pictures_share_one_forward_pass(house):
-    async with serving(house) as client:
-        house.network.go.clear()
-        first = asyncio.ensure_future(predict(client, await house.submit(content=png(1))))
+async def test_two_requests_on_two_pictures_share_one_forward_pass(system):
+    async with serving(system) as client:
+        system.network.go.clear()
+        first = asyncio.ensure_future(predict(client, await system.submit(content=png(1))))
         async with asyncio.timeout(20):
-            while not house.network.began.is_set():
+            while not system.network.began.is_set():
                 await asyncio.sleep(0.002)
-            tasks = [await house.submit(content=png(n)) for n in (2, 3)]
+            tasks = [await system.submit(content=png(n)) for n in (2, 3)]
             asking = [asyncio.ensure_future(predict(client, task)) for task in tasks]
             while client.engine._batcher.waiting < 2:
                 await asyncio.sleep(0.002)
         passes = client.metrics("s3seg_image_forward_passes_total")
-        house.network.go.set()
+        system.network.go.set()
         assert [answer.status_code for answer in await asyncio.gather(first, *asking)] == [200, 200, 200]
         assert client.metrics("s3seg_images_encoded_total") == 4  # warm-up, first, and two
         assert client.metrics("s3seg_image_forward_passes_total") == passes + 2  # the first, and one for both
-        assert house.network.encoded[-1] == 2
+        assert system.network.encoded[-1] == 2
 
 
-async def test_health_answers_while_the_network_is_busy(house):
-    async with serving(house) as client:
-        house.network.go.clear()
-        asking = [asyncio.ensure_future(predict(client, await house.submit(content=png(n)))) for n in range(5)]
+async def test_health_answers_while_the_network_is_busy(system):
+    async with serving(system) as client:
+        system.network.go.clear()
+        asking = [asyncio.ensure_future(predict(client, await system.submit(content=png(n)))) for n in range(5)]
         async with asyncio.timeout(20):
-            while not house.network.began.is_set():
+            while not system.network.began.is_set():
                 await asyncio.sleep(0.002)
         for _ in range(20):
             answer = await asyncio.wait_for(client.get("/health"), 5)
             assert answer.json()["model_loaded"] is True
         assert not any(one.done() for one in asking)
-        house.network.go.set()
+        system.network.go.set()
         await asyncio.gather(*asking)
 
 
@@ -164,8 +164,8 @@ async def test_health_answers_while_the_network_is_busy(house):
         ("\xff" * 5000, "AUTH_INVALID"),
     ],
 )
-async def test_every_inference_route_wants_the_key_before_anything_else(house, method, path, sent, code):
-    async with serving(house) as client:
+async def test_every_inference_route_wants_the_key_before_anything_else(system, method, path, sent, code):
+    async with serving(system) as client:
         del client.headers["X-API-Key"]
         headers = {} if sent is None else {"X-API-Key": sent.encode("latin-1")}
         answer = await client.request(method, path, headers=headers, content=b"not even JSON")
@@ -174,7 +174,7 @@ async def test_every_inference_route_wants_the_key_before_anything_else(house, m
 
 
 @pytest.mark.parametrize("sent", [KEY, OLD_KEY, "wrong", KEY[:-1]])
-async def test_how_long_a_refusal_takes_tells_nothing_of_the_keys(house, monkeypatch, sent):
+async def test_how_long_a_refusal_takes_tells_nothing_of_the_keys(system, monkeypatch, sent):
     """Every key is compared whole, by the comparison that is made for secrets, whichever of them fits."""
     compared = []
 
@@ -183,13 +183,13 @@ async def test_how_long_a_refusal_takes_tells_nothing_of_the_keys(house, monkeyp
         return hmac.compare_digest(one, other)
 
     monkeypatch.setattr("s3seg.web.gpu_app.hmac", SimpleNamespace(compare_digest=compare))
-    async with serving(house) as client:
+    async with serving(system) as client:
         await client.get("/api/v1/model/info", headers={"X-API-Key": sent.encode()})
     assert compared == [{sent.encode(), key.encode()} for key in (KEY, OLD_KEY)]
 
 
-async def test_two_keys_are_good_while_they_are_changed_and_the_probes_need_none(house):
-    async with serving(house) as client:
+async def test_two_keys_are_good_while_they_are_changed_and_the_probes_need_none(system):
+    async with serving(system) as client:
         old = {"X-API-Key": OLD_KEY.encode()}
         assert (await client.get("/api/v1/model/info", headers=old)).status_code == 200
         del client.headers["X-API-Key"]
@@ -197,8 +197,8 @@ async def test_two_keys_are_good_while_they_are_changed_and_the_probes_need_none
             assert (await client.get(open_path)).status_code == 200
 
 
-async def test_without_keys_the_routes_are_open(house):
-    async with serving(house, keys=()) as client:
+async def test_without_keys_the_routes_are_open(system):
+    async with serving(system, keys=()) as client:
         del client.headers["X-API-Key"]
         assert (await client.get("/api/v1/model/info")).status_code == 200
 
@@ -208,16 +208,16 @@ async def test_without_keys_the_routes_are_open(house):
     "body",
     [b"", b"{", b"[]", b"null", b'"x"', b"\xff", b"{}", b'{"task_id": 1}', b" " * 70_000],
 )
-async def test_a_bad_body_is_400(house, path, body):
-    async with serving(house) as client:
+async def test_a_bad_body_is_400(system, path, body):
+    async with serving(system) as client:
         assert error_of(await client.post(path, content=body)) == (400, "INVALID_REQUEST")
 
 
 @pytest.mark.parametrize("field", ["image_url", "text_prompt", "user_id", "task_id"])
 @pytest.mark.parametrize("wrong", [None, 7, ["x"], "missing"])
-async def test_a_missing_or_ill_typed_field_is_400_and_named(house, field, wrong):
-    async with serving(house) as client:
-        body = body_of(await house.submit(), **{field: wrong})
+async def test_a_missing_or_ill_typed_field_is_400_and_named(system, field, wrong):
+    async with serving(system) as client:
+        body = body_of(await system.submit(), **{field: wrong})
         if wrong == "missing":
             del body[field]
         answer = await client.post("/api/v1/predict", json=body)
@@ -239,38 +239,38 @@ async def test_a_missing_or_ill_typed_field_is_400_and_named(house, field, wrong
         ("text_prompt", "x" * 501),
     ],
 )
-async def test_what_differs_from_the_row_is_400_and_leaves_the_task_alone(house, field, value):
-    async with serving(house) as client:
-        task = await house.submit("left")
+async def test_what_differs_from_the_row_is_400_and_leaves_the_task_alone(system, field, value):
+    async with serving(system) as client:
+        task = await system.submit("left")
         answer = await predict(client, task, **{field: value})
         assert error_of(answer) == (400, "INVALID_REQUEST")
         assert answer.json()["error"]["message"].startswith(field)
-        assert await house.queue.get_task(task.task_id) == task
+        assert await system.queue.get_task(task.task_id) == task
 
 
 @pytest.mark.parametrize(
     "prompts", [[], ["a"], ["a", "b", "c"], ["b", "a"], ["a", ""], ["a", "b"] * 9, "a", ["a", "x" * 501]]
 )
-async def test_batch_prompts_must_be_those_of_the_row(house, prompts):
-    async with serving(house) as client:
-        task = await house.submit("a", "b")
+async def test_batch_prompts_must_be_those_of_the_row(system, prompts):
+    async with serving(system) as client:
+        task = await system.submit("a", "b")
         assert error_of(await predict(client, task, prompts=prompts)) == (400, "INVALID_REQUEST")
 
 
 @pytest.mark.parametrize(
     "task_id", ["", "x", "5b0c9a52-7a0e-4c7e-8f31-3f6f1c2d4e90", "../../etc", "\u0000", "'; drop table tasks; --"]
 )
-async def test_an_unknown_task_is_404(house, task_id):
-    async with serving(house) as client:
-        answer = await predict(client, await house.submit(), task_id=task_id)
+async def test_an_unknown_task_is_404(system, task_id):
+    async with serving(system) as client:
+        answer = await predict(client, await system.submit(), task_id=task_id)
     assert error_of(answer) == (404, "NOT_FOUND")
 
 
-async def test_a_task_of_another_user_is_not_worked_on(house):
-    async with serving(house) as client:
-        mine, other = await house.submit(), await house.submit()
+async def test_a_task_of_another_user_is_not_worked_on(system):
+    async with serving(system) as client:
+        mine, other = await system.submit(), await system.submit()
         stranger = str(uuid.uuid4())
-        house.tables.tasks[other.task_id] = replace(other, user_id=stranger)
+        system.tables.tasks[other.task_id] = replace(other, user_id=stranger)
         answer = await predict(client, mine, task_id=other.task_id)
         assert error_of(answer) == (400, "INVALID_REQUEST")
         assert stranger not in answer.text
@@ -285,46 +285,46 @@ async def test_a_task_of_another_user_is_not_worked_on(house):
         ("network", "could not process"),
     ],
 )
-async def test_a_task_that_fails_is_500_says_why_and_is_refunded(house, spoil, said):
-    async with serving(house) as client:
-        before = await house.credits()
-        task = await house.submit(
+async def test_a_task_that_fails_is_500_says_why_and_is_refunded(system, spoil, said):
+    async with serving(system) as client:
+        before = await system.credits()
+        task = await system.submit(
             "x" * 50 if spoil == "prompt" else "left", content=b"<html>" if spoil == "undecodable" else png(3)
         )
         if spoil == "gone":
-            await house.objects.delete(house.objects.key_of(task.source_image_url))
+            await system.objects.delete(system.objects.key_of(task.source_image_url))
         if spoil == "network":
-            house.network.fail = [InferenceError("CUDA error at 0xdead")] * 3
+            system.network.fail = [InferenceError("CUDA error at 0xdead")] * 3
         answer = await predict(client, task)
         assert error_of(answer) == (500, "INFERENCE_FAILED")
         assert said in answer.json()["error"]["message"]
         assert "0xdead" not in answer.text
-        assert await house.credits() == before
+        assert await system.credits() == before
         repeat = await predict(client, task)
         assert repeat.json() == answer.json()
-        assert await house.credits() == before
+        assert await system.credits() == before
 
 
-async def test_a_cancelled_task_is_500_and_says_so(house):
-    async with serving(house) as client:
-        task = await house.submit()
-        await house.store.cancel(USER, task.task_id)
+async def test_a_cancelled_task_is_500_and_says_so(system):
+    async with serving(system) as client:
+        task = await system.submit()
+        await system.store.cancel(USER, task.task_id)
         answer = await predict(client, task)
     assert error_of(answer) == (500, "INFERENCE_FAILED")
     assert answer.json()["error"]["message"] == "cancelled"
 
 
-async def test_before_the_model_is_loaded_it_says_so_everywhere(house):
+async def test_before_the_model_is_loaded_it_says_so_everywhere(system):
     import threading
 
     go = threading.Event()
 
     def slowly():
         assert go.wait(20)
-        return house.network
+        return system.network
 
-    async with serving(house, load=slowly, wait=False) as client:
-        task = await house.submit()
+    async with serving(system, load=slowly, wait=False) as client:
+        task = await system.submit()
         health = HealthResponse.model_validate((await client.get("/health")).json())
         assert (health.status, health.model_loaded) == ("loading", False)
         assert error_of(await predict(client, task)) == (503, "MODEL_NOT_LOADED")
@@ -340,11 +340,11 @@ async def test_before_the_model_is_loaded_it_says_so_everywhere(house):
         assert (await predict(client, task)).status_code == 200
 
 
-async def test_a_model_that_cannot_be_loaded_is_told_by_the_probes(house):
+async def test_a_model_that_cannot_be_loaded_is_told_by_the_probes(system):
     def missing():
         raise CheckpointNotFoundError("no checkpoint at /somewhere")
 
-    async with serving(house, load=missing, wait=False) as client:
+    async with serving(system, load=missing, wait=False) as client:
         with contextlib.suppress(Exception):
             await client.engine.loaded()
         assert (await client.get("/health")).json()["status"] == "failed"
@@ -355,8 +355,8 @@ async def test_a_model_that_cannot_be_loaded_is_told_by_the_probes(house):
         assert error_of(await client.get("/api/v1/model/info")) == (503, "MODEL_NOT_LOADED")
 
 
-async def test_health_and_model_info_tell_what_is_loaded(house):
-    async with serving(house) as client:
+async def test_health_and_model_info_tell_what_is_loaded(system):
+    async with serving(system) as client:
         health = HealthResponse.model_validate((await client.get("/health")).json())
         assert health == HealthResponse(
             status="ok",
@@ -377,15 +377,15 @@ async def test_health_and_model_info_tell_what_is_loaded(house):
         )
 
 
-async def test_ready_says_which_part_is_down(house):
+async def test_ready_says_which_part_is_down(system):
     class Broken:
         def __getattr__(self, name):
-            return getattr(house.queue, name)
+            return getattr(system.queue, name)
 
         async def check(self):
             raise UnavailableError("the task database does not answer: disk full")
 
-    async with serving(house, queue=Broken()) as client:
+    async with serving(system, queue=Broken()) as client:
         ready = await client.get("/ready")
     assert ready.status_code == 503
     assert ready.json()["parts"] == {
@@ -406,15 +406,15 @@ async def test_ready_says_which_part_is_down(house):
         (KeyError("secret-bucket"), "the check failed; see the log of the service"),
     ],
 )
-async def test_ready_keeps_settings_and_crashes_of_a_part_for_the_log(house, error, said, caplog):
+async def test_ready_keeps_settings_and_crashes_of_a_part_for_the_log(system, error, said, caplog):
     class Broken:
         def __getattr__(self, name):
-            return getattr(house.objects, name)
+            return getattr(system.objects, name)
 
         async def check(self):
             raise error
 
-    async with serving(house, objects=Broken()) as client:
+    async with serving(system, objects=Broken()) as client:
         ready = await client.get("/ready")
     assert ready.status_code == 503
     assert ready.json()["parts"] == {"model": "ok", "objects": said, "tasks": "ok"}
@@ -422,31 +422,31 @@ async def test_ready_keeps_settings_and_crashes_of_a_part_for_the_log(house, err
     assert "secret-bucket" in caplog.text
 
 
-async def test_a_task_that_is_done_is_answered_whatever_the_service_is_busy_with(house):
-    async with serving(house, worker=WorkerLimits(admitted=1, poll_s=3600)) as client:
-        done = await house.submit()
+async def test_a_task_that_is_done_is_answered_whatever_the_service_is_busy_with(system):
+    async with serving(system, worker=WorkerLimits(admitted=1, poll_s=3600)) as client:
+        done = await system.submit()
         first = await predict(client, done)
-        house.network.go.clear()
-        busy = asyncio.ensure_future(predict(client, await house.submit(content=png(1))))
+        system.network.go.clear()
+        busy = asyncio.ensure_future(predict(client, await system.submit(content=png(1))))
         async with asyncio.timeout(20):
             while client.engine.worker.load < 1:
                 await asyncio.sleep(0.002)
-        assert error_of(await predict(client, await house.submit())) == (503, "UNAVAILABLE")
+        assert error_of(await predict(client, await system.submit())) == (503, "UNAVAILABLE")
         at_capacity = await predict(client, done)
         client.engine.worker.drain()
         while_draining = await predict(client, done)
-        house.network.go.set()
+        system.network.go.set()
         await busy
-    async with serving(house, load=lambda: 1 / 0, wait=False) as client:
+    async with serving(system, load=lambda: 1 / 0, wait=False) as client:
         without_a_model = await predict(client, done)
     for answer in (at_capacity, while_draining, without_a_model):
         assert (answer.status_code, answer.json()) == (200, first.json())
 
 
-async def test_an_overloaded_service_answers_503_with_retry_after_and_then_recovers(house):
-    async with serving(house, worker=WorkerLimits(admitted=2, poll_s=3600)) as client:
-        house.network.go.clear()
-        tasks = [await house.submit(content=png(n)) for n in range(3)]
+async def test_an_overloaded_service_answers_503_with_retry_after_and_then_recovers(system):
+    async with serving(system, worker=WorkerLimits(admitted=2, poll_s=3600)) as client:
+        system.network.go.clear()
+        tasks = [await system.submit(content=png(n)) for n in range(3)]
         asking = [asyncio.ensure_future(predict(client, task)) for task in tasks[:2]]
         async with asyncio.timeout(20):
             while client.engine.worker.load < 2:
@@ -454,50 +454,50 @@ async def test_an_overloaded_service_answers_503_with_retry_after_and_then_recov
         refused = await predict(client, tasks[2])
         assert error_of(refused) == (503, "UNAVAILABLE")
         assert int(refused.headers["Retry-After"]) >= 1
-        assert await house.queue.get_task(tasks[2].task_id) == tasks[2]
-        house.network.go.set()
+        assert await system.queue.get_task(tasks[2].task_id) == tasks[2]
+        system.network.go.set()
         await asyncio.gather(*asking)
         assert (await predict(client, tasks[2])).status_code == 200
 
 
-async def test_a_draining_service_is_not_ready_and_refuses(house):
-    async with serving(house) as client:
+async def test_a_draining_service_is_not_ready_and_refuses(system):
+    async with serving(system) as client:
         client.engine.worker.drain()
         ready = await client.get("/ready")
         assert (ready.status_code, ready.json()["parts"]["worker"]) == (503, "stopping")
-        refused = await predict(client, await house.submit())
+        refused = await predict(client, await system.submit())
         assert error_of(refused) == (503, "UNAVAILABLE")
 
 
-async def test_a_queue_that_is_down_is_503(house):
+async def test_a_queue_that_is_down_is_503(system):
     class Down:
         def __getattr__(self, name):
-            return getattr(house.queue, name)
+            return getattr(system.queue, name)
 
         async def get_task(self, task_id):
             raise UnavailableError("the task database does not answer: locked")
 
-    async with serving(house, queue=Down()) as client:
-        answer = await predict(client, await house.submit())
+    async with serving(system, queue=Down()) as client:
+        answer = await predict(client, await system.submit())
     assert error_of(answer) == (503, "UNAVAILABLE")
     assert answer.headers["Retry-After"] == "1"
 
 
-async def test_a_prediction_is_cancelled_when_its_client_disconnects(house):
-    async with serving(house) as client:
-        house.network.go.clear()
-        first = asyncio.ensure_future(predict(client, await house.submit(content=png(1))))
+async def test_a_prediction_is_cancelled_when_its_client_disconnects(system):
+    async with serving(system) as client:
+        system.network.go.clear()
+        first = asyncio.ensure_future(predict(client, await system.submit(content=png(1))))
         async with asyncio.timeout(20):
-            while not house.network.began.is_set():
+            while not system.network.began.is_set():
                 await asyncio.sleep(0.002)
-        task = await house.submit("unwanted", content=png(2))
+        task = await system.submit("unwanted", content=png(2))
         await post_and_hang_up(client._transport.app, body_of(task))
         async with asyncio.timeout(20):
-            while (await house.queue.get_task(task.task_id)).attempts.released != 1:
+            while (await system.queue.get_task(task.task_id)).attempts.released != 1:
                 await asyncio.sleep(0.002)
-        house.network.go.set()
+        system.network.go.set()
         await first
-        assert ["unwanted"] not in house.network.asked
+        assert ["unwanted"] not in system.network.asked
 
 
 async def post_and_hang_up(app, body):
@@ -530,24 +530,24 @@ async def post_and_hang_up(app, body):
     await app(scope, receive, send)
 
 
-async def test_unknown_routes_and_methods_have_the_contracts_error_body(house):
-    async with serving(house) as client:
+async def test_unknown_routes_and_methods_have_the_contracts_error_body(system):
+    async with serving(system) as client:
         assert error_of(await client.get("/api/v1/nothing")) == (404, "NOT_FOUND")
         assert error_of(await client.get("/api/v1/predict")) == (405, "METHOD_NOT_ALLOWED")
 
 
-async def test_the_request_id_of_the_edge_is_kept(house):
+async def test_the_request_id_of_the_edge_is_kept(system):
     sent = str(uuid.uuid4())
-    async with serving(house) as client:
+    async with serving(system) as client:
         answer = await client.get("/health", headers={"X-Request-Id": sent})
     assert answer.headers["X-Request-Id"] == sent
 
 
-async def test_metrics_tell_of_stages_batches_the_cache_and_errors(house):
-    async with serving(house) as client:
-        task = await house.submit()
+async def test_metrics_tell_of_stages_batches_the_cache_and_errors(system):
+    async with serving(system) as client:
+        task = await system.submit()
         await predict(client, task)
-        await predict(client, await house.submit(image_url=task.source_image_url))
+        await predict(client, await system.submit(image_url=task.source_image_url))
         await predict(client, task, task_id="unknown")
         value = client.metrics
         assert value("s3seg_predictions_total", {"ended": "DONE"}) == 2
@@ -565,9 +565,9 @@ def real_network():
 
 
 async def test_the_embedded_model_behind_http_finds_the_cars(real_network):
-    house = House()
-    async with serving(house, load=lambda: real_network) as client:
-        task = await house.submit("car", "xylophone", content=STREET)
+    system = InferenceSystem()
+    async with serving(system, load=lambda: real_network) as client:
+        task = await system.submit("car", "xylophone", content=STREET)
         answer = BatchPredictResponse.model_validate((await predict(client, task)).json())
         car, xylophone = answer.results
         assert car.labels == ["car"]

@@ -76,7 +76,7 @@ class CountingMetrics:
         self.ends[code] += 1
 
 
-class ObedientNetwork:
+class ScriptedNetwork:
     """A network that finds the left half (score 0.75) and the right (0.25), for every prompt but "nothing".
 
     Attributes:
@@ -154,7 +154,7 @@ class ObedientNetwork:
             raise error
 
 
-class House:
+class InferenceSystem:
     """Ports in memory, one user with credits, and makers of what works on them."""
 
     def __init__(self, *, rules: Rules | None = None, credits: int = 1000) -> None:
@@ -164,7 +164,7 @@ class House:
         self.accounts = MemoryAccounts(self.tables)
         self.objects = MemoryObjectStore()
         self.inference = MemoryNotifier()
-        self.network = ObedientNetwork()
+        self.network = ScriptedNetwork()
         self.metrics = CountingMetrics()
         self.cpu = ThreadPoolExecutor(2)
 
