@@ -131,7 +131,7 @@ def test_workers_that_are_killed_at_every_stage_lose_nothing_and_nothing_is_paid
     tasks, credits = asyncio.run(before())
     deadly = {
         "S3SEG_OBJECT_STORE": "tests.helpers.killing_adapters:objects",
-        "S3SEG_TASK_QUEUE": "tests.helpers.deadly:queue",
+        "S3SEG_TASK_QUEUE": "tests.helpers.killing_adapters:queue",
     }
     with contextlib.ExitStack() as stack:
         victims = {
