@@ -81,8 +81,6 @@ def test_the_source_is_named_in_results(tmp_path: Path) -> None:
     path.write_bytes(PNG)
     assert images.load(path).source == str(path)
     assert images.load(PNG, name="upload.png").source == "upload.png"
-    assert images.load(PNG).source == f"{len(PNG)} bytes"
-    assert images.load(NOISE).source == "array (24, 32, 3) uint8"
 
 
 def test_a_loaded_image_is_loaded_already() -> None:
@@ -188,7 +186,7 @@ def test_sixteen_bits_are_scaled_and_not_cut() -> None:
 
 
 def test_integers_beyond_sixteen_bits_are_refused() -> None:
-    with pytest.raises(ImageDecodeError, match="go from 70000 to 70000"):
+    with pytest.raises(ImageDecodeError, match="range from 70000 to 70000"):
         images.load(Image.new("I", (2, 2), 70000))
 
 
@@ -342,12 +340,12 @@ def test_no_bytes_whatever_raise_anything_else(content: bytes, head: bytes) -> N
     [
         ("missing.png", "missing.png: there is no such file"),
         (".", "a folder"),
-        ("s3://bucket/cat.png", "s3:// addresses cannot be read"),
+        ("s3://bucket/cat.png", "s3:// addresses are not supported"),
         ("nul\0byte.png", "cannot be opened"),
         ("x" * 5000, "cannot be opened"),
-        (42, "cannot make an image of a int"),
-        (None, "cannot make an image of a NoneType"),
-        ([[1, 2], [3, 4]], "cannot make an image of a list"),
+        (42, "cannot load a picture from an int"),
+        (None, "cannot load a picture from a NoneType"),
+        ([[1, 2], [3, 4]], "cannot load a picture from a list"),
     ],
 )
 def test_a_source_that_cannot_be_opened_says_why(source, message: str) -> None:

@@ -91,7 +91,7 @@ def test_an_input_without_any_picture_is_an_error_that_names_it(photos: Path, na
 
 
 def test_no_input_at_all_is_an_error() -> None:
-    with pytest.raises(InvalidRequestError, match="no image was given"):
+    with pytest.raises(InvalidRequestError, match="no picture was given"):
         expand([])
 
 
