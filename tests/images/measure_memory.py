@@ -1,4 +1,4 @@
-"""Measure the peak of memory while pictures are loaded: ``python -m tests.images.measure_memory [FILE ...]``.
+"""Measure the peak of memory while pictures are loaded (Linux): ``python -m tests.images.measure_memory [FILE ...]``.
 
 Without files it makes pictures of 16 megapixels of noise in a temporary folder, one of each format and mode.
 """
@@ -14,13 +14,16 @@ import numpy as np
 from PIL import Image, ImageFile
 
 _MAXIMUM = """
-import resource, sys
+import sys
 from s3seg import images
+
+def kilobytes(field):  # not getrusage: its maximum is inherited from the process that started this one
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(field))
+
 images.load(sys.argv[1])  # a small picture of the same format: modules and plugins are loaded
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = kilobytes("VmRSS:")
 picture = images.load(sys.argv[2])
-after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print((after - before) * (1 if sys.platform == "darwin" else 1024) / picture.width / picture.height)
+print((kilobytes("VmHWM:") - before) * 1024 / picture.width / picture.height)
 """
 
 

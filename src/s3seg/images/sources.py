@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import os
 from collections.abc import Iterable, Iterator
@@ -98,14 +99,39 @@ def _in_folder(folder: Path, *, recursive: bool) -> list[Path]:
 
 
 def _matching(pattern: Path) -> list[Path]:
-    matches = [Path(match) for match in glob.glob(str(pattern), recursive=True)]  # noqa: PTH207 - Path.glob takes no absolute pattern
-    if images := _pictures(match for match in matches if match.is_file() and not _is_in_cycle(match.parent)):
+    matches = list(_glob(pattern))
+    if images := _pictures(match for match in matches if match.is_file()):
         return images
     if matches:
         raise InvalidRequestError(
             f'none of the {len(matches)} names that match "{pattern}" is a picture (looked for {_examples()})'
         )
     raise InvalidRequestError(f'nothing matches "{pattern}"')
+
+
+def _glob(pattern: Path) -> Iterator[Path]:
+    """Yield what matches a pattern; of a pattern with ``**`` the files, without following links in circles.
+
+    The standard library's glob follows such links until the system refuses, in every combination.
+    """
+    if "**" not in pattern.parts:
+        yield from map(Path, glob.glob(str(pattern)))  # noqa: PTH207 - Path.glob takes no absolute pattern
+        return
+    at = pattern.parts.index("**")
+    for folder in _glob(Path(*pattern.parts[:at])) if at else [Path()]:
+        for path in _walk(folder):
+            if _matches(path.relative_to(folder).parts, pattern.parts[at:]):
+                yield path
+
+
+def _matches(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
+    """Return whether the parts of a path match those of a pattern, of which ``**`` matches any number."""
+    if not pattern:
+        return not parts
+    first, *rest = pattern
+    if first == "**":
+        return any(_matches(parts[start:], tuple(rest)) for start in range(len(parts) + 1))
+    return bool(parts) and fnmatch.fnmatch(parts[0], first) and _matches(parts[1:], tuple(rest))
 
 
 def _pictures(paths: Iterable[Path]) -> list[Path]:
@@ -125,12 +151,9 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def _is_cycle(folder: Path) -> bool:
-    """Return whether a folder is a link to one that contains it, so that following it would not end."""
-    return folder.is_symlink() and _is_in_cycle(folder)
-
-
-def _is_in_cycle(folder: Path) -> bool:
-    """Return whether the path of a folder passes through the same folder twice, by links."""
+    """Return whether a folder is a link to one that its path passes through, so that following it would not end."""
+    if not folder.is_symlink():
+        return False
     path = Path(os.path.abspath(folder))  # noqa: PTH100 - resolve() would follow the links
     real = [os.path.realpath(one) for one in (path, *path.parents)]
     return len(set(real)) < len(real)
