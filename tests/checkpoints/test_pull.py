@@ -1,4 +1,4 @@
-"""Pulling a checkpoint from a mirror on loopback, with the embedded checkpoint as the small model."""
+"""Download of checkpoints from a local mirror, with the embedded checkpoint as a small model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which checkpoint is meant, and whether it is here. No network in this file."""
+"""Resolution of checkpoint names on this machine. Nothing here uses the network."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "S3SEG_CHECKPOINT"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody answers there
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nothing listens there
     monkeypatch.chdir(tmp_path)
 
 

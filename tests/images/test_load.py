@@ -1,4 +1,4 @@
-"""Encoded pictures of every kind, and everything that only pretends to be one."""
+"""Encoded pictures of every format, and files that are not pictures."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _png_header(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
 
 
-# Where the bytes come from
+# Sources
 
 
 def test_every_kind_of_source_gives_the_same_pixels(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_the_users_pil_image_stays_as_it_is() -> None:
     assert np.array_equal(np.asarray(picture), NOISE)
 
 
-# What is done to them
+# Conversions
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_every_mode_becomes_rgb(picture: Image.Image, format_name: str, expected
     assert np.unique(loaded.pixels.reshape(-1, 3), axis=0).tolist() == [list(expected)]
 
 
-def test_an_opaque_picture_loses_its_alpha_without_a_word() -> None:
+def test_an_opaque_picture_loses_its_alpha_without_a_step() -> None:
     assert images.load(_encode(_plain("RGBA", (10, 20, 30, 255)))).steps == ()
     assert images.load(_encode(_plain("RGBA", (10, 20, 30, 9)))).steps == ("transparency composited on white",)
 
@@ -221,7 +221,7 @@ def test_the_first_frame_of_several_is_taken_and_told(format_name: str) -> None:
     assert loaded.steps[0] == "first frame of several taken"
 
 
-# What is refused
+# Errors
 
 
 def test_a_huge_header_is_refused_before_anything_is_decoded() -> None:
@@ -285,7 +285,7 @@ def test_a_jpeg_2000_cut_behind_its_header_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("format_name", ["JPEG", "PNG"])
-def test_a_cut_file_is_an_error_also_where_pillow_was_told_to_forgive(
+def test_a_cut_file_is_an_error_also_if_pillow_is_told_to_accept_truncated_files(
     format_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoded = _encode(Image.fromarray(NOISE), format_name)

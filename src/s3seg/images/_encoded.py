@@ -68,7 +68,7 @@ def decode(stream: IO[bytes], name: str, *, limits: Limits, reduce_to: int | Non
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as err:
         raise ImageDecodeError(f"{name}: too large: {err}") from err
     except UnidentifiedImageError:
-        raise ImageDecodeError(f"{name}: not an image: it looks like {looks_like(head)}") from None
+        raise ImageDecodeError(f"{name}: not an image that can be read: it looks like {looks_like(head)}") from None
     except Exception as err:
         raise ImageDecodeError(f"{name}: {_reason(err)}") from err
     with picture:
@@ -224,7 +224,7 @@ def _memory_needed(picture: Image.Image) -> int:
     """Estimate the peak of memory, in bytes, to decode and convert an opened picture.
 
     Peak of resident memory during `s3seg.images.load`, less that before it, in bytes per pixel, measured with
-    ``tests/images/measure_memory.py`` on Linux with Pillow 13 (pictures of 16 megapixels of noise):
+    ``tests/images/measure_memory.py`` on Linux with Pillow 13 (16 megapixels of noise, JPEG 2000: 4):
 
     - PNG: 4.7 grey and palette, 5.6 16-bit grey, 7.7 RGB, 8.5 RGBA, 8.4 16-bit RGBA (without strips: 20)
     - JPEG: 7.8 RGB, CMYK and turned by EXIF, 10.1 progressive
