@@ -32,7 +32,7 @@ def _encode(picture: Image.Image, format_name: str, **options: object) -> bytes:
         ("RGB", "JPEG", {}, 7),
         ("RGB", "JPEG", {"progressive": True}, 10),
         ("RGB", "WEBP", {}, 18),
-        ("RGB", "JPEG2000", {}, 25),
+        ("RGB", "JPEG2000", {}, 28),
         ("RGB", "TIFF", {}, 10),  # one strip, of which libtiff may hold two copies
     ],
 )

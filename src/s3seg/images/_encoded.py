@@ -37,7 +37,7 @@ _UPRIGHT_AS_STORED: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 
 _DARK = 32  # of 255: below this, a picture of more than 8 bits is reported as nearly black
 
-_MEMORY = {"WEBP": 18, "AVIF": 16, "JPEG2000": 25, "HEIF": 20}
+_MEMORY = {"WEBP": 18, "AVIF": 16, "JPEG2000": 28, "HEIF": 20}
 """Bytes per pixel that decoders take at their peak, Pillow's picture included."""
 
 _UNSUPPORTED = ("unsupported", "not supported", "not yet supported", "cannot handle", "unknown pixel mode",
@@ -226,10 +226,10 @@ def _memory_needed(picture: Image.Image) -> int:
     Peak of resident memory during `s3seg.images.load`, less that before it, in bytes per pixel, measured with
     ``tests/images/measure_memory.py`` on Linux with Pillow 13 (16 megapixels of noise, JPEG 2000: 4):
 
-    - PNG: 4.7 grey and palette, 5.6 16-bit grey, 7.7 RGB, 8.5 RGBA, 8.4 16-bit RGBA (without strips: 20)
-    - JPEG: 7.8 RGB, CMYK and turned by EXIF, 10.1 progressive
-    - WebP: 16.6 RGB, 18.1 RGBA; AVIF: 10.8 RGB, 13.7 RGBA; JPEG 2000: 19.7 RGB, 24.8 RGBA
-    - TIFF: 4.7 grey, 7.7 RGB, 7.9 float grey, 8.0 turned, 8.4 16-bit RGBA, 18.9 the same in one compressed strip
+    - PNG: 4.3 grey, 5.4 16-bit grey, 7.3 RGB, 8.1 RGBA and 16-bit RGBA (converted in one piece: 20)
+    - JPEG: 7.3 RGB, also if turned by EXIF, 9.6 progressive
+    - WebP: 16.8 RGB, 17.8 RGBA; AVIF: 10.5 RGB, 13.4 RGBA; JPEG 2000: 21.2 RGB, 27.3 RGBA
+    - TIFF: 7.6 float grey and turned RGB, 8.1 16-bit RGBA, 18.5 the same in one compressed strip
     """
     pixels = picture.width * picture.height
     bits = _headers.bits_per_channel(picture, None)
