@@ -1,11 +1,13 @@
-"""Pulling a checkpoint from a mirror on loopback, with the embedded checkpoint as the small model."""
+"""Download of checkpoints from a local mirror, with the embedded checkpoint as a small model."""
 
 from __future__ import annotations
 
 import errno
+import gzip
 import hashlib
 import shutil
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import huggingface_hub
@@ -30,6 +32,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)  # read once, at its import
     monkeypatch.setattr(_pull, "_WAITS", (0.0, 0.0))
 
 
@@ -64,6 +67,13 @@ def test_what_was_pulled_is_found_verified_and_used_by_default_without_the_netwo
     checked = checkpoints.verify("sam3")
     assert checked.ok
     assert {file.checksum for file in checked.files} == {"matches"}
+    assert checked.is_verified
+    assert {file.path.name: file.checked for file in checked.files} == {
+        "config.json": ("JSON syntax", "SHA-1"),
+        "tokenizer.json": ("JSON syntax", "SHA-1"),
+        "tokenizer_config.json": ("JSON syntax", "SHA-1"),
+        WEIGHTS: ("header", "size", "SHA-256"),
+    }
     assert mirror.requests == []
 
 
@@ -138,7 +148,7 @@ def test_progress_is_told_from_the_first_byte_to_the_last(mirror: Mirror) -> Non
 
 def test_a_connection_that_never_holds_is_an_error_that_keeps_what_came(mirror: Mirror) -> None:
     mirror.cuts = [1_000_000] + [0] * 20
-    with pytest.raises(CheckpointError, match="goes on where it stopped"):
+    with pytest.raises(CheckpointError, match="to resume the download"):
         checkpoints.pull("sam3")
     mirror.cuts = []
     mirror.requests.clear()
@@ -175,7 +185,7 @@ def test_without_a_token_the_gate_is_explained_in_one_message(mirror: Mirror) ->
 def test_a_token_without_access_is_told_apart_and_never_shown(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
     mirror.token, mirror.known_tokens = "hf_right", ("hf_stranger",)
     monkeypatch.setenv("HF_TOKEN", "hf_stranger")
-    with pytest.raises(CheckpointNotFoundError, match="has not been given access") as caught:
+    with pytest.raises(CheckpointNotFoundError, match="has not been granted access") as caught:
         checkpoints.pull("sam3")
     assert "hf_stranger" not in str(caught.value)
 
@@ -191,6 +201,36 @@ def test_a_repository_or_revision_that_does_not_exist_is_named(mirror: Mirror) -
         checkpoints.pull("nobody/nothing")
     with pytest.raises(CheckpointNotFoundError, match="no revision 'v9'"):
         checkpoints.pull("sam3", revision="v9")
+
+
+@pytest.mark.parametrize(
+    ("status", "is_final"),
+    [(404, True), (403, True), (410, True), (408, False), (429, False), (500, False), (503, False)],
+)
+def test_only_errors_that_may_pass_suggest_to_pull_again(
+    status: int, is_final: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        asked.append(request.path)
+        reply(request, status, b"{}")  # without the headers in which a hub says more
+
+    with serving(answer) as mirror:
+        monkeypatch.setenv("HF_ENDPOINT", mirror)
+        with pytest.raises(CheckpointError, match=str(status)) as caught:
+            checkpoints.pull("sam3")
+    assert ("pulling again will not help" in str(caught.value)) == is_final
+    assert ("try again later" in str(caught.value) or "pull again" in str(caught.value)) != is_final
+    if is_final:
+        assert len(asked) == 1
+
+
+def test_a_file_that_is_gone_from_the_storage_is_asked_for_once(mirror: Mirror) -> None:
+    mirror.gone = True
+    with pytest.raises(CheckpointNotFoundError, match="pulling again will not help"):
+        checkpoints.pull("sam3")
+    assert len(mirror.asked_for(f"/{WEIGHTS}?signed")) == 1
 
 
 def test_a_repository_without_weights_is_refused(mirror: Mirror) -> None:
@@ -255,7 +295,7 @@ def test_a_commit_that_leads_out_of_the_cache_is_refused(mirror: Mirror) -> None
 def test_too_small_a_disk_is_refused_before_the_first_byte(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(".")
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=1000))
-    with pytest.raises(CheckpointError, match="not enough room"):
+    with pytest.raises(CheckpointError, match="not enough disk space"):
         checkpoints.pull("sam3")
     assert mirror.asked_for("?signed") == []
 
@@ -293,6 +333,34 @@ def test_verify_notices_a_changed_byte_and_a_missing_end(mirror: Mirror) -> None
     (bad,) = [file for file in checkpoints.verify("sam3").files if file.problem]
     assert bad.problem is not None
     assert "truncated" in bad.problem
+    assert bad.checked == ()
+
+
+def test_files_outside_the_cache_are_checked_but_not_verified(tmp_path: Path) -> None:
+    shutil.copytree(checkpoints.resolve("embedded").path, tmp_path / "mine")
+    (tmp_path / "mine" / "merges.txt").write_text("a b")
+    (tmp_path / "mine" / "bpe.txt.gz").write_bytes(gzip.compress(b"a b"))
+    checked = checkpoints.verify(tmp_path / "mine")
+    assert checked.ok
+    assert not checked.is_verified
+    assert not any(file.is_verified for file in checked.files)
+    assert {file.path.name: file.checked for file in checked.files} == {
+        "bpe.txt.gz": ("CRC-32",),
+        "config.json": ("JSON syntax",),
+        "merges.txt": (),
+        "tokenizer.json": ("JSON syntax",),
+        "tokenizer_config.json": ("JSON syntax",),
+        WEIGHTS: ("header", "size"),
+    }
+
+
+@pytest.mark.parametrize("content", [gzip.compress(b"a b")[:-3], b"a b", gzip.compress(b"a b" * 99)[:-8] + bytes(8)])
+def test_a_damaged_gzip_vocabulary_is_noticed(tmp_path: Path, content: bytes) -> None:
+    shutil.copytree(checkpoints.resolve("embedded").path, tmp_path / "mine")
+    (tmp_path / "mine" / "bpe.txt.gz").write_bytes(content)
+    (bad,) = [file for file in checkpoints.verify(tmp_path / "mine").files if file.problem]
+    assert bad.path.name == "bpe.txt.gz"
+    assert bad.problem.startswith("damaged gzip file")
 
 
 def test_the_embedded_checkpoint_needs_no_pull() -> None:

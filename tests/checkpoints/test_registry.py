@@ -1,4 +1,4 @@
-"""Which checkpoint is meant, and whether it is here. No network in this file."""
+"""Resolution of checkpoint names on this machine. Nothing here uses the network."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "S3SEG_CHECKPOINT"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody answers there
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nothing listens there
     monkeypatch.chdir(tmp_path)
 
 
@@ -60,7 +60,7 @@ def test_the_default_is_the_embedded_one_until_the_full_one_is_here() -> None:
 def test_a_half_pulled_full_checkpoint_does_not_become_the_default() -> None:
     _in_cache("facebook/sam3", without="model.safetensors")
     assert checkpoints.resolve().name == "embedded"
-    with pytest.raises(CheckpointNotFoundError, match=r"only partly \(model.safetensors missing\)"):
+    with pytest.raises(CheckpointNotFoundError, match=r"incomplete \(model.safetensors missing\)"):
         checkpoints.resolve("sam3")
 
 
@@ -80,7 +80,7 @@ def test_the_environment_variable_comes_first(monkeypatch: pytest.MonkeyPatch, t
 def test_an_unpulled_checkpoint_is_an_error_with_the_command_that_gets_it() -> None:
     with pytest.raises(CheckpointNotFoundError, match="s3seg models pull sam3") as caught:
         checkpoints.resolve("sam3")
-    assert "accept its licence at https://huggingface.co/facebook/sam3" in str(caught.value)
+    assert "accept its licence first, at https://huggingface.co/facebook/sam3" in str(caught.value)
     with pytest.raises(CheckpointNotFoundError, match="s3seg models pull org/repo --revision v2"):
         checkpoints.resolve("org/repo", revision="v2")
 
@@ -104,7 +104,7 @@ def test_a_weights_file_is_a_checkpoint_with_its_folder(tmp_path: Path) -> None:
     checkpoint = checkpoints.resolve(folder / "model.safetensors")
     assert checkpoint.folder == folder
     assert checkpoint.path.is_file()
-    with pytest.raises(CheckpointError, match="not weights"):
+    with pytest.raises(CheckpointError, match="not a weights file"):
         checkpoints.resolve(folder / "config.json")
 
 
@@ -132,7 +132,7 @@ def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointNotFoundError, match=r"model-00002-of-00002\.safetensors missing"):
         checkpoints.resolve(folder)
     (folder / "model.safetensors.index.json").write_text("[]")
-    with pytest.raises(CheckpointError, match="not an index of weights"):
+    with pytest.raises(CheckpointError, match="not a valid index of weights"):
         checkpoints.resolve(folder)
 
 

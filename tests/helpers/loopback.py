@@ -1,4 +1,4 @@
-"""Servers on this machine for tests: plain HTTP answers, and a mirror that speaks what a pull asks."""
+"""Local servers for tests: one with arbitrary HTTP answers, and a mirror of the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @contextlib.contextmanager
 def serving(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[str]:
-    """Serve GET and HEAD on loopback with ``answer``; gives the base URL."""
+    """Serve GET and HEAD requests on loopback with ``answer``; yields the base URL."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -55,33 +55,34 @@ def reply(
 
 @dataclass
 class Mirror:
-    """What the mirror serves, how it misbehaves, and what it was asked."""
+    """A mirror of the hub: the files it serves, its faults, and the requests it received."""
 
     files: dict[str, bytes]
     repo_id: str = "facebook/sam3"
     commit: str = COMMIT
-    token: str | None = None  # if set, only this one passes the gate
-    known_tokens: tuple[str, ...] = ()  # valid, but without access
-    cuts: list[int] = field(default_factory=list)  # bytes after which each next large answer is cut
+    token: str | None = None  # if set, the only token with access
+    known_tokens: tuple[str, ...] = ()  # valid tokens without access
+    cuts: list[int] = field(default_factory=list)  # lengths at which the next answers of the storage are cut
     ranges: bool = True
     corrupt: bool = False
+    gone: bool = False  # the storage answers 404
     endpoint: str = ""
     storage: str = ""
     requests: list[tuple[str, str, str | None, str | None]] = field(default_factory=list)
 
     def asked_for(self, part: str, method: str = "GET") -> list[tuple[str, str, str | None, str | None]]:
-        """(method, path, Range, Authorization) of the requests whose path has this part in it."""
+        """Return (method, path, Range, Authorization) of the requests whose path contains ``part``."""
         return [request for request in self.requests if part in request[1] and request[0] == method]
 
     @contextlib.contextmanager
     def running(self) -> Iterator[Mirror]:
-        """Run the hub and, on another origin, the storage that large files are redirected to."""
+        """Run the hub and, on another origin, the storage to which large files are redirected."""
         with serving(self._hub) as self.endpoint, serving(self._storage) as storage:
-            self.storage = storage.replace("127.0.0.1", "localhost")  # another host, as in real life
+            self.storage = storage.replace("127.0.0.1", "localhost")  # another host, as with the real hub
             yield self
 
     def _hub(self, request: BaseHTTPRequestHandler) -> None:
-        self._note(request)
+        self._record(request)
         if re.fullmatch(rf"/api/models/{self.repo_id}(/revision/(main|{COMMIT}))?", request.path):
             info = {
                 "id": self.repo_id,
@@ -92,7 +93,7 @@ class Mirror:
         elif request.path.startswith(f"/api/models/{self.repo_id}/revision/"):
             reply(request, 404, b"{}", {"X-Error-Code": "RevisionNotFound", "X-Error-Message": "Invalid rev id"})
         elif match := re.fullmatch(rf"/{self.repo_id}/resolve/(main|{COMMIT})/(.+)", request.path):
-            if self._passes_the_gate(request):
+            if self._has_access(request):
                 self._resolve(request, match[2])
         else:
             reply(
@@ -102,7 +103,7 @@ class Mirror:
                 {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"},
             )
 
-    def _passes_the_gate(self, request: BaseHTTPRequestHandler) -> bool:
+    def _has_access(self, request: BaseHTTPRequestHandler) -> bool:
         sent = request.headers.get("Authorization")
         if self.token is None or sent == f"Bearer {self.token}":
             return True
@@ -133,7 +134,10 @@ class Mirror:
         reply(request, 200, content, {**headers, "ETag": f'"{digest}"'})
 
     def _storage(self, request: BaseHTTPRequestHandler) -> None:
-        self._note(request)
+        self._record(request)
+        if self.gone:
+            reply(request, 404, b"no such key")
+            return
         content = self.files[request.path.lstrip("/").partition("?")[0]]
         if self.corrupt:
             content = bytes(len(content))
@@ -149,6 +153,6 @@ class Mirror:
         if request.command != "HEAD":
             request.wfile.write(body[: self.cuts.pop(0)] if self.cuts else body)
 
-    def _note(self, request: BaseHTTPRequestHandler) -> None:
+    def _record(self, request: BaseHTTPRequestHandler) -> None:
         headers = request.headers
         self.requests.append((request.command, request.path, headers.get("Range"), headers.get("Authorization")))

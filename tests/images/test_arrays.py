@@ -90,9 +90,9 @@ def test_views_and_big_endian_arrays_are_read_right() -> None:
         (np.zeros((0, 20, 3), np.uint8), "no pixels"),
         (np.zeros((20, 0), np.uint8), "no pixels"),
         (np.zeros((20, 20, 0), np.uint8), "expected"),
-        (np.zeros((20, 20), np.int64), "int64 have no agreed range"),
-        (np.zeros((20, 20), complex), "no agreed range"),
-        (np.array([["a"]]), "no agreed range"),
+        (np.zeros((20, 20), np.int64), "int64 have no defined range"),
+        (np.zeros((20, 20), complex), "no defined range"),
+        (np.array([["a"]]), "no defined range"),
         (np.full((2, 2), 200.0), "must be in 0..1"),
         (np.full((2, 2), -1.5), "undo the normalisation"),
         (np.full((2, 2), np.nan), "from nan to nan"),
@@ -132,7 +132,7 @@ def test_a_tensor_of_two_axes_is_grey() -> None:
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        ((3, 7, 3), "both the first and the last"),
+        ((3, 7, 3), "either the first or the last"),
         ((1, 3, 8, 8), "batch"),
         ((5, 6, 7), "expected"),
         ((3, 0, 9), "no pix"),

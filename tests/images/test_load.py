@@ -1,4 +1,4 @@
-"""Encoded pictures of every kind, and everything that only pretends to be one."""
+"""Encoded pictures of every format, and files that are not pictures."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _png_header(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
 
 
-# Where the bytes come from
+# Sources
 
 
 def test_every_kind_of_source_gives_the_same_pixels(tmp_path: Path) -> None:
@@ -81,8 +81,6 @@ def test_the_source_is_named_in_results(tmp_path: Path) -> None:
     path.write_bytes(PNG)
     assert images.load(path).source == str(path)
     assert images.load(PNG, name="upload.png").source == "upload.png"
-    assert images.load(PNG).source == f"{len(PNG)} bytes"
-    assert images.load(NOISE).source == "array (24, 32, 3) uint8"
 
 
 def test_a_loaded_image_is_loaded_already() -> None:
@@ -117,7 +115,7 @@ def test_the_users_pil_image_stays_as_it_is() -> None:
     assert np.array_equal(np.asarray(picture), NOISE)
 
 
-# What is done to them
+# Conversions
 
 
 @pytest.mark.parametrize(
@@ -150,7 +148,7 @@ def test_every_mode_becomes_rgb(picture: Image.Image, format_name: str, expected
     assert np.unique(loaded.pixels.reshape(-1, 3), axis=0).tolist() == [list(expected)]
 
 
-def test_an_opaque_picture_loses_its_alpha_without_a_word() -> None:
+def test_an_opaque_picture_loses_its_alpha_without_a_step() -> None:
     assert images.load(_encode(_plain("RGBA", (10, 20, 30, 255)))).steps == ()
     assert images.load(_encode(_plain("RGBA", (10, 20, 30, 9)))).steps == ("transparency composited on white",)
 
@@ -188,7 +186,7 @@ def test_sixteen_bits_are_scaled_and_not_cut() -> None:
 
 
 def test_integers_beyond_sixteen_bits_are_refused() -> None:
-    with pytest.raises(ImageDecodeError, match="go from 70000 to 70000"):
+    with pytest.raises(ImageDecodeError, match="range from 70000 to 70000"):
         images.load(Image.new("I", (2, 2), 70000))
 
 
@@ -223,7 +221,7 @@ def test_the_first_frame_of_several_is_taken_and_told(format_name: str) -> None:
     assert loaded.steps[0] == "first frame of several taken"
 
 
-# What is refused
+# Errors
 
 
 def test_a_huge_header_is_refused_before_anything_is_decoded() -> None:
@@ -287,7 +285,7 @@ def test_a_jpeg_2000_cut_behind_its_header_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("format_name", ["JPEG", "PNG"])
-def test_a_cut_file_is_an_error_also_where_pillow_was_told_to_forgive(
+def test_a_cut_file_is_an_error_also_if_pillow_is_told_to_accept_truncated_files(
     format_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoded = _encode(Image.fromarray(NOISE), format_name)
@@ -342,12 +340,12 @@ def test_no_bytes_whatever_raise_anything_else(content: bytes, head: bytes) -> N
     [
         ("missing.png", "missing.png: there is no such file"),
         (".", "a folder"),
-        ("s3://bucket/cat.png", "s3:// addresses cannot be read"),
+        ("s3://bucket/cat.png", "s3:// addresses are not supported"),
         ("nul\0byte.png", "cannot be opened"),
         ("x" * 5000, "cannot be opened"),
-        (42, "cannot make an image of a int"),
-        (None, "cannot make an image of a NoneType"),
-        ([[1, 2], [3, 4]], "cannot make an image of a list"),
+        (42, "cannot load a picture from an int"),
+        (None, "cannot load a picture from a NoneType"),
+        ([[1, 2], [3, 4]], "cannot load a picture from a list"),
     ],
 )
 def test_a_source_that_cannot_be_opened_says_why(source, message: str) -> None:

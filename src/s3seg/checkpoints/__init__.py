@@ -1,8 +1,9 @@
-"""Where the weights are: named ones, local folders, the Hugging Face cache; how to get and check them.
+"""Find, download and verify checkpoints.
 
-A checkpoint is a folder with weights (``model.safetensors``, also in shards, or ``sam3.pt``), ``config.json``
-and a tokenizer. :func:`resolve` finds one on this machine and never touches the network; :func:`pull` brings
-one here; :func:`verify` reads it through; :func:`inventory` lists what there is. No torch in here.
+A checkpoint is a folder with weights (``model.safetensors``, its shards, or ``sam3.pt``), ``config.json`` and a
+tokenizer. :func:`resolve` finds one on this machine without using the network, :func:`pull` downloads one,
+:func:`verify` checks its files, and :func:`inventory` lists the checkpoints that are available. Nothing in this
+package imports torch.
 """
 
 from s3seg.checkpoints._layout import check_safetensors, hub_cache, hub_home

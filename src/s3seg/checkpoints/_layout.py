@@ -1,4 +1,4 @@
-"""Which files make a checkpoint, and where the Hugging Face cache keeps them."""
+"""The files of a checkpoint, and where the Hugging Face cache stores them."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _MAX_HEADER = 100 * 2**20  # safetensors' own limit
 
 
 def wanted_files(listing: Iterable[str]) -> list[str]:
-    """Choose from the files of a repository those that s3seg needs, the small ones first.
+    """Select the files that s3seg needs from the file list of a repository, small files first.
 
-    One layout of the weights is enough: ``model.safetensors``, else its shards with their index, else
-    ``sam3.pt``. No weights chosen means that the repository has none.
+    Only one layout of the weights is selected: ``model.safetensors``, else its shards with their index, else
+    ``sam3.pt``. If the result has no weights, the repository has none.
     """
     names = set(listing)
     small = sorted(name for name in names if name in (CONFIG, *_TOKENIZER_FILES) or _is_bpe(name))
@@ -36,12 +36,12 @@ def wanted_files(listing: Iterable[str]) -> list[str]:
 
 
 def is_weights(name: str) -> bool:
-    """Whether a file of this name holds weights."""
+    """Return whether a file of this name holds weights."""
     return name in (WEIGHTS, REFERENCE_WEIGHTS) or _SHARD.fullmatch(name) is not None
 
 
 def weight_names(folder: Path) -> list[str]:
-    """Names of the weight files of a folder, present or promised by its index; empty if it has none."""
+    """Return the weight files of a folder, including those that its index lists; empty if there are none."""
     if (folder / WEIGHTS).is_file():
         return [WEIGHTS]
     if (folder / INDEX).is_file():
@@ -50,7 +50,7 @@ def weight_names(folder: Path) -> list[str]:
 
 
 def missing_files(folder: Path) -> tuple[str, ...]:
-    """Names of the files that a folder lacks to be a checkpoint; empty if it is one."""
+    """Return the names of files that a folder lacks to be a checkpoint; empty if it is complete."""
     weights = weight_names(folder)
     missing = [name for name in weights if not (folder / name).is_file()] if weights else [WEIGHTS]
     if weights != [REFERENCE_WEIGHTS] and not (folder / CONFIG).is_file():
@@ -61,58 +61,62 @@ def missing_files(folder: Path) -> tuple[str, ...]:
 
 
 def checkpoint_files(folder: Path) -> tuple[Path, ...]:
-    """The files of a checkpoint folder that s3seg reads, weights last."""
+    """Return the files of a checkpoint folder that s3seg reads, weights last."""
     names = sorted(path.name for path in folder.iterdir() if path.is_file())
     return tuple(folder / name for name in wanted_files(names))
 
 
 def check_safetensors(path: Path) -> None:
-    """Check that a safetensors file has a whole header and exactly the bytes that the header promises.
+    """Check that a safetensors file has a complete header and exactly the size that the header states.
+
+    The values of the tensors are not read.
 
     Raises:
-        CheckpointError: It is truncated, has bytes too many, or is not a safetensors file.
+        CheckpointError: The file is truncated, too long, or not a safetensors file.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or not 2 <= length <= _MAX_HEADER:
-            raise CheckpointError(f"{path}: not a safetensors file ({size} bytes, and no header at its start)")
+            raise CheckpointError(f"{path}: not a safetensors file ({size} bytes, without a valid header)")
         header = file.read(length)
     if len(header) < length:
-        raise CheckpointError(f"{path}: truncated inside its header ({size} bytes); pull or copy it again")
+        raise CheckpointError(f"{path}: truncated within its header ({size} bytes); download or copy it again")
     try:
         entries = json.loads(header)
         ends = [entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"]
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as err:
-        raise CheckpointError(f"{path}: not a safetensors file (its header is not the JSON it should be)") from err
-    promised = 8 + length + max(ends, default=0)
-    if size < promised:
-        raise CheckpointError(f"{path}: truncated: {size} bytes of {promised}; pull or copy it again")
-    if size > promised:
-        raise CheckpointError(f"{path}: {size - promised} bytes more than its header promises; pull or copy it again")
+        raise CheckpointError(f"{path}: not a safetensors file (its header is not valid JSON of tensors)") from err
+    expected = 8 + length + max(ends, default=0)
+    if size < expected:
+        raise CheckpointError(f"{path}: truncated: {size} of {expected} bytes; download or copy it again")
+    if size > expected:
+        raise CheckpointError(
+            f"{path}: {size - expected} bytes longer than its header states; download or copy it again"
+        )
 
 
 def hub_home() -> Path:
-    """Folder of everything Hugging Face, by the same variables as huggingface_hub, read at every call."""
+    """Return the Hugging Face home folder, from the same environment variables as huggingface_hub."""
     cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return _expanded(os.environ.get("HF_HOME") or str(Path(cache) / "huggingface"))
 
 
 def hub_cache() -> Path:
-    """Folder of the Hugging Face cache of repositories."""
+    """Return the folder in which the Hugging Face cache stores repositories."""
     named = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
     return _expanded(named) if named else hub_home() / "hub"
 
 
 def repo_folder(repo_id: str) -> Path:
-    """Where the Hugging Face cache keeps a model repository."""
+    """Return the folder of a model repository in the Hugging Face cache."""
     return hub_cache() / f"models--{repo_id.replace('/', '--')}"
 
 
 def snapshots(repo_id: str, revision: str | None = None) -> Iterator[Path]:
-    """Snapshot folders of a repository in the cache: main's, then the others, newest first.
+    """Yield the snapshot folders of a repository in the cache: that of main, then the others, newest first.
 
-    With a ``revision`` (branch, tag or commit) only that one's.
+    With ``revision`` (branch, tag or commit), only the snapshot of that revision.
     """
     root = repo_folder(repo_id)
     wanted = revision or "main"
@@ -134,7 +138,7 @@ def _shards_of(index: Path) -> list[str]:
     try:
         return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError) as err:
-        raise CheckpointError(f"{index}: not an index of weights: {err!r}; pull or copy it again") from err
+        raise CheckpointError(f"{index}: not a valid index of weights: {err!r}; download or copy it again") from err
 
 
 def _has_tokenizer(folder: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Names of checkpoints, and which one is meant."""
+"""Names of checkpoints, and how a name is resolved to files on this machine."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _REPO_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class KnownCheckpoint:
-    """A checkpoint that has a name of its own.
+    """A checkpoint with a short name.
 
     Attributes:
-        name: What users type.
+        name: The name that users type.
         repo_id: Its repository on the Hugging Face hub; None for the one inside the package.
-        gated: Whether a licence must be accepted before it can be downloaded.
-        summary: One line for people.
+        gated: Whether its licence must be accepted before it can be downloaded.
+        summary: A one-line description.
     """
 
     name: str
@@ -47,20 +47,22 @@ class KnownCheckpoint:
 KNOWN = {
     known.name: known
     for known in (
-        KnownCheckpoint(EMBEDDED, None, False, "small, inside the package: knows pictograms, shapes and colours"),
-        KnownCheckpoint(FULL, "facebook/sam3", True, "full SAM 3, 840 M parameters, 3.4 GB: knows photographs"),
+        KnownCheckpoint(EMBEDDED, None, False, "small, inside the package: for pictograms, shapes and colours"),
+        KnownCheckpoint(
+            FULL, "facebook/sam3", True, "full SAM 3, 840 M parameters, 3.4 GB: for photographs and any other picture"
+        ),
     )
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A checkpoint that is on this machine, with all its files.
+    """A complete checkpoint on this machine.
 
     Attributes:
-        name: What was asked for: a known name, a repo id or a path.
-        path: Its folder; or, when a single file was named, that weights file.
-        origin: Inside the package, in the Hugging Face cache, or somewhere of the user's own.
+        name: The name by which it was requested: a known name, a repo id or a path.
+        path: Its folder, or the weights file if a single file was named.
+        origin: "embedded" (inside the package), "hub" (in the Hugging Face cache) or "local" (any other path).
         repo_id: Its repository, if it came from the hub.
         commit: The commit of that repository.
     """
@@ -73,7 +75,7 @@ class Checkpoint:
 
     @property
     def version(self) -> str:
-        """What results call the model: "embedded", "facebook/sam3@1a2b3c4d", or the path."""
+        """The version of the model in results: "embedded", "facebook/sam3@1a2b3c4d", or the path."""
         if self.repo_id is None:
             return self.name
         return f"{self.repo_id}@{self.commit[:8]}" if self.commit else self.repo_id
@@ -90,20 +92,20 @@ class Checkpoint:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of its files on disk."""
+        """Total size of its files in bytes."""
         return sum(file.stat().st_size for file in self.files)
 
 
 @dataclass(frozen=True, slots=True)
 class InventoryItem:
-    """A checkpoint that could be used, and how far it is here.
+    """A checkpoint that can be used or downloaded.
 
     Attributes:
-        name: What to pass to :func:`resolve` or :func:`~s3seg.checkpoints.pull`.
-        summary: One line for people.
-        checkpoint: Where it is; None if it is not on this machine, or not whole.
-        missing: Files that are not here; empty if it is whole, or if nothing of it is here.
-        size_bytes: Bytes on disk, unfinished downloads included.
+        name: The name to pass to :func:`resolve` or :func:`~s3seg.checkpoints.pull`.
+        summary: A one-line description.
+        checkpoint: Its files; None if it is not on this machine, or incomplete.
+        missing: Names of missing files if it is on this machine only in part; empty otherwise.
+        size_bytes: Bytes on disk, including unfinished downloads.
     """
 
     name: str
@@ -114,26 +116,26 @@ class InventoryItem:
 
 
 def resolve(name: str | Path | None = None, *, revision: str | None = None) -> Checkpoint:
-    """Find a checkpoint on this machine; the network is never asked.
+    """Find a checkpoint on this machine, without using the network.
 
-    A known name ("embedded", "sam3") wins over a folder of that name (write ``./sam3`` for the folder); any
-    other path that exists wins over a repo id of the same spelling. Repositories count as here once all
-    needed files are in the Hugging Face cache, whoever put them there.
+    A known name ("embedded", "sam3") takes precedence over a folder of that name (write ``./sam3`` for the
+    folder); any other existing path takes precedence over a repo id with the same spelling. A repository is found
+    once all needed files are in the Hugging Face cache, whichever program downloaded them.
 
     Args:
-        name: A known name, a folder, a weights file, or a repo id ("org/repo"). None means: what
-            ``S3SEG_CHECKPOINT`` says, else full SAM 3 if it is here, else the embedded one.
-        revision: Branch, tag or commit of a repository; by default main, else the newest that is whole.
+        name: A known name, a folder, a weights file, or a repo id ("org/repo"). None uses the environment
+            variable ``S3SEG_CHECKPOINT`` if set, else full SAM 3 if it is on this machine, else the embedded one.
+        revision: Branch, tag or commit of a repository; by default main, else the newest complete one.
 
     Raises:
-        CheckpointNotFoundError: It is not here, or not whole; the message has the command that gets it.
-        CheckpointError: One of its files cannot be understood.
+        CheckpointNotFoundError: It is not on this machine, or incomplete; the message says how to get it.
+        CheckpointError: One of its files is invalid.
     """
     if name is None:
         return _default()
     text = str(name)
     if text == EMBEDDED:
-        return _whole(Checkpoint(EMBEDDED, _embedded_folder(), "embedded"))
+        return _complete(Checkpoint(EMBEDDED, _embedded_folder(), "embedded"))
     known = KNOWN.get(text)
     path = Path(text).expanduser()
     if known is None and text.strip() and _exists(path):
@@ -145,7 +147,7 @@ def resolve(name: str | Path | None = None, *, revision: str | None = None) -> C
 
 
 def inventory() -> list[InventoryItem]:
-    """List the known checkpoints, then every other SAM 3 in the Hugging Face cache."""
+    """List the known checkpoints, then all other SAM 3 checkpoints in the Hugging Face cache."""
     named = [_item(known.name, known.repo_id, known.summary) for known in KNOWN.values()]
     named_repos = {known.repo_id for known in KNOWN.values()}
     others = [repo_id for repo_id in _cached_sam3_repos() if repo_id not in named_repos]
@@ -153,23 +155,23 @@ def inventory() -> list[InventoryItem]:
 
 
 def is_repo_id(text: str) -> bool:
-    """Whether a text has the form of a repo id: "org/repo"."""
+    """Return whether a text has the form of a repo id: "org/repo"."""
     return _REPO_ID.fullmatch(text) is not None
 
 
 def _exists(path: Path) -> bool:
     try:
         return path.exists()
-    except OSError:  # a name too long is no file
+    except OSError:  # such as a name that is too long
         return False
 
 
 def _default() -> Checkpoint:
-    if asked := os.environ.get(ENVIRONMENT, "").strip():
+    if named := os.environ.get(ENVIRONMENT, "").strip():
         try:
-            return resolve(asked)
+            return resolve(named)
         except CheckpointError as err:
-            raise type(err)(f"{ENVIRONMENT} is set to {asked!r}: {err}") from err
+            raise type(err)(f"{ENVIRONMENT} is set to {named!r}: {err}") from err
     try:
         return resolve(FULL)
     except CheckpointNotFoundError:
@@ -182,16 +184,22 @@ def _embedded_folder() -> Path:
 
 def _local(name: str, path: Path) -> Checkpoint:
     if path.is_file() and path.suffix not in (".safetensors", ".pt", ".pth"):
-        raise CheckpointError(f"{path}: not weights; name a folder, or a file that ends in .safetensors or .pt")
+        raise CheckpointError(
+            f"{path}: not a weights file; name a folder, or a file that ends in .safetensors, .pt or .pth"
+        )
     checkpoint = Checkpoint(name, path, "local")
-    return _whole(checkpoint) if path.is_dir() else checkpoint
+    return _complete(checkpoint) if path.is_dir() else checkpoint
 
 
-def _whole(checkpoint: Checkpoint) -> Checkpoint:
+def _complete(checkpoint: Checkpoint) -> Checkpoint:
     if missing := missing_files(checkpoint.path):
-        advice = "reinstall s3seg" if checkpoint.origin == "embedded" else "copy them there, or name another folder"
+        advice = (
+            "reinstall s3seg"
+            if checkpoint.origin == "embedded"
+            else "copy the missing files there, or name another folder"
+        )
         raise CheckpointNotFoundError(
-            f"{checkpoint.path}: not a whole checkpoint, {', '.join(missing)} missing; {advice}"
+            f"{checkpoint.path}: incomplete checkpoint, {', '.join(missing)} missing; {advice}"
         )
     return checkpoint
 
@@ -202,16 +210,16 @@ def _in_hub_cache(name: str, repo_id: str, revision: str | None) -> Checkpoint:
         if not missing_files(folder):
             return Checkpoint(name, folder, "hub", repo_id, folder.name)
     at = f" --revision {revision}" if revision else ""
-    found = f"only partly ({', '.join(missing_files(folders[0]))} missing)" if folders else "not"
+    found = f"incomplete ({', '.join(missing_files(folders[0]))} missing)" if folders else "not"
     known = KNOWN.get(name)
     gate = (
-        f" ({repo_id} is gated: first accept its licence at https://huggingface.co/{repo_id})"
+        f" ({repo_id} is gated: accept its licence first, at https://huggingface.co/{repo_id})"
         if (known and known.gated)
         else ""
     )
     raise CheckpointNotFoundError(
         f"the checkpoint {name!r} is {found} on this machine (looked in {repo_folder(repo_id)}); "
-        f"get it with: s3seg models pull {name}{at}{gate}"
+        f"download it with: s3seg models pull {name}{at}{gate}"
     )
 
 

@@ -1,10 +1,12 @@
-"""Read a checkpoint through and say whether it is what it should be."""
+"""Verify the files of a checkpoint."""
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,44 +17,65 @@ from s3seg.checkpoints._registry import Checkpoint, resolve
 from s3seg.errors import CheckpointError
 
 Progress = Callable[[str, int, int | None], None]
-"""Told (file name, bytes done, bytes in all or None) while something long goes on."""
+"""Called with (file name, bytes done, total bytes or None) during a long operation."""
 
 _CHUNK = 8 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
 class FileCheck:
-    """What was found out about one file.
+    """The result of verifying one file.
 
     Attributes:
         path: The file.
         size_bytes: Its size.
-        checksum: Whether its contents have the checksum under which the hub keeps them; unknown for files
-            that did not come through the Hugging Face cache, and where the disk has no symbolic links.
-        problem: What is wrong, in words; None if nothing is.
+        checksum: Whether the contents have the hub's checksum; "unknown" for files that are not in the Hugging
+            Face cache, and on file systems without symbolic links.
+        problem: What is wrong with the file; None if no check failed.
+        checked: What was checked and found right, such as "header", "size" or "SHA-256". Empty if there was
+            nothing to check the file against: then nothing is known about its contents.
     """
 
     path: Path
     size_bytes: int
     checksum: Literal["matches", "differs", "unknown"]
     problem: str | None
+    checked: tuple[str, ...] = ()
+
+    @property
+    def is_verified(self) -> bool:
+        """Whether every byte of the file is known to be right: its checksum matches the hub's."""
+        return self.problem is None and self.checksum == "matches"
 
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """The checks of all files of a checkpoint."""
+    """The results of verifying the files of a checkpoint."""
 
     checkpoint: Checkpoint
     files: tuple[FileCheck, ...]
 
     @property
     def ok(self) -> bool:
-        """Whether no file has a problem."""
+        """Whether no check failed. This does not mean that all contents were verified: see `is_verified`."""
         return all(file.problem is None for file in self.files)
+
+    @property
+    def is_verified(self) -> bool:
+        """Whether the contents of every file match the hub's checksum."""
+        return all(file.is_verified for file in self.files)
 
 
 def verify(checkpoint: Checkpoint | str | Path | None = None, *, progress: Progress | None = None) -> Verification:
-    """Check every file of a checkpoint: complete, well-formed, and with the hub's checksum where it is known.
+    """Check the files of a checkpoint.
+
+    Files in the Hugging Face cache are compared with the hub's checksum. Of safetensors files the header and the
+    size are checked, of JSON files the syntax, of ``.pt`` files the ZIP directory, of ``.gz`` files the checksum
+    that they contain. `FileCheck.checked` says which of these were done for a file.
+
+    Args:
+        checkpoint: A checkpoint, or a name as for :func:`resolve`.
+        progress: Called with (file name, bytes done, total bytes) while checksums are computed.
 
     Raises:
         CheckpointNotFoundError: The checkpoint is not on this machine.
@@ -63,9 +86,9 @@ def verify(checkpoint: Checkpoint | str | Path | None = None, *, progress: Progr
 
 
 def matches_etag(path: Path, etag: str, *, progress: Progress | None = None, name: str | None = None) -> bool | None:
-    """Whether a file has the contents that the hub's ETag promises; None if the ETag is no known checksum.
+    """Return whether the contents of a file match the hub's ETag; None if the ETag is not a known checksum.
 
-    The hub uses SHA-256 for large files, and git's blob SHA-1 for small ones.
+    The ETag is a SHA-256 for large files, and git's blob SHA-1 for small ones.
     """
     size = path.stat().st_size
     if len(etag) == 64:
@@ -86,28 +109,40 @@ def matches_etag(path: Path, etag: str, *, progress: Progress | None = None, nam
 
 def _check(path: Path, progress: Progress | None) -> FileCheck:
     size = path.stat().st_size
-    problem = _malformed(path)
+    checked, problem = _check_format(path)
     checksum: Literal["matches", "differs", "unknown"] = "unknown"
     if path.is_symlink() and (blob := path.readlink()).parent.name == "blobs":  # the Hugging Face cache
         same = matches_etag(path, blob.name, progress=progress)
         checksum = "unknown" if same is None else ("matches" if same else "differs")
+        if same:
+            checked += ("SHA-256" if len(blob.name) == 64 else "SHA-1",)
     if checksum == "differs" and problem is None:
-        problem = "its contents are not those that the hub sent; delete it and pull again"
-    return FileCheck(path, size, checksum, problem)
+        problem = "its contents do not match the hub's checksum; delete it and pull again"
+    return FileCheck(path, size, checksum, problem, checked)
 
 
-def _malformed(path: Path) -> str | None:
+def _check_format(path: Path) -> tuple[tuple[str, ...], str | None]:
+    """Return which properties of the format were checked and are right, and the problem if one is not."""
     try:
         if path.stat().st_size == 0:
-            return "the file is empty"
+            return (), "the file is empty"
         if path.suffix == ".safetensors":
             check_safetensors(path)
-        elif path.suffix in (".pt", ".pth") and not zipfile.is_zipfile(path):
-            return "truncated, or not a file of torch.save"
-        elif path.suffix == ".json":
+            return ("header", "size"), None
+        if path.suffix in (".pt", ".pth"):
+            return (("ZIP directory",), None) if zipfile.is_zipfile(path) else ((), "truncated, or not a PyTorch file")
+        if path.suffix == ".json":
             json.loads(path.read_bytes())
+            return ("JSON syntax",), None
+        if path.suffix == ".gz":
+            with gzip.open(path) as file:
+                while file.read(_CHUNK):
+                    pass
+            return ("CRC-32",), None
     except CheckpointError as err:
-        return str(err).removeprefix(f"{path}: ")
+        return (), str(err).removeprefix(f"{path}: ")
+    except (EOFError, gzip.BadGzipFile, zlib.error) as err:
+        return (), f"damaged gzip file: {err}"
     except ValueError as err:
-        return f"not valid JSON: {err}"
-    return None
+        return (), f"not valid JSON: {err}"
+    return (), None

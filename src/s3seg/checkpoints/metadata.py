@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself, in the ``s3seg`` section of its ``config.json``."""
+"""The metadata of a checkpoint: the ``s3seg`` section of its ``config.json``."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from s3seg.checkpoints.vocabulary import Vocabulary
 from s3seg.errors import CheckpointError
 
 REFERENCE_THRESHOLD = 0.5
-"""Instances above this score are kept, where a checkpoint says nothing else: the reference implementation's."""
+"""Default score threshold of a checkpoint that does not set one, as in the reference implementation."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointMetadata:
-    """The properties of a checkpoint that its weights do not show.
+    """Properties of a checkpoint that cannot be read from its weights.
 
     Attributes:
-        name: What the model is called in results; None to call it what the user called the checkpoint.
-        version: Of the weights; None where it says none.
-        threshold: The score above which instances are kept by default, 0..1.
-        box_prompts: Whether it has learnt to use box prompts.
-        vocabulary: All that it knows; None for a model that takes any words.
-        summary: One line on what it knows; None where it says nothing.
+        name: Name of the model in results; None to use the name by which the checkpoint was loaded.
+        version: Version of the weights, if given.
+        threshold: Score above which instances are kept by default, 0..1.
+        box_prompts: Whether the model was trained to use box prompts.
+        vocabulary: The phrases the model was trained on; None if it accepts any text.
+        summary: One line on what the model can find, if given.
     """
 
     name: str | None = None
@@ -36,10 +36,12 @@ class CheckpointMetadata:
 
     @classmethod
     def from_folder(cls, folder: Path) -> CheckpointMetadata:
-        """Read the card of a checkpoint; full SAM 3 has none, and gets the defaults.
+        """Read the metadata of the checkpoint in ``folder``.
+
+        A checkpoint without an ``s3seg`` section, such as full SAM 3, gets the defaults.
 
         Raises:
-            CheckpointError: The section is there and makes no sense.
+            CheckpointError: The section is malformed.
         """
         config = folder / "config.json"
         if not config.is_file():

@@ -1,4 +1,4 @@
-"""Which words a small checkpoint knows, so that it can say so when a prompt has others."""
+"""The words that a small checkpoint was trained on, to warn about prompts with other words."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ _WORD = re.compile(r"[^\W_]+")
 
 
 class Vocabulary:
-    """A set of phrases; a prompt is known when it can be put together from them.
+    """A set of phrases. A prompt is known if it is a sequence of these phrases.
 
-    Case, articles and plurals do not matter: ``vocabulary.unknown("Two cats")`` is ``["two"]`` where "cat" is known.
+    Case, articles and plurals are ignored: with "cat" in the vocabulary, ``vocabulary.unknown("Two cats")`` is
+    ``["two"]``.
+
+    Args:
+        phrases: The known phrases; repetitions are dropped.
     """
 
     def __init__(self, phrases: Iterable[str]) -> None:
@@ -27,9 +31,12 @@ class Vocabulary:
         return not self.unknown(prompt)
 
     def unknown(self, prompt: str) -> list[str]:
-        """The words of a prompt that belong to no known phrase, in order; a prompt without words whole."""
+        """Return the words of a prompt that are in no known phrase, in order.
+
+        A prompt without any word (only an article, punctuation or an emoji) is returned as a whole.
+        """
         words = [word for word in _words(prompt) if word not in _ARTICLES]
-        if not words:  # an article, signs, a pictogram
+        if not words:  # an article, punctuation, an emoji
             return [prompt.strip()]
         unknown: list[str] = []
         at = 0
@@ -42,7 +49,7 @@ class Vocabulary:
         return unknown
 
     def _phrase_length(self, words: list[str]) -> int:
-        """How many of the first words make the longest known phrase; its last word may be a plural."""
+        """Return the length of the longest known phrase at the start of ``words``; its last word may be a plural."""
         for length in range(len(words), 0, -1):
             *head, last = words[:length]
             if any((*head, form) in self._known for form in _singulars(last)):
@@ -55,7 +62,7 @@ def _words(text: str) -> list[str]:
 
 
 def _singulars(word: str) -> Iterator[str]:
-    """The word, and what it may be the plural of."""
+    """Yield the word, and the words that it may be the plural of."""
     yield word
     for ending, singular in (("ies", "y"), ("ves", "f"), ("ves", "fe"), ("es", ""), ("s", "")):
         if word.endswith(ending) and len(word) > len(ending) + 1:

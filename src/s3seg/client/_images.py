@@ -26,13 +26,13 @@ class EncodedImage:
     Attributes:
         data: The bytes of a PNG, JPEG or WebP file.
         content_type: The content type of ``data``.
-        source: Name of the image, as used in results.
+        source: Path or URL of the image; None if it has none.
         pixels: ``(H, W, 3)`` uint8 RGB, decoded on this machine.
     """
 
     data: bytes
     content_type: str
-    source: str
+    source: str | None
     pixels: npt.NDArray[np.uint8]
 
 
@@ -55,8 +55,8 @@ def prepare(source: ImageSource) -> EncodedImage:
         encoded, content_type = _as_png(loaded.pixels), "image/png"
     if len(encoded) > MAX_UPLOAD_BYTES:
         raise FileTooLargeError(
-            f"{loaded.source}: {len(encoded) / 2**20:.1f} MB as {content_type}, but the service accepts at most 10 MB; "
-            "scale the image down, or save it as JPEG"
+            f"{loaded.source or 'the image'}: {len(encoded) / 2**20:.1f} MB as {content_type}, "
+            "but the service accepts at most 10 MB; scale the image down, or save it as JPEG"
         )
     return EncodedImage(encoded, content_type, loaded.source, loaded.pixels)
 

@@ -110,9 +110,10 @@ def pull(
 
 @app.command(cls=CommandWithSections)
 def verify(name: Annotated[str | None, _NAME_HERE] = None) -> None:
-    """Check that a checkpoint's files are complete and intact.
+    """Check the files of a checkpoint.
 
-    Compares checksums with the hub's where they are known. Exits with 1 if a file is damaged.
+    Compares them with the hub's checksums where these are known, which is marked
+    with a tick, and otherwise checks only their format. Exits with 1 if a check fails.
     """
     from rich.table import Table
     from rich.text import Text
@@ -127,13 +128,13 @@ def verify(name: Annotated[str | None, _NAME_HERE] = None) -> None:
     for column in range(4):
         table.add_column(justify="right" if column == 2 else "left", overflow="fold")
     for file in verification.files:
-        sign = Text("✗", "bold red") if file.problem else Text("✓", "green")
-        checksums = {
-            "matches": "checksum matches",
-            "differs": "checksum differs",
-            "unknown": "checksum unknown",
-        }
-        result = Text(file.problem, "red") if file.problem else Text(checksums[file.checksum], "dim")
+        if file.problem:
+            sign, result = Text("✗", "bold red"), Text(file.problem, "red")
+        elif file.is_verified:
+            sign, result = Text("✓", "green"), Text(f"verified: {', '.join(file.checked)}", "dim")
+        else:  # no tick: its contents were not compared with anything
+            checked = f"{', '.join(file.checked)} valid; " if file.checked else ""
+            sign, result = Text("-", "yellow"), Text(f"{checked}contents not verified, no checksum is known", "dim")
         table.add_row(sign, Text(file.path.name, "bold"), _size(file.size_bytes), result)
     terminal.show(table)
     terminal.note(f"{verification.checkpoint.version} in {verification.checkpoint.path}")

@@ -1,36 +1,41 @@
-"""From whatever the user holds to an RGB array: path, URL, bytes, file object, PIL, numpy or torch.
+"""Load pictures from any source (path, URL, bytes, file object, PIL, numpy, torch) as upright 8-bit RGB.
 
-The reading goes inwards in four steps, one file each: get the bytes (``_download``), open and decode them
-(``_encoded``), or take an array as it is (``_arrays``); when something cannot be read, ``_filetypes`` says
-what it looks like instead. Nothing here changes Pillow's global settings.
+:func:`load` is the one way from a source to pixels: everything that shows or measures a picture beside a result
+uses it, so that all agree on orientation, transparency and depth. ``_streams`` and ``_download`` read bytes,
+``_encoded`` decodes them, ``_headers`` reads what Pillow does not tell, ``_arrays`` converts arrays, and
+``_filetypes`` describes files that are not images. Pillow's global settings are not changed.
 """
 
 from __future__ import annotations
 
 import io
-from pathlib import Path
-from typing import IO, Any
+import os
+from dataclasses import replace
+from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from s3seg.errors import ImageDecodeError
-from s3seg.images._arrays import describe_array, rgb_from_array, tensor_to_array
+from s3seg.images import _streams
+from s3seg.images._arrays import as_array, is_array, rgb_from_array
 from s3seg.images._download import download, is_url, without_credentials
-from s3seg.images._encoded import decode, rgb_from_pil
-from s3seg.images._loaded import LoadedImage, check_size
+from s3seg.images._encoded import decode, depth_notes, rgb_from_pil
+from s3seg.images._loaded import Limits, LoadedImage
 
-__all__ = ["MAX_BYTES", "MAX_PIXELS", "ImageSource", "LoadedImage", "is_url", "load"]
+__all__ = ["MAX_BYTES", "MAX_MEMORY", "MAX_PIXELS", "ImageSource", "LoadedImage", "is_url", "load"]
 
 ImageSource = Any
-"""str | Path | bytes | file object | PIL image | numpy array | torch tensor | LoadedImage."""
+"""str | os.PathLike | bytes | file object | PIL picture | numpy array | torch tensor | LoadedImage."""
 
 MAX_PIXELS = 178_956_970
 """Largest picture read by default: the size at which Pillow itself refuses, above any single shot of a camera
-(medium format backs have 151 megapixels). Decoding takes 1.3 GB for a moment; a service sets less."""
+(medium format backs have 151 megapixels)."""
 
 MAX_BYTES = 512 * 2**20
-"""Most bytes taken from a URL or a stream by default: an uncompressed RGB picture of ``MAX_PIXELS`` fits."""
+"""Most bytes read from a URL or a stream by default: an uncompressed RGB picture of ``MAX_PIXELS`` fits."""
+
+MAX_MEMORY = 3 * 10**9
+"""Most memory that decoding a file may take by default, as estimated from its header, in bytes."""
 
 
 def load(
@@ -39,112 +44,146 @@ def load(
     name: str | None = None,
     max_pixels: int = MAX_PIXELS,
     max_bytes: int = MAX_BYTES,
+    max_memory: int = MAX_MEMORY,
     timeout: float = 30.0,
     reduce_to: int | None = None,
 ) -> LoadedImage:
-    """Read an image from anything, as RGB.
+    """Load a picture from any source as upright RGB.
 
-    What is done to it, always in this order, and told in ``LoadedImage.steps``: the first frame of an
-    animation or of a multi-page file is taken; EXIF orientation is applied; 16-bit values are divided by 257
-    (no stretching, so a 12-bit scan stored in 16 bits stays dark); transparency is composited on white; grey,
-    palette, CMYK, YCbCr, LAB and HSV become RGB. Colour profiles are ignored, as SAM 3's own preprocessing
-    does.
+    These conversions are made, in this order, and listed in ``LoadedImage.steps``: the first page or frame of a
+    file is taken; the EXIF orientation is applied; values of more than 8 bits are scaled to 8 (the full range, with
+    no stretching: a 12-bit scan stored in 16 bits stays dark); transparency is composited on white; grey, palette,
+    CMYK, YCbCr, LAB and HSV become RGB. Colour profiles are ignored, as in SAM 3's own preprocessing. What is lost
+    or left out (bits, pages, extra bands) is listed in ``LoadedImage.notes``, in words for the user.
 
-    Arrays are ``(H, W)``, ``(H, W, 1)``, ``(H, W, 3)`` or ``(H, W, 4)``, the channels last and in RGB(A)
-    order; uint8, uint16, bool, or floats in 0..1. Tensors may have the channels first too: the axis of size
-    1, 3 or 4 is the channels, and when both the first and the last could be, that is an error, not a guess.
+    Sources, and the ``LoadedImage.source`` that they get unless ``name`` is given. It is None, or names one
+    picture only:
+
+    - a path (str, ``os.PathLike`` such as ``Path`` and ``os.DirEntry``): the path as given;
+    - an http(s) URL: the URL without password and fragment; a ``data:`` URL: None;
+    - bytes, bytearray, memoryview: None;
+    - a binary file object: its ``name`` if it is text, else None. It is read from its position to its end; if that
+      is not a picture (as at the end of a buffer that has just been written), it is read from its beginning. Upload
+      objects of web frameworks are read through their synchronous ``file``, and have None;
+    - an object with ``read_bytes``, such as ``zipfile.Path``: ``str(source)``;
+    - a PIL picture: its ``filename`` if it was opened from one, with "#frame=N" for a later frame (from 0); else
+      None;
+    - an array or tensor: None. Arrays are ``(H, W)``, ``(H, W, 1)``, ``(H, W, 3)`` or ``(H, W, 4)`` with the
+      channels last, in RGB(A) order; uint8, uint16, bool, or floats in 0..1. Tensors may have the channels first:
+      the axis of size 1, 3 or 4 is taken, and if both the first and the last could be, that is an error.
+
+    A picture that was turned with PIL (``rotate``, ``transpose``) keeps the EXIF orientation of its file. It is not
+    turned again if the size in its EXIF data shows that it was turned by 90 degrees.
 
     Args:
-        source: A path, an http(s) URL, the bytes of an encoded image, a binary file object (read from where
-            it stands), a PIL image, an array or a tensor. Do not pass strings of a stranger: a string is
-            opened.
-        name: What messages and results call it; by default the path, the URL or a description.
+        source: The picture. A string is opened as a path or URL, so do not pass strings of untrusted users.
+        name: Name of the picture in messages and results.
         max_pixels: Refuse pictures with more pixels, before they are decoded.
         max_bytes: Refuse longer downloads and streams.
-        timeout: Seconds to wait for a server to connect, and between any two pieces of an answer.
-        reduce_to: The pixels are to be scaled to a square of this side, so a large JPEG may be decoded at 1/2, 1/4
-            or 1/8, no smaller than that: several times faster. ``LoadedImage.full_size`` tells the true size.
+        max_memory: Refuse files whose decoding is estimated to take more memory, in bytes, before they are decoded.
+        timeout: Seconds to wait for a server to connect, and for each part of its response.
+        reduce_to: Allow a large JPEG to be decoded at 1/2, 1/4 or 1/8 of its size, several times faster, as long as
+            both sides have at least this many pixels. ``LoadedImage.full_size`` is the true size.
 
     Returns:
-        The picture, with pixels of its own (never shared with the source).
+        The picture; its pixels are not shared with the source.
 
     Raises:
         ImageDecodeError: It cannot be read; the message names it and says why.
     """
     if isinstance(source, LoadedImage):
         return source
+    limits = Limits(pixels=max_pixels, bytes=max_bytes, memory=max_memory)
+    loaded, own_name = _load(source, name, limits, timeout, reduce_to)
+    return replace(loaded, source=name or own_name)
+
+
+def _load(
+    source: Any, name: str | None, limits: Limits, timeout: float, reduce_to: int | None
+) -> tuple[LoadedImage, str | None]:
+    """Return the picture, and the name that the source has of its own."""
     if isinstance(source, Image.Image):
-        name = name or str(getattr(source, "filename", "") or "") or "PIL image"
-        return rgb_from_pil(source, name, max_pixels=max_pixels)
+        own_name = _name_of_pil(source)
+        return rgb_from_pil(source, name or own_name or "PIL image", limits=limits), own_name
     if isinstance(source, bytes | bytearray | memoryview):
-        name = name or f"{len(source)} bytes"
-        return decode(io.BytesIO(source), name, max_pixels=max_pixels, reduce_to=reduce_to)
+        return _decode_bytes(source, name or f"{len(source)} bytes", limits, reduce_to), None
+    if _streams.is_data_url(source):
+        content = _streams.decode_data_url(source, name or "data: URL", max_bytes=limits.bytes)
+        return _decode_bytes(content, name or "data: URL", limits, reduce_to), None
     if is_url(source):
-        name = name or without_credentials(source)
-        content = download(source, name, max_bytes=max_bytes, timeout=timeout)
-        return decode(io.BytesIO(content), name, max_pixels=max_pixels, reduce_to=reduce_to)
-    if isinstance(source, str | Path):
-        return _load_path(source, name or str(source), max_pixels=max_pixels, max_bytes=max_bytes, reduce_to=reduce_to)
-    if hasattr(source, "read"):
-        name = name or str(getattr(source, "name", "") or "file object")
-        return decode(_read_stream(source, name, max_bytes), name, max_pixels=max_pixels, reduce_to=reduce_to)
-    return _load_array(source, name, max_pixels=max_pixels)
+        own_name = without_credentials(source)
+        content = download(source, name or own_name, max_bytes=limits.bytes, timeout=timeout)
+        return _decode_bytes(content, name or own_name, limits, reduce_to), own_name
+    if isinstance(source, str | os.PathLike):
+        path = os.fsdecode(source)
+        short_name = name or (path if len(path) <= 300 else f"{path[:300]}...")
+        with _streams.opened(path, short_name, max_bytes=limits.bytes) as file:
+            return decode(file, short_name, limits=limits, reduce_to=reduce_to), path
+    if (stream := _streams.file_object(source)) is not None:
+        own_name = _streams.name_of(source)
+        label = name or own_name or str(getattr(source, "filename", "") or "") or "file object"
+        return _decode_stream(stream, label, limits, reduce_to), own_name
+    if is_array(source):
+        array, label = as_array(source, name)
+        if array.ndim >= 2:
+            limits.check_size(array.shape[1], array.shape[0], label)
+        pixels, steps, bits = rgb_from_array(array, label)
+        notes = depth_notes(pixels, bits)
+        return LoadedImage(pixels, None, "array", str(array.dtype), steps, notes), None
+    if callable(getattr(source, "read_bytes", None)):  # zipfile.Path and others that are paths in all but type
+        return _decode_bytes(_read_bytes(source), name or str(source), limits, reduce_to), str(source)
+    raise ImageDecodeError(
+        f"cannot load a picture from {_with_article(type(source).__name__)}; "
+        "pass a path, a URL, bytes, a file object, a PIL image, a numpy array or a torch tensor"
+    )
 
 
-def _load_path(path: str | Path, name: str, *, max_pixels: int, max_bytes: int, reduce_to: int | None) -> LoadedImage:
-    """Open a file and decode it; every way in which opening fails gets its own sentence."""
-    short_name = name if len(name) <= 300 else f"{name[:300]}..."
+def _decode_bytes(
+    content: bytes | bytearray | memoryview, name: str, limits: Limits, reduce_to: int | None
+) -> LoadedImage:
+    return decode(io.BytesIO(content), name, limits=limits, reduce_to=reduce_to)
+
+
+def _decode_stream(stream: Any, name: str, limits: Limits, reduce_to: int | None) -> LoadedImage:
+    """Decode a file object from its position, or from its beginning if there is no picture at its position."""
+    start = _streams.position(stream)
+    content = _streams.read_all(stream, name, max_bytes=limits.bytes)
     try:
-        with Path(path).expanduser().open("rb") as file:
-            stream = file if file.seekable() else _read_stream(file, short_name, max_bytes)
-            return decode(stream, short_name, max_pixels=max_pixels, reduce_to=reduce_to)
-    except FileNotFoundError as err:
-        scheme, separator, _ = name.partition("://")
-        if separator:
-            raise ImageDecodeError(
-                f"{short_name}: {scheme}:// addresses cannot be read; give a path or an http(s) URL"
-            ) from err
-        raise ImageDecodeError(f"{short_name}: there is no such file") from err
-    except IsADirectoryError as err:
-        raise ImageDecodeError(f"{short_name}: this is a folder, not an image") from err
-    except PermissionError as err:
-        # Windows answers "permission denied" when a folder is opened.
-        if Path(path).expanduser().is_dir():
-            raise ImageDecodeError(f"{short_name}: this is a folder, not an image") from err
-        raise ImageDecodeError(f"{short_name}: no permission to read this file") from err
-    except (OSError, ValueError, RuntimeError) as err:
-        if isinstance(err, ImageDecodeError):
+        return _decode_bytes(content, name, limits, reduce_to)
+    except ImageDecodeError as err:
+        if not start:
             raise
-        raise ImageDecodeError(f"{short_name}: cannot be opened: {getattr(err, 'strerror', None) or err}") from err
+        stream.seek(0)
+        whole = _streams.read_all(stream, name, max_bytes=limits.bytes)
+        try:
+            return _decode_bytes(whole, name, limits, reduce_to)
+        except ImageDecodeError:
+            if not content:
+                raise
+            raise err from None  # there was something at its position, and that is what the caller meant
 
 
-def _read_stream(stream: IO[bytes], name: str, max_bytes: int) -> io.BytesIO:
-    """Read a stream to its end, or refuse it once it is longer than ``max_bytes``."""
+def _name_of_pil(picture: Image.Image) -> str | None:
+    filename = getattr(picture, "filename", "")
+    if not isinstance(filename, str | bytes | os.PathLike) or not filename:
+        return None
+    path = os.fsdecode(filename)
     try:
-        content = stream.read(max_bytes + 1)
-    except (OSError, ValueError) as err:
-        raise ImageDecodeError(f"{name}: cannot be read: {err}") from err
-    if isinstance(content, str):
-        raise ImageDecodeError(f'{name}: the file is open as text; open it with mode "rb"')
-    if len(content) > max_bytes:
-        raise ImageDecodeError(f"{name}: more than the {max_bytes} bytes that are read from a stream (max_bytes)")
-    return io.BytesIO(content)
+        frame = picture.tell()
+    except Exception:  # a closed file
+        frame = 0
+    return f"{path}#frame={frame}" if frame else path
 
 
-def _load_array(source: Any, name: str | None, *, max_pixels: int) -> LoadedImage:
-    """Take a numpy array, a torch tensor, or anything that numpy can see as an array."""
-    if all(hasattr(source, method) for method in ("detach", "cpu", "numpy")):
-        name = name or f"tensor {tuple(source.shape)} {source.dtype}"
-        array = tensor_to_array(source, name)
-    elif isinstance(source, np.ndarray) or hasattr(source, "__array__"):
-        array = np.asarray(source)
-        name = name or describe_array(array)
-    else:
-        raise ImageDecodeError(
-            f"cannot make an image of a {type(source).__name__}; "
-            "give a path, a URL, bytes, a file object, a PIL image, a numpy array or a torch tensor"
-        )
-    if array.ndim >= 2:
-        check_size(array.shape[1], array.shape[0], name, max_pixels=max_pixels)
-    pixels, steps = rgb_from_array(array, name)
-    return LoadedImage(pixels=pixels, source=name, format="array", mode=str(array.dtype), steps=steps)
+def _read_bytes(source: Any) -> bytes:
+    try:
+        content = source.read_bytes()
+    except (OSError, ValueError, KeyError, TypeError) as err:
+        raise ImageDecodeError(f"{source}: cannot be read: {err}") from err
+    if not isinstance(content, bytes | bytearray | memoryview):
+        raise ImageDecodeError(f"{source}: read_bytes() returned {type(content).__name__} where bytes are expected")
+    return bytes(content)
+
+
+def _with_article(noun: str) -> str:
+    return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"

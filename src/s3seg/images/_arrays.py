@@ -1,7 +1,8 @@
-"""Arrays and tensors to 8-bit RGB. The rules are written once, in :func:`s3seg.images.load`."""
+"""Convert arrays and tensors to 8-bit RGB. The rules are those of :func:`s3seg.images.load`."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,22 +11,37 @@ from PIL import Image
 
 from s3seg.errors import ImageDecodeError
 
+COMPOSITED = "transparency composited on white"
 _CHANNELS = (1, 3, 4)
-_STRIP = 256  # rows
-_FLOAT_SLACK = 1e-3  # what interpolation may add outside 0..1
+_STRIP_ROWS = 256  # pictures are converted in strips of rows, so that intermediate copies stay small
+_FLOAT_TOLERANCE = 1e-3  # interpolation may overshoot 0..1 by this much
 
 
-def describe_array(array: npt.NDArray[Any]) -> str:
-    """Name an array by its shape and dtype, for messages."""
-    return f"array {array.shape} {array.dtype}"
+def is_array(source: Any) -> bool:
+    """Return whether a source is an array, a tensor, or an object that numpy can convert to an array."""
+    return any(hasattr(source, method) for method in ("__array__", "__array_interface__", "__cuda_array_interface__"))
 
 
-def tensor_to_array(tensor: Any, name: str) -> npt.NDArray[Any]:
-    """Bring a torch tensor to numpy with the channels last; torch itself is not imported.
+def as_array(source: Any, name: str | None) -> tuple[npt.NDArray[Any], str]:
+    """Return an array or tensor as a numpy array with the channels last, and its name for messages.
 
     Raises:
-        ImageDecodeError: Not one image, or no telling which axis is the channels.
+        ImageDecodeError: It cannot be converted, or it is ambiguous which axis has the channels.
     """
+    if all(hasattr(source, method) for method in ("detach", "cpu", "numpy")):  # torch, without importing it
+        name = name or f"tensor {tuple(source.shape)} {source.dtype}"
+        return _tensor_to_array(source, name), name
+    try:
+        array = np.asarray(source)
+    except Exception as err:  # such as arrays on a GPU, which convert only on request
+        raise ImageDecodeError(
+            f"{name or type(source).__name__}: cannot be converted to a numpy array: {err or type(err).__name__}; "
+            "convert it yourself and pass the numpy array"
+        ) from err
+    return array, name or f"array {array.shape} {array.dtype}"
+
+
+def _tensor_to_array(tensor: Any, name: str) -> npt.NDArray[Any]:
     tensor = tensor.detach().cpu()
     if tensor.is_floating_point():
         tensor = tensor.float()  # numpy has no bfloat16
@@ -35,53 +51,77 @@ def tensor_to_array(tensor: Any, name: str) -> npt.NDArray[Any]:
     first, last = array.shape[0] in _CHANNELS, array.shape[2] in _CHANNELS
     if first and last:
         raise ImageDecodeError(
-            f"{name}: both the first and the last axis could be the channels; "
-            "pass a numpy array (channels last) to say which"
+            f"{name}: either the first or the last axis could be the channels; "
+            "pass a numpy array with the channels last"
         )
     return array.transpose(1, 2, 0) if first else array
 
 
-def rgb_from_array(array: npt.NDArray[Any], name: str) -> tuple[npt.NDArray[np.uint8], tuple[str, ...]]:
-    """Make a new ``(H, W, 3)`` uint8 RGB array of an array with the channels last.
+def rgb_from_array(array: npt.NDArray[Any], name: str) -> tuple[npt.NDArray[np.uint8], tuple[str, ...], int]:
+    """Convert an array with the channels last to a new ``(H, W, 3)`` uint8 RGB array.
 
     Args:
         array: ``(H, W)`` or ``(H, W, C)`` with C = 1, 3 or 4; uint8, uint16, bool, or floats in 0..1.
-        name: What messages call it.
+        name: Name of the array in messages.
 
     Returns:
-        The pixels, and what was done in words.
+        The pixels, the conversions that were made, and the bits of a value: 8 or 16.
 
     Raises:
         ImageDecodeError: The shape, the dtype or the values are not those of a picture.
     """
     _check_shape(array.shape, name)
-    values, steps = _to_uint8(array, name)
-    if values.ndim == 2:
-        values = values[:, :, None]
-    channels = values.shape[2]
+    steps = _check_values(array, name)
+    if array.ndim == 2:
+        array = array[:, :, None]
+    height, width, channels = array.shape
+    pixels = np.empty((height, width, 3), np.uint8)
+    has_transparency = False
+    for rows in strips(height):
+        values = to_uint8(array[rows])
+        if channels == 4:
+            values, is_transparent = on_white(Image.fromarray(np.ascontiguousarray(values)))
+            has_transparency |= is_transparent
+        pixels[rows] = values  # a single channel is repeated
     if channels == 1:
-        return np.repeat(values, 3, axis=2), (*steps, "grey repeated to RGB")
-    if channels == 3:
-        return np.array(values, order="C"), steps
-    picture, composited = flatten_alpha(Image.fromarray(np.ascontiguousarray(values)))
-    return pixels_of(picture), (*steps, *composited)
+        steps += ("grey repeated to RGB",)
+    if has_transparency:
+        steps += (COMPOSITED,)
+    return pixels, steps, 16 if array.dtype.kind == "u" and array.dtype.itemsize == 2 else 8
 
 
-def flatten_alpha(rgba: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
-    """Composite an RGBA picture on white; leave an opaque one as it is."""
+def strips(height: int) -> Iterator[slice]:
+    """Yield the rows of a picture in consecutive strips."""
+    for top in range(0, height, _STRIP_ROWS):
+        yield slice(top, min(top + _STRIP_ROWS, height))
+
+
+def to_uint8(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Scale uint8, uint16, bool, or floats in 0..1 to the nearest of 0..255."""
+    if values.dtype.kind == "b":
+        return values.astype(np.uint8) * np.uint8(255)
+    if values.dtype.kind == "f":
+        return (np.clip(values, 0, 1).astype(np.float32) * 255 + 0.5).astype(np.uint8)
+    if values.dtype.itemsize == 2:
+        return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 = 255 * 257
+    return values
+
+
+def on_white(rgba: Image.Image) -> tuple[npt.NDArray[np.uint8], bool]:
+    """Composite an RGBA picture on white; return its RGB pixels, and whether any pixel was transparent."""
     if rgba.getchannel("A").getextrema() == (255, 255):
-        return rgba.convert("RGB"), ()
+        return np.asarray(rgba)[:, :, :3], False
     white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-    return Image.alpha_composite(white, rgba).convert("RGB"), ("transparency composited on white",)
+    return np.asarray(Image.alpha_composite(white, rgba))[:, :, :3], True
 
 
-def pixels_of(rgb: Image.Image) -> npt.NDArray[np.uint8]:
-    """Copy the pixels of an RGB picture, in strips: numpy's own way holds them twice for a moment."""
-    pixels = np.empty((rgb.height, rgb.width, 3), np.uint8)
-    for top in range(0, rgb.height, _STRIP):
-        bottom = min(top + _STRIP, rgb.height)
-        pixels[top:bottom] = np.asarray(rgb.crop((0, top, rgb.width, bottom)))
-    return pixels
+def check_float_range(low: float, high: float, name: str) -> None:
+    """Raise ImageDecodeError if floats from ``low`` to ``high`` are not in 0..1, or are NaN."""
+    if not (low >= -_FLOAT_TOLERANCE and high <= 1 + _FLOAT_TOLERANCE):  # also true for NaN
+        raise ImageDecodeError(
+            f"{name}: floats must be in 0..1, but these range from {low:.4g} to {high:.4g}; "
+            "convert to uint8, or undo the normalisation"
+        )
 
 
 def _check_shape(shape: tuple[int, ...], name: str) -> None:
@@ -93,31 +133,22 @@ def _check_shape(shape: tuple[int, ...], name: str) -> None:
         advice = "the channels seem to come first; pass array.transpose(1, 2, 0)"
     else:
         advice = "expected (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)"
-    raise ImageDecodeError(f"{name}: the shape {shape} is not that of a picture: {advice}")
+    raise ImageDecodeError(f"{name}: an array of shape {shape} is not a picture: {advice}")
 
 
-def _to_uint8(array: npt.NDArray[Any], name: str) -> tuple[npt.NDArray[np.uint8], tuple[str, ...]]:
+def _check_values(array: npt.NDArray[Any], name: str) -> tuple[str, ...]:
+    """Check dtype and range; return the step that scales the values to 8 bits."""
     kind, bits = array.dtype.kind, array.dtype.itemsize * 8
     if kind == "u" and bits == 8:
-        return array, ()
+        return ()
     if kind == "b":
-        return array.astype(np.uint8) * np.uint8(255), ("0 and 1 scaled to 0 and 255",)
+        return ("0 and 1 scaled to 0 and 255",)
     if kind == "u" and bits == 16:
-        # 65535 = 255 * 257: the nearest 8-bit value, and 0 and white stay exact.
-        return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8), ("16 bit scaled to 8 bit",)
+        return ("16 bit scaled to 8 bit",)
     if kind == "f":
-        return _float_to_uint8(array, name), ("0..1 scaled to 0..255",)
+        check_float_range(float(array.min()), float(array.max()), name)
+        return ("0..1 scaled to 0..255",)
     raise ImageDecodeError(
-        f"{name}: values of type {array.dtype} have no agreed range; "
+        f"{name}: values of type {array.dtype} have no defined range; "
         "convert to uint8 (0..255), uint16 (0..65535) or float (0..1)"
     )
-
-
-def _float_to_uint8(array: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
-    low, high = float(array.min()), float(array.max())
-    if not (low >= -_FLOAT_SLACK and high <= 1 + _FLOAT_SLACK):  # also catches NaN
-        raise ImageDecodeError(
-            f"{name}: floats must be in 0..1, but these go from {low:.4g} to {high:.4g}; "
-            "convert to uint8, or undo the normalisation"
-        )
-    return (np.clip(array, 0, 1).astype(np.float32) * 255 + 0.5).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Get the bytes behind an http(s) URL, never more than allowed."""
+"""Download pictures from http(s) URLs, up to a limit of bytes."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _HEADERS = {"User-Agent": "s3seg", "Accept": "image/*,*/*;q=0.5", "Accept-Encodi
 
 
 def is_url(source: Any) -> bool:
-    """Whether a source is a text that begins as http(s) URLs do."""
+    """Return whether a source is text that starts like an http(s) URL."""
     return isinstance(source, str) and source.lower().startswith(("http://", "https://"))
 
 
 def without_credentials(url: str) -> str:
-    """The URL without ``user:password@`` and without its fragment, fit for messages and results."""
+    """Return the URL without ``user:password@`` and its fragment, for messages and results."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -28,18 +28,19 @@ def without_credentials(url: str) -> str:
 def download(url: str, name: str, *, max_bytes: int, timeout: float) -> bytes:
     """Download a URL, following at most five redirects.
 
-    What the server calls the content is ignored: the bytes decide what it is.
+    The Content-Type that the server sends is ignored.
 
     Args:
         url: An http(s) URL.
-        name: What messages call it.
-        max_bytes: Stop with an error as soon as more arrives.
-        timeout: Seconds to wait for the connection, and between two pieces of the answer.
+        name: Name of the picture in messages.
+        max_bytes: Stop with an error once more bytes have arrived.
+        timeout: Seconds to wait for the connection, and for each part of the response.
 
     Raises:
-        ImageDecodeError: Not reachable, not a success, too long, or cut off.
+        ImageDecodeError: The server cannot be reached or does not answer with success, or the response is too
+            long or cut off.
     """
-    import httpx  # a third of a second that local files need not pay
+    import httpx  # takes 0.3 s, which local files need not wait for
 
     content = bytearray()
     try:

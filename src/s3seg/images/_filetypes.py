@@ -1,4 +1,4 @@
-"""Say in words what bytes that are not a readable image look like."""
+"""Describe files that cannot be read as images by their first bytes."""
 
 from __future__ import annotations
 
@@ -23,30 +23,47 @@ _LEADING_BYTES = (
     (b"\x00\x00\x00\x0cJXL ", "a JPEG XL picture, which cannot be read here; convert it to PNG or JPEG"),
     (b"version https://git-lfs", "a Git LFS pointer, not the picture itself; run `git lfs pull`"),
     (b"\x93NUMPY", "a numpy file; load it with numpy.load and pass the array"),
+    (b"FUJIFILM", "a camera's raw picture (RAF); develop it to JPEG or TIFF first"),
+    (b"IIU\0", "a camera's raw picture (RW2); develop it to JPEG or TIFF first"),
+    (b"IIRO", "a camera's raw picture (ORF); develop it to JPEG or TIFF first"),
+    (b"IIRS", "a camera's raw picture (ORF); develop it to JPEG or TIFF first"),
+    (b"MMOR", "a camera's raw picture (ORF); develop it to JPEG or TIFF first"),
     (b"\x7fELF", "a program"),
     (b"MZ", "a Windows program"),
 )
+HEIF_BRANDS = frozenset(
+    {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1", b"mif2"}
+)
+"""Brands of the ISO container that HEIC and HEIF pictures begin with."""
+
 _BRANDS = {
-    b"heic": "a HEIC picture (as iPhones take); convert it to JPEG or PNG, or register pillow-heif",
-    b"heix": "a HEIC picture (as iPhones take); convert it to JPEG or PNG, or register pillow-heif",
-    b"mif1": "a HEIF picture; convert it to JPEG or PNG, or register pillow-heif",
+    **dict.fromkeys(
+        HEIF_BRANDS, "a HEIC picture, which needs pillow-heif: pip install 's3seg[heic]', or convert it to JPEG or PNG"
+    ),
     b"avif": "an AVIF picture, which this build of Pillow cannot read; convert it to PNG or JPEG",
     b"crx ": "a camera's raw picture (CR3); develop it to JPEG or TIFF first",
 }
 
 
+def is_heif(head: bytes) -> bool:
+    """Return whether a file starts like a HEIC or HEIF picture; AVIF in the same container is not one."""
+    return head[4:8] == b"ftyp" and head[8:12] in HEIF_BRANDS and b"avif" not in head[16:64]
+
+
 def looks_like(head: bytes) -> str:
-    """Describe the beginning of a file that could not be identified as an image.
+    """Describe a file that was not recognised as an image, with advice.
 
     Args:
-        head: The first bytes, some hundreds of them.
+        head: The first bytes of the file, a few hundred.
 
     Returns:
-        Words that fit after "it looks like".
+        Words to follow "it looks like".
     """
     for leading, words in _LEADING_BYTES:
         if head.startswith(leading):
             return words
+    if head[:4] in (b"II*\0", b"MM\0*") and head[8:10] == b"CR":
+        return "a camera's raw picture (CR2); develop it to JPEG or TIFF first"
     if head[4:8] == b"ftyp":
         return _BRANDS.get(head[8:12], "a video (MP4 or MOV); extract a frame first")
     if head.startswith(b"RIFF"):
@@ -54,7 +71,7 @@ def looks_like(head: bytes) -> str:
             head[8:12], "a damaged WebP or another RIFF file"
         )
     if not head.strip(b"\x00"):
-        return "a file of zeros; was it never written, or recovered from a broken disk?"
+        return "a file of zeros; it was never written, or recovered from a damaged disk"
     return _looks_like_text(head) or "an unknown file beginning with " + head[:8].hex(" ")
 
 
@@ -65,13 +82,13 @@ def _looks_like_text(head: bytes) -> str | None:
     if b"<svg" in text:
         return "an SVG drawing; render it to PNG first"
     if text.startswith((b"<!doctype html", b"<html")) or b"<head" in text or b"<body" in text:
-        return "an HTML page; does the link lead to a page around the picture?"
+        return "an HTML page; pass the address of the picture itself"
     if text.startswith(b"<"):
         return "an XML file"
     if text.startswith((b"{", b"[")):
         return "a JSON file"
     if text.startswith(b"data:"):
-        return "a data: URL; decode its base64 and pass the bytes"
+        return "a data: URL in a file; pass its text as a string, or decode its base64"
     try:
         words = head[:24].decode("utf-8")
     except UnicodeDecodeError:

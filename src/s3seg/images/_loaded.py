@@ -1,4 +1,4 @@
-"""The result of loading, and the one check of its size."""
+"""The result of loading a picture, and the limits that apply while it is loaded."""
 
 from __future__ import annotations
 
@@ -12,56 +12,88 @@ from s3seg.errors import ImageDecodeError
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadedImage:
-    """A picture ready for the network, and what was done to get there.
+    """An upright 8-bit RGB picture, and how it was made from its source.
 
     Attributes:
-        pixels: ``(H, W, 3)`` uint8 RGB, C-contiguous, sharing memory with nothing else.
-        source: What messages and results call it: a path, a URL, or a description.
-        format: "PNG", "JPEG" ... as Pillow names it; "array" for arrays and tensors; None if not known.
-        mode: How the values were stored: Pillow's mode ("RGB", "P", "CMYK", "I;16" ...) or an array's dtype.
-        steps: What was done, in order and in words; empty if the pixels are as stored.
-        reduced_from: (height, width) of the picture, upright, where ``pixels`` are a smaller version of it.
+        pixels: ``(H, W, 3)`` uint8 RGB, C-contiguous, not shared with any other array.
+        source: The path or URL of the picture, or the name that was passed to `s3seg.images.load`. None for bytes,
+            arrays and other sources that have no name of their own.
+        format: "PNG", "JPEG" ... as Pillow names it; "array" for arrays and tensors; None if unknown.
+        mode: How the values were stored: Pillow's mode ("RGB", "P", "CMYK", "I;16" ...), with the bits of a channel
+            if Pillow reduced them ("RGB;16"), or the dtype of an array.
+        steps: The conversions that were made, in order; empty if the pixels are as stored.
+        notes: What was lost or left out, in plain words for the user, such as "16 bits per channel were scaled to 8"
+            or "only page 1 of 3 was read"; empty if nothing was.
+        reduced_from: (height, width) of the picture, upright, if ``pixels`` are a smaller version of it.
     """
 
     pixels: npt.NDArray[np.uint8]
-    source: str
+    source: str | None
     format: str | None
     mode: str
     steps: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     reduced_from: tuple[int, int] | None = None
 
     @property
     def height(self) -> int:
-        """Rows, in pixels."""
+        """Number of rows."""
         return self.pixels.shape[0]
 
     @property
     def width(self) -> int:
-        """Columns, in pixels."""
+        """Number of columns."""
         return self.pixels.shape[1]
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width) in pixels, after the orientation was applied."""
+        """(height, width) of ``pixels``."""
         return self.height, self.width
 
     @property
     def full_size(self) -> tuple[int, int]:
-        """(height, width) of the picture itself, upright; differs from ``size`` where it was read reduced."""
+        """(height, width) of the picture, upright; larger than ``size`` if it was read at a reduced size."""
         return self.reduced_from or self.size
 
 
-def check_size(width: int, height: int, name: str, *, max_pixels: int) -> None:
-    """Refuse a picture without pixels, or with too many.
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The largest picture to read.
 
-    Raises:
-        ImageDecodeError: width or height is zero, or width x height is more than ``max_pixels``.
+    Attributes:
+        pixels: Pixels of a picture.
+        bytes: Bytes read from a URL or a stream.
+        memory: Estimated bytes of memory needed to decode a file.
     """
-    if width < 1 or height < 1:
-        raise ImageDecodeError(f"{name}: the picture has no pixels (it is {width} x {height})")
-    if width * height > max_pixels:
-        raise ImageDecodeError(
-            f"{name}: too large: {width} x {height} is {width * height / 1e6:.1f} megapixels, "
-            f"and the limit is {max_pixels / 1e6:.1f}; "
-            "make it smaller, or, if you trust the file, pass s3seg.images.load(..., max_pixels=...)"
-        )
+
+    pixels: int
+    bytes: int
+    memory: int
+
+    def check_size(self, width: int, height: int, name: str) -> None:
+        """Raise an error if a picture has no pixels, or more than the limit.
+
+        Raises:
+            ImageDecodeError: width or height is zero, or width x height is more than ``pixels``.
+        """
+        if width < 1 or height < 1:
+            raise ImageDecodeError(f"{name}: the picture has no pixels (its size is {width} x {height})")
+        if width * height > self.pixels:
+            raise ImageDecodeError(
+                f"{name}: too large: {width} x {height} is {width * height / 1e6:.1f} megapixels, "
+                f"and the limit is {self.pixels / 1e6:.1f}; "
+                "make it smaller, or, if you trust the file, pass s3seg.images.load(..., max_pixels=...)"
+            )
+
+    def check_memory(self, needed: int, name: str, kind: str) -> None:
+        """Raise an error if decoding is estimated to need more memory than the limit.
+
+        Raises:
+            ImageDecodeError: ``needed`` is more than ``memory``.
+        """
+        if needed > self.memory:
+            raise ImageDecodeError(
+                f"{name}: too large: decoding this {kind} picture would take about {needed / 1e9:.1f} GB of memory, "
+                f"and the limit is {self.memory / 1e9:.1f}; "
+                "make it smaller, or, if you trust the file, pass s3seg.images.load(..., max_memory=...)"
+            )

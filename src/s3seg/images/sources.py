@@ -1,7 +1,8 @@
-"""Turn what a user names on a command line into a list of images: files, folders, globs, URLs and ``-``."""
+"""Expand what a user names on a command line (files, folders, globs, URLs and ``-``) to a list of pictures."""
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import os
 from collections.abc import Iterable, Iterator
@@ -11,48 +12,59 @@ from s3seg.errors import InvalidRequestError
 from s3seg.images import is_url
 
 STDIN = "-"
-"""The input that stands for one image on standard input."""
+"""The input that stands for one picture on standard input."""
+
+_NEEDS_PILLOW_HEIF = frozenset({".heic", ".heics", ".heif", ".heifs", ".hif"})
+_NOT_READ = frozenset({".avif", ".jxl"})  # .avif: where Pillow was built without it
+_CAMERA_RAW = frozenset({".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".rw2"})
 
 
 def expand(inputs: Iterable[str | Path], *, recursive: bool = False) -> list[str | Path]:
-    """List the images that a user named.
+    """List the pictures that a user named.
 
-    A folder gives the pictures directly in it (with ``recursive``, in its subfolders too), a glob the
-    pictures that match (``**`` goes into subfolders), both sorted by path; hidden files and folders are left
-    out. URLs, ``-`` and plain files are taken as they are: a file is not judged by its suffix, and one that
-    is missing is reported when it is opened, so that it does not keep the others from being done. What is
-    named twice is listed once.
+    A folder gives the pictures in it (with ``recursive``, those in its subfolders too), a glob the pictures that match
+    it (``**`` matches subfolders), both sorted by path. Hidden files and folders are left out, and so is a camera's
+    raw picture beside a developed one of the same name. Linked folders are followed, except to a folder that contains
+    them. A picture in a format that cannot be read here is listed too: opening it says what it needs.
+
+    URLs, ``-`` and plain files are taken as they are, whatever their suffix. A missing file is reported when it is
+    opened, so that the others can still be processed. A path that is named twice is listed once; two links to the same
+    file are two pictures.
 
     Args:
         inputs: What the user typed, in order.
-        recursive: Whether folders are searched with their subfolders.
+        recursive: Whether to search the subfolders of folders.
 
     Returns:
         Paths as ``Path``, URLs and ``"-"`` as ``str``, in the order in which they were named.
 
     Raises:
-        InvalidRequestError: A folder or a glob has no picture, or there is no input at all.
+        InvalidRequestError: A folder or a glob has no picture, a folder cannot be read, or there is no input.
     """
     found: dict[str, str | Path] = {}
     for item in inputs:
         for image in _expand_one(str(item), recursive=recursive):
             found.setdefault(_identity(image), image)
     if not found:
-        raise InvalidRequestError("no image was given; name files, folders, globs, URLs or - (standard input)")
+        raise InvalidRequestError("no picture was given; name files, folders, globs, URLs or - (standard input)")
     return list(found.values())
 
 
 def image_suffixes() -> frozenset[str]:
-    """Lower-case suffixes, dot included, of the formats that can be read (".png", ".jpg" ...)."""
+    """Return the lower-case suffixes of picture files (".png", ".jpg" ...), dot included.
+
+    These are the formats that Pillow reads, and those that need more software, such as HEIC and camera raw.
+    """
     from PIL import Image
 
     from s3seg.images._encoded import UNREAD_FORMATS
 
-    return frozenset(
+    readable = frozenset(
         suffix
         for suffix, format_name in Image.registered_extensions().items()
         if format_name in Image.OPEN and format_name not in UNREAD_FORMATS
     )
+    return readable | _NEEDS_PILLOW_HEIF | _NOT_READ | _CAMERA_RAW
 
 
 def _expand_one(item: str, *, recursive: bool) -> list[str | Path]:
@@ -61,52 +73,97 @@ def _expand_one(item: str, *, recursive: bool) -> list[str | Path]:
     path = Path(item).expanduser()
     try:
         is_folder, exists = path.is_dir(), path.exists()
-    except OSError:  # a name too long, or a disk that is gone: opening it will say so
+    except OSError:  # a name that is too long, or a disk that is gone: opening it will report that
         return [path]
     if is_folder:
-        return _in_folder(path, recursive=recursive)
-    return _matching(path) if glob.has_magic(item) and not exists else [path]
+        return [*_in_folder(path, recursive=recursive)]
+    return [*_matching(path)] if glob.has_magic(item) and not exists else [path]
 
 
-def _in_folder(folder: Path, *, recursive: bool) -> list[str | Path]:
-    suffixes = image_suffixes()
-    below = sorted(path for path in _walk(folder) if path.suffix.lower() in suffixes)
-    here = [path for path in below if path.parent == folder]
+def _in_folder(folder: Path, *, recursive: bool) -> list[Path]:
+    try:
+        next(folder.iterdir(), None)
+    except OSError as err:
+        raise InvalidRequestError(f"cannot read the folder {folder}: {err.strerror or err}") from err
+    below = _pictures(_walk(folder))
     if recursive and below:
-        return [*below]
-    if here:
-        return [*here]
+        return below
+    if here := [path for path in below if path.parent == folder]:
+        return here
     if below:
         raise InvalidRequestError(
             f"no picture directly in the folder {folder}, but {len(below)} in its subfolders; "
-            f'ask for them with recursive, or with the pattern "{folder / "**" / "*"}"'
+            f'include them with recursive, or with the pattern "{folder / "**" / "*"}"'
         )
-    raise InvalidRequestError(f"no picture in the folder {folder} (looked for {_examples(suffixes)})")
+    raise InvalidRequestError(f"no picture in the folder {folder} (looked for {_examples()})")
 
 
-def _matching(pattern: Path) -> list[str | Path]:
-    suffixes = image_suffixes()
-    matches = sorted(Path(match) for match in glob.glob(str(pattern), recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
-    images = [match for match in matches if match.is_file() and match.suffix.lower() in suffixes]
-    if images:
-        return [*images]
+def _matching(pattern: Path) -> list[Path]:
+    matches = list(_glob(pattern))
+    if images := _pictures(match for match in matches if match.is_file()):
+        return images
     if matches:
         raise InvalidRequestError(
-            f'none of the {len(matches)} names that match "{pattern}" is a picture (looked for {_examples(suffixes)})'
+            f'none of the {len(matches)} names that match "{pattern}" is a picture (looked for {_examples()})'
         )
     raise InvalidRequestError(f'nothing matches "{pattern}"')
 
 
+def _glob(pattern: Path) -> Iterator[Path]:
+    """Yield what matches a pattern; of a pattern with ``**`` the files, without following links in circles.
+
+    The standard library's glob follows such links until the system refuses, in every combination.
+    """
+    if "**" not in pattern.parts:
+        yield from map(Path, glob.glob(str(pattern)))  # noqa: PTH207 - Path.glob takes no absolute pattern
+        return
+    at = pattern.parts.index("**")
+    for folder in _glob(Path(*pattern.parts[:at])) if at else [Path()]:
+        for path in _walk(folder):
+            if _matches(path.relative_to(folder).parts, pattern.parts[at:]):
+                yield path
+
+
+def _matches(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
+    """Return whether the parts of a path match those of a pattern, of which ``**`` matches any number."""
+    if not pattern:
+        return not parts
+    first, *rest = pattern
+    if first == "**":
+        return any(_matches(parts[start:], tuple(rest)) for start in range(len(parts) + 1))
+    return bool(parts) and fnmatch.fnmatch(parts[0], first) and _matches(parts[1:], tuple(rest))
+
+
+def _pictures(paths: Iterable[Path]) -> list[Path]:
+    """Select the pictures, sorted by path, without raw pictures that have a developed one beside them."""
+    suffixes = image_suffixes()
+    found = [path for path in paths if path.suffix.lower() in suffixes]
+    developed = {path.with_suffix("") for path in found if path.suffix.lower() not in _CAMERA_RAW}
+    return sorted(
+        path for path in found if path.suffix.lower() not in _CAMERA_RAW or path.with_suffix("") not in developed
+    )
+
+
 def _walk(folder: Path) -> Iterator[Path]:
-    for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".") and not _is_cycle(Path(parent, name))]
         yield from (Path(parent, name) for name in names if not name.startswith("."))
 
 
+def _is_cycle(folder: Path) -> bool:
+    """Return whether a folder is a link to one that its path passes through, so that following it would not end."""
+    if not folder.is_symlink():
+        return False
+    path = Path(os.path.abspath(folder))  # noqa: PTH100 - resolve() would follow the links
+    real = [os.path.realpath(one) for one in (path, *path.parents)]
+    return len(set(real)) < len(real)
+
+
 def _identity(image: str | Path) -> str:
-    return image if isinstance(image, str) else os.path.normcase(image.resolve())
+    """Return what two names of the same path have in common; links are not followed."""
+    return image if isinstance(image, str) else os.path.normcase(os.path.abspath(image))  # noqa: PTH100
 
 
-def _examples(suffixes: frozenset[str]) -> str:
-    common = [suffix for suffix in (".png", ".jpg", ".webp", ".tif") if suffix in suffixes]
-    return f"{', '.join(common)} and {len(suffixes) - len(common)} more suffixes"
+def _examples() -> str:
+    common = (".png", ".jpg", ".webp", ".tif")
+    return f"{', '.join(common)} and {len(image_suffixes()) - len(common)} more suffixes"
