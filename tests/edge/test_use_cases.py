@@ -417,6 +417,6 @@ async def test_a_part_that_hangs_or_fails_is_named(monkeypatch):
     monkeypatch.setattr(system.tokens, "check", misconfigured)
     said = await system.edge.check()
     assert said["objects"] == "the disk is full"
-    assert "no answer" in said["tasks"]
+    assert "no response" in said["tasks"]
     assert said["authenticator"] == "configuration error; see the log of the service"
     assert said["rate_limiter"] is None
