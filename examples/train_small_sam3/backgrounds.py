@@ -8,6 +8,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from .textures import draw_texture
+
 BACKGROUND_PHOTOGRAPHS = (
     "brick.png", "grass.png", "gravel.png", "hubble_deep_field.jpg", "moon.png", "retina.jpg", "ihc.png",
     "motorcycle_left.png",
@@ -24,11 +26,23 @@ def photograph(name: str) -> np.ndarray:
     return cv2.cvtColor(cv2.imread(str(path), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 
-def draw_background(size: int, rng: np.random.Generator) -> np.ndarray:
-    """Return an empty scene: RGB (size, size, 3) float32, 0..255."""
+def draw_background(
+    size: int, rng: np.random.Generator, *, photographs: float = 0.12, textures: float = 0.0
+) -> np.ndarray:
+    """Return an empty scene: RGB (size, size, 3) float32, 0..255.
+
+    Args:
+        size: Side of the picture, pixels.
+        rng: Where the choices come from.
+        photographs: Share of scenes in front of a patch of a photograph.
+        textures: Share of scenes in front of a drawn texture: bricks, wood, cloth, tiles, paper.
+    """
+    if textures and rng.random() < textures:
+        return draw_texture(size, rng)
     kind = rng.random()
-    if kind < 0.12:
+    if kind < photographs:
         return photograph_patch(size, rng)
+    kind = 0.12 + (kind - photographs) / (1 - photographs) * 0.88
     colours = _palette(rng)
     if kind < 0.22:
         image = np.broadcast_to(colours[0], (size, size, 3)).astype(np.float32)

@@ -5,7 +5,7 @@ The batch of a step is made from the run's seed and the step alone: a run that i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -15,10 +15,10 @@ from torch import Tensor
 
 from .concepts import Vocabulary
 from .icons import IconAtlas
+from .meanings import NONE, Meanings
 from .prompts import Prompt, PromptMaker, phrase
-from .scenes import Recipe, Scene, Thing, draw_scene
+from .scenes import MOST_THINGS, TRAINING, Scene, Thing, draw_scene
 from .settings import Settings
-from .shapes import COLOUR_NAMES, PATTERNS, SHAPES
 from .tokenizer import VISUAL
 
 MOST_BOXES = 3
@@ -28,7 +28,10 @@ BACKGROUND, UNCLEAR = 0, -1
 
 @dataclass(frozen=True)
 class Batch:
-    """B images of at most N things, T texts, and R rows: a row is one image with one prompt."""
+    """B images of at most N things, T texts, and R rows: a row is one image with one prompt.
+
+    The first `texts` of the T texts are what is asked, and some more; the others name every concept and shape.
+    """
 
     images: Tensor  # uint8 (B, 3, S, S)
     patch_labels: Tensor  # int64 (B, G, G): which thing a patch shows
@@ -38,14 +41,28 @@ class Batch:
     valid: Tensor  # bool (B, N): large enough to count
     token_ids: Tensor  # int64 (T, L)
     token_valid: Tensor  # bool (T, L)
-    dense: Tensor  # bool (T,): False for "visual", which names nothing
-    matches: Tensor  # bool (B, N + 1, T): which things a text finds
+    texts: int
+    dense: Tensor  # bool (texts,): False for "visual", which names nothing
+    matches: Tensor  # bool (B, N + 1, T): which things a text finds; row 0 is the background
+    unclear: Tensor  # bool (B, N + 1, T): whether it finds them is unknown: "red car", a car in its own colours
     row_image: Tensor  # int64 (R,)
     row_text: Tensor  # int64 (R,)
     row_targets: Tensor  # bool (R, N)
     shown_boxes: Tensor  # fp32 (R, MOST_BOXES, 4)
     shown_labels: Tensor  # bool (R, MOST_BOXES)
     shown_valid: Tensor  # bool (R, MOST_BOXES)
+
+    @property
+    def targets_by_image(self) -> Tensor:
+        """bool (B, P, N): the rows of an image follow each other, and all images have P of them."""
+        return self.row_targets.unflatten(0, (len(self.images), -1))
+
+
+@dataclass(frozen=True)
+class _Scene:
+    scene: Scene
+    counts: np.ndarray
+    """bool (things,): large enough to count."""
 
 
 @dataclass(frozen=True)
@@ -64,25 +81,31 @@ class BatchMaker(torch.utils.data.Dataset):
         self, settings: Settings, vocabulary: Vocabulary, atlas: IconAtlas, tokenizer: Tokenizer,
         *, rank: int = 0, processes: int = 1,
     ) -> None:  # fmt: skip
-        self.settings, self.vocabulary, self.atlas, self.tokenizer = settings, vocabulary, atlas, tokenizer
-        self.rank, self.count = rank, settings.batch // processes
-        self.recipe = Recipe(size=settings.image_size)
-        self.maker = PromptMaker(vocabulary)
+        self.settings, self.vocabulary, self.atlas = settings, vocabulary, atlas
+        self.count = settings.batch // processes
+        self.first = rank * self.count
+        self.recipe = replace(TRAINING, size=settings.image_size)
+        self.maker, self.meanings = PromptMaker(vocabulary), Meanings(vocabulary)
+        self.encode = TextCache(tokenizer)
 
     def __len__(self) -> int:
         return self.settings.steps
 
     def __getitem__(self, step: int) -> Batch:
         """Return the batch of a step."""
-        rng = np.random.default_rng([self.settings.seed, step, self.rank])
-        scenes = [self._scene(rng) for _ in range(self.count)]
-        rows = [row for i, scene in enumerate(scenes) for row in self._rows(i, scene, rng)]
+        scenes, rows = [], []
+        for i in range(self.count):
+            rng = np.random.default_rng([self.settings.seed, step, self.first + i])
+            scene = self._scene(rng)
+            scenes.append(_Scene(scene, _areas(scene) >= scene.smallest))
+            rows += self._rows(i, scenes[-1], rng)
+        rng = np.random.default_rng([self.settings.seed, step, self.settings.batch + self.first])
         texts: dict[str, Prompt | None] = {VISUAL: None}
         texts |= {row.text: row.prompt for row in rows}
         for _ in range(self.settings.extra_texts):
             prompt = self.maker.anything(rng)
             texts.setdefault(phrase(prompt, self.vocabulary, rng), prompt)
-        return self._assemble(scenes, rows, texts, rng)
+        return self._assemble(scenes, rows, texts, self.maker.names(rng), rng)
 
     def _scene(self, rng: np.random.Generator) -> Scene:
         while True:
@@ -90,13 +113,11 @@ class BatchMaker(torch.utils.data.Dataset):
             if scene.things or rng.random() < 0.3:
                 return scene
 
-    def _rows(self, image: int, scene: Scene, rng: np.random.Generator) -> list[_Row]:
+    def _rows(self, image: int, known: _Scene, rng: np.random.Generator) -> list[_Row]:
         """Half of the prompts have answers; some of those are shown by boxes instead of said."""
-        half = self.settings.prompts // 2
-        visible = tuple(i for i in range(len(scene.things)) if scene.mask(i).sum() >= scene.smallest)
-        found, absent = self.maker.for_scene(scene, half, self.settings.prompts - half, rng)
-        rows = []
-        for prompt in found + absent:
+        scene, rows = known.scene, []
+        visible = tuple(np.nonzero(known.counts)[0].tolist())
+        for prompt in self.maker.for_training(scene, self.settings.prompts, rng):
             targets = tuple(i for i in visible if prompt.finds(scene.things[i]))
             row = _Row(image, phrase(prompt, self.vocabulary, rng), prompt, targets)
             if targets and rng.random() < self.settings.boxes:
@@ -105,14 +126,17 @@ class BatchMaker(torch.utils.data.Dataset):
         return rows
 
     def _assemble(
-        self, scenes: list[Scene], rows: list[_Row], texts: dict[str, Prompt | None], rng: np.random.Generator
-    ) -> Batch:
-        most = max(1, *(len(scene.things) for scene in scenes))
-        targets = [self._scene_targets(scene, most, list(texts.values())) for scene in scenes]
-        labels, attributes, boxes, masks, valid, matches = (np.stack(part) for part in zip(*targets, strict=True))
-        ids, token_valid = encode_texts(self.tokenizer, list(texts))
+        self, scenes: list[_Scene], rows: list[_Row], texts: dict[str, Prompt | None], names: list[Prompt],
+        rng: np.random.Generator,
+    ) -> Batch:  # fmt: skip
+        targets = [self._scene_targets(known) for known in scenes]
+        labels, attributes, boxes, masks, valid, meant = (np.stack(part) for part in zip(*targets, strict=True))
+        ids, token_valid = self.encode([*texts, *(name.words for name in names)])
+        found, unclear = self.meanings.compare([*texts.values(), *names], meant)
+        unclear[:, 1:] |= found[:, 1:] & ~valid[..., None]
+        found[:, 1:] &= valid[..., None]
         text_index = {text: i for i, text in enumerate(texts)}
-        wanted = np.zeros((len(rows), most), bool)
+        wanted = np.zeros((len(rows), MOST_THINGS), bool)
         shown_boxes = np.full((len(rows), MOST_BOXES, 4), 0.5, np.float32)
         shown_labels, shown_valid = np.zeros((2, len(rows), MOST_BOXES), bool)
         for r, row in enumerate(rows):
@@ -121,40 +145,40 @@ class BatchMaker(torch.utils.data.Dataset):
                 shown_boxes[r, k] = _drawn_by_hand(boxes[row.image, thing], rng)
                 shown_labels[r, k], shown_valid[r, k] = positive, True
         return Batch(
-            images=torch.from_numpy(np.stack([scene.image for scene in scenes])).permute(0, 3, 1, 2).contiguous(),
+            images=torch.from_numpy(np.stack([known.scene.image for known in scenes])).permute(0, 3, 1, 2).contiguous(),
             patch_labels=torch.from_numpy(labels), attributes=torch.from_numpy(attributes),
             boxes=torch.from_numpy(boxes), masks=torch.from_numpy(masks), valid=torch.from_numpy(valid),
-            token_ids=ids, token_valid=token_valid,
+            token_ids=ids, token_valid=token_valid, texts=len(texts),
             dense=torch.tensor([prompt is not None for prompt in texts.values()]),
-            matches=torch.from_numpy(matches),
+            matches=torch.from_numpy(found), unclear=torch.from_numpy(unclear),
             row_image=torch.tensor([row.image for row in rows]),
             row_text=torch.tensor([text_index[row.text] for row in rows]),
             row_targets=torch.from_numpy(wanted), shown_boxes=torch.from_numpy(shown_boxes),
             shown_labels=torch.from_numpy(shown_labels), shown_valid=torch.from_numpy(shown_valid),
         )  # fmt: skip
 
-    def _scene_targets(self, scene: Scene, most: int, prompts: list[Prompt | None]) -> tuple[np.ndarray, ...]:
-        size, grid, fine = self.settings.image_size, self.settings.grid, 4 * self.settings.grid
-        attributes = np.full((most + 1, 4), -1, np.int64)
+    def _scene_targets(self, known: _Scene) -> tuple[np.ndarray, ...]:
+        scene, size = known.scene, self.settings.image_size
+        grid, fine = self.settings.grid, 4 * self.settings.grid
+        attributes = np.full((MOST_THINGS + 1, 4), -1, np.int64)
         attributes[0, 0] = len(self.vocabulary) + 1
-        boxes, valid = np.zeros((most, 4), np.float32), np.zeros(most, bool)
-        masks, matches = np.zeros((most, fine, fine), np.uint8), np.zeros((most + 1, len(prompts)), bool)
+        boxes, valid = np.zeros((MOST_THINGS, 4), np.float32), np.zeros(MOST_THINGS, bool)
+        masks = np.zeros((MOST_THINGS, fine, fine), np.uint8)
+        meant = np.full((MOST_THINGS + 1, 3), NONE, np.int64)
         for i, thing in enumerate(scene.things):
-            attributes[i + 1] = self._attributes(thing)
-            mask = scene.mask(i)
-            if mask.sum() < scene.smallest:
-                continue
-            valid[i] = True
-            boxes[i] = mask_box(mask) / size
-            masks[i] = cv2.resize(mask.astype(np.uint8) * 255, (fine, fine), interpolation=cv2.INTER_AREA)
-            matches[i + 1] = [prompt is not None and prompt.finds(thing) for prompt in prompts]
-        return patch_labels(scene, grid), attributes, boxes, masks, valid, matches
+            meant[i + 1] = noun, colour, pattern = self.meanings.of_thing(thing)
+            concept, shape = min(noun, len(self.vocabulary)), max(-1, noun - len(self.vocabulary))
+            attributes[i + 1] = concept, shape, colour, pattern
+            if known.counts[i]:
+                mask, valid[i] = scene.mask(i), True
+                boxes[i] = mask_box(mask) / size
+                masks[i] = cv2.resize(mask.view(np.uint8) * 255, (fine, fine), interpolation=cv2.INTER_AREA)
+        return patch_labels(scene, grid), attributes, boxes, masks, valid, meant
 
-    def _attributes(self, thing: Thing) -> list[int]:
-        colour = COLOUR_NAMES.index(thing.colour) if thing.colour else -1
-        if thing.concept is not None:
-            return [thing.concept, -1, colour, -1]
-        return [len(self.vocabulary), SHAPES.index(thing.shape), colour, PATTERNS.index(thing.pattern)]
+
+def _areas(scene: Scene) -> np.ndarray:
+    """Visible pixels of each thing."""
+    return np.bincount(scene.ids.ravel(), minlength=len(scene.things) + 1)[1:]
 
 
 def _show(row: _Row, things: tuple[Thing, ...], visible: tuple[int, ...], rng: np.random.Generator) -> _Row:
@@ -198,24 +222,37 @@ def mask_box(mask: np.ndarray) -> np.ndarray:
 
 def patch_labels(scene: Scene, grid: int) -> np.ndarray:
     """Return which thing each patch shows: int64 (grid, grid), `BACKGROUND`, `UNCLEAR`, or 1 + its index."""
-    patch = len(scene.ids) // grid
-    cells = scene.ids.reshape(grid, patch, grid, patch)
-    cover = np.stack([(cells == k).mean((1, 3)) for k in range(len(scene.things) + 1)])
-    if len(cover) == 1:
+    kinds, patch = len(scene.things) + 1, len(scene.ids) // grid
+    if kinds == 1:
         return np.full((grid, grid), BACKGROUND, np.int64)
-    things = np.where(cover[1:].max(0) > 0.4, cover[1:].argmax(0) + 1, UNCLEAR)
-    return np.where(cover[0] > 0.9, BACKGROUND, things).astype(np.int64)
+    patches = np.arange(grid * grid).reshape(grid, grid).repeat(patch, 0).repeat(patch, 1)
+    counts = np.bincount((patches * kinds + scene.ids).ravel(), minlength=grid * grid * kinds)
+    cover = counts.reshape(grid, grid, kinds) / patch**2
+    things = np.where(cover[..., 1:].max(-1) > 0.4, cover[..., 1:].argmax(-1) + 1, UNCLEAR)
+    return np.where(cover[..., 0] > 0.9, BACKGROUND, things).astype(np.int64)
 
 
-def encode_texts(tokenizer: Tokenizer, texts: list[str]) -> tuple[Tensor, Tensor]:
-    """Texts -> token ids, int64 (T, L), and which are not padding, bool (T, L)."""
-    ids = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
-    padded = torch.zeros(len(ids), max(map(len, ids)), dtype=torch.long)
-    valid = torch.zeros_like(padded, dtype=torch.bool)
-    for row, (tokens, real) in zip(ids, zip(padded, valid, strict=True), strict=True):
-        tokens[: len(row)] = torch.tensor(row)
-        real[: len(row)] = True
-    return padded, valid
+class TextCache:
+    """Token ids of texts; each text is tokenised once, as long as there is room."""
+
+    def __init__(self, tokenizer: Tokenizer, room: int = 50_000) -> None:
+        self._tokenizer, self._room = tokenizer, room
+        self._ids: dict[str, list[int]] = {}
+
+    def __call__(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+        """Texts -> token ids, int64 (T, L), and which are not padding, bool (T, L)."""
+        if len(self._ids) > self._room:
+            self._ids.clear()
+        new = [text for text in dict.fromkeys(texts) if text not in self._ids]
+        if new:
+            encodings = self._tokenizer.encode_batch(new)
+            self._ids |= {text: encoding.ids for text, encoding in zip(new, encodings, strict=True)}
+        ids = [self._ids[text] for text in texts]
+        lengths = np.array([len(tokens) for tokens in ids])
+        valid = np.arange(lengths.max())[None] < lengths[:, None]
+        padded = np.zeros(valid.shape, np.int64)
+        padded[valid] = np.concatenate(ids)
+        return torch.from_numpy(padded), torch.from_numpy(valid)
 
 
 def normalise(images: Tensor) -> Tensor:

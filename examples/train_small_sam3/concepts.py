@@ -22,7 +22,9 @@ class Concept:
     broader: tuple[str, ...]
     """Words that find this concept and others: "fruit" finds apples and pears."""
     tint: bool
-    """Whether it makes sense in any colour: a car does, a banana does not."""
+    """Whether it makes sense in any colour: a car does, a banana does not. The tests of colours use these."""
+    paintable: bool
+    """Whether training may paint it: all that `tint` allows, and things that are odd in some colours."""
     icons: tuple[str, ...]
 
 
@@ -34,6 +36,11 @@ class Vocabulary:
 
     def __len__(self) -> int:
         return len(self.concepts)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Return the names of the concepts."""
+        return tuple(concept.name for concept in self.concepts)
 
     @cached_property
     def groups(self) -> dict[str, tuple[int, ...]]:
@@ -84,6 +91,7 @@ def _concept(row: dict[str, str]) -> Concept:
         synonyms=_split(row["synonyms"]),
         broader=_split(row["broader"]),
         tint=row["tint"] == "yes",
+        paintable=bool(row["tint"]),
         icons=_split(row["icons"]),
     )
 

@@ -1,4 +1,4 @@
-"""Losses on single patches: each should know, by itself, what it shows and how far its thing reaches."""
+"""Losses on single patches and on whole things: what they show, what they are called, how far they reach."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ class AuxiliaryHeads(nn.Module):
         self.text = nn.Linear(channels, channels)
         self.scale = nn.Parameter(torch.tensor(1.0))
         self.bias = nn.Parameter(torch.tensor(-4.0))
+        self.name_scale = nn.Parameter(torch.tensor(2.0))
+        self.neck_concepts = nn.Linear(channels, concepts + 2)
         self.edges = nn.Linear(width, 4)
         self.pixel_codes = nn.Linear(channels, CODES)
         self.query_codes = nn.Linear(channels, CODES)
@@ -39,7 +41,8 @@ class Losses:
     """A sum to minimise, and its parts for the log."""
 
     total: Tensor
-    parts: dict[str, float]
+    parts: dict[str, Tensor]
+    """Detached scalars; they stay on the device, so that logging does not stop it every step."""
 
 
 def dense_losses(heads: AuxiliaryHeads, tokens: Tensor, coarsest: Tensor, text: Tensor, batch: Batch) -> Losses:
@@ -54,22 +57,31 @@ def dense_losses(heads: AuxiliaryHeads, tokens: Tensor, coarsest: Tensor, text: 
     """
     labels = batch.patch_labels.flatten(1)  # (B, P)
     clear = (labels >= 0).float()
-    shown = labels.clamp(min=0)[..., None]
-    wanted = torch.gather(batch.matches, 1, shown.expand(-1, -1, batch.matches.shape[-1])).float()  # (B, P, T)
-    weight = clear[..., None] * batch.dense
-    words = _pool(text, batch.token_valid)
-    patches = heads.patch(coarsest.flatten(2).transpose(1, 2))
-    logits = patches @ heads.text(words).T * heads.scale.abs() * 2 / patches.shape[-1] ** 0.5 + heads.bias
+    count = batch.texts
+    wanted = _by_patch(batch.matches[..., :count], labels).float()  # (B, P, texts)
+    judged = batch.dense & ~_by_patch(batch.unclear[..., :count], labels)
+    words = heads.text(_pool(text, batch.token_valid))
+    patches = coarsest.flatten(2).transpose(1, 2)
+    projected = heads.patch(patches)
+    logits = projected @ words[:count].T * heads.scale.abs() * 2 / projected.shape[-1] ** 0.5 + heads.bias
+    weight = clear[..., None] * judged
     said = (focal(logits, wanted, 0.5) * weight).sum() / (wanted * weight).sum().clamp(min=1)
-    logits = logits.masked_fill(~batch.dense, -1e4)
+    logits = logits.masked_fill(~judged, -1e4)
     choice = -(F.log_softmax(logits, -1) * wanted).sum(-1) / wanted.sum(-1).clamp(min=1)
     named = (wanted.sum(-1) > 0).float() * clear
     choice = (choice * named).sum() / named.sum().clamp(min=1)
-    concept, looks, accuracy = _attribute_losses(heads, tokens, batch, labels)
+    truth = torch.gather(batch.attributes, 1, labels.clamp(min=0)[..., None].expand(-1, -1, 4))
+    truth = torch.where(labels[..., None] >= 0, truth, -1).flatten(0, 1)  # (B * P, 4)
+    concept, looks, accuracy = _attribute_losses(heads, tokens, truth)
+    neck_concept = _concept_loss(heads.neck_concepts(patches.flatten(0, 1)), truth[:, 0])
+    naming, right = _naming_loss(heads, patches, words[count:], batch)
     edges = _edge_loss(heads, tokens, batch, labels)
-    total = 2 * said + 1.5 * choice + 2.5 * concept + 0.5 * looks + 0.7 * edges
-    parts = {"dense": said, "choice": choice, "concept": concept, "looks": looks, "edges": edges}
-    return Losses(total, {k: v.item() for k, v in parts.items()} | {"patch_accuracy": accuracy})
+    total = 2 * said + 1.5 * choice + 2.5 * concept + neck_concept + 2.5 * naming + 0.5 * looks + 0.7 * edges
+    parts = {
+        "dense": said, "choice": choice, "concept": concept, "neck_concept": neck_concept, "naming": naming,
+        "named_right": right, "looks": looks, "edges": edges, "patch_accuracy": accuracy,
+    }  # fmt: skip
+    return Losses(total, {k: v.detach() for k, v in parts.items()})
 
 
 def focal(logits: Tensor, target: Tensor, alpha: float) -> Tensor:
@@ -85,23 +97,49 @@ def _pool(text: Tensor, valid: Tensor) -> Tensor:
     return (text * weight).sum(1) / weight.sum(1)
 
 
-def _attribute_losses(
-    heads: AuxiliaryHeads, tokens: Tensor, batch: Batch, labels: Tensor
-) -> tuple[Tensor, Tensor, float]:
-    truth = torch.gather(batch.attributes, 1, labels.clamp(min=0)[..., None].expand(-1, -1, 4))
-    truth = torch.where(labels[..., None] >= 0, truth, -1).flatten(0, 1)  # (B * P, 4)
-    guesses = heads.attributes(tokens.flatten(0, 2)).split(heads.attribute_sizes, dim=-1)
-    weight = torch.ones(heads.attribute_sizes[0])
+def _by_patch(table: Tensor, labels: Tensor) -> Tensor:
+    """(B, N + 1, T) of things -> (B, P, T) of what the patches show."""
+    return torch.gather(table, 1, labels.clamp(min=0)[..., None].expand(-1, -1, table.shape[-1]))
+
+
+def _naming_loss(heads: AuxiliaryHeads, patches: Tensor, names: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Choose each thing's name among the names of all things; return the loss, and how often the best name fits.
+
+    A thing is the mean of its patches, weighted by the square of how much of a patch it covers, so that small things,
+    which fill no patch, have a name too. Of the names that fit, each is compared with those that do not.
+    """
+    grid = round(patches.shape[1] ** 0.5)
+    cover = F.avg_pool2d(batch.masks.float() / 255, batch.masks.shape[-1] // grid).flatten(2) ** 2  # (B, N, P)
+    mean = (cover @ patches) / cover.sum(-1, keepdim=True).clamp(min=1e-4)
+    thing = heads.patch(mean)
+    logits = thing @ names.T * heads.name_scale.abs() * 2 / thing.shape[-1] ** 0.5  # (B, N, names)
+    fits, unclear = batch.matches[:, 1:, batch.texts :], batch.unclear[:, 1:, batch.texts :]
+    others = logits.masked_fill(fits | unclear, -1e4).logsumexp(-1, keepdim=True)
+    loss = (F.softplus(others - logits) * fits).sum(-1) / fits.sum(-1).clamp(min=1)
+    has_name = fits.any(-1)
+    count = has_name.sum().clamp(min=1)
+    best = logits.masked_fill(unclear, -1e4).argmax(-1, keepdim=True)
+    right = (torch.gather(fits, 2, best)[..., 0] & has_name).sum() / count
+    return (loss * has_name).sum() / count, right
+
+
+def _concept_loss(logits: Tensor, truth: Tensor) -> Tensor:
+    weight = torch.ones(logits.shape[-1], device=logits.device)
     weight[-1] = 0.15  # most patches are background
-    concept = F.cross_entropy(guesses[0], truth[:, 0], weight=weight, ignore_index=-1)
-    known = [int((truth[:, k] >= 0).sum()) for k in (1, 2, 3)]
+    return F.cross_entropy(logits, truth, weight=weight, ignore_index=-1)
+
+
+def _attribute_losses(heads: AuxiliaryHeads, tokens: Tensor, truth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    guesses = heads.attributes(tokens.flatten(0, 2)).split(heads.attribute_sizes, dim=-1)
+    concept = _concept_loss(guesses[0], truth[:, 0])
     looks = sum(
-        F.cross_entropy(guesses[k], truth[:, k], ignore_index=-1, reduction="sum") / max(1, known[k - 1])
+        F.cross_entropy(guesses[k], truth[:, k], ignore_index=-1, reduction="sum")
+        / (truth[:, k] >= 0).sum().clamp(min=1)
         for k in (1, 2, 3)
     )
     icons = (truth[:, 0] >= 0) & (truth[:, 0] < heads.attribute_sizes[0] - 2)
-    right = (guesses[0].argmax(-1) == truth[:, 0])[icons]
-    return concept, looks, right.float().mean().item() if len(right) else 0.0
+    right = (guesses[0].argmax(-1) == truth[:, 0]) & icons
+    return concept, looks, right.sum() / icons.sum().clamp(min=1)
 
 
 def _edge_loss(heads: AuxiliaryHeads, tokens: Tensor, batch: Batch, labels: Tensor) -> Tensor:
@@ -110,7 +148,7 @@ def _edge_loss(heads: AuxiliaryHeads, tokens: Tensor, batch: Batch, labels: Tens
     inside = (labels > 0) & torch.gather(batch.valid, 1, thing)
     boxes = torch.gather(batch.boxes, 1, thing[..., None].expand(-1, -1, 4))
     grid = tokens.shape[1]
-    place = (torch.arange(grid) + 0.5) / grid
+    place = (torch.arange(grid, device=tokens.device) + 0.5) / grid
     y, x = torch.meshgrid(place, place, indexing="ij")
     centres = torch.stack([x, y], dim=-1).view(1, -1, 2)
     near, far = boxes[..., :2] - boxes[..., 2:] / 2, boxes[..., :2] + boxes[..., 2:] / 2

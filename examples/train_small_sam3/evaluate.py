@@ -28,7 +28,7 @@ from .splits import SPLITS, Examiner, Question
 FLOOR = 0.1
 """Instances below this score are not looked at: no threshold is as low."""
 THRESHOLDS = tuple(np.round(np.arange(0.2, 0.81, 0.05), 2).tolist())
-LEFT_EMPTY_AT_LEAST = 0.95
+LEFT_EMPTY_AT_LEAST = 0.98
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Write a run's averaged weights as a checkpoint that `Segmenter("path")` opens: fp16, transformers' layout.
 
-python -m train_small_sam3.export --run DIR --out CHECKPOINT --version 0.2
+python -m train_small_sam3.export --run DIR --out CHECKPOINT --version 0.4
 """
 
 from __future__ import annotations
@@ -18,14 +18,18 @@ from s3seg.sam3.layouts import TRANSFORMERS
 from s3seg.sam3.sources import Concat, PositionGrid
 
 from .concepts import Vocabulary, load_vocabulary
+from .parents import save_extras
 from .shapes import COLOUR_NAMES, PATTERNS, SHAPES
+from .state import open_any
 
+EXTRAS = "extras.safetensors"
 COPIED = ("tokenizer.json", "tokenizer_config.json")
 
 
 def export(
-    run: Path, out: Path, *, name: str, version: str, threshold: float, dtype: torch.dtype = torch.float16
-) -> None:
+    run: Path, out: Path, *, name: str, version: str, threshold: float, dtype: torch.dtype = torch.float16,
+    extras: Path | None = None,
+) -> None:  # fmt: skip
     """Write weights, configuration with vocabulary, and tokenizer into a folder.
 
     Args:
@@ -35,6 +39,8 @@ def export(
         version: Which of that name.
         threshold: Score above which an instance is shown, chosen on the validation split.
         dtype: Precision of the weights.
+        extras: File for the auxiliary heads and the momenta, with which another run can go on from the checkpoint. It
+            is not part of the checkpoint.
     """
     out.mkdir(parents=True, exist_ok=True)
     average = torch.load(run / "state.pt", weights_only=True)["average"]
@@ -51,6 +57,9 @@ def export(
     (out / "config.json").write_text(json.dumps(config, indent=1) + "\n")
     for file in COPIED:
         shutil.copy(run / file, out / file)
+    if extras is not None:
+        learned = open_any(run)
+        save_extras(extras, learned.heads, learned.momenta, learned.concepts)
 
 
 def transformers_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -88,12 +97,15 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--name", default="s3seg-embedded")
-    parser.add_argument("--version", default="0.3")
+    parser.add_argument("--version", default="0.4")
     parser.add_argument("--threshold", type=float, default=0.45)
     parser.add_argument("--dtype", choices=("float16", "float32"), default="float16")
+    parser.add_argument("--extras", type=Path, help="file for the heads and momenta that growing from it needs")
     args = parser.parse_args()
-    dtype = getattr(torch, args.dtype)
-    export(args.run, args.out, name=args.name, version=args.version, threshold=args.threshold, dtype=dtype)
+    export(
+        args.run, args.out, name=args.name, version=args.version, threshold=args.threshold,
+        dtype=getattr(torch, args.dtype), extras=args.extras,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -39,6 +39,10 @@ HELD_OUT_STYLES = (
 )
 """Never trained on: a coloured style and one of outlines, to measure what a new style costs."""
 
+EXAMINED_STYLES = tuple(style.name for style in SEEN_STYLES[:8])
+"""The styles of the split "seen styles"; those that were added to training later are not in it."""
+GLYPH_STYLES: frozenset[str] = frozenset()
+"""Black ink, paper inside: training gives them other colours."""
 ALL_STYLES = SEEN_STYLES + HELD_OUT_STYLES
 OUTLINE_STYLES = frozenset({"fluent-emoji-high-contrast"})
 """Black ink on nothing: what the outline encloses is filled with paper."""

@@ -53,7 +53,7 @@ def match(logits: Tensor, boxes: Tensor, true_boxes: Tensor, targets: Tensor) ->
     b, t = boxes[:, rows, :, None], true_boxes[rows][None, :, None]
     giou, _ = generalised_iou(cxcywh_to_xyxy(b), cxcywh_to_xyxy(t))
     cost = 5 * (b - t).abs().sum(-1) - 2 * giou - 2 * logits[:, rows, :, None].sigmoid()  # (L, rows, Q, N)
-    costs, wanted = cost.numpy(), targets[rows].numpy()
+    costs, wanted = cost.cpu().numpy(), targets[rows].cpu().numpy()
     found: list[list[np.ndarray]] = [[], [], [], []]
     for k, row in enumerate(rows.tolist()):
         things = np.nonzero(wanted[k])[0]
@@ -62,8 +62,8 @@ def match(logits: Tensor, boxes: Tensor, true_boxes: Tensor, targets: Tensor) ->
             for part, value in zip(found, (layer, row, query, things[thing]), strict=True):
                 part.append(np.broadcast_to(value, query.shape))
     if not len(rows):
-        return Pairs(*(torch.zeros(0, dtype=torch.long) for _ in range(4)))
-    return Pairs(*(torch.from_numpy(np.concatenate(part)) for part in found))
+        return Pairs(*(rows for _ in range(4)))
+    return Pairs(*(torch.from_numpy(np.concatenate(part)).to(logits.device) for part in found))
 
 
 def _area(boxes: Tensor) -> Tensor:

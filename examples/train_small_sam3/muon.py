@@ -11,7 +11,8 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 class Muon(torch.optim.Optimizer):
     """For weights of two or more dimensions; convolutions are taken as matrices (out, in * k * k).
 
-    Where several processes train together, each makes its share of the matrices orthogonal, and all get all.
+    Matrices of equal shape are stacked and made orthogonal together. Where several processes train together, each does
+    its share of every stack, and all get all.
     """
 
     def __init__(self, params, lr: float, *, momentum: float = 0.95, weight_decay: float = 0.03) -> None:
@@ -20,51 +21,61 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure=None) -> None:
         """Update all weights; a group's `parts` says how many matrices each weight is stacked from."""
-        updates = [
-            (weight, group, self._momentum(weight, group))
-            for group in self.param_groups
-            for weight in group["params"]
-            if weight.grad is not None
-        ]
-        directions = _shared([(update, group["parts"]) for _, group, update in updates])
-        for (weight, group, _), direction in zip(updates, directions, strict=True):
+        chosen = [(w, group) for group in self.param_groups for w in group["params"] if w.grad is not None]
+        if not chosen:
+            return
+        updates = [self._momentum(weight, group).chunk(group["parts"]) for weight, group in chosen]
+        stacks: dict[torch.Size, list[Tensor]] = {}
+        for parts in updates:
+            for part in parts:
+                stacks.setdefault(part.shape, []).append(part)
+        made = _shared([torch.stack(stack) for stack in stacks.values()])
+        directions = {shape: iter(stack) for shape, stack in zip(stacks, made, strict=True)}
+        for (weight, group), parts in zip(chosen, updates, strict=True):
+            direction = torch.cat([next(directions[part.shape]) for part in parts])
             weight.mul_(1 - group["lr"] * group["weight_decay"])
             weight.add_(direction.view_as(weight), alpha=-group["lr"])
 
     def _momentum(self, weight: Tensor, group: dict) -> Tensor:
         """Nesterov's, (rows, columns)."""
-        average = self.state[weight].setdefault("momentum", torch.zeros_like(weight))
-        average.lerp_(weight.grad, 1 - group["momentum"])
-        return weight.grad.lerp(average, group["momentum"]).flatten(1)
+        state = self.state[weight]
+        if "momentum" not in state:
+            state["momentum"] = torch.zeros_like(weight)
+        state["momentum"].lerp_(weight.grad, 1 - group["momentum"])
+        return weight.grad.lerp(state["momentum"], group["momentum"]).flatten(1)
 
 
-def orthogonal(matrix: Tensor, steps: int = 5) -> Tensor:
-    """Bring all singular values near 1, by Newton-Schulz iteration."""
+def orthogonal(matrices: Tensor, steps: int = 5) -> Tensor:
+    """Bring all singular values near 1, by Newton-Schulz iteration: (..., rows, columns) to the same shape.
+
+    On a GPU the iteration runs in bf16, which is exact enough for it.
+    """
     a, b, c = COEFFICIENTS
-    x = matrix / (matrix.norm() + 1e-7)
-    tall = x.shape[0] > x.shape[1]
-    x = (x.T if tall else x).contiguous()
+    x = matrices / (matrices.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    if matrices.is_cuda:
+        x = x.bfloat16()
+    tall = x.shape[-2] > x.shape[-1]
+    x = (x.mT if tall else x).contiguous()
     for _ in range(steps):
-        gram = x @ x.T
+        gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.T if tall else x
+    return (x.mT if tall else x).to(matrices.dtype)
 
 
-def _direction(update: Tensor, parts: int) -> Tensor:
-    made = [orthogonal(part) * 0.2 * max(part.shape) ** 0.5 for part in update.chunk(parts)]
-    return torch.cat(made)
+def _direction(stack: Tensor) -> Tensor:
+    return orthogonal(stack) * 0.2 * max(stack.shape[1:]) ** 0.5
 
 
-def _shared(updates: list[tuple[Tensor, int]]) -> list[Tensor]:
-    """The direction of each update; with several processes, each computes some of them."""
+def _shared(stacks: list[Tensor]) -> list[Tensor]:
+    """The directions of each stack (K, rows, columns); of several processes, each computes some of every stack."""
     if not distributed.is_initialized():
-        return [_direction(update, parts) for update, parts in updates]
+        return [_direction(stack) for stack in stacks]
     rank, processes = distributed.get_rank(), distributed.get_world_size()
-    mine = [
-        _direction(update, parts) if i % processes == rank else torch.zeros_like(update)
-        for i, (update, parts) in enumerate(updates)
-    ]
-    flat = torch.cat([direction.flatten() for direction in mine])
+    made = [torch.zeros_like(stack) for stack in stacks]
+    for number, (stack, result) in enumerate(zip(stacks, made, strict=True)):
+        mine = slice((rank + number) % processes, None, processes)
+        if len(stack[mine]):
+            result[mine] = _direction(stack[mine])
+    flat = torch.cat([result.flatten() for result in made])
     distributed.all_reduce(flat)
-    sizes = [update.numel() for update, _ in updates]
-    return [part.view_as(update) for part, (update, _) in zip(flat.split(sizes), updates, strict=True)]
+    return [part.view_as(stack) for part, stack in zip(flat.split([s.numel() for s in stacks]), stacks, strict=True)]

@@ -1,4 +1,4 @@
-"""The small SAM 3: its configuration, its first weights, and how it grows out of a smaller one."""
+"""The small SAM 3: its configuration and its first weights."""
 
 from __future__ import annotations
 
@@ -7,12 +7,9 @@ import math
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from s3seg.sam3.config import Sam3Config
-from s3seg.sam3.load import load
 from s3seg.sam3.model import Sam3
 
 from .settings import Settings
@@ -120,63 +117,6 @@ def whiten_patches(model: Sam3, patches: Tensor) -> None:
     count = min(len(weight), len(values))
     scaled = vectors[:, :count] / (values[:count] + 0.05 * values[min(20, count - 1)]).sqrt()
     weight[:count] = 0.5 * scaled.T.reshape(count, *weight.shape[1:])
-
-
-@torch.no_grad()
-def grow_from(model: Sam3, tokenizer: Tokenizer, parent: Path) -> None:
-    """Copy what a smaller trained network knows into a new one.
-
-    Tensors of equal shape are copied. Further ViT layers start as doing nothing; queries are interpolated on their
-    grid, positions on theirs; a new token starts as the mean of the tokens that the parent had for its letters.
-
-    Args:
-        model: The new network, changed in place.
-        tokenizer: Its tokenizer.
-        parent: Folder of the smaller checkpoint.
-    """
-    old = load(parent).state_dict()
-    new = model.state_dict()
-    for name, tensor in new.items():
-        if name.startswith("geometry."):  # the seed's was never trained
-            continue
-        if name == "text.token_embedding.weight":
-            tensor.copy_(_translate(old[name], Tokenizer.from_file(str(parent / "tokenizer.json")), tokenizer))
-        elif name in ("decoder.query_embedding", "decoder.reference_boxes"):
-            tensor.copy_(_resize_square(old[name], len(tensor)))
-        elif name == "vision.trunk.position_embedding":
-            tensor.copy_(_resize_grid(old[name], len(tensor)))
-        elif name in old and old[name].shape == tensor.shape:
-            tensor.copy_(old[name])
-        elif ".trunk.layers." in name and name.endswith(
-            ("attention.out.weight", "attention.out.bias", "fc2.weight", "fc2.bias")
-        ):
-            tensor.zero_()
-
-
-def _translate(old: Tensor, old_tokenizer: Tokenizer, tokenizer: Tokenizer) -> Tensor:
-    old_ids = old_tokenizer.get_vocab()
-    rows = torch.empty(tokenizer.get_vocab_size(), old.shape[1])
-    for token, i in tokenizer.get_vocab().items():
-        if token in old_ids:
-            rows[i] = old[old_ids[token]]
-        else:
-            pieces = old_tokenizer.encode(token.removesuffix("</w>"), add_special_tokens=False).ids
-            rows[i] = old[pieces].mean(0) if pieces else old.mean(0)
-    return rows
-
-
-def _resize_square(rows: Tensor, count: int) -> Tensor:
-    """(n * n, C) on a grid -> (m * m, C) by interpolation."""
-    side = math.isqrt(len(rows))
-    return _resize_grid(rows.unflatten(0, (side, side)), math.isqrt(count)).flatten(0, 1)
-
-
-def _resize_grid(grid: Tensor, side: int) -> Tensor:
-    if len(grid) == side:
-        return grid
-    planes = grid.permute(2, 0, 1)[None]
-    resized = F.interpolate(planes, size=(side, side), mode="bicubic", align_corners=False)
-    return resized[0].permute(1, 2, 0)
 
 
 def _anchors(queries: int) -> Tensor:

@@ -90,6 +90,48 @@ class PromptMaker:
                 absent.setdefault(prompt.words, prompt)
         return list(found.values()), list(absent.values())
 
+    def for_training(self, scene: Scene, count: int, rng: np.random.Generator) -> list[Prompt]:
+        """Return `count` prompts about a scene, up to half of them answered: those first.
+
+        A thing is asked for in several ways: by two of its names, by a broader word, and plain shapes also by their
+        bare colour or pattern. The splits of the evaluation use `for_scene`, whose draws stay as they are.
+        """
+        found: dict[str, Prompt] = {}
+        candidates = [self._about(thing, rng) for thing in scene.things for _ in range(2)]
+        candidates += [self._broader(thing, rng) for thing in scene.things if rng.random() < 0.25]
+        candidates += [self._colour_of(thing) for thing in scene.things if rng.random() < 0.3]
+        candidates += [self._pattern_of(thing) for thing in scene.things if rng.random() < 0.3]
+        for i in rng.permutation(len(candidates)):
+            prompt = candidates[i]
+            if len(found) < count // 2 and prompt is not None and self._is_fair(prompt, scene):
+                found.setdefault(prompt.words, prompt)
+        chosen = dict(found)
+        for _ in range(20 * count):
+            if len(chosen) == count:
+                break
+            prompt = self._absent_colour(scene, rng) if rng.random() < 0.15 else self.absent(scene, rng)
+            if not any(map(prompt.finds, scene.things)) and self._is_fair(prompt, scene):
+                chosen.setdefault(prompt.words, prompt)
+        while len(chosen) < count:
+            word = invented_word(rng)
+            chosen.setdefault(word, Prompt(word))
+        return list(chosen.values())
+
+    def names(self, rng: np.random.Generator, phrases: int = 60) -> list[Prompt]:
+        """Return a prompt for each concept, by one of its names, for each shape, and some that paint them."""
+        prompts = [self._named(concept, rng) for concept in range(len(self.vocabulary))]
+        prompts += [self.of_shape(shape) for shape in SHAPES]
+        paintable = [i for i, concept in enumerate(self.vocabulary.concepts) if concept.paintable]
+        for _ in range(phrases):
+            colour = _pick(COLOUR_NAMES, rng)
+            if rng.random() < 0.5:
+                shape = _pick(SHAPES, rng)
+                if (colour, shape) not in HELD_OUT_COMBINATIONS:
+                    prompts.append(self.of_shape(shape, colour=colour))
+            else:
+                prompts.append(self.of_concept(paintable[int(rng.integers(len(paintable)))], rng, colour=colour))
+        return list({prompt.words: prompt for prompt in prompts}.values())
+
     def anything(self, rng: np.random.Generator) -> Prompt:
         """Return a prompt about any concept or shape."""
         if rng.random() < 0.7:
@@ -149,6 +191,31 @@ class PromptMaker:
 
     def _colour_of(self, thing: Thing) -> Prompt | None:
         return self.of_shape(colour=thing.colour) if thing.shape else None
+
+    def _pattern_of(self, thing: Thing) -> Prompt | None:
+        return self.of_shape(pattern=thing.pattern) if thing.pattern in PATTERNS[1:] else None
+
+    def _broader(self, thing: Thing, rng: np.random.Generator) -> Prompt | None:
+        if thing.concept is None or not self.vocabulary.concepts[thing.concept].broader:
+            return None
+        return self._by_word(_pick(self.vocabulary.concepts[thing.concept].broader, rng))
+
+    def _named(self, concept: int, rng: np.random.Generator) -> Prompt:
+        row = self.vocabulary.concepts[concept]
+        return self._by_word(_pick(row.synonyms, rng) if row.synonyms and rng.random() < 0.35 else row.name)
+
+    def _by_word(self, word: str) -> Prompt:
+        return Prompt(word, concepts=self.vocabulary.by_word[word], shape=word if word in SHAPES else None)
+
+    def _absent_colour(self, scene: Scene, rng: np.random.Generator) -> Prompt:
+        """A bare colour or pattern, or the name of something in the scene in a colour that it does not have."""
+        named = [t for t in scene.things if t.concept is not None and t.colour]
+        if named and rng.random() < 0.5:
+            concept = named[int(rng.integers(len(named)))].concept
+            return self.of_concept(concept, rng, colour=_pick(COLOUR_NAMES, rng))
+        if rng.random() < 0.3:
+            return self.of_shape(pattern=_pick(PATTERNS[1:], rng))
+        return self.of_shape(colour=_pick(COLOUR_NAMES, rng))
 
     def _nearly(self, thing: Thing, rng: np.random.Generator) -> Prompt:
         kind = rng.random()

@@ -32,6 +32,64 @@ def restyle(icon: np.ndarray, rng: np.random.Generator, *, keep_hue: bool = Fals
     return _premultiply(colours, icon[..., 3])
 
 
+def restyle_harshly(icon: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Redraw an icon so that little but its shape is left: a silhouette, a line drawing, or other colours.
+
+    Returns:
+        Premultiplied RGBA (K, K, 4) uint8 with the same alpha.
+    """
+    rgb, alpha, kind = _unpremultiply(icon), icon[..., 3], rng.random()
+    if kind < 0.3:  # channels swapped, sometimes inverted
+        colours = rgb[..., rng.permutation(3)].astype(np.float32)
+        if rng.random() < 0.25:
+            colours = 255 - colours
+    elif kind < 0.55:  # one flat colour, inner lines in another
+        flat, line = _two_colours(rng)
+        lines = _inner_lines(rgb, alpha, rng)
+        colours = flat * (1 - lines) + line * lines
+    elif kind < 0.85:  # ink on white or tinted paper
+        paper = np.clip(rng.uniform(200, 255) + rng.uniform(-25, 10, 3), 0, 255)
+        colours = _ink_lines(np.broadcast_to(paper, rgb.shape).astype(np.float32), rgb, alpha, rng, paper=False)
+    else:  # two tones, by brightness
+        dark, light = _two_colours(rng)
+        shade = cv2.GaussianBlur(rgb.astype(np.float32) @ LUMA, (3, 3), 0)
+        solid = alpha > 127
+        bright = (shade > (np.median(shade[solid]) if solid.any() else 128))[..., None]
+        colours = np.where(bright, light, dark)
+    return _premultiply(colours, alpha)
+
+
+def recolour_glyph(icon: np.ndarray, rng: np.random.Generator, colour: str | None = None) -> np.ndarray:
+    """Give a black drawing, whose enclosed parts are white paper, other colours of ink and paper; the same alpha.
+
+    Args:
+        icon: Premultiplied RGBA (K, K, 4) uint8.
+        rng: Where the colours come from.
+        colour: Paint whatever covers more, ink or paper, in this colour.
+    """
+    paper_share = (_unpremultiply(icon).astype(np.float32) @ LUMA / 248).clip(0, 1)[..., None]
+    if colour is not None:
+        main = np.clip(np.array(COLOURS[colour], np.float32) + rng.uniform(-14, 14, 3), 0, 255)
+        solid = icon[..., 3] > 127
+        mostly_paper = solid.any() and paper_share[solid].mean() > 0.5
+        other = rng.uniform(0, 45, 3) if main @ LUMA > 90 else rng.uniform(215, 255, 3)
+        ink, paper = (other, main) if mostly_paper else (main, other)
+    else:
+        ink, paper = (np.zeros(3), np.full(3, 248.0)) if rng.random() < 0.3 else _two_colours(rng)
+    return _premultiply(ink * (1 - paper_share) + paper * paper_share, icon[..., 3])
+
+
+def _two_colours(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Return two colours that are easy to tell apart, the darker first half of the time."""
+    for _ in range(20):
+        first, second = rng.uniform(0, 255, (2, 3))
+        if rng.random() < 0.4:
+            first, second = rng.uniform(0, 70, 3), rng.uniform(190, 255, 3)
+        if abs(float((first - second) @ LUMA)) > 60:
+            break
+    return (first, second) if rng.random() < 0.75 else (second, first)
+
+
 def tint(icon: np.ndarray, colour: str, rng: np.random.Generator) -> np.ndarray:
     """Paint the main colour of an icon in another: a red car becomes a green one. Same shapes and shades."""
     rgb = _unpremultiply(icon)
@@ -82,22 +140,36 @@ def _tone(colours: np.ndarray, rng: np.random.Generator, *, keep_hue: bool) -> n
     return cv2.cvtColor(hsv.astype(np.uint8), cv2.COLOR_HSV2RGB).astype(np.float32)
 
 
-def _ink_lines(colours: np.ndarray, rgb: np.ndarray, alpha: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _ink_lines(
+    colours: np.ndarray, rgb: np.ndarray, alpha: np.ndarray, rng: np.random.Generator, *, paper: bool = True
+) -> np.ndarray:
     size = len(rgb)
     width = max(1, round(size / rng.uniform(26, 50)))
     solid = (alpha > 127).astype(np.uint8)
     lines = solid - cv2.erode(solid, KERNEL, iterations=width, borderValue=0)
     if rng.random() < 0.75:
-        edges = _edges(cv2.medianBlur(rgb, 3 if size < 64 else 5)) > rng.uniform(110, 260)
-        inner = (edges & (alpha > 127)).astype(np.uint8)
+        inner = _edge_pixels(rgb, alpha, rng.uniform(110, 260))
         if width > 2 and rng.random() < 0.5:
             inner = cv2.dilate(inner, KERNEL)
         lines = np.maximum(lines, inner)
     ink = rng.uniform(0, 60, 3) if rng.random() < 0.85 else rng.uniform(0, 255, 3)
-    if rng.random() < 0.25:  # a line drawing on paper
+    if paper and rng.random() < 0.25:  # a line drawing on paper
         colours = colours + (rng.uniform(215, 255) - colours) * rng.uniform(0.6, 1)
     strength = cv2.GaussianBlur(lines.astype(np.float32), (3, 3), 0)[..., None]
     return colours * (1 - strength) + ink * strength
+
+
+def _edge_pixels(rgb: np.ndarray, alpha: np.ndarray, limit: float) -> np.ndarray:
+    edges = _edges(cv2.medianBlur(rgb, 3 if len(rgb) < 64 else 5)) > limit
+    return (edges & (alpha > 127)).astype(np.uint8)
+
+
+def _inner_lines(rgb: np.ndarray, alpha: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """How much a pixel belongs to a line inside the drawing, (K, K, 1) 0..1."""
+    lines = _edge_pixels(rgb, alpha, rng.uniform(70, 160))
+    if len(rgb) >= 64 and rng.random() < 0.5:
+        lines = cv2.dilate(lines, KERNEL)
+    return cv2.GaussianBlur(lines.astype(np.float32), (3, 3), 0)[..., None]
 
 
 def _edges(rgb: np.ndarray) -> np.ndarray:

@@ -10,11 +10,14 @@ import numpy as np
 
 from .backgrounds import draw_background
 from .concepts import Vocabulary
-from .icon_sets import SEEN_STYLES
+from .icon_sets import EXAMINED_STYLES, GLYPH_STYLES, SEEN_STYLES
 from .icons import IconAtlas
-from .restyle import restyle, tint
+from .photographed import photographed
+from .restyle import recolour_glyph, restyle, restyle_harshly, tint
 from .shapes import COLOUR_NAMES, COLOURS, HELD_OUT_COMBINATIONS, PATTERNS, SHAPES, draw_shape
 
+MOST_THINGS = 10
+"""Most things in a scene: a fixed number, so that batches always have the same shapes."""
 SMALLEST_INSTANCE = 60
 """Instances with fewer visible pixels (at 224 x 224) are neither asked for nor counted."""
 
@@ -69,11 +72,17 @@ class Recipe:
         restyled: Share of icons that are redrawn in a style of chance.
         jitter: Vary tone, blur and noise of the whole picture.
         squashed: Share of scenes whose icons are all stretched alike, as when a wide picture becomes a square.
+        photographs: Share of scenes in front of a patch of a photograph.
+        textures: Share of scenes in front of a drawn texture.
+        one_style: Share of scenes whose icons are all restyled in the same way.
+        harsh: Share of the restyled icons of which little but the shape is left.
+        photographed: Share of scenes that look like a photograph of a drawing.
+        paint_more: Also paint things that are odd in some colours.
         held_out: Show held-out combinations of colour and shape: "never", "allowed", or "always" one.
     """
 
     size: int = 256
-    styles: tuple[str, ...] = tuple(style.name for style in SEEN_STYLES)
+    styles: tuple[str, ...] = EXAMINED_STYLES
     shapes: float = 0.3
     concepts: tuple[int, ...] | None = None
     most: int = 8
@@ -81,7 +90,21 @@ class Recipe:
     restyled: float = 0.45
     jitter: bool = True
     squashed: float = 0.4
+    photographs: float = 0.12
+    textures: float = 0.0
+    one_style: float = 0.0
+    harsh: float = 0.0
+    photographed: float = 0.0
+    paint_more: bool = False
     held_out: str = "never"
+
+
+TRAINING = Recipe(
+    styles=tuple(style.name for style in SEEN_STYLES),
+    tinted=0.5, restyled=0.6, harsh=0.3, one_style=0.5, photographs=0.14, textures=0.13, photographed=0.15,
+    paint_more=True,
+)  # fmt: skip
+"""What training draws. The evaluation has recipes of its own, so that its scenes stay the same when this changes."""
 
 
 @dataclass
@@ -99,19 +122,23 @@ def draw_scene(seed: int, recipe: Recipe, vocabulary: Vocabulary, atlas: IconAtl
     """Draw one scene; the same seed and recipe give the same scene."""
     rng = np.random.default_rng(seed)
     size = recipe.size
-    canvas = _Canvas(draw_background(size, rng), np.zeros((size, size), np.uint8))
+    background = draw_background(size, rng, photographs=recipe.photographs, textures=recipe.textures)
+    canvas = _Canvas(background, np.zeros((size, size), np.uint8))
     count = int(rng.integers(1, recipe.most + 1)) + (int(rng.integers(0, 3)) if rng.random() < 0.2 else 0)
     kinds = _choose_kinds(count, recipe, vocabulary, atlas, rng)
     crowd = 1.3 if count <= 2 else 1.15 if count <= 3 else 1.0 if count <= 5 else 0.88 if count <= 8 else 0.75
     scale = size / 224 * crowd * rng.uniform(0.72, 1.25)
     aspect = math.exp(rng.uniform(-0.4, 0.25)) if rng.random() < recipe.squashed else 1.0
+    style_seed = int(rng.integers(1 << 60)) if recipe.one_style and rng.random() < recipe.one_style else None
     for i in range(count):
         kind = kinds[i] if i < len(kinds) else kinds[int(rng.integers(len(kinds)))]
         extent = float(np.clip(scale * rng.uniform(38, 84), 26 * size / 224, 0.62 * size))
-        thing, patch, turn = _draw_thing(kind, extent, recipe, atlas, rng)
+        thing, patch, turn = _draw_thing(kind, extent, recipe, atlas, rng, style_seed)
         _place(canvas, thing, patch, extent=extent, turn=turn, aspect=aspect, rng=rng, jitter=recipe.jitter)
-    image = _photographic(canvas.image, rng) if recipe.jitter else canvas.image
-    return Scene(image.clip(0, 255).astype(np.uint8), canvas.ids, tuple(canvas.things))
+    image, ids = (_photographic(canvas.image, rng) if recipe.jitter else canvas.image), canvas.ids
+    if recipe.photographed and rng.random() < recipe.photographed:
+        image, ids = photographed(image, ids, rng)
+    return Scene(image.clip(0, 255).astype(np.uint8), ids, tuple(canvas.things))
 
 
 def _choose_kinds(
@@ -131,7 +158,8 @@ def _choose_kinds(
         concept = int(choices[int(rng.integers(len(choices)))])
         if any(kind.concept == concept for kind in kinds):
             continue
-        painted = vocabulary.concepts[concept].tint and rng.random() < recipe.tinted
+        row = vocabulary.concepts[concept]
+        painted = (row.paintable if recipe.paint_more else row.tint) and rng.random() < recipe.tinted
         colour = COLOUR_NAMES[int(rng.integers(len(COLOUR_NAMES)))] if painted else None
         kinds.append(Thing(concept=concept, colour=colour))
         if painted and rng.random() < 0.5:  # the same thing in another colour beside it
@@ -150,9 +178,12 @@ def _colour_and_shape(held_out: str, *, first: bool, rng: np.random.Generator) -
 
 
 def _draw_thing(
-    kind: Thing, extent: float, recipe: Recipe, atlas: IconAtlas, rng: np.random.Generator
+    kind: Thing, extent: float, recipe: Recipe, atlas: IconAtlas, rng: np.random.Generator, style_seed: int | None
 ) -> tuple[Thing, np.ndarray, float]:
-    """Return the thing, its premultiplied RGBA patch (K, K, 4), and by how many degrees to turn it."""
+    """Return the thing, its premultiplied RGBA patch (K, K, 4), and by how many degrees to turn it.
+
+    With a `style_seed`, all icons of a scene are restyled by the same choices.
+    """
     if kind.concept is None:
         pattern = PATTERNS[int(rng.choice(3, p=[0.6, 0.2, 0.2]))]
         thing = replace(kind, pattern=pattern)
@@ -165,10 +196,16 @@ def _draw_thing(
     style = styles[int(rng.integers(len(styles)))]
     rows = atlas.places[kind.concept, style]
     patch = atlas.at(rows[int(rng.integers(len(rows)))], extent)
-    if kind.colour is not None:
+    style_rng = rng if style_seed is None else np.random.default_rng(style_seed)
+    if style in GLYPH_STYLES:
+        patch = recolour_glyph(patch, style_rng, kind.colour)
+    elif kind.colour is not None:
         patch = tint(patch, kind.colour, rng)
-    if rng.random() < recipe.restyled:
-        patch = restyle(patch, rng, keep_hue=kind.colour is not None)
+    if style_rng.random() < recipe.restyled:
+        if recipe.harsh and kind.colour is None and style_rng.random() < recipe.harsh:
+            patch = restyle_harshly(patch, style_rng)
+        else:
+            patch = restyle(patch, style_rng, keep_hue=kind.colour is not None)
     if rng.random() < 0.5:
         patch = patch[:, ::-1]
     turn = rng.normal(0, 12) if rng.random() < 0.85 else rng.uniform(-60, 60)

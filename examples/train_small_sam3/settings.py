@@ -6,13 +6,18 @@ import json
 import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .parents import Parent
 
 FILE = "settings.json"
+WARM_HEADS = 150
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Sizes, data and schedule of a run. Steps, not minutes, so that a run can be cut anywhere."""
+    """Sizes, data and schedule of a run. Steps, not minutes, so that a run can be interrupted anywhere."""
 
     # network
     image_size: int = 224
@@ -26,38 +31,59 @@ class Settings:
     text_layers: int = 2
     # data
     seed: int = 1
-    batch: int = 16
-    prompts: int = 4
-    """Prompts an image, half of them answered by something."""
+    batch: int = 32
+    prompts: int = 8
+    """Prompts per image, about half of them answered by something."""
     extra_texts: int = 24
-    """Texts a batch that only the dense losses see."""
+    """Texts per batch that only the dense losses use."""
     boxes: float = 0.25
     """Share of the answered prompts that are shown by boxes."""
     # schedule
+    warm_heads: int = 0
+    """Steps at the start in which only the auxiliary heads learn and the network is frozen, for a grown network."""
     dense_steps: int = 0
-    """Steps at the start in which patch tokens learn words, before there are queries."""
-    steps: int = 16_000
-    warmup: int = 200
-    cooldown: float = 0.25
-    """Share of the steps at the end in which the learning rate falls."""
+    """Steps at the start in which patch tokens learn words before the queries learn anything."""
+    steps: int = 60_000
+    warmup: int = 500
+    cooldown: float = 0.4
+    """Share of the steps, at the end, in which the learning rate falls to zero."""
     adam_rate: float = 1e-3
     muon_rate: float = 2e-3
-    ema: float = 0.999
+    ema_images: int = 60_000
+    """Images over which the weights are averaged."""
+    precision: str = "fp32"
+    """Of the forward pass: "fp32", or "bf16" where the processor has bf16 arithmetic (without it, bf16 is slow)."""
 
     @property
     def grid(self) -> int:
-        """Patches a side."""
+        """Patches along a side."""
         return self.image_size // self.patch_size
 
+    @property
+    def ema(self) -> float:
+        """Share of the averaged weights that stays in a step."""
+        return math.exp(-self.batch / self.ema_images)
+
     def rate(self, step: int) -> float:
-        """Return the learning rate of a step, as a share of the full one: warm-up, constant, cosine down to 2 %."""
-        falling = (step - self.steps * (1 - self.cooldown)) / max(1, self.steps * self.cooldown)
-        fall = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, falling))))
-        return min(1.0, (step + 1) / max(1, self.warmup)) * fall
+        """Return the learning rate of a step as a share of the full one: warm-up, constant, linear down to zero."""
+        if step < self.warm_heads:
+            return 1.0
+        rise = (step - self.warm_heads + 1) / max(1, self.warmup)
+        fall = (self.steps - step) / max(1.0, self.steps * self.cooldown)
+        return max(0.0, min(1.0, rise, fall))
 
     def from_nothing(self, dense: float) -> Settings:
-        """Return the same run for a network that has no parent: a share of the steps comes first, dense losses only."""
+        """Return settings for a network without a parent: a share of the steps comes first, with dense losses only."""
         return replace(self, dense_steps=round(dense * self.steps))
+
+    def grown(self, parent: Parent | None) -> Settings:
+        """Return settings for a network that starts from a parent: new heads are warmed up before the network moves."""
+        needs_warming = parent is not None and not parent.heads
+        return replace(self, warm_heads=WARM_HEADS) if needs_warming else self
+
+    def cool_down(self, step: int, steps: int) -> Settings:
+        """Return settings whose learning rate falls from `step` on, over that many further steps."""
+        return replace(self, steps=step + steps, cooldown=steps / (step + steps))
 
     def save(self, folder: Path) -> None:
         """Write the settings into the run's folder."""
@@ -77,6 +103,6 @@ TINY = Settings(
 """A run of seconds, for tests: everything happens, nothing is learned."""
 
 SHORT = replace(Settings(), vit_depth=4, batch=8, steps=120, warmup=20)
-"""A run of about two minutes."""
+"""A run of a few minutes."""
 
 SIZES = {"full": Settings(), "short": SHORT, "tiny": TINY}

@@ -126,5 +126,6 @@ RECIPES = {
     "colour and thing": lambda base, v: replace(base, shapes=0.0, tinted=1.0, concepts=_tintable(v)),
     "unknown words": lambda base, _: replace(base, shapes=0.35),
     "examples": lambda base, _: replace(base, shapes=0.35),
+    "photographed drawings": lambda base, _: replace(base, shapes=0.35, photographed=1.0),
 }
 SPLITS = (*RECIPES, "photographs")

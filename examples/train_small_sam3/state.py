@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +17,15 @@ from .batches import normalise
 from .concepts import Vocabulary
 from .dense_losses import AuxiliaryHeads
 from .icons import IconAtlas
-from .network import CONTEXT, grow_from, new_network, save_configuration, whiten_patches
+from .network import CONTEXT, new_network, save_configuration, whiten_patches
 from .optimisers import make_optimisers
-from .scenes import Recipe, draw_scene
+from .parents import Parent, grow, grow_heads, open_parent
+from .scenes import TRAINING, draw_scene
 from .settings import Settings
 from .tokenizer import save_tokenizer, train_tokenizer
 
 FILE = "state.pt"
+CONCEPTS = "concepts.json"
 
 
 class TrainingState:
@@ -34,6 +38,37 @@ class TrainingState:
         self.model, self.heads, self.step = model, heads, 0
         self.average = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
         self.optimisers = make_optimisers(model, heads, settings)
+
+    @property
+    def learned(self) -> dict[str, Tensor]:
+        """All weights that are learned, of the network and the heads, by name."""
+        return dict(self.model.named_parameters()) | {f"heads.{n}": w for n, w in self.heads.named_parameters()}
+
+    @property
+    def momenta(self) -> dict[str, Tensor]:
+        """What the optimisers remember of each weight, as `parents.Parent` names it."""
+        names = {weight: name for name, weight in self.learned.items()}
+        return {
+            f"{names[weight]}/{key}": value
+            for optimiser in self.optimisers for weight, kept in optimiser.state.items() for key, value in kept.items()
+        }  # fmt: skip
+
+    def take_momenta(self, momenta: dict[str, Tensor]) -> None:
+        """Start the optimisers with what others remember of weights that have the same names and shapes."""
+        weights = self.learned
+        owner = {w: o for o in self.optimisers for group in o.param_groups for w in group["params"]}
+        kept: dict[str, dict[str, Tensor]] = {}
+        for key, value in momenta.items():
+            name, _, part = key.rpartition("/")
+            kept.setdefault(name, {})[part] = value
+        for name, parts in kept.items():
+            weight = weights.get(name)
+            if weight is not None and all(v.shape in (weight.shape, ()) for v in parts.values()):
+                owner[weight].state[weight] = {part: value.clone() for part, value in parts.items()}
+
+    def freeze_network(self, frozen: bool) -> None:
+        """Let only the auxiliary heads learn, or everything again."""
+        self.model.requires_grad_(not frozen)
 
     def average_weights(self, decay: float) -> None:
         """Move the averaged weights towards the present ones; faster in the first steps."""
@@ -61,35 +96,70 @@ class TrainingState:
             optimiser.load_state_dict(state)
 
 
-def start(run: Path, settings: Settings, vocabulary: Vocabulary, atlas: IconAtlas, parent: Path | None) -> None:
+def start(run: Path, settings: Settings, vocabulary: Vocabulary, atlas: IconAtlas, parent: Parent | None) -> None:
     """Make the folder of a new run: settings, tokenizer, configuration, and the state before the first step."""
     settings.save(run)
     tokenizer = train_tokenizer(vocabulary)
     save_tokenizer(tokenizer, run, CONTEXT)
     save_configuration(settings, tokenizer.get_vocab_size(), run)
+    (run / CONCEPTS).write_text(json.dumps(vocabulary.names) + "\n")
     model = new_network(settings, tokenizer.get_vocab_size())
     whiten_patches(model, _patches(settings, vocabulary, atlas))
+    heads = AuxiliaryHeads(settings, len(vocabulary))
     if parent is not None:
-        grow_from(model, tokenizer, parent)
-    TrainingState(model, AuxiliaryHeads(settings, len(vocabulary)), settings).save(run)
+        grow(model.state_dict(), tokenizer, parent)
+        grow_heads(heads.state_dict(), parent, vocabulary.names)
+    state = TrainingState(model, heads, settings)
+    if parent is not None:
+        same_tokens = parent.tokenizer.get_vocab() == tokenizer.get_vocab()
+        state.take_momenta({k: v for k, v in parent.momenta.items() if same_tokens or "token_embedding" not in k})
+    state.save(run)
 
 
 def resume(run: Path, vocabulary: Vocabulary) -> tuple[TrainingState, Settings, Tokenizer]:
-    """Open a run where it stopped."""
+    """Open a run where it stopped.
+
+    Raises:
+        ValueError: The table of concepts has changed since the run was started.
+    """
+    if _concepts(run) != vocabulary.names:
+        raise ValueError(
+            f"the table of concepts is not the one that {run} was started with; start a new run with --grow-from {run}"
+        )
+    return _open(run)
+
+
+def open_any(folder: Path, extras: Path | None = None) -> Parent:
+    """Read a checkpoint, or a run, as the parent of a new run, whose network or vocabulary may be larger."""
+    if not (folder / FILE).exists():
+        return open_parent(folder, extras)
+    state, _, tokenizer = _open(folder)
+    return Parent(
+        weights=state.model.state_dict(), tokenizer=tokenizer, boxes=True, heads=state.heads.state_dict(),
+        momenta=state.momenta, concepts=_concepts(folder),
+    )  # fmt: skip
+
+
+def _open(run: Path) -> tuple[TrainingState, Settings, Tokenizer]:
     settings = Settings.load(run)
     tokenizer = Tokenizer.from_file(str(run / "tokenizer.json"))
     model = new_network(settings, tokenizer.get_vocab_size())
-    state = TrainingState(model, AuxiliaryHeads(settings, len(vocabulary)), settings)
+    state = TrainingState(model, AuxiliaryHeads(settings, len(_concepts(run))), settings)
     state.load(run)
     return state, settings, tokenizer
 
 
+def _concepts(run: Path) -> tuple[str, ...]:
+    return tuple(json.loads((run / CONCEPTS).read_text()))
+
+
 def _patches(settings: Settings, vocabulary: Vocabulary, atlas: IconAtlas, scenes: int = 300) -> Tensor:
     """Some patches of scenes, (N, 3, patch, patch), -1..1."""
+    recipe = replace(TRAINING, size=settings.image_size)
     rng, size = np.random.default_rng(settings.seed), settings.patch_size
     found = []
     for i in range(scenes):
-        image = draw_scene(i, Recipe(size=settings.image_size), vocabulary, atlas).image
+        image = draw_scene(i, recipe, vocabulary, atlas).image
         cells = torch.from_numpy(image).permute(2, 0, 1).unfold(1, size, size).unfold(2, size, size)
         cells = cells.permute(1, 2, 0, 3, 4).flatten(0, 1)
         found.append(cells[rng.permutation(len(cells))[:60]])
