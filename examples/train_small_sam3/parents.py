@@ -71,24 +71,21 @@ def save_extras(file: Path, heads: dict[str, Tensor], momenta: dict[str, Tensor]
 
 
 @torch.no_grad()
-def grow(new: dict[str, Tensor], tokenizer: Tokenizer, parent: Parent) -> None:
+def grow(new: dict[str, Tensor], parent: Parent) -> None:
     """Copy what a trained network knows into a new one, which may be larger.
 
     Tensors of equal shape are copied. Further ViT layers start as doing nothing; queries are interpolated on their
-    grid, positions on theirs; a new token starts as the mean of the tokens that the parent had for its letters.
+    grid, positions on theirs. The tokenizer is the parent's: new words are said with the tokens that there are.
 
     Args:
         new: The tensors of the new network, changed in place.
-        tokenizer: Its tokenizer.
         parent: What to start from.
     """
     old = parent.weights
     for name, tensor in new.items():
         if name.startswith("geometry.") and not parent.boxes:
             continue
-        if name == "text.token_embedding.weight":
-            tensor.copy_(_translate(old[name], parent.tokenizer, tokenizer))
-        elif name in ("decoder.query_embedding", "decoder.reference_boxes"):
+        if name in ("decoder.query_embedding", "decoder.reference_boxes"):
             tensor.copy_(_resize_square(old[name], len(tensor)))
         elif name == "vision.trunk.position_embedding":
             tensor.copy_(_resize_grid(old[name], len(tensor)))
@@ -118,18 +115,6 @@ def grow_heads(new: dict[str, Tensor], parent: Parent, concepts: tuple[str, ...]
                     tensor[row] = old[place[concept]]
         elif old.shape == tensor.shape:
             tensor.copy_(old)
-
-
-def _translate(old: Tensor, old_tokenizer: Tokenizer, tokenizer: Tokenizer) -> Tensor:
-    old_ids = old_tokenizer.get_vocab()
-    rows = torch.empty(tokenizer.get_vocab_size(), old.shape[1])
-    for token, i in tokenizer.get_vocab().items():
-        if token in old_ids:
-            rows[i] = old[old_ids[token]]
-        else:
-            pieces = old_tokenizer.encode(token.removesuffix("</w>"), add_special_tokens=False).ids
-            rows[i] = old[pieces].mean(0) if pieces else old.mean(0)
-    return rows
 
 
 def _resize_square(rows: Tensor, count: int) -> Tensor:

@@ -98,7 +98,7 @@ class PromptMaker:
         """
         found: dict[str, Prompt] = {}
         candidates = [self._about(thing, rng) for thing in scene.things for _ in range(2)]
-        candidates += [self._broader(thing, rng) for thing in scene.things if rng.random() < 0.25]
+        candidates += [self._broader(thing, rng) for thing in scene.things if rng.random() < 0.3]
         candidates += [self._colour_of(thing) for thing in scene.things if rng.random() < 0.3]
         candidates += [self._pattern_of(thing) for thing in scene.things if rng.random() < 0.3]
         for i in rng.permutation(len(candidates)):
@@ -196,9 +196,9 @@ class PromptMaker:
         return self.of_shape(pattern=thing.pattern) if thing.pattern in PATTERNS[1:] else None
 
     def _broader(self, thing: Thing, rng: np.random.Generator) -> Prompt | None:
-        if thing.concept is None or not self.vocabulary.concepts[thing.concept].broader:
-            return None
-        return self._by_word(_pick(self.vocabulary.concepts[thing.concept].broader, rng))
+        row = self.vocabulary.concepts[thing.concept] if thing.concept is not None else None
+        words = row.broader + row.more if row is not None else ()
+        return self._by_word(_pick(words, rng)) if words else None
 
     def _named(self, concept: int, rng: np.random.Generator) -> Prompt:
         row = self.vocabulary.concepts[concept]

@@ -79,6 +79,13 @@ def recolour_glyph(icon: np.ndarray, rng: np.random.Generator, colour: str | Non
     return _premultiply(ink * (1 - paper_share) + paper * paper_share, icon[..., 3])
 
 
+def turn_hue(icon: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Turn all hues of an icon by a random angle; black and white stay."""
+    hsv = cv2.cvtColor(_unpremultiply(icon), cv2.COLOR_RGB2HSV)
+    hsv[..., 0] = (hsv[..., 0].astype(int) + int(rng.integers(180))) % 180
+    return _premultiply(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB).astype(np.float32), icon[..., 3])
+
+
 def _two_colours(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Return two colours that are easy to tell apart, the darker first half of the time."""
     for _ in range(20):

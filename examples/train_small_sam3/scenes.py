@@ -10,10 +10,10 @@ import numpy as np
 
 from .backgrounds import draw_background
 from .concepts import Vocabulary
-from .icon_sets import EXAMINED_STYLES, GLYPH_STYLES, SEEN_STYLES
+from .icon_sets import EXAMINED_STYLES, MONOCHROME, ONE_HUE, SEEN_STYLES
 from .icons import IconAtlas
 from .photographed import photographed
-from .restyle import recolour_glyph, restyle, restyle_harshly, tint
+from .restyle import recolour_glyph, restyle, restyle_harshly, tint, turn_hue
 from .shapes import COLOUR_NAMES, COLOURS, HELD_OUT_COMBINATIONS, PATTERNS, SHAPES, draw_shape
 
 MOST_THINGS = 10
@@ -130,7 +130,7 @@ def draw_scene(seed: int, recipe: Recipe, vocabulary: Vocabulary, atlas: IconAtl
     scale = size / 224 * crowd * rng.uniform(0.72, 1.25)
     aspect = math.exp(rng.uniform(-0.4, 0.25)) if rng.random() < recipe.squashed else 1.0
     style_seed = int(rng.integers(1 << 60)) if recipe.one_style and rng.random() < recipe.one_style else None
-    for i in range(count):
+    for i in range(count if kinds else 0):
         kind = kinds[i] if i < len(kinds) else kinds[int(rng.integers(len(kinds)))]
         extent = float(np.clip(scale * rng.uniform(38, 84), 26 * size / 224, 0.62 * size))
         thing, patch, turn = _draw_thing(kind, extent, recipe, atlas, rng, style_seed)
@@ -197,10 +197,12 @@ def _draw_thing(
     rows = atlas.places[kind.concept, style]
     patch = atlas.at(rows[int(rng.integers(len(rows)))], extent)
     style_rng = rng if style_seed is None else np.random.default_rng(style_seed)
-    if style in GLYPH_STYLES:
+    if style in MONOCHROME:
         patch = recolour_glyph(patch, style_rng, kind.colour)
     elif kind.colour is not None:
         patch = tint(patch, kind.colour, rng)
+    elif style in ONE_HUE:
+        patch = turn_hue(patch, style_rng)
     if style_rng.random() < recipe.restyled:
         if recipe.harsh and kind.colour is None and style_rng.random() < recipe.harsh:
             patch = restyle_harshly(patch, style_rng)

@@ -12,7 +12,7 @@ from s3seg.sam3.predictor import BoxPrompt, Query
 
 from .backgrounds import TEST_PHOTOGRAPHS, photograph
 from .batches import mask_box
-from .concepts import Vocabulary
+from .concepts import EXAMINED, Vocabulary
 from .icons import IconAtlas
 from .prompts import Prompt, PromptMaker
 from .scenes import Recipe, Scene, draw_scene
@@ -22,6 +22,7 @@ from .unknown_words import TEST_WORDS
 
 FIRST_SEED = 7_000_000_000
 """Far from what training draws: its seeds are 60 random bits, these are consecutive numbers."""
+_ASKED = tuple(range(EXAMINED))
 QUESTIONS = 3
 """Prompts of each scene that something answers, and as many that nothing does."""
 
@@ -52,8 +53,9 @@ class Examiner:
         if split == "photographs":
             yield from self._photographs()
             return
-        recipe = RECIPES[split](Recipe(size=self.size, restyled=0.0, squashed=0.0), self.vocabulary)
-        maker = PromptMaker(self.vocabulary, held_out=True, unknown=TEST_WORDS)
+        base = Recipe(size=self.size, restyled=0.0, squashed=0.0, concepts=_ASKED)
+        recipe = RECIPES[split](base, self.vocabulary)
+        maker = PromptMaker(self.vocabulary, concepts=_ASKED, held_out=True, unknown=TEST_WORDS)
         for i in range(scenes):
             seed = FIRST_SEED + 1_000_000 * list(RECIPES).index(split) + i
             scene, rng = draw_scene(seed, recipe, self.vocabulary, self.atlas), np.random.default_rng(seed)
@@ -96,7 +98,7 @@ class Examiner:
     def _photographs(self, prompts: int = 60) -> Iterator[Question]:
         """Photographs, whole and in quarters, each with many prompts of the vocabulary: nothing is to be found."""
         rng = np.random.default_rng(FIRST_SEED)
-        maker = PromptMaker(self.vocabulary)
+        maker = PromptMaker(self.vocabulary, concepts=_ASKED)
         nothing = np.zeros((0, self.size, self.size), bool)
         for name in TEST_PHOTOGRAPHS:
             picture = photograph(name)

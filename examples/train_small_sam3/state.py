@@ -99,7 +99,7 @@ class TrainingState:
 def start(run: Path, settings: Settings, vocabulary: Vocabulary, atlas: IconAtlas, parent: Parent | None) -> None:
     """Make the folder of a new run: settings, tokenizer, configuration, and the state before the first step."""
     settings.save(run)
-    tokenizer = train_tokenizer(vocabulary)
+    tokenizer = train_tokenizer(vocabulary) if parent is None else parent.tokenizer
     save_tokenizer(tokenizer, run, CONTEXT)
     save_configuration(settings, tokenizer.get_vocab_size(), run)
     (run / CONCEPTS).write_text(json.dumps(vocabulary.names) + "\n")
@@ -107,12 +107,11 @@ def start(run: Path, settings: Settings, vocabulary: Vocabulary, atlas: IconAtla
     whiten_patches(model, _patches(settings, vocabulary, atlas))
     heads = AuxiliaryHeads(settings, len(vocabulary))
     if parent is not None:
-        grow(model.state_dict(), tokenizer, parent)
+        grow(model.state_dict(), parent)
         grow_heads(heads.state_dict(), parent, vocabulary.names)
     state = TrainingState(model, heads, settings)
     if parent is not None:
-        same_tokens = parent.tokenizer.get_vocab() == tokenizer.get_vocab()
-        state.take_momenta({k: v for k, v in parent.momenta.items() if same_tokens or "token_embedding" not in k})
+        state.take_momenta(parent.momenta)
     state.save(run)
 
 

@@ -61,6 +61,6 @@ def _corpus(vocabulary: Vocabulary) -> list[str]:
     corpus = words * 8  # whole words rather than pieces
     for concept in vocabulary.concepts:
         corpus += [concept.name, concept.plural] * 4
-        for word in (*concept.synonyms, *concept.broader):
+        for word in (*concept.synonyms, *concept.broader, *concept.more):
             corpus += [word, regular_plural(word)] * 2
     return corpus + list(TRAINING_WORDS)

@@ -1,11 +1,10 @@
-"""The worked example: a run that is cut and taken up is the same run, and what it writes opens as a checkpoint."""
+"""The worked example: a run that is interrupted and resumed is the same run; what it writes opens as a checkpoint."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,58 +14,17 @@ from hypothesis import strategies as st
 
 import s3seg
 from s3seg.sam3.predictor import BoxPrompt, Predictor, Query
-from train_small_sam3 import batches, prompts, scenes
-from train_small_sam3.concepts import load_vocabulary
-from train_small_sam3.export import export, known_phrases
-from train_small_sam3.icons import IconAtlas, load_atlas
+from train_small_sam3.batches import BatchMaker
+from train_small_sam3.export import export
 from train_small_sam3.metrics import compare, summarise
-from train_small_sam3.muon import orthogonal
+from train_small_sam3.muon import Muon, orthogonal
+from train_small_sam3.parents import open_parent
 from train_small_sam3.repeat import repeat
-from train_small_sam3.settings import TINY
+from train_small_sam3.settings import TINY, Settings
 from train_small_sam3.splits import SPLITS
-from train_small_sam3.state import resume, start
-from train_small_sam3.train import train
-from train_small_sam3.unknown_words import TEST_WORDS, TRAINING_WORDS
-
-
-@pytest.fixture(scope="session")
-def vocabulary():
-    return load_vocabulary()
-
-
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory, vocabulary) -> Path:
-    """Icons as `load_atlas` keeps them, without fetching any: a disc of its own colour for each, in three styles."""
-    folder = tmp_path_factory.mktemp("icons")
-    rng = np.random.default_rng(0)
-    y, x = np.mgrid[:32, :32]
-    disc = ((x - 15.5) ** 2 + (y - 15.5) ** 2 < 15**2).astype(np.uint8)[..., None]
-    index, pixels = [], []
-    for icon in sorted({icon for concept in vocabulary.concepts for icon in concept.icons}):
-        drawing = np.concatenate([disc * rng.integers(0, 256, 3, dtype=np.uint8), disc * 255], axis=2)
-        for style in ("noto", "twemoji", "openmoji"):
-            index.append((icon, style))
-            pixels.append(drawing)
-    for size in (128, 64, 32):
-        np.save(folder / f"icons_{size}.npy", np.stack(pixels))
-    (folder / "icons.json").write_text(json.dumps(index))
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def no_fetching(monkeypatch, cache):
-    monkeypatch.setenv("S3SEG_TRAIN_CACHE", str(cache))
-
-
-@pytest.fixture
-def atlas(vocabulary, cache) -> IconAtlas:
-    return load_atlas(vocabulary, cache)
-
-
-@pytest.fixture
-def run(tmp_path, vocabulary, atlas):
-    start(tmp_path / "run", TINY, vocabulary, atlas, None)
-    return tmp_path / "run"
+from train_small_sam3.state import open_any, resume, start
+from train_small_sam3.step import losses
+from train_small_sam3.train import begin_cool_down, steps_made, train
 
 
 def _tensors(run):
@@ -129,7 +87,7 @@ def test_a_text_beside_a_prompt_with_boxes_is_answered_as_if_alone(run, tmp_path
     np.testing.assert_allclose(beside.scores, alone.scores, atol=1e-6)
 
 
-def test_the_whole_run_goes_from_nothing_to_a_checkpoint_and_its_figures(tmp_path, capsys):
+def test_the_whole_run_goes_from_nothing_to_a_checkpoint_and_its_figures(tmp_path, capsys, atlas):
     figures = repeat(tmp_path, size="tiny", scenes=2)
     seg = s3seg.Segmenter(tmp_path / "checkpoint", device="cpu")
     assert seg.segment(np.zeros((40, 40, 3), np.uint8), "cat").masks.shape[1:] == (40, 40)
@@ -140,69 +98,14 @@ def test_the_whole_run_goes_from_nothing_to_a_checkpoint_and_its_figures(tmp_pat
     assert train(tmp_path / "run", minutes=1) == TINY.steps  # there is nothing left to do
 
 
-def test_the_same_seed_draws_the_same_scene(vocabulary, atlas):
-    recipe = scenes.Recipe(size=96, styles=("noto",))
-    a, b = (scenes.draw_scene(5, recipe, vocabulary, atlas) for _ in range(2))
-    assert np.array_equal(a.image, b.image)
-    assert np.array_equal(a.ids, b.ids)
-    assert a.things == b.things
-    assert not np.array_equal(a.image, scenes.draw_scene(6, recipe, vocabulary, atlas).image)
-
-
-@pytest.mark.parametrize("seed", range(12))
-def test_prompts_with_answers_find_something_and_the_others_nothing(vocabulary, atlas, seed):
-    scene = scenes.draw_scene(seed, scenes.Recipe(size=96, styles=("noto",)), vocabulary, atlas)
-    found, absent = prompts.PromptMaker(vocabulary).for_scene(scene, 3, 3, np.random.default_rng(seed))
-    assert all(any(p.finds(t) for t in scene.things) for p in found)
-    assert not any(p.finds(t) for p in absent for t in scene.things)
-    assert len({p.words for p in found + absent}) == len(found) + len(absent)
-
-
-def test_held_out_combinations_are_neither_drawn_nor_asked_for_in_training(vocabulary, atlas):
-    maker = prompts.PromptMaker(vocabulary)
-    for seed in range(60):
-        scene = scenes.draw_scene(seed, scenes.Recipe(size=96, shapes=1.0), vocabulary, atlas)
-        assert not {(t.colour, t.shape) for t in scene.things} & scenes.HELD_OUT_COMBINATIONS
-        asked = maker.for_scene(scene, 3, 3, np.random.default_rng(seed))
-        assert not {(p.colour, p.shape) for part in asked for p in part} & scenes.HELD_OUT_COMBINATIONS
-
-
-def test_a_row_shown_by_boxes_asks_for_the_things_that_look_alike(vocabulary, atlas):
-    maker = batches.BatchMaker(replace(TINY, batch=8, prompts=4, boxes=1.0), vocabulary, atlas, _Words())
-    seen = set()
-    for step in range(12):
-        batch = maker[step]
-        shown = batch.shown_valid.any(1)
-        assert torch.equal(shown & ~batch.row_targets.any(1), torch.zeros_like(shown)) or (~batch.shown_labels).any()
-        for row in shown.nonzero()[:, 0].tolist():
-            boxes = batch.boxes[batch.row_image[row]]
-            for k in batch.shown_valid[row].nonzero()[:, 0].tolist():
-                near = (boxes - batch.shown_boxes[row, k]).abs().sum(1).argmin()
-                positive = bool(batch.shown_labels[row, k])
-                assert bool(batch.row_targets[row, near]) == positive
-                seen.add(positive)
-    assert seen == {True, False}
-
-
-class _Words:
-    """Stands in for a tokenizer."""
-
-    def encode_batch(self, texts):
-        return [type("E", (), {"ids": [0, 1 + len(text) % 50, 1]}) for text in texts]
-
-
-def test_no_unknown_word_is_known(vocabulary):
-    known = set(known_phrases(vocabulary)) | {concept.plural for concept in vocabulary.concepts}
-    assert not known & set(TRAINING_WORDS)
-    assert not known & set(TEST_WORDS)
-    assert not set(TRAINING_WORDS) & set(TEST_WORDS)
-
-
-def test_the_vocabulary_is_large_and_every_word_means_something(vocabulary):
-    assert len(vocabulary) >= 400
-    assert all(concept.icons for concept in vocabulary.concepts)
-    assert vocabulary.by_word["kitten"] == vocabulary.by_word["cat"]
-    assert vocabulary.by_word["fruit"] > vocabulary.by_word["apple"]
+def test_figures_add_up():
+    square, other = np.zeros((2, 1, 8, 8), bool)
+    square[0, :4, :4], other[0, 4:, 4:] = True, True
+    nothing = np.zeros((0, 8, 8), bool)
+    figures = summarise([compare(square, square), compare(other, square), compare(nothing, nothing)])
+    assert figures.f1 == pytest.approx(2 * 1 / (2 + 2))
+    assert figures.mean_iou == 1.0
+    assert figures.left_empty == 1.0
 
 
 @given(st.integers(16, 40), st.integers(16, 40), st.integers(0, 1000))
@@ -213,11 +116,104 @@ def test_orthogonal_brings_singular_values_near_one(rows, columns, seed):
     assert float(after[before > 0.05 * before.norm()].min()) > 0.5
 
 
-def test_figures_add_up():
-    square, other = np.zeros((2, 1, 8, 8), bool)
-    square[0, :4, :4], other[0, 4:, 4:] = True, True
-    nothing = np.zeros((0, 8, 8), bool)
-    figures = summarise([compare(square, square), compare(other, square), compare(nothing, nothing)])
-    assert figures.f1 == pytest.approx(2 * 1 / (2 + 2))
-    assert figures.mean_iou == 1.0
-    assert figures.left_empty == 1.0
+def test_a_grown_network_keeps_what_its_parent_learned(run, tmp_path, vocabulary, atlas):
+    train(run, minutes=10)
+    child = tmp_path / "child"
+    start(child, replace(TINY, vit_depth=2, queries=9), vocabulary, atlas, open_any(run))
+    (parent, _, _), (grown, _, _) = resume(run, vocabulary), resume(child, vocabulary)
+    before, after = parent.model.state_dict(), grown.model.state_dict()
+    resized = {"decoder.query_embedding", "decoder.reference_boxes"}
+    assert all(torch.equal(after[name], before[name]) for name in before.keys() - resized)
+    assert any(name.startswith("geometry.") for name in before)
+    assert all(torch.equal(w, grown.heads.state_dict()[n]) for n, w in parent.heads.state_dict().items())
+    kept = parent.momenta.keys() & grown.momenta.keys()
+    assert len(kept) > 0.9 * len(parent.momenta)
+    assert all(torch.equal(parent.momenta[name], grown.momenta[name]) for name in kept)
+
+
+def test_heads_and_momenta_can_be_kept_beside_a_checkpoint(run, tmp_path, vocabulary, atlas):
+    train(run, minutes=10, last_step=3)
+    export(
+        run, tmp_path / "checkpoint", name="mine", version="1", threshold=0.25, extras=tmp_path / "extras.safetensors"
+    )
+    learned, kept = open_any(run), open_parent(tmp_path / "checkpoint", tmp_path / "extras.safetensors")
+    assert kept.boxes
+    assert kept.concepts == vocabulary.names
+    assert kept.momenta.keys() == learned.momenta.keys()
+    assert all(torch.equal(w.bfloat16().float(), kept.heads[name]) for name, w in learned.heads.items())
+    bare = open_parent(tmp_path / "checkpoint")
+    assert TINY.grown(bare).warm_heads > TINY.grown(kept).warm_heads == 0
+
+
+def test_a_head_follows_its_concept_into_a_larger_vocabulary(run, tmp_path, vocabulary, atlas):
+    concepts = vocabulary.concepts
+    larger = replace(vocabulary, concepts=(*concepts[1:], replace(concepts[0], name="novelty"), concepts[0]))
+    start(tmp_path / "child", TINY, larger, atlas, open_any(run))
+    old, new = open_any(run).heads["attributes.bias"], open_any(tmp_path / "child").heads["attributes.bias"]
+    assert torch.equal(new[: len(concepts) - 1], old[1 : len(concepts)])
+    assert new[len(concepts)] == old[0]
+    assert torch.equal(new[len(concepts) + 1 :], old[len(concepts) :])
+    with pytest.raises(ValueError, match="table of concepts"):
+        resume(tmp_path / "child", vocabulary)
+
+
+def test_the_network_is_frozen_while_the_heads_are_warmed_up(run):
+    replace(TINY, warm_heads=2).save(run)
+    before = torch.load(run / "state.pt", weights_only=True)
+    train(run, minutes=10, last_step=2)
+    after = torch.load(run / "state.pt", weights_only=True)
+    assert all(torch.equal(before["model"][name], w) for name, w in after["model"].items())
+    assert not torch.equal(before["heads"]["patch.weight"], after["heads"]["patch.weight"])
+    train(run, minutes=10)
+    later = torch.load(run / "state.pt", weights_only=True)
+    assert not torch.equal(
+        before["model"]["text.token_embedding.weight"], later["model"]["text.token_embedding.weight"]
+    )
+
+
+def test_the_rate_rises_stays_and_falls_to_zero():
+    settings = Settings(steps=1000, warmup=100, cooldown=0.4)
+    assert settings.rate(49) == 0.5
+    assert settings.rate(300) == settings.rate(599) == 1
+    assert settings.rate(800) == pytest.approx(0.5)
+    assert settings.rate(1000) == 0
+
+
+def test_a_cool_down_that_is_planned_later_starts_at_the_step_that_the_run_has_reached(run):
+    replace(TINY, steps=10**9).save(run)
+    train(run, minutes=10, last_step=4)
+    line = json.dumps({"images_a_second": 3.0})
+    (run / "log.jsonl").write_text(f"{line}\n{line}\n")
+    settings = begin_cool_down(run, minutes=0.1)  # 6 seconds are 18 images, 9 steps of 2
+    assert settings.steps == 4 + 9
+    assert settings.rate(4) == 1
+    assert settings.rate(4 + 3) == pytest.approx(6 / 9)
+    assert train(run, minutes=10) == steps_made(run) == 13
+
+
+def test_in_bf16_the_losses_are_nearly_the_same_and_stay_fp32(run, vocabulary, atlas):
+    state, settings, tokenizer = resume(run, vocabulary)
+    batch = BatchMaker(settings, vocabulary, atlas, tokenizer)[0]
+    full, half = (losses(state.model, state.heads, batch, dense_only=False, precision=p) for p in ("fp32", "bf16"))
+    assert half.total.dtype == torch.float32
+    assert {part.dtype for part in half.parts.values()} == {torch.float32}
+    assert float(half.total.detach()) == pytest.approx(float(full.total.detach()), rel=2e-2)
+    assert "forward" not in vars(state.model.scoring)  # the network is as it was
+    half.total.backward()
+    assert all(w.grad is None or w.grad.isfinite().all() for w in state.model.parameters())
+
+
+def test_muon_moves_stacked_matrices_as_it_moves_each_alone():
+    torch.manual_seed(0)
+    shapes = [(24, 16), (16, 24), (24, 16), (48, 16)]
+    together = [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]
+    alone = [torch.nn.Parameter(w.detach().clone()) for w in together]
+    optimisers = [Muon(together, lr=0.1), *(Muon([w], lr=0.1) for w in alone)]
+    for _ in range(3):
+        for a, b in zip(together, alone, strict=True):
+            a.grad = torch.randn_like(a)
+            b.grad = a.grad.clone()
+        for optimiser in optimisers:
+            optimiser.step()
+    for a, b in zip(together, alone, strict=True):
+        torch.testing.assert_close(a, b)
