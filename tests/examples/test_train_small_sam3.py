@@ -87,15 +87,18 @@ def test_a_text_beside_a_prompt_with_boxes_is_answered_as_if_alone(run, tmp_path
     np.testing.assert_allclose(beside.scores, alone.scores, atol=1e-6)
 
 
-def test_the_whole_run_goes_from_nothing_to_a_checkpoint_and_its_figures(tmp_path, capsys, atlas):
-    figures = repeat(tmp_path, size="tiny", scenes=2)
+def test_the_whole_run_goes_from_nothing_to_a_checkpoint_and_its_figures_in_some_minutes(tmp_path, capsys, atlas):
+    figures = repeat(tmp_path, size="tiny", scenes=2, minutes=0.02)
     seg = s3seg.Segmenter(tmp_path / "checkpoint", device="cpu")
     assert seg.segment(np.zeros((40, 40, 3), np.uint8), "cat").masks.shape[1:] == (40, 40)
     assert set(figures["splits"]) == {*SPLITS} - {"validation"}
     assert all(name in capsys.readouterr().out for name in ["twemoji"])
     assert (tmp_path / "grid.png").stat().st_size > 0
     assert (tmp_path / "curve.png").stat().st_size > 0
-    assert train(tmp_path / "run", minutes=1) == TINY.steps  # there is nothing left to do
+    assert (tmp_path / "extras.safetensors").stat().st_size > 0
+    settings = Settings.load(tmp_path / "run")
+    assert settings.rate(settings.steps) == 0  # it was cooled down
+    assert train(tmp_path / "run", minutes=1) == settings.steps  # there is nothing left to do
 
 
 def test_figures_add_up():
