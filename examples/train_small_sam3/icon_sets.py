@@ -147,9 +147,11 @@ class IconSet:
         )
 
 
-def load_sets(folder: Path, styles: tuple[Style, ...]) -> list[IconSet]:
-    """Return icon sets that `fetch` has put into `folder`."""
+def load_sets(folder: Path, styles: tuple[Style, ...] = EMOJI_STYLES + HELD_OUT_STYLES) -> list[IconSet]:
+    """Return icon sets that `fetch` has put into `folder`, fetching all of them if some are not there."""
     modules = folder / "node_modules"
+    if not all((modules / style.npm).is_dir() for style in ALL_STYLES):
+        fetch(folder)
     return [IconSet(style, modules / style.npm / "icons.json") for style in styles]
 
 

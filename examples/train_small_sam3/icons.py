@@ -24,7 +24,6 @@ from .icon_sets import (
     OUTLINE_STYLES,
     chosen_drawings,
     emoji_of,
-    fetch,
     font_files,
     load_sets,
 )  # fmt: skip
@@ -117,7 +116,6 @@ def _made_for(index: Path) -> str | None:
 
 
 def _pack_all(vocabulary: Vocabulary, cache: Path, made_for: str) -> None:
-    fetch(cache / "npm")
     icons = sorted({icon for concept in vocabulary.concepts for icon in concept.icons})
     exact = {style.name for style in HELD_OUT_STYLES}  # what is only tested on stays as it was rendered
     drawings = ((icon, style, pixels, style in exact) for icon, style, pixels in _render_all(icons, cache / "npm"))
@@ -126,7 +124,7 @@ def _pack_all(vocabulary: Vocabulary, cache: Path, made_for: str) -> None:
 
 def _render_all(icons: list[str], npm: Path) -> Iterator[tuple[str, str, np.ndarray]]:
     """Yield icon, style and pixels of every drawing."""
-    for icon_set in load_sets(npm, (*EMOJI_STYLES, *HELD_OUT_STYLES)):
+    for icon_set in load_sets(npm):
         for icon in icons:
             for svg in icon_set.svgs(icon):
                 yield from _rendered(icon, icon_set.style.name, svg)

@@ -228,6 +228,7 @@ def main() -> None:
     parser.add_argument("--grow-from", type=Path, help="checkpoint or run whose weights a new run starts from")
     parser.add_argument("--extras", type=Path, help="heads and momenta that were exported beside that checkpoint")
     parser.add_argument("--warm-heads", type=int, help="first steps of a new run in which only the heads learn")
+    parser.add_argument("--rates", type=float, default=1.0, help="share of the full learning rates, of a new run")
     parser.add_argument("--precision", choices=("fp32", "bf16"), help="of the forward pass, of a new run")
     parser.add_argument("--last-step", type=int, help="stop before this step")
     args = parser.parse_args()
@@ -236,7 +237,8 @@ def main() -> None:
         parent = open_any(args.grow_from.absolute(), args.extras) if args.grow_from else None
         given = {"steps": args.steps, "warm_heads": args.warm_heads, "precision": args.precision}
         settings = replace(SIZES[args.size].grown(parent), **{k: v for k, v in given.items() if v is not None})
-        vocabulary = load_vocabulary()
+        rates = {"adam_rate": args.rates * settings.adam_rate, "muon_rate": args.rates * settings.muon_rate}
+        vocabulary, settings = load_vocabulary(), replace(settings, **rates)
         start(run, settings, vocabulary, load_atlas(vocabulary), parent)
     elif args.steps:
         replace(Settings.load(run), steps=args.steps).save(run)
