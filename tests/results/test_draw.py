@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from s3seg import images
 from s3seg.errors import InvalidRequestError
-from s3seg.results import draw
+from s3seg.results import draw, labels, masks
 from s3seg.results.labels import Label, draw_labels
 from s3seg.results.palette import assign_colors, palette_color, text_color
 from tests.results.small_results import any_result, discs, result_of
@@ -87,12 +92,80 @@ def test_pictures_of_any_pil_mode_can_be_drawn_on(mode):
     assert (overlay.mode, overlay.size) == ("RGB", (300, 200))
 
 
-@pytest.mark.parametrize("image", [np.zeros((20, 30, 3), np.uint8), np.zeros((200, 300, 3)), np.zeros((200, 300))])
-def test_a_picture_of_another_size_or_kind_is_refused(image):
-    with pytest.raises(InvalidRequestError, match=r"picture is"):
+@pytest.mark.parametrize(
+    ("image", "says"),
+    [
+        (np.zeros((20, 30, 3), np.uint8), "picture is"),
+        (np.zeros((200, 300, 2), np.uint8), r"\(200, 300, 2\)"),
+        (np.full((200, 300, 3), 7.0), "0..1"),
+        (None, "NoneType"),
+        ("nowhere.png", "no such file"),
+    ],
+)
+def test_a_picture_of_another_size_or_kind_is_refused(image, says):
+    with pytest.raises(InvalidRequestError, match=says):
         draw.overlay(image, result_of(STACK))
 
 
+# ---- pictures are read as for segmenting ----
+
+TURNS = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_90", 7: "TRANSVERSE"}
+TURNS[8] = "ROTATE_270"
+PHOTO = np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8)
+
+
+def turned_file(path: Path, orientation: int) -> Path:
+    """Write PHOTO as a camera that was held in another way does: turned, with an EXIF tag that says how."""
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    Image.fromarray(PHOTO).transpose(Image.Transpose[TURNS[orientation]]).save(path, exif=exif)
+    return path
+
+
+@pytest.mark.parametrize("orientation", sorted(TURNS))
+@pytest.mark.parametrize("kind", ["path", "text", "bytes", "file", "PIL", "loaded"])
+def test_the_users_own_picture_is_turned_upright_as_loading_does(tmp_path, orientation, kind):
+    path = turned_file(tmp_path / "photo.png", orientation)
+    result = result_of(STACK, image=images.load(path).pixels)
+    assert np.array_equal(result.image, PHOTO)
+    picture = {
+        "path": lambda: path,
+        "text": lambda: str(path),
+        "bytes": path.read_bytes,
+        "file": lambda: io.BytesIO(path.read_bytes()),
+        "PIL": lambda: Image.open(path),
+        "loaded": lambda: images.load(path),
+    }[kind]
+    without = dataclasses.replace(result, image=None)
+    assert without.overlay(picture()) == result.overlay()
+    assert draw.overlay(picture(), [without]) == draw.overlay(PHOTO, [result])
+    for one, expected in zip(without.crops(picture()), result.crops(), strict=True):
+        assert one == expected
+    assert draw.crops(picture(), without)[0] == result.crops()[0]
+
+
+def test_a_picture_of_turned_size_is_refused_with_a_word_on_exif():
+    with pytest.raises(InvalidRequestError, match=r"turned by 90 degrees.*EXIF"):
+        draw.overlay(PHOTO.transpose(1, 0, 2), result_of(STACK))
+    with pytest.raises(InvalidRequestError, match="EXIF"):
+        result_of(STACK).crops(PHOTO[:100])
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        PHOTO / 255.0,
+        PHOTO[:, :, 0],
+        PHOTO.astype(np.uint16) * 257,
+        np.dstack([PHOTO, np.full((200, 300), 9, np.uint8)]),
+    ],
+    ids=["float", "grey", "16 bits", "transparent"],
+)
+def test_arrays_are_read_as_loading_does(picture):
+    assert draw.overlay(picture, result_of(STACK)) == draw.overlay(images.load(picture).pixels, result_of(STACK))
+
+
+@pytest.mark.filterwarnings("ignore:no font on this machine")
 @settings(max_examples=30)
 @given(any_result())
 def test_any_result_can_be_drawn_on_a_tiny_picture_whatever_its_prompt(result):
@@ -101,11 +174,42 @@ def test_any_result_can_be_drawn_on_a_tiny_picture_whatever_its_prompt(result):
     assert draw.overlay(image, [result, result]).size == (result.size[1], result.size[0])
 
 
+@pytest.mark.filterwarnings("ignore:no font on this machine")
 @pytest.mark.parametrize("prompt", ["고양이", "猫 🐈", "\n\t\x00", "ﷺ", "a" * 5000, "é\u0301", "\u202e reversed"])
 def test_prompts_that_the_font_lacks_or_that_never_end_still_give_a_label(prompt):
     plain = np.array(draw.overlay(GREY, result_of(STACK[:1]), labels=False))
     labelled = np.array(draw.overlay(GREY, result_of(STACK[:1], prompt=prompt)))
     assert (plain != labelled).any()
+
+
+@pytest.mark.parametrize("prompt", ["고양이", "猫 cat", "แมว", "🐈", "ﺎﻠﻘﻃ"])
+def test_letters_that_no_font_here_has_are_replaced_by_the_number_of_the_instance(monkeypatch, prompt):
+    monkeypatch.setattr(labels, "_FALLBACK_FONTS", ())
+    with pytest.warns(UserWarning, match="no font on this machine can draw") as warned:
+        drawn = draw.overlay(GREY, result_of(STACK, prompt=prompt))
+    assert len(warned) == 1
+    assert repr(prompt) in str(warned[0].message)
+    colored = draw.overlay(GREY, result_of(STACK), labels=False)
+    boxes = [masks.box(masks.encode(mask)) for mask in STACK]
+    expected = [
+        Label(f"#{k}", score, box, palette_color(color), k)
+        for k, score, box, color in zip(
+            (1, 2, 3), result_of(STACK).scores.tolist(), boxes, assign_colors(np.array(boxes)), strict=True
+        )
+    ]
+    draw_labels(colored, expected, gap=max(1.3, 0.003 * (200 * 300) ** 0.5))
+    assert drawn == colored
+
+
+def test_a_sign_that_no_font_here_has_is_left_out_of_a_label(monkeypatch):
+    monkeypatch.setattr(labels, "_FALLBACK_FONTS", ())
+    assert draw.overlay(GREY, result_of(STACK, prompt="cat 🐈")) == draw.overlay(GREY, result_of(STACK, prompt="cat"))
+
+
+def test_scripts_from_right_to_left_are_not_drawn_backwards(monkeypatch):
+    monkeypatch.setattr(labels.features, "check", lambda name: False)
+    with pytest.warns(UserWarning, match="no font"):
+        draw.overlay(GREY, result_of(STACK, prompt="\u05d7\u05ea\u05d5\u05dc"))
 
 
 # ---- labels ----

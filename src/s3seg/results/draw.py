@@ -13,20 +13,23 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageFilter
 
+from s3seg import images
 from s3seg.errors import InvalidRequestError
+from s3seg.images import ImageSource
 from s3seg.results import masks
 from s3seg.results.columns import Columns
 from s3seg.results.labels import Label, draw_labels
 from s3seg.results.masks import RLE
 from s3seg.results.palette import RGB, assign_colors, palette_color
+from s3seg.results.pictures import Results, as_list
 
 _HALO = (8, 10, 16)
 _NO_PICTURE = (30, 33, 40)
 
 
 def overlay(
-    image: Image.Image | np.ndarray,
-    results: Columns | Sequence[Columns],
+    image: ImageSource,
+    results: Results,
     *,
     color_by: Literal["auto", "instance", "prompt"] = "auto",
     labels: bool = True,
@@ -38,8 +41,9 @@ def overlay(
     cover another label or hide an instance is moved, or left out if there is no free position.
 
     Args:
-        image: PIL (any mode) or (H, W, 3) uint8 RGB; not modified.
-        results: for any number of prompts, all on this picture.
+        image: the picture that was segmented, from any source that `s3seg.images.load` takes, and read in the same
+            way: turned upright by its EXIF orientation, transparency on white. Not modified.
+        results: one result, or several for any number of prompts, all on this picture.
         color_by: a colour for each instance or each prompt; "auto" is by prompt for several results.
         labels: write prompt and score on each instance.
         opacity: of the fill, 0..1.
@@ -48,13 +52,17 @@ def overlay(
         A new RGB picture of the same size.
 
     Raises:
+        ImageDecodeError: the picture cannot be read.
         InvalidRequestError: a result has another size than the picture, or an option is none of the above.
+
+    Warns:
+        UserWarning: no font on this machine has the letters of a prompt, so its labels are the numbers of instances.
     """
     if color_by not in ("auto", "instance", "prompt"):
         raise InvalidRequestError(f"color_by is 'auto', 'instance' or 'prompt', got {color_by!r:.60}")
     if not 0 <= opacity <= 1:
         raise InvalidRequestError(f"the opacity is between 0 and 1, got {opacity}")
-    columns: list[Columns] = [results] if hasattr(results, "rles") else list(results)  # type: ignore[list-item, arg-type]
+    columns = as_list(results)
     canvas = _as_rgb(image, columns).copy()
     by_prompt = color_by == "prompt" or (color_by == "auto" and len(columns) > 1)
     rles = [rle for result in columns for rle in result.rles]
@@ -65,24 +73,33 @@ def overlay(
         if areas[k]:
             _paint(canvas, rles[k], colors[k], opacity=opacity, line_width=line_width)
     if labels:
-        texts = [(result.prompt, float(score)) for result in columns for score in result.scores]
+        texts = [
+            (result.prompt, number, float(score))
+            for result in columns
+            for number, score in enumerate(result.scores, start=1)
+        ]
         marks = [
-            Label(prompt, score, masks.box(rle), color)
-            for (prompt, score), rle, color, area in zip(texts, rles, colors, areas, strict=True)
+            Label(prompt, score, masks.box(rle), color, number)
+            for (prompt, number, score), rle, color, area in zip(texts, rles, colors, areas, strict=True)
             if area
         ]
         draw_labels(canvas, sorted(marks, key=lambda mark: -mark.score), gap=line_width)
     return canvas
 
 
-def crops(image: Image.Image | np.ndarray, result: Columns) -> list[Image.Image]:
+def crops(image: ImageSource, result: Columns) -> list[Image.Image]:
     """Cut every instance out of the picture.
+
+    Args:
+        image: the picture that was segmented, as for `overlay`.
+        result: the instances.
 
     Returns:
         An RGBA picture for each instance, of the size of the mask's tight box, with the mask as alpha; one
         transparent pixel for an empty mask.
 
     Raises:
+        ImageDecodeError: the picture cannot be read.
         InvalidRequestError: the result has another size than the picture.
     """
     picture = _as_rgb(image, [result])
@@ -148,15 +165,16 @@ def _as_alpha(mask: np.ndarray) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(mask).view(np.uint8) * np.uint8(255))
 
 
-def _as_rgb(image: Image.Image | np.ndarray, results: Sequence[Columns]) -> Image.Image:
-    """Return the picture as PIL RGB, after checking that it has the size of the results."""
-    if not isinstance(image, Image.Image):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            kind = f"{image.dtype} of shape {image.shape}"
-            raise InvalidRequestError(f"a picture is a PIL image or (H, W, 3) uint8, got {kind}")
-        image = Image.fromarray(np.ascontiguousarray(image))
-    size = (image.height, image.width)
+def _as_rgb(image: ImageSource, results: Sequence[Columns]) -> Image.Image:
+    """Load the picture as for segmenting, check that it has the size of the results, and return it as PIL RGB."""
+    loaded = images.load(image)
     for result in results:
-        if result.size != size:
-            raise InvalidRequestError(f"the picture is {size} (height, width), but the result {result.size}")
-    return image.convert("RGB")
+        if result.size != loaded.size:
+            turned = result.size == loaded.size[::-1]
+            raise InvalidRequestError(
+                f"the picture is {loaded.size} (height, width), but the result {result.size}: "
+                + ("one of them is turned by 90 degrees; " if turned else "")
+                + "pass the picture that was segmented, as a file or PIL picture that still has its EXIF orientation, "
+                "which is applied on loading, or as upright pixels"
+            )
+    return Image.fromarray(loaded.pixels)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import unicodedata
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, features
 
 from s3seg.results.masks import Box
 from s3seg.results.palette import RGB, text_color
@@ -30,17 +32,22 @@ _FALLBACK_FONTS = (
 
 
 _MAX_PROMPT_LENGTH = 120  # characters; no label is wide enough for more
+_VARIATION_SELECTORS = frozenset(map(chr, range(0xFE00, 0xFE10)))  # choose the form of the sign before, as in emoji
 _MAX_HIDDEN = 0.8  # a label that covers more than this, summed over the instances as shares of their boxes, is left out
 
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A label to draw: prompt (may be empty) and score, the box of its instance in pixels, and its colour."""
+    """A label to draw: prompt (may be empty) and score, number and box of its instance in pixels, and its colour.
+
+    The number is drawn where no font has the letters of the prompt.
+    """
 
     prompt: str
     score: float
     box: Box
     color: RGB
+    number: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,19 +74,28 @@ def draw_labels(canvas: Image.Image, labels: Sequence[Label], *, gap: float) -> 
         canvas: RGB, changed in place.
         labels: the most important first.
         gap: pixels between a label and its box.
+
+    Warns:
+        UserWarning: no font on this machine has the letters of a prompt, so its labels are numbers.
     """
     em = max(11.0, 0.0175 * math.sqrt(canvas.width * canvas.height))
     if len(labels) > 30:
         em = max(10.0, 0.75 * em)
-    fonts: dict[str, _Font] = {}
+    fonts: dict[str, tuple[_Font, str]] = {}
+    undrawable: list[str] = []
     boxes = np.array([label.box for label in labels]).reshape(-1, 4)
     placed: list[Box] = []
     for label in labels:
-        prompt = "".join(c for c in " ".join(label.prompt[:_MAX_PROMPT_LENGTH].split()) if c.isprintable())
+        line = " ".join(label.prompt[:_MAX_PROMPT_LENGTH].split())
+        prompt = "".join(c for c in line if c.isprintable() and c not in _VARIATION_SELECTORS)
         if prompt not in fonts:
             fonts[prompt] = _font_for(prompt, em)
-        layout = _Layout(fonts[prompt], em)
-        text = _fitting_text(prompt, f"{label.score:.2f}", layout, canvas.width)
+            if prompt and not fonts[prompt][1]:
+                undrawable.append(prompt)
+        font, drawable = fonts[prompt]
+        layout = _Layout(font, em)
+        name = drawable or (f"#{label.number}" if prompt else "")
+        text = _fitting_text(name, f"{label.score:.2f}", layout, canvas.width)
         if text is None or layout.height > canvas.height:
             continue
         size = (layout.width(" ".join(text).strip()), layout.height)
@@ -87,6 +103,12 @@ def draw_labels(canvas: Image.Image, labels: Sequence[Label], *, gap: float) -> 
         if place is not None:
             placed.append(place)
             _draw_label(canvas, place, text, label.color, layout)
+    if undrawable:
+        warnings.warn(
+            f"no font on this machine can draw {', '.join(map(repr, undrawable)):.200}, so these labels are the "
+            "numbers of the instances; install a font with these letters, such as Noto Sans CJK, or use labels=False",
+            stacklevel=3,
+        )
 
 
 def _fitting_text(prompt: str, score: str, layout: _Layout, width: int) -> tuple[str, str] | None:
@@ -155,23 +177,33 @@ def _draw_label(canvas: Image.Image, place: Box, text: tuple[str, str], color: R
     pen.text((x, baseline), score, fill=faint, font=layout.font, anchor="ls")
 
 
-def _font_for(text: str, em: float) -> _Font:
-    """Return Pillow's own font, or the system font that lacks fewer characters of the text."""
+def _font_for(text: str, em: float) -> tuple[_Font, str]:
+    """Choose Pillow's own font, or the system font that lacks fewer characters of the text.
+
+    Returns:
+        The font, and what it can draw of the text: the text without signs that it lacks, such as emoji; nothing if it
+        lacks a letter.
+    """
     best, lacking = ImageFont.load_default(size=em), _lacking(ImageFont.load_default(size=16), text)
     for name in _FALLBACK_FONTS:
         if not lacking:
             break
         try:
-            count = _lacking(ImageFont.truetype(name, size=16), text)
-            if count < lacking:
-                best, lacking = ImageFont.truetype(name, size=em), count
+            missing = _lacking(ImageFont.truetype(name, size=16), text)
+            if len(missing) < len(lacking):
+                best, lacking = ImageFont.truetype(name, size=em), missing
         except OSError:
             continue  # not on this machine
-    return best
+    if any(unicodedata.category(character)[0] in "LMN" for character in lacking):
+        return best, ""
+    return best, " ".join("".join(character for character in text if character not in lacking).split())
 
 
-def _lacking(font: _Font, text: str) -> int:
-    """Count the characters that a font of size 16 draws as its placeholder for missing ones."""
+def _lacking(font: _Font, text: str) -> set[str]:
+    """Return the characters that a font of size 16 draws as its placeholder for missing ones.
+
+    Those of scripts that need shaping or run from right to left count as missing where Pillow cannot do that.
+    """
 
     def drawn(character: str) -> bytes:
         canvas = Image.new("L", (32, 32))
@@ -179,4 +211,13 @@ def _lacking(font: _Font, text: str) -> int:
         return canvas.tobytes()
 
     missing = drawn("\U0010ffff")
-    return sum(drawn(character) == missing for character in set(text) - {" "})
+    shapes = features.check("raqm") and features.check("fribidi")
+    return {
+        character
+        for character in set(text) - {" "}
+        if drawn(character) == missing or (_needs_shaping(character) and not shapes)
+    }
+
+
+def _needs_shaping(character: str) -> bool:
+    return unicodedata.bidirectional(character) in ("R", "AL") or unicodedata.category(character) in ("Mn", "Mc")
