@@ -62,4 +62,5 @@ def any_result(draw: st.DrawFn) -> Segmentation:
         model=ModelInfo(*(draw(text) for _ in range(4)), summary=draw(st.none() | text)),
         hint=draw(st.none() | text),
         source=draw(st.none() | text),
+        image_id=draw(st.none() | text),
     )

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3seg.errors import S3segError
+from s3seg.errors import InvalidRequestError, S3segError
 from s3seg.results import instances_file
 from tests.results.small_results import any_result, discs, empty_result, result_of
 
@@ -71,3 +71,10 @@ def test_a_result_without_instances_is_kept():
 def test_a_file_that_is_none_says_why(content, why):
     with pytest.raises(S3segError, match=why):
         instances_file.read(content)
+
+
+@pytest.mark.parametrize("threshold", [float("nan"), float("inf"), -0.1, 1.5])
+def test_a_threshold_that_is_not_a_score_is_refused(threshold):
+    content = instances_file.write([empty_result()], threshold=0.5)
+    with pytest.raises(InvalidRequestError, match="between 0 and 1"):
+        instances_file.read(content, threshold=threshold)

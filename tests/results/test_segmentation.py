@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import pickle
 import subprocess
@@ -13,7 +14,7 @@ from hypothesis import given
 from PIL import Image
 
 from s3seg.errors import InvalidRequestError, MaskError
-from s3seg.results import masks
+from s3seg.results import instances_file, masks
 from s3seg.results.segmentation import Instance, Segmentation
 from tests.results.small_results import any_result, discs, empty_result, result_of
 
@@ -59,6 +60,8 @@ def test_the_arrays_given_stay_writable_and_are_not_shared():
         ({"scores": [0.5, 0.5, 1.5]}, InvalidRequestError, "0..1"),
         ({"scores": [0.5, 0.5, np.nan]}, InvalidRequestError, "0..1"),
         ({"presence": -0.1}, InvalidRequestError, "0..1"),
+        ({"threshold": float("nan")}, InvalidRequestError, "threshold"),
+        ({"threshold": float("inf")}, InvalidRequestError, "threshold"),
         ({"boxes": np.full((3, 4), np.inf)}, InvalidRequestError, "finite"),
         ({"size": (60, 40)}, MaskError, "a mask has size"),
         ({"size": (0, 40)}, MaskError, "between 1"),
@@ -104,6 +107,73 @@ def test_a_slice_is_a_result_with_the_same_attributes():
     assert result[:] == result
 
 
+@pytest.mark.parametrize(
+    ("index", "kept"),
+    [
+        ([0, 1], [0, 1]),
+        ([2, 0], [0, 2]),  # sorted by score again
+        ([-1], [2]),
+        ([], []),
+        (np.array([0, 2]), [0, 2]),
+        (np.array([2], np.uint8), [2]),
+        (np.array([], int), []),
+        ([np.int64(1), 2], [1, 2]),
+        (range(2), [0, 1]),
+        ([True, False, True], [0, 2]),
+        (np.array([False, True, False]), [1]),
+        ([False, False, False], []),
+        (slice(None, None, -2), [0, 2]),
+        (slice(-2, None), [1, 2]),
+        (slice(7, 9), []),
+    ],
+)
+def test_a_list_an_array_or_a_mask_as_index_gives_a_result(index, kept):
+    result = result_of(STACK, hint="a hint", source="park.png", image_id="pixels:aa")
+    some = result[index]
+    assert isinstance(some, Segmentation)
+    assert some.rles == tuple(result.rles[k] for k in kept)
+    assert np.array_equal(some.boxes, result.boxes[kept])
+    assert (some.hint, some.source, some.image_id) == ("a hint", "park.png", "pixels:aa")
+
+
+def test_a_mask_of_scores_chooses_instances():
+    result = result_of(STACK)
+    assert result[result.scores > 0.5].scores.tolist() == result.scores[:2].tolist()
+    nothing = empty_result()
+    assert nothing[nothing.scores > 0.5] == nothing[[]] == nothing
+
+
+@pytest.mark.parametrize("index", [1, np.int64(1), np.uint8(1), np.array(1), -2])
+def test_a_whole_number_of_any_kind_gives_an_instance(index):
+    assert result_of(STACK)[index] == result_of(STACK)[1]
+
+
+@pytest.mark.parametrize("index", [3, -4, np.int64(3), [0, 3], [-4], [True, False], np.zeros(4, bool)])
+def test_an_index_outside_the_result_is_an_index_error(index):
+    with pytest.raises(IndexError, match="has 3"):
+        result_of(STACK)[index]
+
+
+@pytest.mark.parametrize("index", [1.0, "0", True, np.True_, None, (0, 1), [0.5], ["a"], [[0, 1]], {0}, STACK])
+def test_an_index_of_another_kind_is_a_type_error_with_the_ways_there_are(index):
+    with pytest.raises(TypeError, match=r"r\[\[0, 2\]\]"):
+        result_of(STACK)[index]
+
+
+def test_it_can_be_reversed_searched_and_unpacked():
+    result = result_of(STACK)
+    assert list(reversed(result)) == [result[2], result[1], result[0]]
+    assert result[1] in result
+    first, *rest = result
+    assert (first, len(rest)) == (result[0], 2)
+
+
+@pytest.mark.parametrize("limit", [{"min_score": float("nan")}, {"min_area": np.nan}, {"max_area": float("nan")}])
+def test_a_limit_that_is_not_a_number_is_refused(limit):
+    with pytest.raises(InvalidRequestError, match="must be a number"):
+        result_of(STACK).filter(**limit)
+
+
 def test_an_empty_result_is_false_and_every_method_works_on_it():
     result = empty_result((4, 5), image=np.zeros((4, 5, 3), np.uint8))
     assert not result
@@ -145,11 +215,18 @@ def test_json_keeps_every_bit(result):
     assert again == result
     assert again.boxes.tobytes() == result.boxes.tobytes()
     assert again.scores.tobytes() == result.scores.tobytes()
+    assert again.image_id == result.image_id
 
 
-def test_pickling_keeps_it():
-    result = result_of(STACK)
-    assert pickle.loads(pickle.dumps(result)) == result
+@pytest.mark.parametrize("again", [lambda r: pickle.loads(pickle.dumps(r)), copy.copy, copy.deepcopy])
+def test_pickling_and_copying_keep_it(again):
+    image = np.full((40, 60, 3), 7, np.uint8)
+    result = result_of(STACK, image=image, image_id="pixels:aa", source="park.png", timings={"encode": 3.5})
+    assert again(result) == result
+    assert again(result).image_id == "pixels:aa"
+    assert np.array_equal(again(result).image, image)
+    assert again(result[0]) == result[0]
+    assert again(empty_result()) == empty_result()
 
 
 def test_the_picture_is_no_part_of_equality_nor_of_json():
@@ -250,6 +327,79 @@ def test_a_file_that_is_not_json_is_an_invalid_request(tmp_path):
     (tmp_path / "picture.json").write_bytes(b"\x89PNG")
     with pytest.raises(InvalidRequestError, match="not JSON"):
         Segmentation.load(tmp_path / "picture.json")
+
+
+RESULTS = [result_of(STACK, source="a.png"), empty_result(prompt="dog"), result_of(STACK, prompt="고양이")]
+LINES = "".join(json.dumps(one.to_dict() | {"request": "x"}, ensure_ascii=False) + "\n" for one in RESULTS)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        json.dumps([one.to_dict() for one in RESULTS]).encode(),
+        LINES.encode(),
+        LINES.removesuffix("\n").encode(),
+        LINES.replace("\n", "\r\n\r\n").encode(),
+        (LINES + LINES[:50]).encode(),  # cut off
+        LINES.encode("utf-8-sig"),
+        LINES.encode("utf-16"),  # what PowerShell's > writes
+    ],
+    ids=["array", "lines", "no newline at the end", "blank lines", "cut off", "byte order mark", "utf-16"],
+)
+def test_a_file_of_several_results_is_read(tmp_path, content):
+    (tmp_path / "found.jsonl").write_bytes(content)
+    assert Segmentation.load_all(tmp_path / "found.jsonl") == RESULTS
+    with pytest.raises(InvalidRequestError, match=r"found\.jsonl holds 3 results: Segmentation\.load_all"):
+        Segmentation.load(tmp_path / "found.jsonl")
+
+
+@pytest.mark.parametrize("pack", [lambda one: one, lambda one: [one]])
+def test_a_file_of_one_result_is_read_by_both(tmp_path, pack):
+    path = tmp_path / "one.json"
+    path.write_text(json.dumps(pack(RESULTS[0].to_dict())) + "\n")
+    assert Segmentation.load(path) == RESULTS[0]
+    assert Segmentation.load_all(path) == RESULTS[:1]
+
+
+def test_the_file_of_a_task_is_read(tmp_path):
+    path = tmp_path / "task.json"
+    path.write_bytes(instances_file.write([result_of(STACK), result_of(STACK, prompt="dog")], threshold=0.5))
+    assert [(one.prompt, one.threshold, len(one)) for one in Segmentation.load_all(path)] == [
+        ("cat", 0.5, 2),
+        ("dog", 0.5, 2),
+    ]
+
+
+def test_a_file_without_a_result_has_none(tmp_path):
+    (tmp_path / "found.jsonl").write_bytes(b"")
+    assert Segmentation.load_all(tmp_path / "found.jsonl") == []
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (json.dumps(result_of(STACK).to_coco()), "COCO dataset"),
+        (json.dumps(result_of(STACK).to_geojson()), "GeoJSON"),
+        ('{"data": {"task_id": "x"}}', "Client.segmentations"),
+        ('{"a": 1}', "no format"),
+        ("7", "int"),
+        ("[[1]]", "list"),
+        ("{}\n{", "format"),
+        (LINES.replace("\n", "\n{\n", 1), "line 2"),
+        ("prompt,score\ncat,0.5\n", "not JSON"),
+    ],
+)
+def test_a_file_of_something_else_says_what_it_is(tmp_path, content, says):
+    path = tmp_path / "found.json"
+    path.write_text(content)
+    with pytest.raises(InvalidRequestError, match=r"found\.json") as error:
+        Segmentation.load(path)
+    assert says in str(error.value)
+
+
+def test_a_list_in_memory_is_referred_to_the_right_function():
+    with pytest.raises(InvalidRequestError, match=r"takes one result.*load_all"):
+        Segmentation.from_dict([result_of(STACK).to_dict()])
 
 
 # ---- pictures and looks ----

@@ -43,6 +43,11 @@ class Columns(Protocol):
         ...
 
     @property
+    def image_id(self) -> str | None:
+        """Identifies the picture among results; see `Segmentation`."""
+        ...
+
+    @property
     def image(self) -> np.ndarray | None:
         """The decoded picture, (H, W, 3) uint8 RGB, if it was kept."""
         ...

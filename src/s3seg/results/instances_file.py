@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from s3seg.errors import S3segError
+from s3seg.errors import InvalidRequestError, S3segError
 from s3seg.results.segmentation import Segmentation
 
 FORMAT = "s3seg.instances/1"
@@ -44,15 +44,19 @@ def read(content: bytes, *, threshold: float | None = None, max_instances: int |
 
     Raises:
         S3segError: The content is not an instances file, or is damaged.
+        InvalidRequestError: The threshold is not a number between 0 and 1.
     """
     try:
         stored = json.loads(content)
         if stored["format"] != FORMAT:
             raise S3segError(f"the instances file has format {stored['format']!r:.60}, expected {FORMAT!r}")
-        threshold = float(stored["threshold"]) if threshold is None else float(threshold)
+        recommended = float(stored["threshold"])
         results = [Segmentation.from_dict(one) for one in stored["results"]]
     except (ValueError, KeyError, TypeError) as err:
         raise S3segError(f"the instances file cannot be read: {type(err).__name__}: {err}") from err
+    threshold = recommended if threshold is None else float(threshold)
+    if not 0 <= threshold <= 1:
+        raise InvalidRequestError(f"the threshold must be a score between 0 and 1, got {threshold}")
     return [cut(result, threshold, max_instances=max_instances) for result in results]
 
 

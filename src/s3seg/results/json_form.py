@@ -1,14 +1,17 @@
-"""The JSON form of a `Segmentation`: what `Segmentation.to_dict` gives and `Segmentation.from_dict` reads."""
+"""The JSON form of a `Segmentation`, and the files that hold one or several of them."""
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from s3seg.errors import InvalidRequestError, S3segError
+from s3seg.errors import InvalidRequestError, MaskError, S3segError
 from s3seg.results import masks
 from s3seg.results.segmentation import ModelInfo, Segmentation
 
@@ -20,6 +23,7 @@ def to_dict(result: Segmentation) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "source": result.source,
+        "image_id": result.image_id,
         "prompt": result.prompt,
         "size": list(result.size),
         "presence": result.presence,
@@ -41,9 +45,14 @@ def from_dict(data: Mapping[str, Any]) -> Segmentation:
         MaskError: A mask is malformed or has another size than the picture.
         InvalidRequestError: Anything else is missing or wrong.
     """
+    if not isinstance(data, Mapping):
+        raise InvalidRequestError(
+            f"from_dict takes one result as to_dict returns it, got {type(data).__name__}: {data!r:.60}; "
+            "call it for each result of a list, and for a file use Segmentation.load or load_all"
+        )
     try:
-        if data["format"] != FORMAT:
-            raise InvalidRequestError(f"expected format {FORMAT!r}, got {str(data['format'])[:80]!r}")
+        if data.get("format") != FORMAT:
+            raise InvalidRequestError(f"not a saved Segmentation: {_other_format(data)}")
         instances = data["instances"]
         return Segmentation(
             prompt=_text(data["prompt"]),
@@ -57,11 +66,80 @@ def from_dict(data: Mapping[str, Any]) -> Segmentation:
             timings=data["timings"],
             hint=_text_or_none(data["hint"]),
             source=_text_or_none(data["source"]),
+            image_id=_text_or_none(data.get("image_id")),
         )
     except S3segError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as err:
         raise InvalidRequestError(f"not a saved Segmentation: {type(err).__name__}: {err}") from err
+
+
+def load_all(path: str | os.PathLike[str]) -> list[Segmentation]:
+    """Read every result in a file; see `Segmentation.load_all`."""
+    content = Path(path).read_bytes()
+    try:
+        text = content.decode(json.detect_encoding(content))
+        values = _values(text)
+        from s3seg.results import instances_file
+
+        if isinstance(values, dict) and values.get("format") == instances_file.FORMAT:
+            return instances_file.read(content)
+        return [from_dict(value) for value in (values if isinstance(values, list) else [values])]
+    except MaskError as err:
+        raise MaskError(f"{path}: {err}") from err
+    except S3segError as err:
+        raise InvalidRequestError(f"{path}: {err}") from err
+    except ValueError as err:
+        raise InvalidRequestError(f"{path} is not JSON: {err}") from err
+
+
+def _values(text: str) -> Any:
+    """Read a JSON document, or JSON Lines as a list; an empty text has no lines."""
+    try:
+        return json.loads(text) if text.strip() else []
+    except ValueError:
+        if values := _lines(text):
+            return values
+        raise
+
+
+def _lines(text: str) -> list[Any]:
+    """Read JSON Lines. A last line without its newline, which a stopped program leaves, is left out.
+
+    Returns:
+        The values; none if the first line is not a JSON object.
+
+    Raises:
+        InvalidRequestError: A later line is not JSON.
+    """
+    *lines, rest = text.split("\n")
+    values: list[Any] = []
+    for number, line in enumerate([*lines, rest], start=1):
+        try:
+            if line.strip():
+                values.append(json.loads(line))
+        except ValueError as err:
+            if number == 1:
+                return []
+            if number > len(lines):
+                break
+            raise InvalidRequestError(f"line {number} is not JSON: {err}") from err
+    return values if values and isinstance(values[0], dict) else []
+
+
+def _other_format(data: Mapping[str, Any]) -> str:
+    """Say what a JSON object is, if it is not a result."""
+    if "annotations" in data and "images" in data:
+        return "this is a COCO dataset, which other tools read; save() or --json write what can be read back"
+    if data.get("type") == "FeatureCollection":
+        return "this is GeoJSON, which other tools read; save() or --json write what can be read back"
+    if "task_id" in data or "data" in data:
+        return "this is a response of the service; Client.segmentations(task_id) returns its results"
+    if "results" in data:
+        return "this is a file of several results; use Segmentation.load_all"
+    if "format" not in data:
+        return f"it has no format, expected {FORMAT!r}"
+    return f"expected format {FORMAT!r}, got {str(data['format'])[:80]!r}"
 
 
 def _model(data: Mapping[str, Any]) -> ModelInfo:

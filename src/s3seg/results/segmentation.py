@@ -7,7 +7,6 @@ JSON, drawings and exports are in `s3seg.results.json_form`, `draw` and `export`
 from __future__ import annotations
 
 import html
-import json
 import os
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import PIL.Image
     import supervision as sv
+
+    from s3seg.images import ImageSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ class Segmentation:
     """All instances of one prompt on one picture, the highest score first.
 
     The constructor sorts the instances by falling score (equal scores keep their order) and makes its arrays
-    read-only. Two results are equal when everything but `image` is.
+    read-only. Two results are equal when everything but `image` and `image_id` is.
 
     Attributes:
         prompt: the prompt; empty when only boxes were given.
@@ -102,7 +103,10 @@ class Segmentation:
         model: the network, and the device and precision it ran with.
         timings: milliseconds by stage: "decode", "image", "prompt", "masks".
         hint: one line for the user, for example that the prompt is not in the checkpoint's vocabulary.
-        source: the picture's file name, if it has one.
+        source: the picture's path, URL or other name, if it has one.
+        image_id: identifies the picture, so that exports keep pictures apart that have no name, or the same: results
+            with the same id are of the same picture. "kind:digest", where the digest is of the picture's content, or
+            "kind:digest:number", where several pictures may have that content. None if unknown.
         image: the decoded picture, (H, W, 3) uint8 RGB, kept for drawing; never saved.
 
     Raises:
@@ -121,6 +125,7 @@ class Segmentation:
     timings: Mapping[str, float] = field(default_factory=dict)
     hint: str | None = None
     source: str | None = None
+    image_id: str | None = None
     image: np.ndarray | None = None
 
     def __post_init__(self) -> None:
@@ -133,6 +138,8 @@ class Segmentation:
             raise InvalidRequestError(f"a result needs one of each for every instance, got {lengths}")
         if not np.all((scores >= 0) & (scores <= 1)) or not 0 <= self.presence <= 1:
             raise InvalidRequestError(f"scores and presence are 0..1, got {scores} and {self.presence}")
+        if not 0 <= self.threshold <= 1:
+            raise InvalidRequestError(f"the threshold must be a score between 0 and 1, got {self.threshold!r:.60}")
         if not np.all(np.isfinite(boxes)):
             raise InvalidRequestError(f"boxes must be finite, got {boxes[~np.isfinite(boxes).all(axis=1)][0]}")
         if self.image is not None and (self.image.dtype != np.uint8 or self.image.shape != (*size, 3)):
@@ -163,13 +170,26 @@ class Segmentation:
     @overload
     def __getitem__(self, index: int) -> Instance: ...
     @overload
-    def __getitem__(self, index: slice) -> Segmentation: ...
-    def __getitem__(self, index: int | slice) -> Instance | Segmentation:
-        """Return one instance, or for a slice a result with those instances (again sorted by score)."""
+    def __getitem__(self, index: slice | Sequence[int] | Sequence[bool] | np.ndarray) -> Segmentation: ...
+    def __getitem__(self, index: Any) -> Instance | Segmentation:
+        """Return one instance, or a result with several (again sorted by score).
+
+        Args:
+            index: A whole number, negative from the end, for an instance. For a result: a slice, a list or array of
+                whole numbers, or a list or array of N bools that says which to keep, such as ``result.scores > 0.5``.
+
+        Raises:
+            IndexError: There are fewer instances, or the number of bools is not N.
+            TypeError: The index is something else.
+        """
         if isinstance(index, slice):
             return self._take(range(len(self))[index])
-        x1, y1, x2, y2 = self.boxes[index].tolist()
-        return Instance(self.rles[index], (x1, y1, x2, y2), float(self.scores[index]), self.prompt)
+        numbers = _index_array(index, len(self))
+        if numbers.ndim:
+            return self._take(numbers.tolist())
+        k = int(numbers)
+        x1, y1, x2, y2 = self.boxes[k].tolist()
+        return Instance(self.rles[k], (x1, y1, x2, y2), float(self.scores[k]), self.prompt)
 
     def filter(
         self,
@@ -186,7 +206,13 @@ class Segmentation:
             min_score: lowest score kept.
             min_area: smallest mask kept, in pixels.
             max_area: largest mask kept, in pixels.
+
+        Raises:
+            InvalidRequestError: A limit is not a number.
         """
+        for name, limit in {"min_score": min_score, "min_area": min_area, "max_area": max_area}.items():
+            if limit is not None and not limit == limit:  # NaN, which would leave out every instance
+                raise InvalidRequestError(f"{name} must be a number, got {limit!r:.60}")
 
         def keeps(k: int) -> bool:
             area = masks.area(self.rles[k])
@@ -210,7 +236,7 @@ class Segmentation:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Segmentation):
             return NotImplemented
-        names = [f.name for f in fields(self) if f.name not in ("boxes", "scores", "image")]
+        names = [f.name for f in fields(self) if f.name not in ("boxes", "scores", "image", "image_id")]
         return (
             all(getattr(self, name) == getattr(other, name) for name in names)
             and np.array_equal(self.boxes, other.boxes)
@@ -286,23 +312,39 @@ class Segmentation:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Segmentation:
-        """Load a `.json` file that `save` wrote.
+        """Load a file with one result: what `save` wrote, or any that `load_all` reads.
 
         Raises:
-            InvalidRequestError: the file is not a saved result.
+            InvalidRequestError: the file is not a saved result, or holds several.
             OSError: it cannot be read.
         """
-        try:
-            data = json.loads(Path(path).read_bytes())
-        except ValueError as err:
-            raise InvalidRequestError(f"{path} is not JSON: {err}") from err
-        return cls.from_dict(data)
+        results = cls.load_all(path)
+        if len(results) != 1:
+            raise InvalidRequestError(
+                f"{path} holds {len(results)} results: Segmentation.load_all(path) returns a list"
+            )
+        return results[0]
+
+    @classmethod
+    def load_all(cls, path: str | os.PathLike[str]) -> list[Segmentation]:
+        """Load every result in a file.
+
+        Reads all JSON that `save`, the command line and the services write with full results: one result, an array of
+        them (`--json`), JSON Lines (`--jsonl`), and the instances file in which a service stores a task.
+
+        Raises:
+            InvalidRequestError: the file holds something else; the message says what, if it is known.
+            OSError: it cannot be read.
+        """
+        from s3seg.results import json_form
+
+        return json_form.load_all(path)
 
     # ---- pictures ----
 
     def overlay(
         self,
-        image: PIL.Image.Image | np.ndarray | None = None,
+        image: ImageSource | None = None,
         *,
         color_by: Literal["auto", "instance", "prompt"] = "auto",
         labels: bool = True,
@@ -311,7 +353,8 @@ class Segmentation:
         """Draw the instances on the picture. For several results on one picture, see `s3seg.results.draw.overlay`.
 
         Args:
-            image: the picture, as PIL or (H, W, 3) uint8; required if the result does not hold it, as after `load`.
+            image: the picture, from any source that `s3seg.images.load` takes, and read in the same way (turned by its
+                EXIF orientation); required if the result does not hold it, as after `load`.
             color_by: one colour for each instance, or one for the prompt; "auto" is by instance.
             labels: write prompt and score on each instance.
             opacity: of the fill, 0..1.
@@ -320,16 +363,20 @@ class Segmentation:
 
         return draw.overlay(self._image(image), self, color_by=color_by, labels=labels, opacity=opacity)
 
-    def crops(self, image: PIL.Image.Image | np.ndarray | None = None) -> list[PIL.Image.Image]:
-        """Cut every instance out of the picture: RGBA images of the size of the mask's box, with the mask as alpha."""
+    def crops(self, image: ImageSource | None = None) -> list[PIL.Image.Image]:
+        """Cut every instance out of the picture: RGBA images of the size of the mask's box, with the mask as alpha.
+
+        Args:
+            image: the picture, as for `overlay`.
+        """
         from s3seg.results import draw
 
         return draw.crops(self._image(image), self)
 
-    def _image(self, image: PIL.Image.Image | np.ndarray | None) -> PIL.Image.Image | np.ndarray:
+    def _image(self, image: ImageSource | None) -> ImageSource:
         if image is None and self.image is None:
             raise InvalidRequestError("this result does not hold its picture (saved files never do): pass image=...")
-        return self.image if image is None else image  # type: ignore[return-value]
+        return self.image if image is None else image
 
     # ---- other formats ----
 
@@ -392,3 +439,23 @@ class Segmentation:
         cells = "".join(f"<tr><th>{name}</th><td>{html.escape(value)}</td></tr>" for name, value in rows)
         picture = b64encode(self._repr_png_()).decode("ascii")
         return f'<img src="data:image/png;base64,{picture}" alt="instances"/><table>{cells}</table>'
+
+
+def _index_array(index: object, count: int) -> np.ndarray:
+    """Turn an index into whole numbers below ``count``, without axes for a single one."""
+    what = "the instances of a result are numbered: r[0], r[-1], r[1:3], r[[0, 2]] or r[r.scores > 0.5]"
+    if isinstance(index, tuple | str | bytes | bool | np.bool_):
+        raise TypeError(f"{what}; got {type(index).__name__} {index!r:.60}")
+    array = np.asarray(index)
+    if array.ndim == 1 and not array.size and isinstance(index, list):
+        array = array.astype(np.intp)  # an empty list has no type
+    if array.ndim > 1 or array.dtype.kind not in "iub":
+        raise TypeError(f"{what}; got {type(index).__name__} {index!r:.60}")
+    if array.dtype.kind == "b":
+        if array.shape != (count,):
+            raise IndexError(f"a mask for this result has {count} bools, one for each instance, got {array.size}")
+        return np.flatnonzero(array)
+    outside = array[(array < -count) | (array >= count)]
+    if outside.size:
+        raise IndexError(f"there is no instance {outside.flat[0]}: this result has {count}, numbered from 0")
+    return array.astype(np.intp)
