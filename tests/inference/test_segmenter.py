@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import io
 import json
+import os
+import pickle
+import subprocess
+import sys
 import threading
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +21,7 @@ from PIL import Image
 import s3seg
 from s3seg import images
 from s3seg.errors import ImageDecodeError, InvalidRequestError, PromptError
-from s3seg.results import masks
+from s3seg.results import export, masks
 
 PICTURES = Path(__file__).parents[2] / "examples" / "pictures"
 STREET = PICTURES / "street.png"
@@ -151,10 +157,47 @@ def test_pictures_are_read_only_a_little_ahead(seg):
     assert not [t for t in threading.enumerate() if t.name.startswith("s3seg-decode")]
 
 
-@pytest.mark.parametrize("prompt", ["", "  ", [], ["car", ""], None, 7, ["car", 3]])
-def test_a_prompt_that_says_nothing_is_refused(seg, street, prompt):
-    with pytest.raises((PromptError, TypeError)):
+@pytest.mark.parametrize(
+    "prompt",
+    ["", "  ", "\u200b", [], ["car", ""], None, 7, ["car", 3], b"car", [b"car"], ["car", None], float("nan"), "a\x00b"],
+)
+def test_a_prompt_that_says_nothing_or_is_not_text_is_refused(seg, street, prompt):
+    with pytest.raises(PromptError):
         seg.segment(street, prompt)
+    with pytest.raises(PromptError):
+        seg.segment_many([STREET], prompt)
+
+
+@pytest.mark.parametrize("typed", ["car\n", " car ", "\u201ccar\u201d", "\ufeffcar", "c\u200bar", "car\u00a0", "car. "])
+def test_a_prompt_means_the_same_however_it_was_typed(seg, street, typed):
+    result, expected = seg.segment(street, typed), seg.segment(street, "car")
+    assert result.prompt == "car"
+    assert result.rles == expected.rles
+    assert result.hint is None
+    assert seg.hint(typed) is None
+
+
+def test_a_list_in_one_prompt_gets_a_hint(seg, street):
+    hint = seg.segment(street, "car, tree").hint
+    assert 'one prompt each: ["car", "tree"]' in hint
+    both = seg.segment(street, "car, xylophone").hint
+    assert "one prompt each" in both
+    assert "does not know 'xylophone'" in both
+
+
+def test_prompts_given_twice_have_a_result_each_and_are_predicted_once(seg, street, monkeypatch):
+    asked = []
+    predict = seg.network.predict_queries
+
+    def counted(pairs, **options):
+        asked.append(len(pairs))
+        return predict(pairs, **options)
+
+    monkeypatch.setattr(seg.network, "predict_queries", counted)
+    results = seg.segment(street, ["car", "tree", "car", "car\n"])
+    assert [one.prompt for one in results] == ["car", "tree", "car", "car"]
+    assert results[0] == results[2] == results[3]
+    assert asked == [2]
 
 
 def test_a_prompt_that_is_too_long_says_how_long_it_is(seg, street):
@@ -162,13 +205,27 @@ def test_a_prompt_that_is_too_long_says_how_long_it_is(seg, street):
         seg.segment(street, "extraordinarily " * 20)
 
 
-@pytest.mark.parametrize("threshold", [-0.1, 1.1, float("nan"), "high"])
+@pytest.mark.parametrize("number", [np.float64(0.5), np.float32(0.5), np.float16(0.5), np.array(0.5), Decimal("0.5")])
+def test_a_threshold_may_be_any_kind_of_number(seg, street, number):
+    assert type(seg.segment(street, "car", threshold=number).threshold) is float
+    assert seg.segment(street, "car", threshold=number).rles == seg.segment(street, "car", threshold=0.5).rles
+
+
+@pytest.mark.parametrize(
+    "threshold", [-0.1, 1.1, float("nan"), float("inf"), np.float32("nan"), "high", "0.5", True, []]
+)
 def test_a_threshold_outside_0_to_1_is_refused(seg, street, threshold):
     with pytest.raises(InvalidRequestError, match="between 0 and 1"):
         seg.segment(street, "car", threshold=threshold)
 
 
-@pytest.mark.parametrize("number", [0, -1, 2.5, "2"])
+@pytest.mark.parametrize("number", [np.int64(2), np.uint8(2), np.array(2)])
+def test_a_number_of_instances_may_be_any_kind_of_whole_number(seg, street, number):
+    assert len(seg.segment(street, "car", threshold=0.01, max_instances=number)) == 2
+    assert len(list(seg.segment_many([STREET] * 3, "car", batch_size=number))) == 3
+
+
+@pytest.mark.parametrize("number", [0, -1, 2.5, "2", True, float("nan"), np.float64(2)])
 def test_a_number_of_instances_or_pictures_is_a_whole_one(seg, street, number):
     with pytest.raises(InvalidRequestError, match="max_instances must be a whole number"):
         seg.segment(street, "car", max_instances=number)
@@ -176,7 +233,20 @@ def test_a_number_of_instances_or_pictures_is_a_whole_one(seg, street, number):
         seg.segment_many([STREET], "car", batch_size=number)
 
 
-@pytest.mark.parametrize("source", [str(STREET), STREET, STREET.read_bytes()], ids=["str", "path", "bytes"])
+@pytest.mark.parametrize(
+    "source",
+    [
+        str(STREET),
+        STREET,
+        STREET.read_bytes(),
+        bytearray(b"x"),
+        io.BytesIO(b"x"),
+        Image.new("RGB", (9, 9)),
+        np.zeros((9, 9, 3), np.uint8),
+        np.zeros((9, 9), np.uint8),
+    ],
+    ids=["str", "path", "bytes", "bytearray", "file", "PIL", "array", "grey array"],
+)
 def test_one_picture_is_not_taken_for_many(seg, source):
     with pytest.raises(
         InvalidRequestError, match=r"segment_many takes a list of pictures.*for one picture use segment"
@@ -228,6 +298,88 @@ def test_a_segmenter_may_be_shared_between_threads(seg):
     assert len(results) == 4
     for result in results:
         assert [r.rles for r in result] == [r.rles for r in expected]
+
+
+def test_pictures_without_a_name_are_kept_apart_in_exports(seg):
+    street = np.asarray(Image.open(STREET).convert("RGB"))
+    encoded = io.BytesIO()
+    Image.fromarray(street[::-1]).save(encoded, format="PNG")
+    pictures = [street, street[:, ::-1], np.zeros_like(street), Image.fromarray(street // 2), encoded.getvalue()]
+    results = [seg.segment(picture, "car") for picture in pictures]
+    results += [result for _, result in seg.segment_many([np.zeros_like(street)] * 2, "car")]
+    dataset = export.coco(results)
+    assert len({image["file_name"] for image in dataset["images"]}) == len(dataset["images"]) == 7
+    assert [a["image_id"] for a in dataset["annotations"]] == [
+        k for k, result in enumerate(results, start=1) for _ in result
+    ]
+    stored = [s3seg.Segmentation.from_dict(json.loads(json.dumps(result.to_dict()))) for result in results]
+    assert export.coco(stored) == dataset
+
+
+def test_several_prompts_on_one_picture_are_one_picture_in_exports(seg):
+    street = np.asarray(Image.open(STREET).convert("RGB"))
+    embedding = seg.encode(street)
+    results = [
+        *seg.segment(embedding, ["car", "tree", "car"]),
+        seg.segment(embedding, "house"),
+        seg.segment(street, "sun"),
+    ]
+    assert len(export.coco(results)["images"]) == 1
+    named = [seg.segment(STREET, "car"), seg.segment(str(STREET), "car"), seg.segment(STREET, "tree")]
+    assert len(export.coco(named)["images"]) == 1
+
+
+# ---- processes ----
+
+
+@pytest.mark.parametrize("copied", [pickle.dumps, copy.copy, copy.deepcopy], ids=["pickle", "copy", "deepcopy"])
+def test_pickling_or_copying_a_segmenter_says_what_to_do(seg, street, copied):
+    for one in (seg, seg.segment, seg.network, street, [street]):
+        if copied is copy.copy and (one == [street] or one == seg.segment):
+            continue  # a copy of these has the same segmenter
+        with pytest.raises(TypeError, match="make a Segmenter in each"):
+            copied(one)
+
+
+FORKED = """
+import os, sys, s3seg
+from s3seg.errors import InferenceError
+seg = s3seg.Segmenter("embedded", device="cpu")
+street = seg.encode(sys.argv[1])
+found = len(seg.segment(street, "car"))
+stream = seg.segment_many([sys.argv[1]] * 9, "car")
+next(stream)
+if os.fork() == 0:
+    for use in (
+        lambda: seg.segment(sys.argv[1], "car"),
+        lambda: seg.segment(street, "car"),
+        lambda: seg.encode(sys.argv[1]),
+        lambda: seg.segment_many([sys.argv[1]], "car"),
+        lambda: next(stream),
+    ):
+        try:
+            use()
+            print("no error", flush=True)
+        except InferenceError as err:
+            print(err, flush=True)
+    os._exit(0)
+os.wait()
+print(len(seg.segment(street, "car")) == found)
+stream.close()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_child_is_told_to_make_its_own_segmenter_and_never_waits():
+    command = [sys.executable, "-W", "ignore", "-c", FORKED, str(STREET)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    *told, parent = done.stdout.splitlines()
+    assert len(told) == 5, done
+    for line in told:
+        assert "forked" in line
+        assert "Make a Segmenter in the child process" in line
+        assert "get_context('spawn')" in line
+    assert parent == "True"
 
 
 def test_a_device_or_precision_that_is_not_here_is_named(seg):

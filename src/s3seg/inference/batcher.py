@@ -171,7 +171,14 @@ class Batcher:
             raise
         start = time.perf_counter()
         timings = {"decode": read_s * 1000, "image": prediction.image_s * 1000, "prompt": prediction.prompt_s * 1000}
-        make = partial(make_result, self.network, picture.size, threshold=MIN_SCORE, timings=timings)
+        make = partial(
+            make_result,
+            self.network,
+            picture.size,
+            threshold=MIN_SCORE,
+            timings=timings,
+            image_id=f"file:{digest.hex()[:16]}",
+        )
         results = await asyncio.gather(
             *(
                 loop.run_in_executor(self._cpu, make, prompt, detections)

@@ -8,6 +8,8 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from s3seg.inference.process_guard import ProcessGuard
+
 S = TypeVar("S")
 T = TypeVar("T")
 
@@ -19,7 +21,11 @@ def map_ahead(function: Callable[[S], T], items: Iterable[S], *, ahead: int) -> 
 
     Yields:
         Each item and its result, in the order of the items.
+
+    Raises:
+        InferenceError: The process was forked since, so that the threads are gone.
     """
+    guard = ProcessGuard("this iterator")
     pending: deque[tuple[S, Future[T]]] = deque()
     pool = ThreadPoolExecutor(max_workers=min(4, ahead), thread_name_prefix="s3seg-decode")
     try:
@@ -28,9 +34,11 @@ def map_ahead(function: Callable[[S], T], items: Iterable[S], *, ahead: int) -> 
             if len(pending) > ahead:
                 first, future = pending.popleft()
                 yield first, future.result()
+                guard.check()
         while pending:
             first, future = pending.popleft()
             yield first, future.result()
+            guard.check()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import operator
+import unicodedata
 from collections.abc import Sequence
-from numbers import Integral, Real
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, SupportsIndex, cast
+
+import numpy as np
 
 from s3seg.errors import InvalidRequestError, PromptError
+from s3seg.tasks.prompts import normalize_prompts
 
 if TYPE_CHECKING:
     from s3seg.sam3.predictor import Query
@@ -19,45 +24,58 @@ _TEXT_FOR_BOXES = "visual"  # what the reference implementation uses when a prom
 
 
 def checked_prompts(prompt: str | Sequence[str] | None, *, has_boxes: bool) -> list[str]:
-    """Return the prompts as a list; without a prompt but with boxes, one empty prompt.
+    """Return the prompts as a list, in the normal form of `s3seg.tasks.prompts`; duplicates are kept.
+
+    Without a prompt but with boxes, the list has one empty prompt.
 
     Raises:
-        PromptError: There is no prompt, or one is empty or not text.
+        PromptError: There is no prompt, or one is empty, not text, or has control characters.
     """
     if prompt is None:
         if not has_boxes:
             raise PromptError("there is no prompt; say what to look for, such as 'cat', or give boxes that show it")
         return [""]
-    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    prompts = normalize_prompts(prompt)
     if not prompts:
         raise PromptError("the list of prompts is empty; say what to look for, such as ['cat', 'dog']")
     for one in prompts:
-        if not isinstance(one, str):
-            raise PromptError(f"a prompt must be text, got {type(one).__name__}: {one!r:.60}")
-        if not one.strip() and not has_boxes:
+        if not one and not has_boxes:
             raise PromptError("the prompt is empty; say what to look for, such as 'cat'")
-    return [str(one) for one in prompts]  # turns numpy.str_ into str
+        for position, character in enumerate(one):
+            if unicodedata.category(character) in ("Cc", "Cs"):
+                code = f"U+{ord(character):04X} at position {position}"
+                raise PromptError(f"the prompt {one!r:.60} has a control character, {code}; remove it")
+    return prompts
 
 
-def checked_threshold(threshold: float) -> float:
-    """Return the threshold as a float.
+def checked_threshold(threshold: object) -> float:
+    """Return a threshold (a number of Python, numpy or torch) as a float.
 
     Raises:
         InvalidRequestError: It is not a number between 0 and 1.
     """
-    if not isinstance(threshold, Real) or not 0 <= threshold <= 1:
+    number = math.nan
+    if not isinstance(threshold, str | bytes | bool | np.bool_):
+        with contextlib.suppress(TypeError, ValueError, OverflowError):
+            number = float(threshold)  # type: ignore[arg-type]
+    if not 0 <= number <= 1:
         raise InvalidRequestError(f"the threshold must be a score between 0 and 1, got {threshold!r:.60}")
-    return float(threshold)
+    return number
 
 
-def check_positive(name: str, number: object) -> None:
-    """Check that a number is a whole number, 1 or more.
+def checked_positive(name: str, number: object) -> int:
+    """Return a number as an int, after checking that it is a whole number, 1 or more.
 
     Raises:
         InvalidRequestError: It is not; the message has the name and the number.
     """
-    if not isinstance(number, Integral) or number < 1:
+    whole = 0
+    if not isinstance(number, bool | np.bool_):
+        with contextlib.suppress(TypeError):
+            whole = operator.index(cast(SupportsIndex, number))
+    if whole < 1:
         raise InvalidRequestError(f"{name} must be a whole number, 1 or more, got {number!r:.60}")
+    return whole
 
 
 def make_queries(
@@ -81,7 +99,7 @@ def make_queries(
         for positive, group in ((True, boxes), (False, negative_boxes))
         for box in group
     )
-    return [Query(prompt if prompt.strip() else _TEXT_FOR_BOXES, examples) for prompt in prompts]
+    return [Query(prompt or _TEXT_FOR_BOXES, examples) for prompt in prompts]
 
 
 def _normalised(box: Box, size: tuple[int, int]) -> tuple[float, float, float, float]:

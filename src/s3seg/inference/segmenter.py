@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
 from s3seg import checkpoints, images
 from s3seg.checkpoints import Checkpoint
 from s3seg.errors import InvalidRequestError, S3segError
 from s3seg.images import ImageSource, LoadedImage
 from s3seg.inference.prefetch import batches, map_ahead
-from s3seg.inference.prompts import Box, check_positive, checked_prompts, checked_threshold, make_queries
+from s3seg.inference.process_guard import refuse_copying
+from s3seg.inference.prompts import Box, checked_positive, checked_prompts, checked_threshold, make_queries
 from s3seg.inference.stages import EncodedImage, ResizedImage, Sam3Network, make_result
 from s3seg.results.segmentation import Segmentation
+from s3seg.tasks.prompts import normalize_prompt
 
 if TYPE_CHECKING:
     from s3seg.sam3.predictor import Predictor
@@ -35,16 +39,21 @@ class Embedding:
         milliseconds: Time by stage: "decode" (reading, decoding and resizing the picture) and "image" (encoding it).
             Pictures that were encoded together have equal shares.
         owner: The segmenter that encoded it; no other can use it.
+        image_id: Identifies the picture in results; see `Segmentation`.
     """
 
     image: LoadedImage
     encoded: EncodedImage
     milliseconds: dict[str, float]
     owner: Segmenter
+    image_id: str
 
     def __repr__(self) -> str:
         height, width = self.image.size
         return f"Embedding({self.image.source!r}, {width} x {height})"
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise refuse_copying("an Embedding")
 
 
 class Segmenter:
@@ -88,10 +97,14 @@ class Segmenter:
         self.network = Sam3Network(self.checkpoint, device=device, dtype=dtype, image_size=image_size)
         self.metadata = self.network.metadata
         self.model = self.network.model
+        self._encodings = itertools.count(1)
 
     def __repr__(self) -> str:
         model = self.model
         return f"Segmenter({model.name!r}, version={model.version!r}, device={model.device!r}, dtype={model.dtype!r})"
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise refuse_copying("a Segmenter")
 
     @property
     def predictor(self) -> Predictor:
@@ -109,8 +122,8 @@ class Segmenter:
         return self.predictor.image_size
 
     def hint(self, prompt: str) -> str | None:
-        """Return a line for the user if the checkpoint does not know some words of the prompt, else None."""
-        return self.network.hint(prompt)
+        """Return a line for the user if the prompt lists several things, or has words unknown to the checkpoint."""
+        return self.network.hint(normalize_prompt(prompt))
 
     def encode(self, image: ImageSource) -> Embedding:
         """Encode a picture once, for many calls of :meth:`segment`.
@@ -120,8 +133,10 @@ class Segmenter:
 
         Raises:
             ImageDecodeError: The picture cannot be read.
-            InferenceError: The network failed, for example because memory ran out.
+            InferenceError: The network failed, for example because memory ran out; or this is a forked child of the
+                process that loaded it.
         """
+        self.network.check_process()
         return self._encode([self._decode(image)])[0]
 
     @overload
@@ -160,25 +175,30 @@ class Segmenter:
 
         Args:
             image: A picture (path, URL, bytes, PIL, numpy, torch) or an :class:`Embedding` of :meth:`encode`.
-            prompt: What to look for, in a few words. Several prompts share the encoding of the picture. None, together
-                with boxes, looks for what is in the boxes.
+            prompt: What to look for, one thing in a few words, or a list of prompts, which share the encoding of the
+                picture. White space, zero-width marks and smart quotes are normalized. None, together with boxes, looks
+                for what is in the boxes.
             boxes: Examples of what to find, xyxy in pixels of the picture.
             negative_boxes: Examples of what not to find, xyxy in pixels.
             threshold: Keep instances that score above this, 0..1; by default the checkpoint's threshold.
             max_instances: Keep at most this many for each prompt, the best; None keeps all.
 
         Returns:
-            One result for one prompt; a list of results, in the same order, for a sequence of prompts.
+            One result for one prompt; for a sequence of prompts a list of results, one for each in the same order (the
+            same object for duplicates).
 
         Raises:
             ImageDecodeError: The picture cannot be read.
-            PromptError: A prompt is empty, or too long for the model.
+            PromptError: A prompt is empty, not text, or too long for the model.
             InvalidRequestError: A box, the threshold or the number is out of range, or the checkpoint has not learnt
                 box prompts.
-            InferenceError: The network failed, for example because memory ran out.
+            InferenceError: The network failed, for example because memory ran out; or this is a forked child of the
+                process that loaded it.
         """
+        self.network.check_process()
+        boxes, negative_boxes = (() if group is None else group for group in (boxes, negative_boxes))
         prompts = checked_prompts(prompt, has_boxes=bool(len(boxes)))
-        threshold = self._checked(threshold, max_instances)
+        threshold, max_instances = self._checked(threshold, max_instances)
         if (len(boxes) or len(negative_boxes)) and not self.metadata.box_prompts:
             raise InvalidRequestError(
                 f"the {self.model.name} checkpoint has not learnt box prompts; use words, or another checkpoint"
@@ -241,15 +261,17 @@ class Segmenter:
         Raises:
             S3segError: The same errors as :meth:`segment`.
         """
-        if isinstance(sources, str | bytes | Path):
+        if _is_one_picture(sources):
+            one = f"{sources!r:.80}" if isinstance(sources, str | os.PathLike) else f"one ({type(sources).__name__})"
             raise InvalidRequestError(
-                f"segment_many takes a list of pictures, got {sources!r:.80}; "
+                f"segment_many takes a list of pictures, got {one}; "
                 "for one picture use segment, for a folder Path(folder).glob('*.jpg')"
             )
+        self.network.check_process()
         if batch_size is not None:
-            check_positive("batch_size", batch_size)
+            batch_size = checked_positive("batch_size", batch_size)
         prompts = checked_prompts(prompt, has_boxes=False)
-        threshold = self._checked(threshold, max_instances)
+        threshold, max_instances = self._checked(threshold, max_instances)
         size = batch_size or (1 if self.predictor.device.type == "cpu" else 8)
         pairs = self._segment_batches(sources, prompts, threshold, max_instances, size, on_error)
         return ((source, results[0]) for source, results in pairs) if isinstance(prompt, str) else pairs
@@ -281,7 +303,8 @@ class Segmenter:
     def _decode(self, source: ImageSource) -> _Decoded:
         start = time.perf_counter()
         picture = images.load(source)
-        return _Decoded(picture, self.network.resize(picture.pixels, picture.size), _milliseconds_since(start))
+        resized = self.network.resize(picture.pixels, picture.size)
+        return _Decoded(picture, resized, _milliseconds_since(start))
 
     def _decode_or_error(self, source: ImageSource) -> _Decoded | S3segError:
         try:
@@ -307,9 +330,14 @@ class Segmenter:
         encoded = self.network.encode([one.resized for one in batch])
         each = _milliseconds_since(start) / len(batch)
         return [
-            Embedding(one.picture, image, {"decode": one.milliseconds, "image": each}, self)
+            Embedding(one.picture, image, {"decode": one.milliseconds, "image": each}, self, self._image_id(one))
             for one, image in zip(batch, encoded, strict=True)
         ]
+
+    def _image_id(self, one: _Decoded) -> str:
+        """Return an id of the picture's content; with the number of the encoding, if the picture has no name."""
+        number = "" if one.picture.source else f":{next(self._encodings)}"
+        return f"pixels:{one.digest}{number}"
 
     def _predict(
         self,
@@ -321,23 +349,32 @@ class Segmenter:
         max_instances: int | None,
     ) -> list[Segmentation]:
         image = embedding.encoded
-        queries = make_queries(prompts, boxes, negative_boxes, size=image.size)
+        distinct = list(dict.fromkeys(prompts))
+        queries = make_queries(distinct, boxes, negative_boxes, size=image.size)
         start = time.perf_counter()
         detections = self.network.predict_queries(
             [(image, query) for query in queries], threshold=threshold, max_instances=max_instances
         )
-        timings = embedding.milliseconds | {"prompt": _milliseconds_since(start) / len(prompts)}
-        return [
-            make_result(
-                self.network, image.size, prompt, one, threshold=threshold, timings=timings, picture=embedding.image
+        timings = embedding.milliseconds | {"prompt": _milliseconds_since(start) / len(distinct)}
+        results = {
+            prompt: make_result(
+                self.network,
+                image.size,
+                prompt,
+                one,
+                threshold=threshold,
+                timings=timings,
+                picture=embedding.image,
+                image_id=embedding.image_id,
             )
-            for prompt, one in zip(prompts, detections, strict=True)
-        ]
+            for prompt, one in zip(distinct, detections, strict=True)
+        }
+        return [results[prompt] for prompt in prompts]
 
-    def _checked(self, threshold: float | None, max_instances: int | None) -> float:
+    def _checked(self, threshold: float | None, max_instances: int | None) -> tuple[float, int | None]:
         if max_instances is not None:
-            check_positive("max_instances", max_instances)
-        return checked_threshold(self.metadata.threshold if threshold is None else threshold)
+            max_instances = checked_positive("max_instances", max_instances)
+        return checked_threshold(self.metadata.threshold if threshold is None else threshold), max_instances
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,6 +382,20 @@ class _Decoded:
     picture: LoadedImage
     resized: ResizedImage
     milliseconds: float
+
+    @property
+    def digest(self) -> str:
+        """A digest of what the network sees of the picture: at its input size, which is faster than all pixels."""
+        return hashlib.sha256(b"%d x %d " % self.resized.size + self.resized.pixels.numpy().tobytes()).hexdigest()[:16]
+
+
+def _is_one_picture(sources: object) -> bool:
+    """Return whether this is a picture rather than an iterable of pictures; an array has one axis more for several."""
+    if isinstance(sources, str | bytes | bytearray | memoryview | os.PathLike | LoadedImage | Embedding):
+        return True
+    if hasattr(sources, "read") or hasattr(sources, "getbands"):  # a file object, a PIL picture
+        return True
+    return hasattr(sources, "ndim") and hasattr(sources, "dtype") and sources.ndim in (2, 3)
 
 
 def _milliseconds_since(start: float) -> float:

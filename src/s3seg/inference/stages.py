@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import numpy as np
 
@@ -17,8 +17,10 @@ from s3seg import images
 from s3seg.checkpoints import Checkpoint
 from s3seg.checkpoints.metadata import CheckpointMetadata
 from s3seg.images import LoadedImage
+from s3seg.inference.process_guard import ProcessGuard, refuse_copying
 from s3seg.results.instances_file import MIN_SCORE
 from s3seg.results.segmentation import ModelInfo, Segmentation
+from s3seg.tasks.prompts import several_things_hint
 
 if TYPE_CHECKING:
     from s3seg.sam3.device import DeviceStatus
@@ -104,7 +106,7 @@ class Network(Protocol):
         ...
 
     def hint(self, prompt: str) -> str | None:
-        """Return a line for the user if the checkpoint does not know some words of the prompt, else None."""
+        """Return a line for the user if the prompt lists several things, or has words unknown to the checkpoint."""
         ...
 
     def encode(self, pictures: Sequence[ResizedImage]) -> list[EncodedImage]:
@@ -173,6 +175,14 @@ class Sam3Network:
             summary=self.metadata.summary,
         )
         self._max_pixels = max_pixels
+        self._guard = ProcessGuard(f"the network of {self.model.name!r}")
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise refuse_copying(f"the network of {self.model.name!r}")
+
+    def check_process(self) -> None:
+        """Raise InferenceError if this is a forked child of the process that loaded the network."""
+        self._guard.check()
 
     @property
     def threshold(self) -> float:
@@ -208,6 +218,7 @@ class Sam3Network:
             pixels: (H, W, 3) uint8 RGB.
             size: (height, width) that masks shall have.
         """
+        self.check_process()
         return ResizedImage(self.predictor.resize(pixels), size)
 
     def check_prompts(self, prompts: Sequence[str]) -> None:
@@ -216,11 +227,15 @@ class Sam3Network:
             self.predictor.tokenizer(prompt)
 
     def hint(self, prompt: str) -> str | None:
-        """Return a line for the user if the checkpoint does not know some words of the prompt, else None."""
-        vocabulary = self.metadata.vocabulary
-        if not prompt or vocabulary is None:  # an empty prompt comes with boxes
+        """Return a line for the user if the prompt lists several things, or has words unknown to the checkpoint."""
+        if not prompt:  # with boxes only
             return None
-        if not (unknown := vocabulary.unknown(prompt)):
+        hints = (several_things_hint(prompt), self._unknown_words_hint(prompt))
+        return "; ".join(hint for hint in hints if hint) or None
+
+    def _unknown_words_hint(self, prompt: str) -> str | None:
+        vocabulary = self.metadata.vocabulary
+        if vocabulary is None or not (unknown := vocabulary.unknown(prompt)):
             return None
         words = ", ".join(repr(word) for word in unknown)
         return (
@@ -230,6 +245,7 @@ class Sam3Network:
 
     def encode(self, pictures: Sequence[ResizedImage]) -> list[EncodedImage]:
         """Encode pictures in one forward pass."""
+        self.check_process()
         encoded = self.predictor.encode_resized([picture.pixels for picture in pictures])
         return [
             EncodedImage(features, picture.size, features.nbytes)
@@ -255,6 +271,7 @@ class Sam3Network:
         Returns:
             Detections in the CPU's memory, one for each pair.
         """
+        self.check_process()
         detections = self.predictor.predict_pairs(
             [(image.features, query) for image, query in pairs], threshold=threshold, max_instances=max_instances
         )
@@ -276,6 +293,7 @@ def make_result(
     threshold: float,
     timings: Mapping[str, float],
     picture: LoadedImage | None = None,
+    image_id: str | None = None,
 ) -> Segmentation:
     """Turn the detections of one prompt into a result. CPU work; may run on any thread.
 
@@ -287,6 +305,7 @@ def make_result(
         threshold: The threshold that was applied to them.
         timings: Milliseconds of the steps before; the time for the masks is added as "masks".
         picture: To be kept in the result, with its source.
+        image_id: Identifies the picture; see `Segmentation`.
     """
     start = time.perf_counter()
     height, width = size
@@ -304,4 +323,5 @@ def make_result(
         hint=network.hint(prompt),
         source=None if picture is None else picture.source,
         image=None if picture is None else picture.pixels,
+        image_id=image_id,
     )
