@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +108,12 @@ def test_the_guide_to_results_runs_from_top_to_bottom(clone):
     assert 0 < len(names["sure"]) < len(names["trees"]) < len(names["more"])
     assert len(names["detections"]) == len(names["outlines"]) == len(names["trees"])
     assert names_in(clone) == {"trees.png", "both.png", "trees.json", "again.png", "coco.json"}
+
+
+def test_the_pool_of_the_guide_to_results_runs_as_a_program(clone):
+    (clone / "pool.py").write_text(code_blocks("docs/how-to/results.md", "python")[-1], encoding="utf-8")
+    done = subprocess.run([sys.executable, "pool.py"], capture_output=True, text=True, timeout=300, check=True)
+    assert done.stdout.count("<Segmentation 'tree'") == 2
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())

@@ -11,7 +11,7 @@ from PIL import Image
 
 from s3seg.errors import ImageDecodeError, InferenceError, OutOfMemoryError, PromptError
 from s3seg.inference.segmenter import Segmenter
-from s3seg.results import masks
+from s3seg.results import export, masks
 from tests.helpers.inference_system import PICTURES, STREET, png
 
 pytestmark = pytest.mark.anyio
@@ -219,4 +219,23 @@ async def test_a_large_jpeg_that_is_read_reduced_gives_masks_of_its_true_size(sy
     assert best >= 2
     assert abs(reduced.scores[:best] - full.scores[:best]).max() < 0.05
     assert min(masks.iou(list(full.rles[:best]), list(reduced.rles)).max(axis=1)) > 0.95
+    await batcher.aclose()
+
+
+async def test_a_batcher_in_a_forked_child_is_refused_with_the_remedy(system, monkeypatch):
+    batcher = system.batcher()
+    with monkeypatch.context() as forked:
+        forked.setattr("os.getpid", lambda: -1)
+        with pytest.raises(InferenceError, match="forked from it"):
+            await batcher.segment(png(), ["left"], name="p")
+    assert await batcher.segment(png(), ["left"], name="p")
+    await batcher.aclose()
+
+
+async def test_results_of_one_file_are_of_one_picture_in_exports(system):
+    batcher = system.batcher()
+    results = await batcher.segment(png(), ["left", "all"], name="p")
+    results += await batcher.segment(png(9), ["left"], name="q")
+    assert [image["id"] for image in export.coco(results)["images"]] == [1, 2]
+    assert results[0].image_id == results[1].image_id
     await batcher.aclose()

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from s3seg.errors import InferenceError, OutOfMemoryError
 from s3seg.inference.embedding_cache import EmbeddingCache
 from s3seg.inference.metrics import InferenceMetrics, NoMetrics
+from s3seg.inference.process_guard import ProcessGuard
 from s3seg.inference.stages import EncodedImage, Network, ResizedImage, make_result
 from s3seg.results.instances_file import MIN_SCORE
 from s3seg.results.segmentation import Segmentation
@@ -118,6 +119,7 @@ class Batcher:
         self._cache = EmbeddingCache(self._limits.cache_bytes)
         self._reading: dict[bytes, asyncio.Task[ResizedImage]] = {}
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._guard = ProcessGuard("this Batcher")
         self._thread = threading.Thread(target=self._run_batches, name="s3seg-network", daemon=True)
         self._thread.start()
 
@@ -157,6 +159,7 @@ class Batcher:
             PromptError: A prompt does not fit the model.
             InferenceError: The network failed, also in the second attempt if there was one.
         """
+        self._guard.check()
         loop = asyncio.get_running_loop()
         self.network.check_prompts(prompts)
         start = time.perf_counter()
