@@ -395,7 +395,7 @@ def _is_one_picture(sources: object) -> bool:
         return True
     if hasattr(sources, "read") or hasattr(sources, "getbands"):  # a file object, a PIL picture
         return True
-    return hasattr(sources, "ndim") and hasattr(sources, "dtype") and sources.ndim in (2, 3)
+    return hasattr(sources, "dtype") and getattr(sources, "ndim", None) in (2, 3)
 
 
 def _milliseconds_since(start: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import unicodedata
 from collections.abc import Iterable
 
@@ -94,7 +95,11 @@ def several_things_hint(prompt: str) -> str | None:
     if len(things) < 2:
         return None
     listed = ", ".join(f'"{thing}"' for thing in things)
-    return f"{prompt!r:.80} is searched as one thing; for several things, give one prompt each: [{listed:.200}]"
+    options = " ".join(f"-p {shlex.quote(thing)}" for thing in things)
+    return (
+        f"{prompt!r:.80} is searched as one thing; for several things, give one prompt each: "
+        f"[{listed:.200}], or {options:.200}"
+    )
 
 
 def _not_text(value: object, rule: str) -> str:
