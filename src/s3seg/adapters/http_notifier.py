@@ -87,7 +87,8 @@ class HttpNotifier:
                 f"{self._url}/api/v1/model/info", headers=self._headers(), timeout=5.0
             )
         except httpx.HTTPError as err:
-            raise UnavailableError(f"the gpu service does not answer: {type(err).__name__}") from err
+            # without its message, which quotes the key if that cannot be sent
+            raise UnavailableError(f"the gpu service does not answer: {type(err).__name__}") from None
         if response.status_code == 401:
             raise ConfigurationError(
                 "the gpu service does not accept API_SECRET_KEY; set it to the same value in both services"

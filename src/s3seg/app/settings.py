@@ -51,6 +51,12 @@ def _secret_key(key: SecretStr) -> SecretStr:
     return key
 
 
+def _header_key(key: SecretStr) -> SecretStr:
+    if re.search(r"[\x00-\x1f\x7f]", key.get_secret_value()):
+        raise ValueError("contains a line break or another control character, which cannot be sent; copy it again")
+    return key
+
+
 def _publishable_key(key: SecretStr) -> SecretStr:
     if _opens_everything(_key(key.get_secret_value())):
         raise ValueError(
@@ -80,6 +86,7 @@ Address = Annotated[str, AfterValidator(_address)]
 BareAddress = Annotated[str, AfterValidator(_bare_address)]
 Key = Annotated[str, AfterValidator(_key)]
 SecretKey = Annotated[SecretStr, AfterValidator(_secret_key)]
+HeaderKey = Annotated[SecretStr, AfterValidator(_header_key)]
 PublishableKey = Annotated[SecretStr, AfterValidator(_publishable_key)]
 Bucket = Annotated[str, AfterValidator(_bucket)]
 
@@ -137,7 +144,7 @@ class Settings(BaseSettings):
     ] = "memory"
 
     api_secret_key: Annotated[
-        SecretStr | None,
+        HeaderKey | None,
         Field(
             validation_alias=AliasChoices("S3SEG_API_SECRET_KEY", "API_SECRET_KEY"),
             description="Key that the edge sends to the gpu service",
@@ -145,7 +152,7 @@ class Settings(BaseSettings):
     ] = None
 
     api_secret_key_previous: Annotated[
-        SecretStr | None,
+        HeaderKey | None,
         Field(
             validation_alias=AliasChoices("S3SEG_API_SECRET_KEY_PREVIOUS", "API_SECRET_KEY_PREVIOUS"),
             description="Second key that the gpu service accepts during a key rotation",

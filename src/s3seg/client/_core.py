@@ -10,15 +10,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import BaseModel
+import httpx
+from pydantic import BaseModel, SecretStr
 
 from s3seg.api.additions import DeletedResponse, MeResponse, ProjectResponse, ProjectsListResponse
 from s3seg.api.edge import ResultDetailResponse, ResultsListResponse, SegmentResponse, TaskResponse, UploadResponse
 from s3seg.api.fields import check_prompt
 from s3seg.client._images import EncodedImage, prepare
+from s3seg.client._settings import checked_token, checked_url
 from s3seg.client._steps import Call, Request, RetryPolicy, Sleep, Steps, fetch, fetch_data
-from s3seg.errors import ConfigurationError, InferenceError, InvalidRequestError, PromptError, S3segError
-from s3seg.tasks.limits import MAX_PROMPTS
+from s3seg.errors import InferenceError, InvalidRequestError, PromptError, S3segError
+from s3seg.tasks.limits import MAX_IDEMPOTENCY_KEY_CHARS, MAX_PROMPTS
 from s3seg.tasks.model import TaskStatus
 
 if TYPE_CHECKING:
@@ -42,12 +44,12 @@ class Core:
 
     Attributes:
         url: URL of the service, without a slash at the end.
-        token: The access token; never shown in a repr.
+        token: The access token.
         retry_policy: How often and how long to retry a request.
     """
 
     url: str
-    token: str
+    token: SecretStr
     retry_policy: RetryPolicy
 
     def __repr__(self) -> str:
@@ -58,19 +60,13 @@ class Core:
         """Create it from arguments, or from ``S3SEG_URL`` and ``S3SEG_TOKEN`` for those that are not given.
 
         Raises:
-            ConfigurationError: If there is no URL or no token.
+            ConfigurationError: The URL or the token is missing or not valid; the message does not repeat them.
         """
-        url = url or os.environ.get("S3SEG_URL", "")
-        token = token or os.environ.get("S3SEG_TOKEN", "")
-        if not re.match(r"https?://[^/]", url):
-            raise ConfigurationError(
-                f"the service's URL must start with http:// or https://, got {url!r}; pass url=..., or set S3SEG_URL"
-            )
-        if not token:
-            raise ConfigurationError(
-                "there is no access token; pass token=..., or set S3SEG_TOKEN (`s3seg token` prints one)"
-            )
-        return cls(url=url.rstrip("/"), token=token, retry_policy=retry_policy or RetryPolicy())
+        return cls(
+            url=checked_url(url or os.environ.get("S3SEG_URL", "")),
+            token=SecretStr(checked_token(token or os.environ.get("S3SEG_TOKEN", ""))),
+            retry_policy=retry_policy or RetryPolicy(),
+        )
 
     # ---- calls of one request ----
 
@@ -207,7 +203,7 @@ class Core:
         body |= {"text_prompt": prompts[0]} if len(prompts) == 1 else {"text_prompts": prompts}
         if project_id is not None:
             body["project_id"] = project_id
-        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
+        headers = {"Idempotency-Key": _checked_key(idempotency_key or str(uuid.uuid4()))}
         if wait_s:
             headers["Prefer"] = f"wait={wait_s}"
         response = yield from fetch(self._request("POST", "/segment", json=body, headers=headers), self.retry_policy)
@@ -218,7 +214,9 @@ class Core:
         return (yield from fetch_data(request, model, self.retry_policy)).data
 
     def _request(self, method: str, path: str, *, repeatable: bool = True, **options: Any) -> Request:
-        headers = {"Authorization": f"Bearer {self.token}", **options.pop("headers", {})}
+        # httpx.Headers hides the token in its repr
+        authorization = {"Authorization": f"Bearer {self.token.get_secret_value()}"}
+        headers = httpx.Headers({**authorization, **options.pop("headers", {})})
         return Request(
             method=method,
             url=f"{self.url}/api/v1{path}",
@@ -258,6 +256,15 @@ def _id(text: str) -> str:
         return str(uuid.UUID(text))
     except (ValueError, AttributeError, TypeError):
         raise InvalidRequestError(f"an id must be a UUID, got {text!r:.60}") from None
+
+
+def _checked_key(key: str) -> str:
+    if not (len(key) <= MAX_IDEMPOTENCY_KEY_CHARS and key.isascii() and key.isprintable() and key == key.strip()):
+        raise InvalidRequestError(
+            f"an idempotency_key must have 1 to {MAX_IDEMPOTENCY_KEY_CHARS} printable ASCII characters, "
+            f"without white space at its ends, got {key!r:.60}"
+        )
+    return key
 
 
 def _polling_interval(rate_limit: str) -> float:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
+from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 from pydantic import BaseModel, ValidationError
@@ -16,6 +17,7 @@ from s3seg.errors import (
     AuthInvalidError,
     AuthRequiredError,
     CheckpointError,
+    ConfigurationError,
     FileTooLargeError,
     ForbiddenError,
     InferenceError,
@@ -45,7 +47,7 @@ class Request:
     method: str
     url: str
     repeatable: bool = True
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,7 @@ def fetch(request: Request, retry_policy: RetryPolicy) -> Steps[httpx.Response]:
     least as long as ``Retry-After`` says.
 
     Raises:
+        ConfigurationError: The request is not valid HTTP.
         S3segError: The error with the code in the response, or `UnavailableError` if the service is not reachable.
     """
     give_up = time.monotonic() + retry_policy.max_elapsed_s
@@ -102,10 +105,15 @@ def fetch(request: Request, retry_policy: RetryPolicy) -> Steps[httpx.Response]:
     while True:
         try:
             response: httpx.Response = yield request
+        except httpx.LocalProtocolError:  # its message quotes headers, which may be secret
+            raise ConfigurationError(
+                f"the request to {_shown(request.url)} is not valid HTTP: a header contains a character that is not "
+                "allowed; check the headers of the httpx client"
+            ) from None
         except httpx.TransportError as err:
             sent = not isinstance(err, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
             why = str(err) or type(err).__name__
-            error: S3segError = UnavailableError(f"cannot reach {request.url}: {why}", retry_after=0)
+            error: S3segError = UnavailableError(f"cannot reach {_shown(request.url)}: {why}", retry_after=0)
             error.__cause__ = err
             again = request.repeatable or not sent
         else:
@@ -132,9 +140,9 @@ def fetch_data(request: Request, model: type[_M], retry_policy: RetryPolicy) -> 
     try:
         envelope = ApiResponse[model].model_validate_json(response.content, extra="ignore")
     except ValidationError as err:
-        raise S3segError(f"the response of {request.url} is not from an s3seg service; check the URL") from err
+        raise S3segError(f"the response of {_shown(request.url)} is not from an s3seg service; check the URL") from err
     if envelope.data is None:
-        raise S3segError(f"the response of {request.url} contains no data; check the URL")
+        raise S3segError(f"the response of {_shown(request.url)} contains no data; check the URL")
     return DataResponse(envelope.data, response.headers)
 
 
@@ -146,7 +154,7 @@ def error_of(response: httpx.Response) -> S3segError:
     except ValidationError:
         return _error_without_envelope(response, retry_after)
     if envelope.error is None:
-        return S3segError(f"{response.url} responded with {response.status_code}, but without an error")
+        return S3segError(f"{_shown(str(response.url))} responded with {response.status_code}, but without an error")
     message = f"{envelope.error.message} (request {envelope.meta.request_id})"
     code = envelope.error.code
     if code == "RATE_LIMITED":
@@ -172,8 +180,14 @@ _ERROR_BY_CODE: Mapping[str, type[S3segError]] = {
 }
 
 
+def _shown(url: str) -> str:
+    """Return a URL for a message: without credentials, and without its query, which may be a signature."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
 def _error_without_envelope(response: httpx.Response, retry_after: float | None) -> S3segError:
-    message = f"{response.url} responded with {response.status_code} {response.reason_phrase}".rstrip()
+    message = f"{_shown(str(response.url))} responded with {response.status_code} {response.reason_phrase}".rstrip()
     if response.status_code in (429, 502, 503, 504):
         return UnavailableError(message, retry_after=retry_after or 0.0)
     if response.status_code == 404:
