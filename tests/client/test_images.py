@@ -150,7 +150,7 @@ def test_an_asynchronous_file_is_refused_with_the_remedy():
         async def read(self, size=-1):
             return b""
 
-    with pytest.raises(errors.ImageDecodeError, match="await file.read"):
+    with pytest.raises(errors.ImageDecodeError, match=r"await file\.read"):
         prepare(AsyncFile())
 
 

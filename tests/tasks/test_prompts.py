@@ -38,6 +38,8 @@ from s3seg.tasks.prompts import normalize_prompt, normalize_prompts, several_thi
         ("t\u2013shirt", "t-shirt"),
         ("car. ", "car"),  # a phone writes a full stop for two spaces
         ("car,", "car"),
+        ("car . ; ...", "car"),
+        ("...", "."),
         ("\uff43\uff41\uff52", "car"),  # full-width letters
         ("cafe\u0301", "caf\u00e9"),
         ("Car", "Car"),  # case is kept
