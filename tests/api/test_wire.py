@@ -1,10 +1,13 @@
 """Our wire models, rendered to JSON Schema, against the original's interfaces."""
 
 import json
+import re
 import uuid
 from datetime import UTC, datetime
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from s3seg.api import edge, envelope, gpu
@@ -169,7 +172,10 @@ IMAGE = "https://cdn.example.com/users/u/images/i.png"
         ({"text_prompt": "cat"}, ("cat",)),
         ({"text_prompt": "a cat, a dog"}, ("a cat, a dog",)),
         ({"text_prompts": ["cat", "dog"]}, ("cat", "dog")),
-        ({"text_prompts": ["p"] * 16}, ("p",) * 16),
+        ({"text_prompts": [f"p{n}" for n in range(16)]}, tuple(f"p{n}" for n in range(16))),
+        ({"text_prompts": ["p"] * 16}, ("p",)),
+        ({"text_prompts": ["dog", "cat", "dog\n", " cat", "\u201cdog\u201d"]}, ("dog", "cat")),
+        ({"text_prompt": "cat\n"}, ("cat",)),
         ({"text_prompt": "cat", "text_prompts": None, "project_id": None}, ("cat",)),
         ({"text_prompt": "🐈‍⬛ 고양이", "later": 1}, ("🐈‍⬛ 고양이",)),
     ],
@@ -190,7 +196,8 @@ def test_one_prompt_or_several(body, prompts):
         ({"text_prompts": []}, "text_prompts"),
         ({"text_prompts": "cat"}, "text_prompts"),
         ({"text_prompts": ["p"] * 17}, "text_prompts"),
-        ({"text_prompts": ["a", "b\n"]}, "text_prompts.1"),
+        ({"text_prompts": ["a", "b\0"]}, "text_prompts.1"),
+        ({"text_prompts": ["a", " \n"]}, "text_prompts.1"),
         ({"text_prompt": "a", "project_id": "x"}, "project_id"),
         ({"text_prompt": "a", "image_url": 1}, "image_url"),
         ({"text_prompt": "a", "image_url": None}, "image_url"),
@@ -210,28 +217,46 @@ def test_an_explanation_does_not_repeat_what_was_sent():
     assert "secret" not in explain(refused.value)
 
 
-@pytest.mark.parametrize("prompt", ["x", "x" * 500, "é", "日本", "a\u200db", "'; --", "<b>", "  padded  "])
+PROMPT_PATTERN = re.compile(edge.SegmentRequest.model_json_schema()["properties"]["text_prompt"]["pattern"])
+
+
+@pytest.mark.parametrize("prompt", ["x", "x" * 500, "é", "日本", "🐈\u200d⬛", "'; --", "<b>"])
 def test_what_can_be_a_prompt(prompt):
     assert check_prompt(prompt) == prompt
+    assert PROMPT_PATTERN.search(prompt)
+
+
+@pytest.mark.parametrize(
+    ("typed", "prompt"),
+    [
+        ("  padded  ", "padded"),
+        ("a\nb", "a b"),
+        ("\tb", "b"),
+        ("a\x85", "a"),
+        ("a\u2028b", "a b"),
+        ("a\u202eb", "ab"),
+        ("\u2066a", "a"),
+        ("x" * 500 + "\n" * 500, "x" * 500),
+    ],
+)
+def test_a_prompt_gets_its_normal_form(typed, prompt):
+    assert check_prompt(typed) == prompt
+    assert PROMPT_PATTERN.search(typed)
+
+
+@given(st.text(st.one_of(st.characters(), st.sampled_from(" \n\u200b\u200d\u00ad\u3164\x07.\"'")), max_size=30))
+def test_the_schema_accepts_the_same_prompts_as_the_service(text):
+    try:
+        check_prompt(text)
+        accepted = True
+    except ValueError:
+        accepted = False
+    assert accepted == (PROMPT_PATTERN.search(text) is not None)
 
 
 @pytest.mark.parametrize(
     "prompt",
-    [
-        "",
-        " ",
-        "\u3000",
-        "x" * 501,
-        "a\0b",
-        "a\nb",
-        "\tb",
-        "a\x7f",
-        "a\x85",
-        "a\u2028b",
-        "\ud800",
-        "a\u202eb",
-        "\u2066a",
-    ],
+    ["", " ", "\u3000", "\n", "\u200b", "x" * 501, "x" + " " * 2000, "a\0b", "a\x1b[2J", "a\x7f", "a\x80", "\ud800"],
 )
 def test_what_cannot_be_a_prompt(prompt):
     with pytest.raises(ValueError, match="prompt"):
@@ -245,6 +270,14 @@ def test_what_cannot_be_a_prompt(prompt):
 def test_a_bad_page_is_refused(query):
     with pytest.raises(ValidationError):
         edge.ResultsQuery.model_validate(query)
+
+
+@pytest.mark.parametrize("blank", ["", " ", None])
+def test_a_blank_project_is_no_project(blank):
+    assert edge.UploadRequest.model_validate({"project_id": blank}).project_id is None
+    assert edge.ResultsQuery.model_validate({"project_id": blank}).project_id is None
+    body = {"image_url": IMAGE, "text_prompt": "a", "project_id": blank}
+    assert edge.SegmentRequest.model_validate(body).project_id is None
 
 
 def test_a_page_has_defaults():

@@ -115,6 +115,15 @@ async def test_batch_of_one_prompt_is_a_batch(system):
         assert [one["labels"] for one in answer.json()["results"]] == [["left"]]
 
 
+async def test_prompts_are_compared_in_their_normal_form(system):
+    async with serving(system) as client:
+        task = await system.submit("left")
+        assert (await predict(client, task, text_prompt="left\n")).json()["labels"] == ["left"]
+        task = await system.submit("a", "b")
+        answer = await predict(client, task, prompts=["\u201ca\u201d", " b", "a"])  # and duplicates are one prompt
+        assert [one["labels"] for one in answer.json()["results"]] == [["a"], ["b"], ["a"]]
+
+
 async def test_two_requests_on_two_pictures_share_one_forward_pass(system):
     async with serving(system) as client:
         system.network.go.clear()
@@ -235,7 +244,7 @@ async def test_a_missing_or_ill_typed_field_is_400_and_named(system, field, wron
         ("image_url", "x" * 2049),
         ("text_prompt", "right"),
         ("text_prompt", ""),
-        ("text_prompt", "left\n"),
+        ("text_prompt", "left\0"),
         ("text_prompt", "x" * 501),
     ],
 )

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from s3seg.api.fields import Omissible, PromptStr, QueryInt, RequestModel, ResponseModel, UuidStr
+from s3seg.api.fields import Omissible, OmissibleUuid, PromptStr, QueryInt, RequestModel, ResponseModel, UuidStr
 from s3seg.tasks.limits import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, MAX_PROMPTS
 from s3seg.tasks.model import TaskStatus
 
@@ -21,7 +21,7 @@ class UploadRequest(RequestModel):
     Beside these fields it has the part ``file``: PNG, JPEG or WebP, at most 10 MB.
     """
 
-    project_id: Annotated[Omissible[UuidStr], Field(description="Project that the image belongs to")]
+    project_id: Annotated[OmissibleUuid, Field(description="Project that the image belongs to")]
 
 
 class UploadResponse(ResponseModel):
@@ -53,9 +53,9 @@ class SegmentRequest(RequestModel):
     text_prompt: Annotated[Omissible[PromptStr], Field(description="What to look for, 1 to 500 characters")]
     text_prompts: Annotated[
         Omissible[Annotated[tuple[PromptStr, ...], Field(min_length=1, max_length=MAX_PROMPTS)]],
-        Field(description="Addition: several prompts in one task, 1 credit each"),
+        Field(description="Addition: several prompts in one task, 1 credit each; duplicates count once"),
     ]
-    project_id: Annotated[Omissible[UuidStr], Field(description="Project that the result belongs to")]
+    project_id: Annotated[OmissibleUuid, Field(description="Project that the result belongs to")]
 
     @model_validator(mode="after")
     def _exactly_one_kind_of_prompt(self) -> Self:
@@ -65,8 +65,9 @@ class SegmentRequest(RequestModel):
 
     @property
     def prompts(self) -> tuple[str, ...]:
-        """The prompts of the task, in order; at least one."""
-        return self.text_prompts or ((self.text_prompt,) if self.text_prompt else ())
+        """The prompts of the task, in order, each once; at least one."""
+        prompts = self.text_prompts or ((self.text_prompt,) if self.text_prompt else ())
+        return tuple(dict.fromkeys(prompts))
 
 
 class SegmentResponse(ResponseModel):
@@ -90,7 +91,7 @@ class TaskResponse(ResponseModel):
 class ResultsQuery(RequestModel):
     """Query parameters of GET /api/v1/results."""
 
-    project_id: Annotated[Omissible[UuidStr], Field(description="Only this project's results")]
+    project_id: Annotated[OmissibleUuid, Field(description="Only this project's results")]
     page: Annotated[QueryInt, Field(ge=1, le=10_000_000)] = 1
     limit: Annotated[QueryInt, Field(ge=1, le=MAX_PAGE_SIZE)] = DEFAULT_PAGE_SIZE
     cursor: Annotated[

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.json_schema import SkipJsonSchema
 
 from s3seg.tasks.limits import MAX_PROMPT_CHARS
+from s3seg.tasks.prompts import normalize_prompt
 
 _T = TypeVar("_T")
 
@@ -62,6 +63,14 @@ UuidStr = Annotated[str, AfterValidator(_canonical_uuid), Field(json_schema_extr
 """A UUID as text; canonical (lower case, dashes) once validated."""
 
 
+def _none_if_blank(value: object) -> object:
+    return None if isinstance(value, str) and not value.strip() else value
+
+
+OmissibleUuid = Annotated[Omissible[UuidStr], BeforeValidator(_none_if_blank)]
+"""A UUID that a request may leave out. A blank text, as forms send it, is the same as no field."""
+
+
 def _digits(value: object) -> object:
     if isinstance(value, str) and not (value.isascii() and value.lstrip("-").isdecimal()):
         raise ValueError("must be a whole number")
@@ -95,15 +104,23 @@ def check_text(text: str, *, what: str, limit: int) -> str:
 
 
 def check_prompt(prompt: str) -> str:
-    """Check that a text can be a prompt (1 to 500 characters, see `check_text`), and return it unchanged.
+    """Return the normal form of a prompt (see `normalize_prompt`) if it has 1 to 500 characters, as in `check_text`.
 
     Raises:
         ValueError: The text cannot be a prompt; the message says why.
     """
-    return check_text(prompt, what="a prompt", limit=MAX_PROMPT_CHARS)
+    if len(prompt) > _MAX_TYPED_CHARS:  # bounds the time that normalizing takes
+        raise ValueError(f"a prompt must have at most {MAX_PROMPT_CHARS} characters, this one has {len(prompt)}")
+    return check_text(normalize_prompt(prompt), what="a prompt", limit=MAX_PROMPT_CHARS)
 
 
-_TEXT = r"[^\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"  # what `check_prompt` accepts
+_MAX_TYPED_CHARS = 4 * MAX_PROMPT_CHARS
+# Control characters that are not white space; and what `normalize_prompt` removes if a text has nothing else.
+_CONTROLS = r"\u0000-\u0008\u000e-\u001b\u007f-\u0084\u0086-\u009f"
+_BLANKS = (
+    r"\s\u001c-\u001f\u0085\u00ad\u034f\u061c\u115f\u1160\u180e\u200b-\u200f\u2028-\u202e\u2060-\u2064\u2066-\u2069"
+    r"\u2800\u3164\ufeff\uffa0\ufffc"
+)
 
 PromptStr = Annotated[
     str,
@@ -112,11 +129,11 @@ PromptStr = Annotated[
         json_schema_extra={
             "minLength": 1,
             "maxLength": MAX_PROMPT_CHARS,
-            "pattern": rf"^{_TEXT}]*{_TEXT}\s]{_TEXT}]*$",
+            "pattern": rf"^[^{_CONTROLS}]*[^{_CONTROLS}{_BLANKS}][^{_CONTROLS}]*$",
         }
     ),
 ]
-"""A text prompt of 1 to 500 characters; see `check_prompt`."""
+"""A text prompt of 1 to 500 characters, in its normal form once validated; see `check_prompt`."""
 
 
 def explain(error: ValidationError) -> str:

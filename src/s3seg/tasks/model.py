@@ -160,7 +160,8 @@ class TaskRequest:
         idempotency_key: 1 to 200 printable ASCII characters, or None.
 
     Raises:
-        InvalidRequestError: If there are too few or too many prompts, or the idempotency key is not valid.
+        InvalidRequestError: If the prompts are one text instead of several, too few or too many, or the idempotency
+            key is not valid.
     """
 
     image_url: str
@@ -169,6 +170,8 @@ class TaskRequest:
     idempotency_key: str | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.prompts, str):  # it would be taken for a sequence of letters
+            raise InvalidRequestError(f"the prompts of a task are a tuple of texts, not one text: {self.prompts!r:.60}")
         if not 1 <= len(self.prompts) <= MAX_PROMPTS:
             raise InvalidRequestError(f"a task has 1 to {MAX_PROMPTS} prompts, not {len(self.prompts)}")
         key = self.idempotency_key

@@ -19,6 +19,7 @@ from s3seg.api.gpu import (
 from s3seg.errors import InferenceError, InvalidRequestError
 from s3seg.inference.engine import Engine
 from s3seg.tasks.model import Task, TaskStatus
+from s3seg.tasks.prompts import normalize_prompt
 from s3seg.web.operations import Operation, ResponseSpec
 from s3seg.web.validation import read_json
 
@@ -94,7 +95,7 @@ class PredictionRoutes:
         """Process a task and answer with its combined result."""
         body = await read_json(request, PredictRequest)
         task = await self._find(body)
-        if body.text_prompt != task.text_prompt:
+        if normalize_prompt(body.text_prompt) != normalize_prompt(task.text_prompt):
             raise InvalidRequestError("text_prompt: not the prompt of this task")
         task = await self._process(request, task)
         return JSONResponse(_response(task).model_dump())
@@ -103,11 +104,13 @@ class PredictionRoutes:
         """Process a task and answer with the result of each prompt."""
         body = await read_json(request, BatchPredictRequest)
         task = await self._find(body)
-        if tuple(body.prompts) != task.prompts:
+        own = [normalize_prompt(prompt) for prompt in task.prompts]
+        if list(dict.fromkeys(body.prompts)) != list(dict.fromkeys(own)):
             raise InvalidRequestError("prompts: not the prompts of this task")
         task = await self._process(request, task)
         each = task.metadata.get("prompts")
-        results = [PredictResponse(**one) for one in each] if each else [_response(task)]
+        of_task = [PredictResponse(**one) for one in each] if each else [_response(task)]
+        results = [of_task[own.index(prompt)] for prompt in body.prompts]  # a duplicate is one prompt of the task
         response = BatchPredictResponse(
             task_id=task.task_id, results=results, total_inference_time_ms=task.metadata["inference_time_ms"]
         )
