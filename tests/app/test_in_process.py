@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
+import os
 import shutil
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
+from PIL import Image
 
 import s3seg
 from s3seg import checkpoints
@@ -81,3 +84,60 @@ async def test_the_service_gives_a_client_what_a_segmenter_gives(checkpoint, exp
     ):
         client = AsyncClient("http://edge.example", local_keys(chosen).mint("ann"), http=http)
         same(await client.segment(STREET, PROMPTS), expected)
+
+
+@pytest.fixture(scope="module")
+def memory(checkpoint) -> Settings:
+    return settings(checkpoint, object_store="memory", task_store="memory", welcome_credits=100)
+
+
+async def test_local_takes_and_gives_what_a_client_does(memory, expected, tmp_path):
+    (entry,) = [entry for entry in os.scandir(STREET.parent) if entry.name == STREET.name]
+    at_end = io.BytesIO(STREET.read_bytes())
+    at_end.seek(0, io.SEEK_END)
+    picture = Image.open(STREET)
+    picture.save(tmp_path / "street.bmp")
+    async with s3seg.local(memory) as service:
+        for source in (STREET, str(STREET), entry, at_end, picture, np.asarray(picture.convert("RGB"))):
+            found = await service.segment(source, "car")
+            assert isinstance(found, s3seg.Segmentation)
+            assert (found.prompt, len(found)) == ("car", len(expected[0]))
+            assert np.array_equal(found.image, expected[0].image)
+        assert (await service.segment(str(STREET), "car")).source == str(STREET)
+        assert (await service.segment(tmp_path / "street.bmp", "car")).rles == expected[0].rles
+        stored = await service.upload(STREET)
+        assert (await service.segment(stored, "car\n")).rles == expected[0].rles
+        one = await service.segment(stored, ["car"], threshold=0.1, max_instances=1)
+        assert [len(result) for result in one] == [1]
+        doubled = await service.segment(stored, ["house", "car", "house"])
+        assert [result.prompt for result in doubled] == ["house", "car", "house"]
+        task = await service.submit(stored, "car, house")
+        assert task.prompts == ("car, house",)
+
+
+async def test_duplicate_prompts_cost_one_credit(checkpoint, tmp_path):
+    chosen = settings(checkpoint, data_dir=tmp_path, public_base_url="http://edge.example/files")
+    app = whole_app(chosen)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app)) as http,
+    ):
+        client = AsyncClient("http://edge.example", local_keys(chosen).mint("ann"), http=http)
+        credits = (await client.me()).credits
+        found = await client.segment(STREET, ["house", "car", " house"])
+        assert [result.prompt for result in found] == ["house", "car", "house"]
+        assert (await client.me()).credits == credits - 2
+
+
+@pytest.mark.parametrize("prompt", ["", [], b"car", ["car", 5], ["car\0"], None])
+async def test_what_is_no_prompt_is_refused_before_the_picture_is_read(memory, prompt):
+    service = s3seg.local(memory)
+    with pytest.raises(s3seg.errors.PromptError):
+        await service.segment("nowhere.png", prompt)
+
+
+@pytest.mark.parametrize("source", ["nowhere.png", b"no picture", 5, None])
+async def test_what_is_no_picture_is_refused(memory, source):
+    service = s3seg.local(memory)
+    with pytest.raises(s3seg.errors.ImageDecodeError):
+        await service.segment(source, "car")

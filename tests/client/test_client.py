@@ -170,9 +170,9 @@ class TestErrors:
         for call in (
             lambda: client.segment(encoded(), ""),
             lambda: client.segment(encoded(), "x" * 501),
-            lambda: client.segment(encoded(), ["cat", "a\nb"]),
+            lambda: client.segment(encoded(), ["cat", "a\0b"]),
             lambda: client.segment(encoded(), []),
-            lambda: client.segment(encoded(), ["x"] * 17),
+            lambda: client.segment(encoded(), [f"x{n}" for n in range(17)]),
         ):
             with pytest.raises(errors.PromptError):
                 call()

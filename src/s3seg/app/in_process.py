@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, overload
 
 from s3seg import images
+from s3seg.client._images import EncodedImage, prepare
+from s3seg.client.arguments import check_numbers, check_prompts, one_each, without_duplicates
 from s3seg.edge.storing import store_picture
 from s3seg.edge.uploads import Upload, inspect
 from s3seg.errors import InferenceError, NotFoundError
+from s3seg.images import ImageSource
 from s3seg.inference.engine import Engine
 from s3seg.results import instances_file
 from s3seg.results.segmentation import Segmentation
@@ -25,9 +29,10 @@ class Local:
     """Segment pictures with a service in this process, as one user. Created by `s3seg.local`.
 
         async with s3seg.local() as service:
-            trees, suns = await service.segment(Path("park.png").read_bytes(), ["tree", "sun"])
+            trees = await service.segment("park.png", "tree")
+            trees, suns = await service.segment("park.png", ["tree", "sun"])
 
-    Concurrent calls share forward passes.
+    `segment` takes and returns the same as `s3seg.Client.segment`. Concurrent calls share forward passes.
 
     Attributes:
         user: The user that all tasks belong to.
@@ -60,22 +65,25 @@ class Local:
         await self._engine.aclose()
         await self._close()
 
-    async def upload(self, content: bytes) -> StoredImage:
-        """Store a picture.
+    async def upload(self, image: ImageSource) -> StoredImage:
+        """Store a picture. PNG, JPEG and WebP files are stored as they are, other pictures as PNG.
 
         Args:
-            content: The bytes of a PNG, JPEG or WebP file.
+            image: A picture, as for `s3seg.images.load` (path, URL, bytes, file object, PIL, numpy, torch).
 
         Raises:
             FileTooLargeError: It has more than `s3seg.images.MAX_BYTES` bytes (over HTTP the limit is 10 MB).
-            ImageDecodeError: It has another type, or cannot be read.
+            ImageDecodeError: It cannot be read.
         """
-        picture = await asyncio.to_thread(inspect, content, max_pixels=images.MAX_PIXELS, max_bytes=images.MAX_BYTES)
-        return await store_picture(self.user, Upload(data=content), picture, objects=self._objects, tasks=self._tasks)
+        return await self._store(await asyncio.to_thread(prepare, image, max_bytes=images.MAX_BYTES))
 
-    async def submit(self, image: StoredImage, prompts: Sequence[str]) -> Task:
-        """Submit a task, and wake the worker."""
-        request = TaskRequest(image_url=image.image_url, prompts=tuple(prompts))
+    async def submit(self, image: StoredImage, prompt: str | Iterable[str]) -> Task:
+        """Submit a task for one prompt or several, and wake the worker. Duplicates count once.
+
+        Raises:
+            PromptError: A prompt is empty, too long or not text, or there are none or more than 16.
+        """
+        request = TaskRequest(image_url=image.image_url, prompts=without_duplicates(check_prompts(prompt)))
         submitted = await self._tasks.submit(self.user, request)
         await self._inference.wake(submitted.task)
         return submitted.task
@@ -88,26 +96,84 @@ class Local:
         """
         return await self._engine.worker.predict(task.task_id)
 
-    async def results(self, task: Task) -> list[Segmentation]:
-        """Read the results of a task that is done: one for each prompt, above the default threshold.
+    async def results(
+        self, task: Task, *, threshold: float | None = None, max_instances: int | None = None
+    ) -> list[Segmentation]:
+        """Read the results of a task that is done: one for each of its prompts.
+
+        Args:
+            task: The task.
+            threshold: Keep instances with a score above this, 0.1..1; by default what the checkpoint recommends.
+            max_instances: Keep at most this many instances, those with the highest scores; None keeps all.
 
         Raises:
             InferenceError: The task failed; the message says why.
             NotFoundError: Its instances file is not in the object store.
         """
+        check_numbers(threshold, max_instances)
         if task.error_message is not None:
             raise InferenceError(task.error_message)
         key = self._objects.key_of(task.metadata["instances_url"])
         if key is None:
             raise NotFoundError(f"the instances file of task {task.task_id} is not in this object store")
         content = await self._objects.get(key)
-        return await asyncio.to_thread(instances_file.read, content)
+        return await asyncio.to_thread(instances_file.read, content, threshold=threshold, max_instances=max_instances)
 
-    async def segment(self, image: StoredImage | bytes, prompts: Sequence[str]) -> list[Segmentation]:
-        """Segment a picture: upload it if it is not stored, submit a task, wait for it, and read the results.
+    @overload
+    async def segment(  # pyright: ignore[reportOverlappingOverload] (a str is an iterable of str)
+        self,
+        image: StoredImage | ImageSource,
+        prompt: str,
+        *,
+        threshold: float | None = None,
+        max_instances: int | None = None,
+    ) -> Segmentation: ...
+    @overload
+    async def segment(
+        self,
+        image: StoredImage | ImageSource,
+        prompt: Iterable[str],
+        *,
+        threshold: float | None = None,
+        max_instances: int | None = None,
+    ) -> list[Segmentation]: ...
+    async def segment(
+        self,
+        image: StoredImage | ImageSource,
+        prompt: str | Iterable[str],
+        *,
+        threshold: float | None = None,
+        max_instances: int | None = None,
+    ) -> Segmentation | list[Segmentation]:
+        """Segment a picture: store it if it is not stored yet, submit a task, wait for it, and read the results.
+
+        Args:
+            image: A picture, as for `upload`, or one that `upload` has stored.
+            prompt: What to look for: one prompt, or up to 16.
+            threshold: As for `results`.
+            max_instances: As for `results`.
+
+        Returns:
+            One result for one prompt; for several prompts a list, in the same order.
 
         Raises:
             S3segError: As the other methods do.
         """
-        stored = await self.upload(image) if isinstance(image, bytes) else image
-        return await self.results(await self.finished(await self.submit(stored, prompts)))
+        prompts = check_prompts(prompt)
+        check_numbers(threshold, max_instances)
+        shown: dict[str, Any] = {}  # what the results show of the picture
+        if isinstance(image, StoredImage):
+            stored = image
+        else:
+            encoded = await asyncio.to_thread(prepare, image, max_bytes=images.MAX_BYTES)
+            stored = await self._store(encoded)
+            shown = {"source": encoded.source, "image": encoded.pixels}
+        task = await self.finished(await self.submit(stored, prompts))
+        found = await self.results(task, threshold=threshold, max_instances=max_instances)
+        results = [replace(one, **shown, timings=dict(one.timings)) for one in one_each(prompts, found)]
+        return results[0] if isinstance(prompt, str) else results
+
+    async def _store(self, image: EncodedImage) -> StoredImage:
+        picture = await asyncio.to_thread(inspect, image.data, max_pixels=images.MAX_PIXELS, max_bytes=images.MAX_BYTES)
+        upload = Upload(data=image.data)
+        return await store_picture(self.user, upload, picture, objects=self._objects, tasks=self._tasks)

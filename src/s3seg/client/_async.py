@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from types import TracebackType
@@ -22,7 +23,8 @@ from s3seg.api.edge import (
 )
 from s3seg.client._core import DEFAULT_CONCURRENCY, Core
 from s3seg.client._steps import Call, Request, RetryPolicy, Sleep, Steps
-from s3seg.errors import InferenceError, S3segError
+from s3seg.client.arguments import check_prompts, check_sources
+from s3seg.errors import ConfigurationError, InferenceError, S3segError
 
 if TYPE_CHECKING:
     from s3seg.images import ImageSource
@@ -37,6 +39,9 @@ class AsyncClient:
 
     async with AsyncClient("https://s3seg.example", token="...") as client:
         result = await client.segment("park.png", "tree")
+
+    It may be used in several event loops, such as those of several calls of `asyncio.run`: it opens connections of its
+    own in each. An ``http`` that you pass belongs to the event loop in which it is first used.
     """
 
     def __init__(
@@ -50,8 +55,13 @@ class AsyncClient:
     ) -> None:
         """Create a client; nothing is sent yet. The arguments are those of `Client`, with an asynchronous ``http``."""
         self._core = Core.configured(url, token, retry_policy)
-        self._http = http or httpx.AsyncClient(timeout=timeout)
-        self._owns_http = http is None
+        self._timeout = timeout
+        self._given_http = http
+        self._loop_of_given: weakref.ref[asyncio.AbstractEventLoop] | None = None
+        self._own_http: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient] = (
+            weakref.WeakKeyDictionary()
+        )
+        self._closed = False
 
     def __repr__(self) -> str:
         return f"AsyncClient({self._core.url!r})"
@@ -65,9 +75,11 @@ class AsyncClient:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the connections."""
-        if self._owns_http:
-            await self._http.aclose()
+        """Close the connections of the running event loop; those of other event loops ended with them."""
+        self._closed = True
+        own = self._own_http.pop(asyncio.get_running_loop(), None)
+        if own is not None:
+            await own.aclose()
 
     @overload
     async def segment(
@@ -124,12 +136,13 @@ class AsyncClient:
         on_error: Callable[[_S, S3segError], None] | None = None,
     ) -> AsyncGenerator[tuple[_S, Any], None]:
         """Segment many images on the service, several at a time, and yield the results in order."""
-        remaining = iter(sources)
+        prompts = prompt if isinstance(prompt, str) else check_prompts(prompt)  # an iterator is read only once
+        remaining = iter(check_sources(sources))
         pending: deque[tuple[_S, asyncio.Task[Any]]] = deque()
 
         def start(count: int) -> None:
             for source in itertools.islice(remaining, count):
-                one = self.segment(source, prompt, threshold=threshold, max_instances=max_instances)
+                one = self.segment(source, prompts, threshold=threshold, max_instances=max_instances)
                 pending.append((source, asyncio.create_task(one)))
 
         try:
@@ -250,8 +263,31 @@ class AsyncClient:
 
     async def _execute(self, step: Request | Sleep | Call) -> Any:
         if isinstance(step, Request):
-            return await self._http.request(step.method, step.url, **step.options)
+            return await self._send(step)
         if isinstance(step, Call):
             return await asyncio.to_thread(step.call)
         await asyncio.sleep(step.seconds)
         return None
+
+    async def _send(self, request: Request) -> httpx.Response:
+        loop = asyncio.get_running_loop()
+        if self._given_http is None:
+            return await self._http_of(loop).request(request.method, request.url, **request.options)
+        if self._loop_of_given is None:
+            self._loop_of_given = weakref.ref(loop)
+        try:
+            return await self._given_http.request(request.method, request.url, **request.options)
+        except RuntimeError as err:
+            if self._loop_of_given() is loop:
+                raise
+            raise ConfigurationError(
+                "the httpx client of this AsyncClient was first used in another event loop, whose connections do not "
+                "work here; create it in this event loop, or do not pass http="
+            ) from err
+
+    def _http_of(self, loop: asyncio.AbstractEventLoop) -> httpx.AsyncClient:
+        if self._closed:
+            raise RuntimeError("this AsyncClient is closed; create another one")
+        if loop not in self._own_http:
+            self._own_http[loop] = httpx.AsyncClient(timeout=self._timeout)
+        return self._own_http[loop]

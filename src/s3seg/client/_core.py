@@ -15,12 +15,18 @@ from pydantic import BaseModel, SecretStr
 
 from s3seg.api.additions import DeletedResponse, MeResponse, ProjectResponse, ProjectsListResponse
 from s3seg.api.edge import ResultDetailResponse, ResultsListResponse, SegmentResponse, TaskResponse, UploadResponse
-from s3seg.api.fields import check_prompt
 from s3seg.client._images import EncodedImage, prepare
 from s3seg.client._settings import checked_token, checked_url
 from s3seg.client._steps import Call, Request, RetryPolicy, Sleep, Steps, fetch, fetch_data
-from s3seg.errors import InferenceError, InvalidRequestError, PromptError, S3segError
-from s3seg.tasks.limits import MAX_IDEMPOTENCY_KEY_CHARS, MAX_PROMPTS
+from s3seg.client.arguments import (
+    check_id,
+    check_idempotency_key,
+    check_numbers,
+    check_prompts,
+    one_each,
+    without_duplicates,
+)
+from s3seg.errors import InferenceError, InvalidRequestError, S3segError
 from s3seg.tasks.model import TaskStatus
 
 if TYPE_CHECKING:
@@ -82,14 +88,14 @@ class Core:
         project_id: str | None = None,
         idempotency_key: str | None = None,
     ) -> Steps[SegmentResponse]:
-        task_id = yield from self._submit(image_url, _checked(prompt), project_id, idempotency_key, wait_s=0)
+        task_id = yield from self._submit(image_url, check_prompts(prompt), project_id, idempotency_key, wait_s=0)
         return SegmentResponse(task_id=task_id, status="pending")
 
     def task(self, task_id: str) -> Steps[TaskResponse]:
-        return (yield from self._fetch("GET", f"/tasks/{_id(task_id)}", TaskResponse))
+        return (yield from self._fetch("GET", f"/tasks/{check_id(task_id)}", TaskResponse))
 
     def cancel(self, task_id: str) -> Steps[TaskResponse]:
-        return (yield from self._fetch("POST", f"/tasks/{_id(task_id)}/cancel", TaskResponse))
+        return (yield from self._fetch("POST", f"/tasks/{check_id(task_id)}/cancel", TaskResponse))
 
     def results(
         self, *, project_id: str | None = None, page: int = 1, limit: int = 20, cursor: str | None = None
@@ -99,13 +105,13 @@ class Core:
         return (yield from self._fetch("GET", "/results", ResultsListResponse, params=params))
 
     def result(self, result_id: str) -> Steps[ResultDetailResponse]:
-        return (yield from self._fetch("GET", f"/results/{_id(result_id)}", ResultDetailResponse))
+        return (yield from self._fetch("GET", f"/results/{check_id(result_id)}", ResultDetailResponse))
 
     def delete_result(self, result_id: str) -> Steps[None]:
-        yield from self._fetch("DELETE", f"/results/{_id(result_id)}", DeletedResponse)
+        yield from self._fetch("DELETE", f"/results/{check_id(result_id)}", DeletedResponse)
 
     def delete_image(self, image_id: str) -> Steps[None]:
-        yield from self._fetch("DELETE", f"/images/{_id(image_id)}", DeletedResponse)
+        yield from self._fetch("DELETE", f"/images/{check_id(image_id)}", DeletedResponse)
 
     def me(self) -> Steps[MeResponse]:
         return (yield from self._fetch("GET", "/me", MeResponse))
@@ -118,17 +124,19 @@ class Core:
         return (yield from self._fetch("POST", "/projects", ProjectResponse, repeatable=False, json={"name": name}))
 
     def rename_project(self, project_id: str, name: str) -> Steps[ProjectResponse]:
-        return (yield from self._fetch("PATCH", f"/projects/{_id(project_id)}", ProjectResponse, json={"name": name}))
+        return (
+            yield from self._fetch("PATCH", f"/projects/{check_id(project_id)}", ProjectResponse, json={"name": name})
+        )
 
     def delete_project(self, project_id: str) -> Steps[None]:
-        yield from self._fetch("DELETE", f"/projects/{_id(project_id)}", DeletedResponse)
+        yield from self._fetch("DELETE", f"/projects/{check_id(project_id)}", DeletedResponse)
 
     # ---- calls of several requests ----
 
     def wait(self, task_id: str, *, timeout: float) -> Steps[TaskResponse]:
         give_up = time.monotonic() + timeout
         interval = _SHORTEST_POLL_S
-        request = self._request("GET", f"/tasks/{_id(task_id)}")
+        request = self._request("GET", f"/tasks/{check_id(task_id)}")
         while True:
             response = yield from fetch_data(request, TaskResponse, self.retry_policy)
             if response.data.status in (TaskStatus.DONE, TaskStatus.ERROR):
@@ -141,7 +149,7 @@ class Core:
     def segmentations(
         self, result_id: str, *, threshold: float | None = None, max_instances: int | None = None
     ) -> Steps[list[Segmentation]]:
-        _check_numbers(threshold, max_instances)
+        check_numbers(threshold, max_instances)
         result = yield from self.result(result_id)
         if result.status != TaskStatus.DONE:
             raise InvalidRequestError(f"result {result_id} is not available yet: its task is {result.status}")
@@ -166,8 +174,8 @@ class Core:
         project_id: str | None = None,
         timeout: float = 600.0,
     ) -> Steps[Any]:
-        prompts = _checked(prompt)
-        _check_numbers(threshold, max_instances)
+        prompts = check_prompts(prompt)
+        check_numbers(threshold, max_instances)
         prepared: EncodedImage = yield Call(lambda: prepare(image))
         uploaded = yield from self._upload(prepared, project_id)
         task_id = yield from self._submit(uploaded.image_url, prompts, project_id, None, wait_s=_PREFERRED_WAIT_S)
@@ -179,7 +187,10 @@ class Core:
         if task.status == TaskStatus.ERROR:
             raise InferenceError(f"{task.error_message} (task {task_id}; its credits were refunded)")
         found = yield from self.segmentations(task_id, threshold=threshold, max_instances=max_instances)
-        results = [replace(one, source=prepared.source, image=prepared.pixels) for one in found]
+        results = [
+            replace(one, source=prepared.source, image=prepared.pixels, timings=dict(one.timings))
+            for one in one_each(prompts, found)
+        ]
         return results[0] if isinstance(prompt, str) else results
 
     # ---- helpers ----
@@ -200,10 +211,13 @@ class Core:
         wait_s: int,
     ) -> Steps[str]:
         body: dict[str, Any] = {"image_url": image_url}
-        body |= {"text_prompt": prompts[0]} if len(prompts) == 1 else {"text_prompts": prompts}
+        unique = without_duplicates(prompts)
+        body |= {"text_prompt": unique[0]} if len(unique) == 1 else {"text_prompts": unique}
         if project_id is not None:
             body["project_id"] = project_id
-        headers = {"Idempotency-Key": _checked_key(idempotency_key or str(uuid.uuid4()))}
+        headers = {
+            "Idempotency-Key": str(uuid.uuid4()) if idempotency_key is None else check_idempotency_key(idempotency_key)
+        }
         if wait_s:
             headers["Prefer"] = f"wait={wait_s}"
         response = yield from fetch(self._request("POST", "/segment", json=body, headers=headers), self.retry_policy)
@@ -223,48 +237,6 @@ class Core:
             repeatable=repeatable,
             options={"headers": headers, **options},
         )
-
-
-def _checked(prompt: str | Sequence[str]) -> list[str]:
-    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-    if not 1 <= len(prompts) <= MAX_PROMPTS:
-        raise PromptError(f"the service accepts 1 to {MAX_PROMPTS} prompts at a time, got {len(prompts)}")
-    for one in prompts:
-        if not isinstance(one, str):
-            raise PromptError(f"a prompt must be text, got {type(one).__name__}: {one!r:.60}")
-        try:
-            check_prompt(one)
-        except ValueError as err:
-            raise PromptError(str(err)) from None
-    return prompts
-
-
-def _check_numbers(threshold: float | None, max_instances: int | None) -> None:
-    from s3seg.results import instances_file  # imports numpy
-
-    if threshold is not None and not instances_file.MIN_SCORE <= threshold <= 1:
-        raise InvalidRequestError(
-            f"the threshold must be between {instances_file.MIN_SCORE} (the service stores no instances below) and 1, "
-            f"got {threshold}"
-        )
-    if max_instances is not None and max_instances < 1:
-        raise InvalidRequestError(f"max_instances must be 1 or more, got {max_instances}")
-
-
-def _id(text: str) -> str:
-    try:
-        return str(uuid.UUID(text))
-    except (ValueError, AttributeError, TypeError):
-        raise InvalidRequestError(f"an id must be a UUID, got {text!r:.60}") from None
-
-
-def _checked_key(key: str) -> str:
-    if not (len(key) <= MAX_IDEMPOTENCY_KEY_CHARS and key.isascii() and key.isprintable() and key == key.strip()):
-        raise InvalidRequestError(
-            f"an idempotency_key must have 1 to {MAX_IDEMPOTENCY_KEY_CHARS} printable ASCII characters, "
-            f"without white space at its ends, got {key!r:.60}"
-        )
-    return key
 
 
 def _polling_interval(rate_limit: str) -> float:

@@ -23,6 +23,7 @@ from s3seg.api.edge import (
 )
 from s3seg.client._core import DEFAULT_CONCURRENCY, Core
 from s3seg.client._steps import Call, Request, RetryPolicy, Sleep, Steps
+from s3seg.client.arguments import check_prompts, check_sources
 from s3seg.errors import InferenceError, S3segError
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class Client:
             http: An httpx client to use instead of a new one; `close` leaves it open.
 
         Raises:
-            ConfigurationError: There is no URL or no token.
+            ConfigurationError: The URL or the token is missing or not valid; the message does not repeat them.
         """
         self._core = Core.configured(url, token, retry_policy)
         self._http = http or httpx.Client(timeout=timeout)
@@ -119,10 +120,11 @@ class Client:
     ) -> Segmentation | list[Segmentation]:
         """Segment an image on the service: upload it, wait for the task, and return the same as `Segmenter.segment`.
 
-        Each prompt costs one credit. PNG, JPEG and WebP files are sent as they are, other images as PNG.
+        Each prompt costs one credit; duplicates count once. PNG, JPEG and WebP files are sent as they are, other images
+        as PNG, or as JPEG if that is larger than 10 MB (a warning is logged then).
 
         Args:
-            image: An image (path, URL, bytes, PIL, numpy, torch).
+            image: An image, as for `s3seg.images.load` (path, URL, bytes, file object, PIL, numpy, torch).
             prompt: What to look for: one prompt, or up to 16.
             threshold: Keep instances with a score above this, 0.1..1; by default what the checkpoint recommends.
             max_instances: Keep at most this many instances, those with the highest scores; None keeps all.
@@ -176,11 +178,12 @@ class Client:
             The source and the result of an image (a list of results if ``prompt`` is a sequence).
         """
         concurrency = batch_size or DEFAULT_CONCURRENCY
+        prompts = prompt if isinstance(prompt, str) else check_prompts(prompt)  # an iterator is read only once
 
         def one(source: _S) -> Any:
-            return self.segment(source, prompt, threshold=threshold, max_instances=max_instances)
+            return self.segment(source, prompts, threshold=threshold, max_instances=max_instances)
 
-        remaining = iter(sources)
+        remaining = iter(check_sources(sources))
         pending: deque[tuple[_S, Future[Any]]] = deque()
         pool = ThreadPoolExecutor(concurrency, thread_name_prefix="s3seg-client")
 
