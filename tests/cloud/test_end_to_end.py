@@ -210,7 +210,7 @@ def test_a_prompt_cannot_forge_log_lines(public_deployment, picture):
         image_url = upload(http, picture)
         for prompt in ('car\n{"forged": 1}', "car\r\nforged", "car\u2028forged", "\u202eforged"):
             answer = http.post("/api/v1/segment", json={"image_url": image_url, "text_prompt": prompt})
-            assert (answer.status_code, answer.json()["error"]["code"]) == (400, "INVALID_REQUEST")
+            assert answer.status_code == 202  # its line breaks have become spaces
         http.get("/api/v1/tasks/x%0Aforged")
     lines = (public_deployment.folder / "edge.log").read_text().splitlines()
     assert len(lines) > 5

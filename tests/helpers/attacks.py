@@ -27,15 +27,15 @@ NOT_PICTURES = {
 BAD_PROMPTS = (
     "",
     " ",
+    "\n",
     "x" * 501,
     "cat\0",
-    "cat\ndog",
-    "cat\rX",
     "\x1b[31mcat",
+    "cat\x7f",
     "\ud800",
-    "\u202ecat",
     "\u2066",
     "\u2028",
+    "\u200b",
 )
 """What can be no prompt."""
 

@@ -10,7 +10,16 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from s3seg.api.fields import Omissible, OmissibleUuid, PromptStr, QueryInt, RequestModel, ResponseModel, UuidStr
+from s3seg.api.fields import (
+    ImageUrl,
+    Omissible,
+    OmissibleUuid,
+    PromptStr,
+    QueryInt,
+    RequestModel,
+    ResponseModel,
+    UuidStr,
+)
 from s3seg.tasks.limits import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, MAX_PROMPTS
 from s3seg.tasks.model import TaskStatus
 
@@ -49,7 +58,7 @@ class SegmentRequest(RequestModel):
         }
     )
 
-    image_url: Annotated[str, Field(max_length=2048, description="image_url of one of the caller's uploads")]
+    image_url: Annotated[ImageUrl, Field(description="image_url of one of the caller's uploads")]
     text_prompt: Annotated[Omissible[PromptStr], Field(description="What to look for, 1 to 500 characters")]
     text_prompts: Annotated[
         Omissible[Annotated[tuple[PromptStr, ...], Field(min_length=1, max_length=MAX_PROMPTS)]],

@@ -136,6 +136,22 @@ PromptStr = Annotated[
 """A text prompt of 1 to 500 characters, in its normal form once validated; see `check_prompt`."""
 
 
+NO_DATA_URL = (
+    "a data: URL is not accepted; send the picture to POST /api/v1/upload, and use the image_url of the response"
+)
+"""What to do instead of sending a picture in JSON."""
+
+
+def _no_data_url(value: object) -> object:
+    if isinstance(value, str) and value[:64].lstrip().lower().startswith("data:"):
+        raise ValueError(NO_DATA_URL)
+    return value
+
+
+ImageUrl = Annotated[str, BeforeValidator(_no_data_url), Field(max_length=2048)]
+"""The ``image_url`` of an upload. Whether it is one is decided by the task store."""
+
+
 def explain(error: ValidationError) -> str:
     """Describe in one line which field of a request is wrong and why, without repeating the value.
 

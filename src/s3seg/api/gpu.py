@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from s3seg.api.fields import PromptStr, RequestModel, ResponseModel
+from s3seg.api.fields import ImageUrl, PromptStr, RequestModel, ResponseModel
 from s3seg.tasks.limits import MAX_PROMPTS
 
 
@@ -24,7 +24,7 @@ class HealthResponse(ResponseModel):
 class PredictRequest(RequestModel):
     """POST /api/v1/predict. Must match the task in the database, else 400."""
 
-    image_url: Annotated[str, Field(max_length=2048, description="source_image_url of the task")]
+    image_url: Annotated[ImageUrl, Field(description="source_image_url of the task")]
     text_prompt: Annotated[str, Field(min_length=1, description="text_prompt of the task")]
     user_id: Annotated[str, Field(description="Owner of the task")]
     task_id: str
@@ -43,7 +43,7 @@ class PredictResponse(ResponseModel):
 class BatchPredictRequest(RequestModel):
     """POST /api/v1/predict/batch: one image, several prompts, one task."""
 
-    image_url: Annotated[str, Field(max_length=2048)]
+    image_url: ImageUrl
     prompts: Annotated[list[PromptStr], Field(min_length=1, max_length=MAX_PROMPTS)]
     user_id: str
     task_id: str

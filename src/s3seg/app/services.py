@@ -86,6 +86,7 @@ def _edge_app(parts: Parts, *, engine: Engine | None, close_parts: bool) -> Star
         edge,
         rates=settings.rates,
         cors_origins=settings.cors_origins,
+        cors_headers=settings.cors_headers,
         lifespan=lifespan,
         more_routes=_playground(settings),
     )

@@ -76,6 +76,21 @@ def _opens_everything(key: str) -> bool:
     return isinstance(claims, dict) and claims.get("role") == "service_role"
 
 
+def _origin(text: str) -> str:
+    if text in ("*", "null"):
+        return text
+    parts = urlsplit(_bare_address(text))
+    if "@" in parts.netloc:
+        raise ValueError("must not contain a user name or password")
+    return f"{parts.scheme}://{parts.netloc.lower()}"  # as browsers write it
+
+
+def _header_name(text: str) -> str:
+    if re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", text) is None:
+        raise ValueError("is not the name of a header")
+    return text
+
+
 def _bucket(name: str) -> str:
     if re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", name) is None:
         raise ValueError("is not a bucket name; it must be 3 to 63 lower-case letters, digits, dots and hyphens")
@@ -88,6 +103,8 @@ Key = Annotated[str, AfterValidator(_key)]
 SecretKey = Annotated[SecretStr, AfterValidator(_secret_key)]
 HeaderKey = Annotated[SecretStr, AfterValidator(_header_key)]
 PublishableKey = Annotated[SecretStr, AfterValidator(_publishable_key)]
+Origin = Annotated[str, AfterValidator(_origin)]
+HeaderName = Annotated[str, AfterValidator(_header_name)]
 Bucket = Annotated[str, AfterValidator(_bucket)]
 
 
@@ -204,9 +221,13 @@ class Settings(BaseSettings):
     )
 
     cors_origins: Annotated[
-        tuple[str, ...],
+        tuple[Origin, ...],
         Field(description='Origins whose pages may call the edge (CORS), as a JSON list; ["*"] for all'),
     ] = ()
+    cors_headers: Annotated[
+        tuple[HeaderName, ...],
+        Field(description='Headers, beside those of the API, that these pages may send, as a JSON list; ["*"] for all'),
+    ] = ("*",)
     playground: Annotated[bool, Field(description="Serve a page at / to use the edge from a browser")] = True
     upload_megapixels: Annotated[
         float,

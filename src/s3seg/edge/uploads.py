@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from s3seg.edge.filetypes import not_accepted
 from s3seg.errors import FileTooLargeError, ImageDecodeError
 from s3seg.tasks.limits import MAX_UPLOAD_BYTES
 
@@ -60,11 +61,11 @@ def inspect(data: bytes, *, max_pixels: int, max_bytes: int = MAX_UPLOAD_BYTES) 
     if not data:
         raise ImageDecodeError("file: the file is empty")
     if not _has_signature(data[:12]):
-        raise ImageDecodeError("file: not a PNG, JPEG or WebP picture")
+        raise ImageDecodeError(f"file: {not_accepted(data)}")
     picture = images.load(data, name="file", max_pixels=max_pixels)
     content_type = _CONTENT_TYPES.get(picture.format or "")
     if content_type is None:
-        raise ImageDecodeError("file: not a PNG, JPEG or WebP picture")
+        raise ImageDecodeError(f"file: {not_accepted(data)}")
     if content_type == "image/png" and _PNG_END not in data:  # a decoder that has read all pixels does not notice
         raise ImageDecodeError("file: the picture is truncated: its end is missing")
     return Picture(content_type=content_type, width=picture.width, height=picture.height)

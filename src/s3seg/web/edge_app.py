@@ -30,6 +30,7 @@ from s3seg.web.routes.results import ResultRoutes
 from s3seg.web.routes.tasks import TaskRoutes
 from s3seg.web.routes.uploads import UploadRoutes
 
+_SENT_BY_CLIENTS = ("Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", "Prefer")
 _EXPOSED = ("X-Request-Id", "Retry-After", "RateLimit", "RateLimit-Policy", "Location", "ETag", "Preference-Applied")
 
 
@@ -38,6 +39,7 @@ def build_edge_app(
     *,
     rates: RateTable = RATE_LIMITS,
     cors_origins: Sequence[str] = (),
+    cors_headers: Sequence[str] = ("*",),
     metrics: HttpMetrics | None = None,
     lifespan: Lifespan[Starlette] | None = None,
     more_routes: Sequence[BaseRoute] = (),
@@ -48,6 +50,7 @@ def build_edge_app(
         edge: The use cases.
         rates: The rate limits that /me reports; they must be those of the edge's limiter.
         cors_origins: Origins whose pages may call the API; "*" for all.
+        cors_headers: Request headers that these pages may send beside those of the API; "*" for all.
         metrics: Where requests are counted.
         lifespan: Context manager that runs around the application.
         more_routes: Routes that are not part of the API, such as the playground.
@@ -88,7 +91,7 @@ def build_edge_app(
         metrics=metrics,
         lifespan=lifespan,
         more_routes=more_routes,
-        outer_middleware=[_cors(cors_origins)] if cors_origins else [],
+        outer_middleware=[_cors(cors_origins, cors_headers)] if cors_origins else [],
     )
 
 
@@ -110,12 +113,12 @@ def _user_guard(edge: Edge) -> Guard:
     return guard
 
 
-def _cors(origins: Sequence[str]) -> Middleware:
+def _cors(origins: Sequence[str], headers: Sequence[str]) -> Middleware:
     return Middleware(
         CORSMiddleware,
         allow_origins=list(origins),
         allow_methods=["GET", "POST", "PATCH", "DELETE"],
-        allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", "Prefer"],
+        allow_headers=[*_SENT_BY_CLIENTS, *headers],
         expose_headers=list(_EXPOSED),
         max_age=86_400,
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 _FRAMING_BYTES = 64 * 1024  # boundaries, part headers and other fields around the file
 _FIELD_BYTES = 1024
+_PREAMBLE_BYTES = 8 * 1024
+_BOUNDARY_BYTES = 70
 _GRACE_S = 20.0
 _MIN_BYTES_PER_S = 32 * 1024  # after the grace period: slower senders would block an upload slot for too long
 _DRAINED_BYTES = 64 * 1024 * 1024
@@ -49,25 +52,62 @@ async def read_upload(request: Request) -> Upload:
 
 async def _read(request: Request, chunks: AsyncIterator[bytes]) -> Upload:
     kind, parameters = parse_options_header(request.headers.get("content-type"))
-    boundary = parameters.get(b"boundary", b"")
-    if kind != b"multipart/form-data" or not 1 <= len(boundary) <= 70:
-        raise InvalidRequestError("the body must be multipart/form-data with a part named 'file'")
+    boundary = _boundary(kind, parameters)
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > MAX_UPLOAD_BYTES + _FRAMING_BYTES:
         raise _too_large()
     form = _Form()
     parser = MultipartParser(boundary, form.callbacks())
+    preamble = _Preamble(boundary)
     received = 0
     try:
         async for chunk in chunks:
             received += len(chunk)
             if received > MAX_UPLOAD_BYTES + _FRAMING_BYTES:
                 raise _too_large()
-            parser.write(chunk)
+            parser.write(preamble.skip(chunk))
         parser.finalize()
     except FormParserError:
         raise InvalidRequestError("the multipart body is malformed") from None
     return form.upload()
+
+
+def _boundary(kind: bytes, parameters: Mapping[bytes, bytes]) -> bytes:
+    """Return the boundary that the header ``Content-Type`` names."""
+    if kind != b"multipart/form-data":
+        raise InvalidRequestError("the body must be multipart/form-data with a part named 'file'")
+    boundary = parameters.get(b"boundary", b"")
+    if not boundary:
+        raise InvalidRequestError(
+            "the boundary is missing from Content-Type: let the HTTP library set that header, instead of setting it"
+        )
+    if len(boundary) > _BOUNDARY_BYTES:
+        raise InvalidRequestError(f"the boundary in Content-Type is longer than {_BOUNDARY_BYTES} bytes")
+    return boundary
+
+
+class _Preamble:
+    """Removes the lines that a body may have before its first boundary (RFC 2046, 5.1.1); the parser refuses them."""
+
+    def __init__(self, boundary: bytes) -> None:
+        self._first = re.compile(rb"(?:\A|(?<=\r\n))--" + re.escape(boundary) + rb"(?=\r\n|--)")
+        self._longest_match = len(boundary) + 6
+        self._head: bytearray | None = bytearray()  # what has come before the first boundary; None after that
+
+    def skip(self, chunk: bytes) -> bytes:
+        """Return what of ``chunk`` the parser is to read: nothing before the first boundary, everything after."""
+        if self._head is None:
+            return chunk
+        searched = max(0, len(self._head) - self._longest_match)
+        self._head += chunk
+        found = self._first.search(self._head, searched)
+        if found is None:
+            if len(self._head) > _PREAMBLE_BYTES + self._longest_match:
+                raise InvalidRequestError("the multipart body does not begin with the boundary in Content-Type")
+            return b""
+        rest = bytes(self._head[found.start() :])
+        self._head = None
+        return rest
 
 
 async def _fast_enough(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -9,7 +9,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
-from s3seg.api.fields import explain
+from s3seg.api.fields import NO_DATA_URL, explain
 from s3seg.errors import InvalidRequestError
 
 MAX_JSON_BYTES = 64 * 1024
@@ -31,7 +31,8 @@ async def read_json(request: Request, model: type[_M], *, max_bytes: int = MAX_J
     async for chunk in request.stream():
         body += chunk
         if len(body) > max_bytes:
-            raise InvalidRequestError(f"the body is longer than {max_bytes} bytes")
+            remedy = f"; {NO_DATA_URL}" if b'"data:' in body else ""
+            raise InvalidRequestError(f"the body is longer than {max_bytes} bytes{remedy}")
     try:
         value = json.loads(bytes(body))
     except (ValueError, RecursionError):
