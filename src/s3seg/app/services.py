@@ -88,10 +88,19 @@ def _edge_app(parts: Parts, *, engine: Engine | None, close_parts: bool) -> Star
         cors_origins=settings.cors_origins,
         cors_headers=settings.cors_headers,
         lifespan=lifespan,
+        prefix=_prefix(settings),
         more_routes=_playground(settings),
     )
     app.state.engine = engine
     return app
+
+
+def _prefix(settings: Settings) -> str:
+    """Return the path under which the edge is served, if ``public_base_url`` says it: it ends in the edge's /files."""
+    from s3seg.web.prefix import prefix_of_files
+
+    served_by_a_bucket = settings.object_store == "r2" and settings.r2_public
+    return "" if served_by_a_bucket else prefix_of_files(settings.public_base_url)
 
 
 def _playground(settings: Settings) -> Sequence[BaseRoute]:

@@ -17,11 +17,12 @@ from s3seg.edge import Edge
 from s3seg.tasks.limits import RATE_LIMITS, RateTable
 from s3seg.version import __version__
 from s3seg.web.app import build_app
-from s3seg.web.envelope import render_error
+from s3seg.web.envelope import mount_path, render_error
 from s3seg.web.errors import rate_headers
 from s3seg.web.metrics import HttpMetrics
 from s3seg.web.openapi import openapi_document
 from s3seg.web.operations import Guard, Operation
+from s3seg.web.prefix import PrefixMiddleware
 from s3seg.web.routes.account import AccountRoutes
 from s3seg.web.routes.objects import ObjectRoutes
 from s3seg.web.routes.probes import ProbeRoutes
@@ -42,6 +43,7 @@ def build_edge_app(
     cors_headers: Sequence[str] = ("*",),
     metrics: HttpMetrics | None = None,
     lifespan: Lifespan[Starlette] | None = None,
+    prefix: str = "",
     more_routes: Sequence[BaseRoute] = (),
 ) -> Starlette:
     """Build the application.
@@ -53,6 +55,7 @@ def build_edge_app(
         cors_headers: Request headers that these pages may send beside those of the API; "*" for all.
         metrics: Where requests are counted.
         lifespan: Context manager that runs around the application.
+        prefix: Path under which a proxy serves the application, such as ``/seg``; see `PrefixMiddleware`.
         more_routes: Routes that are not part of the API, such as the playground.
     """
     metrics = metrics or HttpMetrics()
@@ -73,7 +76,8 @@ def build_edge_app(
                     error_model=ApiResponse[None],
                 )
             )
-        return JSONResponse(document)
+        path = mount_path(request)
+        return JSONResponse({**document, "servers": [{"url": path}]} if path else document)
 
     operations = (
         *UploadRoutes(edge).operations(),
@@ -91,7 +95,10 @@ def build_edge_app(
         metrics=metrics,
         lifespan=lifespan,
         more_routes=more_routes,
-        outer_middleware=[_cors(cors_origins, cors_headers)] if cors_origins else [],
+        outer_middleware=[
+            Middleware(PrefixMiddleware, prefix=prefix),
+            *([_cors(cors_origins, cors_headers)] if cors_origins else []),
+        ],
     )
 
 

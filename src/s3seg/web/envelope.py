@@ -51,7 +51,7 @@ def render_error(error: ErrorResponse, request_id: str) -> Response:
 
 
 def mount_path(request: Request) -> str:
-    """Return the path that the application is mounted at, for ``Location``: "" at the root of a host."""
+    """Return the path that the application is mounted or proxied at, for links: "" at the root of a host."""
     return request.scope.get("root_path", "").rstrip("/")
 
 

@@ -13,7 +13,7 @@ from tests.cloud.parts.gateway import served
 from tests.helpers.pictures import encoded
 
 SERVICE = """
-import { promptsIn, Service, ServiceError } from "./service.js";
+import { Service, ServiceError } from "./service.js";
 const picture = () => new File([Uint8Array.from(input.picture)], "a.png", { type: "image/png" });
 const outcome = (promise) => promise.then((value) => ({ value }), (error) => ({ error: { ...error, name: error.name,
   message: error.message } }));
@@ -206,9 +206,3 @@ def test_it_works_where_the_edge_is_mounted(call, tmp_path):
         )
     assert said[0].startswith("https://not-this-host.example/files/")
     assert said[1] == len(encoded())
-
-
-def test_prompts_lie_between_commas_and_line_breaks(call):
-    lines = ["cat", " cat ,dog,", "cat,cat\ncat", "red  circle、 고양이，犬\r\n", "", " , \n"]
-    said = call("print(input.lines.map(promptsIn));", "http://x/", "", lines=lines)
-    assert said == [["cat"], ["cat", "dog"], ["cat"], ["red circle", "고양이", "犬"], [], []]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import html
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from urllib.parse import urlsplit
 
@@ -12,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from s3seg.web.envelope import mount_path
 from s3seg.web.operations import Handler, Operation, ResponseSpec, routes_of
 
 _PAGE = "index.html"
@@ -24,58 +26,77 @@ _FILES = (
     "colors.js",
     "rle.js",
     "service.js",
+    "prompts.js",
     "icon.svg",
     "example.svg",
 )
 _TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 _BASE_UNKNOWN = b'<meta name="s3seg-public-base" content="">'
+_HOME_UNKNOWN = b'<meta name="s3seg-home" content="">'
+_LINK = re.compile(rb'(href|src)="((?:playground/|openapi\.json)[^"]*)')
 
 
 def playground_routes(*, public_base: str, storage: Sequence[str] = ()) -> list[Route]:
-    """Return the routes of the page and its files. Their URLs are relative, so the service may be mounted anywhere.
+    """Return the routes of the page and its files. Their URLs are relative, or begin with the path of the service.
 
     Args:
         public_base: Base URL of images and masks; the page reads them through ``/files``.
         storage: URLs of other hosts that ``/files`` redirects to, which the page may then read from.
     """
-    policy = _policy(storage)
-    base_known = f'<meta name="s3seg-public-base" content="{html.escape(public_base)}">'.encode()
-    page = _content(_PAGE).replace(_BASE_UNKNOWN, base_known)
-    bodies = {"/": (_PAGE, page), **{f"/playground/{name}": (name, _content(name)) for name in _FILES}}
-    return routes_of(
-        [
-            Operation(
-                method="GET",
-                path=path,
-                handler=_handler(body, content_type=_content_type(name), policy=policy),
-                summary=name,
-                responses={200: ResponseSpec(description=name, content_type=_content_type(name))},
-                secured=False,
-            )
-            for path, (name, body) in bodies.items()
-        ]
-    )
-
-
-def _handler(body: bytes, *, content_type: str, policy: str) -> Handler:
-    etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
     headers = {
-        "ETag": etag,
         "Cache-Control": "no-cache",  # revalidated each time, so that all files are of one version after an update
-        "Content-Security-Policy": policy,
+        "Content-Security-Policy": _policy(storage),
         "Cross-Origin-Opener-Policy": "same-origin",
         "Cross-Origin-Resource-Policy": "same-origin",
         "Referrer-Policy": "no-referrer",
         "X-Content-Type-Options": "nosniff",
     }
+    base_known = f'<meta name="s3seg-public-base" content="{html.escape(public_base)}">'.encode()
+    page = _content(_PAGE).replace(_BASE_UNKNOWN, base_known)
 
-    async def serve(request: Request) -> Response:
-        if etag in request.headers.get("if-none-match", ""):
-            return Response(status_code=304, headers=headers)
-        sent = headers | {"Content-Type": content_type, "Content-Length": str(len(body))}
-        return Response(b"" if request.method == "HEAD" else body, headers=sent)
+    async def serve_page(request: Request) -> Response:
+        return _file(request, _PAGE, _linked(page, mount_path(request)), headers | {"Vary": "X-Forwarded-Prefix"})
 
-    return serve
+    def serve(name: str) -> Handler:
+        body = _content(name)
+
+        async def serve_file(request: Request) -> Response:
+            return _file(request, name, body, headers)
+
+        return serve_file
+
+    handlers = {"/": (_PAGE, serve_page), **{f"/playground/{name}": (name, serve(name)) for name in _FILES}}
+    return routes_of(
+        [
+            Operation(
+                method="GET",
+                path=path,
+                handler=handler,
+                summary=name,
+                responses={200: ResponseSpec(description=name, content_type=_content_type(name))},
+                secured=False,
+            )
+            for path, (name, handler) in handlers.items()
+        ]
+    )
+
+
+def _linked(page: bytes, path: str) -> bytes:
+    """Make the links of the page absolute if its path is known: it may be opened without the slash at its end."""
+    if not path:
+        return page
+    start = html.escape(path).encode()
+    page = page.replace(_HOME_UNKNOWN, b'<meta name="s3seg-home" content="' + start + b'/">')
+    return _LINK.sub(lambda link: link[1] + b'="' + start + b"/" + link[2], page)
+
+
+def _file(request: Request, name: str, body: bytes, headers: Mapping[str, str]) -> Response:
+    etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+    headers = {**headers, "ETag": etag}
+    if etag in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    sent = headers | {"Content-Type": _content_type(name), "Content-Length": str(len(body))}
+    return Response(b"" if request.method == "HEAD" else body, headers=sent)
 
 
 def _policy(storage: Sequence[str]) -> str:

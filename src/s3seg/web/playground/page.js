@@ -1,7 +1,8 @@
 // The page: what the user does, and what is shown of it.
 
 import { makeListing, markRow } from "./listing.js";
-import { promptsIn, Service, ServiceError } from "./service.js";
+import { promptsIn } from "./prompts.js";
+import { Service, ServiceError } from "./service.js";
 import { itemsOf, Stage } from "./stage.js";
 
 const MOST_PROMPTS = 16;
@@ -38,11 +39,16 @@ function takeTokenFromAddress() {
 
 function useToken(token) {
   sessionStorage.setItem(TOKEN_KEY, token);
-  const publicBase = document.querySelector('meta[name="s3seg-public-base"]').content;
-  service = new Service({ home: new URL(".", location.href).href, token, publicBase, onWait: showWait });
+  const home = new URL(setting("s3seg-home") || ".", location.href).href;
+  service = new Service({ home, token, publicBase: setting("s3seg-public-base"), onWait: showWait });
   if (picture) picture.imageUrl = null; // it may be another user's
   showTokenForm(false);
   refreshAccount();
+}
+
+/** What the service says of itself in the page. */
+function setting(name) {
+  return document.querySelector(`meta[name="${name}"]`).content;
 }
 
 function forgetToken() {

@@ -159,12 +159,6 @@ export class Service {
   }
 }
 
-/** The prompts in a line of text: between commas or line breaks, each once. */
-export function promptsIn(text) {
-  const parts = text.split(/[,\u3001\uff0c\n\r]/u).map((part) => part.trim().replace(/\s+/gu, " "));
-  return [...new Set(parts.filter((part) => part !== ""))];
-}
-
 /** The error that an answer tells of: the API's own message, or at least who did not speak its language. */
 async function errorOf(response) {
   const said = response.headers.get("Retry-After") ?? "";
