@@ -18,20 +18,23 @@ def checked_url(url: str) -> str:
     if not re.match(r"https?://[^/]", url, re.IGNORECASE):
         what = "is not set" if not url else "must start with http:// or https://"
         raise ConfigurationError(f"the service's URL {what}; pass url=..., or set S3SEG_URL")
-    try:
-        parts = urlsplit(url)
-        is_plain = bool(parts.hostname) and parts.port != 0 and re.search(r"[\s\x00-\x1f\x7f]", url) is None
-    except ValueError:
-        is_plain = False
-    if not is_plain:
+    if not _is_plain(url):
         raise ConfigurationError(
             "the service's URL is malformed; it must look like https://host or http://host:port, without spaces"
         )
-    if "@" in parts.netloc:
+    if "@" in urlsplit(url).netloc:
         raise ConfigurationError("the service's URL must not contain a user name or password; pass a token instead")
     if "?" in url or "#" in url:
         raise ConfigurationError("the service's URL must not contain ? or #")
     return url.rstrip("/")
+
+
+def _is_plain(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0 and re.search(r"[\s\x00-\x1f\x7f]", url) is None
+    except ValueError:
+        return False
 
 
 def checked_token(token: str) -> str:

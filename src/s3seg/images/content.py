@@ -58,10 +58,12 @@ def read_content(source: Any, *, max_bytes: int = MAX_BYTES, timeout: float = 30
     if (stream := _streams.file_object(source)) is not None:
         name = _streams.name_of(source)
         return Content(_from_stream(stream, name or "file object", max_bytes), name)
-    if callable(read_bytes := getattr(source, "read_bytes", None)):  # zipfile.Path and others that are like a path
+    read_bytes: Any = getattr(source, "read_bytes", None)
+    if callable(read_bytes):  # zipfile.Path and others that are like a path
         name = _text_of(source)
         try:
-            return Content(bytes(read_bytes()), name)
+            data: Any = read_bytes()
+            return Content(bytes(data), name)
         except (OSError, ValueError, KeyError, TypeError) as err:
             raise ImageDecodeError(f"{name or type(source).__name__}: cannot be read: {err}") from err
     return None

@@ -206,3 +206,11 @@ def test_it_works_where_the_edge_is_mounted(call, tmp_path):
         )
     assert said[0].startswith("https://not-this-host.example/files/")
     assert said[1] == len(encoded())
+
+
+def test_a_token_that_cannot_be_sent_is_refused_before_it_is_sent(run_node):
+    tokens = ["eyJ.a-b_c.d=", "a b", "a\nb", '"a"', "'a'", "Bearer a", "\u201ca", "a\u200b", ""]
+    said = run_node('import { tokenProblem } from "./service.js"; print(input.map(tokenProblem));', tokens)
+    assert said[0] == ""
+    assert all(said[1:])
+    assert "Bearer" in said[5]

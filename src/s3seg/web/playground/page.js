@@ -2,7 +2,7 @@
 
 import { makeListing, markRow } from "./listing.js";
 import { promptsIn } from "./prompts.js";
-import { Service, ServiceError } from "./service.js";
+import { Service, ServiceError, tokenProblem } from "./service.js";
 import { itemsOf, Stage } from "./stage.js";
 
 const MOST_PROMPTS = 16;
@@ -25,10 +25,11 @@ let clock = 0;
 
 /** From the address (#token=...), which never reaches a server or its log; it does not stay there either. */
 function takeTokenFromAddress() {
-  const token = new URLSearchParams(location.hash.slice(1)).get("token");
+  const token = new URLSearchParams(location.hash.slice(1)).get("token")?.trim();
   if (!token) return false;
   history.replaceState(null, "", location.pathname + location.search);
-  if (ON_THIS_MACHINE.has(location.hostname)) useToken(token);
+  if (tokenProblem(token)) showTokenForm(true, tokenProblem(token));
+  else if (ON_THIS_MACHINE.has(location.hostname)) useToken(token);
   else {
     // a stranger's link with a stranger's token would have the user's pictures end in the stranger's account
     showTokenForm(true, "The link brought a token. Use it only if you know who gave you the link.");
@@ -371,6 +372,7 @@ $("save-instances").addEventListener("click", () => saveObject(found.result.meta
 $("token-form").addEventListener("submit", (event) => {
   event.preventDefault();
   const token = $("token").value.trim();
+  if (token && tokenProblem(token)) return showText("token-problem", tokenProblem(token));
   if (token) useToken(token);
   $("prompts").focus();
 });

@@ -159,6 +159,13 @@ export class Service {
   }
 }
 
+/** What is wrong with a token that was pasted; "" if it can be sent. The same rule as that of the Python client. */
+export function tokenProblem(token) {
+  if (/^bearer\s/iu.test(token)) return 'Paste the token alone, without "Bearer".';
+  if (/^[!#-&(-~]+$/u.test(token)) return "";
+  return "The token has a character that no token has, such as a space, a line break or a quotation mark. Copy it again.";
+}
+
 /** The error that an answer tells of: the API's own message, or at least who did not speak its language. */
 async function errorOf(response) {
   const said = response.headers.get("Retry-After") ?? "";
