@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from s3seg.errors import FileTooLargeError
 from s3seg.tasks.limits import MAX_UPLOAD_BYTES
@@ -90,7 +90,7 @@ def _encode(loaded: LoadedImage, max_bytes: int) -> tuple[bytes, str]:
     raise FileTooLargeError(f"{too_large} {_megabytes(max_bytes)} MB, and as JPEG it is larger too; scale it down")
 
 
-def _save(picture: PilImage, **options: object) -> bytes:
+def _save(picture: PilImage, **options: Any) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, **options)
     return buffer.getvalue()
