@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-_ACCEPTED = "the service accepts PNG, JPEG and WebP"
-
 _SIGNATURES = (
     (b"GIF8", "a GIF picture"),
     (b"BM", "a BMP picture"),
@@ -47,9 +45,8 @@ def not_accepted(data: bytes) -> str:
     """
     head = data[:256]
     name = _name(head)
-    if name is None:
-        return f"not a PNG, JPEG or WebP picture; {_ACCEPTED}"
-    return f"this is {name}, but {_ACCEPTED}; {_remedy(name)}"
+    refusal = "not a PNG, JPEG or WebP picture"
+    return refusal if name is None else f"{refusal}, but {name}; {_remedy(name)}"
 
 
 def _name(head: bytes) -> str | None:
@@ -87,4 +84,4 @@ def _remedy(name: str) -> str:
         return "send the bytes of the picture itself"
     if "document" in name or "drawing" in name:
         return "export it as PNG first"
-    return "convert it to one of them first"
+    return "convert it to PNG or JPEG first"
