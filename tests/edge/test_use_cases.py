@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import uuid
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -23,11 +24,33 @@ from s3seg.errors import (
 )
 from s3seg.tasks.limits import RATE_LIMITS, Action, Tier
 from s3seg.tasks.model import TaskStatus
+from s3seg.tasks.object_keys import new_image_key
 from s3seg.tasks.records import Identity
 from tests.edge.system import FakeAuthenticator, RecordingNotifier, System
 from tests.helpers.pictures import encoded
 
 pytestmark = pytest.mark.anyio
+
+USER, HEX = "0b6f1b5e-3a0b-4d57-9f0e-1a2b3c4d5e6f", "0123456789abcdef" * 2
+OTHER_KEYS = (
+    "backups/users.json",
+    f"checks/{HEX}.json",
+    f"{HEX}.png",
+    f"users/{USER}/{HEX}.png",
+    f"users/{USER}/avatars/{HEX}.png",
+    f"users/{USER}/images/portrait.png",
+    f"users/{USER}/images/{HEX}.json",
+    f"users/{USER}/images/{HEX.upper()}.png",
+    f"users/{USER}/images/{HEX}0.png",
+    f"users/{USER}/images/more/{HEX}.png",
+    f"users/{USER.upper()}/images/{HEX}.png",
+    f"users/ann/images/{HEX}.png",
+    f"users/{USER}/results/{HEX}.png",
+    f"users/{USER}/results/first/{HEX}.png",
+    f"users/{USER}/results/{USER}/{HEX}.jpg",
+    f"users/{USER}/results/{USER}/{USER}/{HEX}.png",
+    f"x/users/{USER}/images/{HEX}.png",
+)
 
 
 @pytest.fixture
@@ -394,9 +417,23 @@ class TestObjects:
             return f"https://bucket.example/{key}?expires={expires_s}"
 
         monkeypatch.setattr(system.objects, "presign", presign)
-        assert await system.edge.open_object("users/u/images/i.png") == (
-            "https://bucket.example/users/u/images/i.png?expires=300"
-        )
+        key = new_image_key(str(uuid.uuid4()), "image/png")
+        assert await system.edge.open_object(key) == f"https://bucket.example/{key}?expires=60"
+
+    @pytest.mark.parametrize("key", OTHER_KEYS)
+    async def test_objects_of_other_programs_in_the_bucket_are_neither_served_nor_presigned(
+        self, system, monkeypatch, key
+    ):
+        await system.objects.put(key, b"a backup of something else")
+        with pytest.raises(NotFoundError):
+            await system.edge.open_object(key)
+
+        async def presign(key, *, expires_s):
+            return f"https://bucket.example/{key}"
+
+        monkeypatch.setattr(system.objects, "presign", presign)
+        with pytest.raises(NotFoundError):
+            await system.edge.open_object(key)
 
 
 async def test_a_part_that_hangs_or_fails_is_named(monkeypatch):

@@ -61,6 +61,13 @@ async def test_objects_that_no_row_refers_to_are_removed(objects, tables):
     assert (await collect_garbage(objects, accounts, before=TOMORROW)).objects == 0
 
 
+@pytest.mark.parametrize("key", ["users/ann/backup.json", f"users/{USER.user_id}/avatar.png", "other/x.png"])
+async def test_objects_of_other_programs_in_the_bucket_are_kept(objects, tables, key):
+    await objects.put(key, b"not ours")
+    assert (await collect_garbage(objects, MemoryAccounts(tables), before=TOMORROW)).objects == 0
+    assert [info.key async for info in objects.list("")] == [key]
+
+
 async def test_recent_objects_are_kept(objects, tables):
     await objects.put(new_image_key(USER.user_id, "image/png"), b"its row is being written")
     yesterday = datetime.now(UTC) - timedelta(days=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from s3seg.tasks.object_keys import owner_of
 from s3seg.tasks.ports import Accounts, ObjectStore, TaskQueue
 from s3seg.tasks.records import ObjectInfo
 
@@ -55,7 +56,7 @@ async def collect_garbage(
         old.clear()
 
     async for info in objects.list("users/"):
-        if info.modified_at < before:
+        if info.modified_at < before and owner_of(info.key) is not None:  # others may share the bucket
             old.append(info)
         if len(old) == _KEYS_PER_QUERY:
             await remove_unreferenced()
