@@ -9,12 +9,13 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from s3seg import app
-from s3seg.adapters.memory import MemoryObjectStore
-from s3seg.adapters.sqlite import SqliteAccounts, SqliteTaskQueue, SqliteTaskStore
+from s3seg.adapters.memory import MemoryObjectStore, MemoryRateLimiter
+from s3seg.adapters.sqlite import SqliteAccounts, SqliteRateLimiter, SqliteTaskQueue, SqliteTaskStore
 from s3seg.app.settings import Settings
 from s3seg.cli import app as cli
 from s3seg.errors import ConfigurationError
 from s3seg.tasks.limits import Action, Tier
+from s3seg.tasks.object_keys import new_image_key
 
 anyio = pytest.mark.anyio
 
@@ -45,13 +46,13 @@ def test_settings_are_read_from_the_environment_and_frozen(monkeypatch, tmp_path
 
 @pytest.mark.parametrize("name", ["API_SECRET_KEY", "S3SEG_API_SECRET_KEY"])
 def test_a_secret_shows_in_no_repr_and_no_error(monkeypatch, name):
-    monkeypatch.setenv(name, "hunter2-hunter2")
+    monkeypatch.setenv(name, "hunter2-hunter2-hunter2")
     settings = Settings()
     assert settings.api_secret_key is not None
-    assert settings.api_secret_key.get_secret_value() == "hunter2-hunter2"
+    assert settings.api_secret_key.get_secret_value() == "hunter2-hunter2-hunter2"
     for shown in (repr(settings), str(settings), settings.model_dump_json()):
         assert "hunter2" not in shown
-    monkeypatch.setenv("S3SEG_WELCOME_CREDITS", "hunter2-hunter2")
+    monkeypatch.setenv("S3SEG_WELCOME_CREDITS", "hunter2-hunter2-hunter2")
     with pytest.raises(ConfigurationError, match="S3SEG_WELCOME_CREDITS") as refused:
         Settings()
     assert "hunter2" not in str(refused.value)
@@ -74,6 +75,10 @@ def test_a_secret_shows_in_no_repr_and_no_error(monkeypatch, name):
         ("S3SEG_SUPABASE_SECRET_KEY", "sb_secret_hunter\u201d", "copy it again"),
         ("S3SEG_SUPABASE_PUBLISHABLE_KEY", "sb_secret_hunter", "the edge must never have"),
         ("S3SEG_SUPABASE_PUBLISHABLE_KEY", jwt.encode({"role": "service_role"}, "k" * 32), "the edge must never have"),
+        ("S3SEG_API_SECRET_KEY", "hunter2-hunter2", "openssl rand -hex 32"),
+        ("S3SEG_API_SECRET_KEY", "  hunter2        ", "shorter than 16 bytes"),
+        ("S3SEG_API_SECRET_KEY_PREVIOUS", "hunter", "shorter than 16 bytes"),
+        ("S3SEG_SUPABASE_JWT_SECRET", "hunter", "shorter than 16 bytes"),
         ("S3SEG_CORS_ORIGINS", "https://app.example", "JSON"),
     ],
 )
@@ -136,6 +141,59 @@ async def test_queue_and_accounts_follow_the_task_store():
     await memory.accounts.adjust(user, 5)
     assert [entry.delta for entry in await memory.accounts.ledger(user)] == [10, 5]
     assert await memory.task_queue.reap() == []
+
+
+@pytest.mark.parametrize(
+    ("chosen", "kind"),
+    [
+        ({}, SqliteRateLimiter),
+        ({"task_store": "memory"}, MemoryRateLimiter),
+        ({"rate_limiter": "memory"}, MemoryRateLimiter),
+        ({"task_store": f"{__name__}:third_party"}, MemoryRateLimiter),
+        ({"rate_limits": "off"}, MemoryRateLimiter),
+    ],
+)
+def test_the_rate_limiter_follows_the_task_store(chosen, kind):
+    assert type(app.Parts(Settings(**chosen)).rate_limiter) is kind
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such permissions")
+@anyio
+async def test_everything_in_the_data_directory_is_its_owners_only(tmp_path):
+    before = os.umask(0)
+    try:
+        parts = app.Parts()
+        key = new_image_key("0b6f1b5e-3a0b-4d57-9f0e-1a2b3c4d5e6f", "image/png")
+        await parts.objects.put(key, b"picture")
+        for part in (parts.objects, parts.task_store, parts.authenticator, parts.rate_limiter):
+            await part.check()
+        made = [tmp_path / "data", *(tmp_path / "data").rglob("*")]
+        modes = {str(path.relative_to(tmp_path)): path.stat().st_mode & 0o777 for path in made}
+        await parts.aclose()
+    finally:
+        os.umask(before)
+    expected = (f"objects/{key}", "tasks.sqlite3", "tasks.sqlite3-wal", "rate-limits.sqlite3", "auth/signing-key.pem")
+    assert {f"data/{name}" for name in expected} <= set(modes)
+    assert modes == {name: 0o700 if (tmp_path / name).is_dir() else 0o600 for name in modes}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such permissions")
+@anyio
+async def test_what_an_earlier_version_left_open_to_others_is_closed_or_told(tmp_path, caplog):
+    parts = app.Parts()
+    for part in (parts.objects, parts.task_store, parts.authenticator):
+        await part.check()
+    await parts.aclose()
+    data = tmp_path / "data"
+    ours = [data / "objects", data / "tasks.sqlite3", data / "auth" / "signing-key.pem"]
+    for path in (data, *ours):
+        path.chmod(0o755)
+    parts = app.Parts()
+    for part in (parts.objects, parts.task_store, parts.authenticator):
+        await part.check()
+    await parts.aclose()
+    assert [path.stat().st_mode & 0o077 for path in ours] == [0, 0, 0]
+    assert f"chmod go-rwx {data}" in caplog.text
 
 
 def third_party(settings: Settings) -> MemoryObjectStore:

@@ -3,6 +3,7 @@
 import asyncio
 import re
 import uuid
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -247,6 +248,20 @@ class TestSubmit:
         monkeypatch.undo()
         await system.submit(other)
 
+    async def test_a_paid_key_is_answered_again_whatever_was_refused_since(self, system):
+        user = await system.user(tier=Tier.FREE, credits=1)
+        order = SegmentRequest(image_url=await system.image_url(user), text_prompt="cat")
+        paid = await system.edge.submit(user, order, idempotency_key="k")
+        for _ in range(RATE_LIMITS[Tier.FREE][Action.SEGMENT] + 1):
+            with pytest.raises(InsufficientCreditsError):
+                await system.edge.submit(user, order)
+        with pytest.raises(RateLimitedError):
+            await system.edge.submit(user, order)
+        repeated = await system.edge.submit(user, order, idempotency_key="k")
+        assert (repeated.task.task_id, repeated.created) == (paid.task.task_id, False)
+        with pytest.raises(RateLimitedError):
+            await system.edge.submit(user, order, idempotency_key="never used")
+
     async def test_a_task_is_paid_and_the_workers_are_notified(self, system):
         user = await system.user(credits=3)
         task = await system.submit(user, "cat", "dog")
@@ -332,6 +347,28 @@ class TestWatching:
 
         monkeypatch.setattr(system.store, "get_task", fail)
         assert await system.edge.wait(user, task, timeout_s=30) == task
+
+    async def test_events_end_with_the_token(self, system):
+        """The stores of this package that need no token do not check it."""
+        user = await system.user()
+        task = await system.submit(user)
+        user = replace(user, expires_at=datetime.now(UTC) + timedelta(milliseconds=200))
+        states = []
+
+        async def follow():
+            async for state in await system.edge.events(user, task.task_id, timeout_s=900):
+                states.append(state.status)
+
+        with pytest.raises(AuthInvalidError, match="expired"):
+            await asyncio.wait_for(follow(), 20)
+        assert states == [TaskStatus.PENDING]
+
+    async def test_a_wait_ends_with_the_token(self, system):
+        user = await system.user()
+        task = await system.submit(user)
+        user = replace(user, expires_at=datetime.now(UTC) + timedelta(milliseconds=200))
+        async with asyncio.timeout(20):
+            assert (await system.edge.wait(user, task, timeout_s=900)).status == TaskStatus.PENDING
 
     async def test_events_tell_each_state_once(self, system):
         user = await system.user()

@@ -46,6 +46,17 @@ def _key(text: str) -> str:
     return text
 
 
+_SHORTEST_KEY = 16
+
+
+def _long_key(key: SecretStr) -> SecretStr:
+    if 0 < len(key.get_secret_value().strip().encode()) < _SHORTEST_KEY:
+        raise ValueError(
+            f"is shorter than {_SHORTEST_KEY} bytes, so it could be guessed; generate one with: openssl rand -hex 32"
+        )
+    return key
+
+
 def _secret_key(key: SecretStr) -> SecretStr:
     _key(key.get_secret_value())
     return key
@@ -81,6 +92,7 @@ BareAddress = Annotated[str, AfterValidator(_bare_address)]
 Key = Annotated[str, AfterValidator(_key)]
 SecretKey = Annotated[SecretStr, AfterValidator(_secret_key)]
 PublishableKey = Annotated[SecretStr, AfterValidator(_publishable_key)]
+LongKey = Annotated[SecretStr, AfterValidator(_long_key)]
 Bucket = Annotated[str, AfterValidator(_bucket)]
 
 
@@ -131,21 +143,27 @@ class Settings(BaseSettings):
         str | None, Field(description="As task_store, for operators; the same as task_store if unset")
     ] = None
     authenticator: Annotated[str, Field(description=f"local, supabase, or {_ADAPTER}")] = "local"
-    rate_limiter: Annotated[str, Field(description=f"memory, or {_ADAPTER}")] = "memory"
+    rate_limiter: Annotated[
+        str | None,
+        Field(
+            description=f"sqlite, supabase, memory (for each process), or {_ADAPTER}; if unset, the same as task_store "
+            "where that has one, so that the limits hold for all processes together"
+        ),
+    ] = None
     inference: Annotated[
         str, Field(description=f"How workers are told about new tasks: memory (same process), http, or {_ADAPTER}")
     ] = "memory"
 
     api_secret_key: Annotated[
-        SecretStr | None,
+        LongKey | None,
         Field(
             validation_alias=AliasChoices("S3SEG_API_SECRET_KEY", "API_SECRET_KEY"),
-            description="Key that the edge sends to the gpu service",
+            description="Key that the edge sends to the gpu service, at least 16 bytes: openssl rand -hex 32",
         ),
     ] = None
 
     api_secret_key_previous: Annotated[
-        SecretStr | None,
+        LongKey | None,
         Field(
             validation_alias=AliasChoices("S3SEG_API_SECRET_KEY_PREVIOUS", "API_SECRET_KEY_PREVIOUS"),
             description="Second key that the gpu service accepts during a key rotation",
@@ -229,7 +247,7 @@ class Settings(BaseSettings):
         Field(description="Secret (or legacy service_role) key, for workers and operators; never set it on the edge"),
     ] = None
     supabase_jwt_secret: Annotated[
-        SecretStr | None, Field(description="Legacy JWT secret, only for projects that still sign tokens with it")
+        LongKey | None, Field(description="Legacy JWT secret, only for projects that still sign tokens with it")
     ] = None
     database_url: Annotated[
         SecretStr | None, Field(description="PostgreSQL connection string of the project, only for `s3seg db`")

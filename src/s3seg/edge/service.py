@@ -23,6 +23,7 @@ from s3seg.errors import (
     InsufficientCreditsError,
     InvalidRequestError,
     NotFoundError,
+    RateLimitedError,
     S3segError,
     UnavailableError,
 )
@@ -189,7 +190,13 @@ class Edge:
             project_id=request.project_id,
             idempotency_key=idempotency_key,
         )
-        self.rate_limits.require_may_submit(caller)
+        try:
+            self.rate_limits.require_may_submit(caller)
+        except RateLimitedError:
+            paid = None if idempotency_key is None else await self.tasks.find_repeat(caller, task_request)
+            if paid is None:
+                raise
+            return Submitted(task=paid, created=False, rate=None)
         try:
             submitted = await self.tasks.submit(caller, task_request)
         except (InvalidRequestError, InsufficientCreditsError):

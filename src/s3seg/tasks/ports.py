@@ -187,6 +187,17 @@ class TaskStore(Part, Protocol):
         """
         ...
 
+    async def find_repeat(self, caller: Identity, request: TaskRequest) -> Task | None:
+        """Return the task that an earlier, equal request with the same idempotency key created, or None.
+
+        It changes and counts nothing: a client that has paid for a task gets its answer even while its submits are
+        refused.
+
+        Raises:
+            InvalidRequestError: If the idempotency key was used for a different request.
+        """
+        ...
+
     async def get_task(self, caller: Identity, task_id: str) -> Task:
         """Return the caller's task with this id.
 

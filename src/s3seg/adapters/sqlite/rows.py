@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -47,6 +48,7 @@ class Policy:
         rates: Number of actions allowed in any 60 seconds.
         welcome_credits: Credits of a new account.
         now: Returns the current time, UTC.
+        clock: Returns the time in seconds, from a clock of the machine that nobody sets; for the rate limit of submits.
     """
 
     public_base: str = "http://127.0.0.1:8000/files"
@@ -54,6 +56,7 @@ class Policy:
     rates: RateTable = field(default_factory=lambda: RATE_LIMITS)
     welcome_credits: int = 10
     now: Callable[[], datetime] = _utc_now
+    clock: Callable[[], float] = time.monotonic
 
 
 def bindable(text: str) -> str:
