@@ -1,3 +1,4 @@
+import asyncio
 import json
 import os
 import subprocess
@@ -11,9 +12,11 @@ from typer.testing import CliRunner
 from s3seg import app
 from s3seg.adapters.memory import MemoryObjectStore, MemoryRateLimiter
 from s3seg.adapters.sqlite import SqliteAccounts, SqliteRateLimiter, SqliteTaskQueue, SqliteTaskStore
+from s3seg.app.services import maintenance
 from s3seg.app.settings import Settings
 from s3seg.cli import app as cli
 from s3seg.errors import ConfigurationError
+from s3seg.tasks.health import health_check
 from s3seg.tasks.limits import Action, Tier
 from s3seg.tasks.object_keys import new_image_key
 
@@ -221,8 +224,6 @@ def run(*arguments: str):
 
 @anyio
 async def test_a_printed_token_is_accepted_and_its_account_has_the_tier():
-    import asyncio
-
     result = await asyncio.to_thread(run, "token", "--user", "alice", "--tier", "pro")
     assert result.exit_code == 0
     parts = app.Parts()
@@ -267,3 +268,68 @@ def test_the_services_core_imports_nothing_heavy(module):
     environment = {"PYTHONPATH": os.pathsep.join(sys.path)}
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, env=environment)
     assert not HEAVY & set(json.loads(result.stdout))
+
+
+# --- services that share their data
+
+
+@anyio
+async def test_a_mismatch_of_public_base_urls_is_told_by_the_worker_and_by_the_edge_that_is_older():
+    edge = app.Parts(Settings(public_base_url="http://127.0.0.1:9000/files"))
+    gpu = app.Parts(Settings(public_base_url="http://127.0.0.1:8000/files"))
+    assert await health_check(gpu.task_queue) is None  # no edge has been started yet
+    await edge.announce()
+    said = await health_check(gpu.task_queue)
+    assert said is not None
+    for words in ("S3SEG_PUBLIC_BASE_URL", "http://127.0.0.1:8000/files", "http://127.0.0.1:9000/files"):
+        assert words in said
+    assert await health_check(edge.task_store) is None
+    moved = app.Parts(Settings(public_base_url="http://127.0.0.1:9001/files/"))
+    await moved.announce()
+    assert await health_check(moved.task_store) is None
+    assert "9001" in (await health_check(edge.task_store) or "")
+    for parts in (edge, gpu, moved):
+        await parts.aclose()
+
+
+@anyio
+@pytest.mark.parametrize(
+    ("chosen", "begun"),
+    [
+        ({}, {"reap", "gc"}),
+        ({"reap_every_s": 0}, {"gc"}),
+        ({"gc_every_h": 0}, {"reap"}),
+        ({"reap_every_s": 0, "gc_every_h": 0}, set()),
+    ],
+)
+async def test_services_do_their_maintenance_by_themselves_unless_it_is_switched_off(monkeypatch, chosen, begun):
+    monkeypatch.setattr("s3seg.tasks.maintenance._PAUSE_S", 0.01)
+    parts, asked = app.Parts(Settings(**chosen)), set()
+    begin_job = parts.accounts.begin_job
+
+    async def recorded(name, *, every_s):
+        asked.add(name)
+        return await begin_job(name, every_s=every_s)
+
+    monkeypatch.setattr(parts.accounts, "begin_job", recorded)
+    async with maintenance(parts), asyncio.timeout(20):
+        while asked != begun:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+    assert asked == begun
+    await parts.aclose()
+
+
+@anyio
+async def test_an_edge_without_the_key_of_operators_does_no_maintenance():
+    parts = app.Parts(
+        Settings(
+            task_store="supabase",
+            authenticator="supabase",
+            supabase_url="https://project.supabase.co",
+            supabase_publishable_key="sb_publishable_x",
+        )
+    )
+    async with maintenance(parts):
+        pass
+    await parts.aclose()

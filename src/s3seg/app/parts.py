@@ -82,6 +82,13 @@ class Parts:
         """Tells workers about new tasks; chosen by the setting ``inference``."""
         return self._make("inference", self.settings.inference)
 
+    async def announce(self) -> None:
+        """Tell the services that share the task store the settings of this edge, which they compare with their own."""
+        from s3seg.adapters.sqlite import SqliteTaskStore
+
+        if isinstance(self.task_store, SqliteTaskStore):
+            await self.task_store.announce()
+
     async def aclose(self) -> None:
         """Close the adapters that were made, the last one first."""
         while self._made:
@@ -222,6 +229,13 @@ def _supabase_tasks(parts: Parts) -> TaskStore:
     return SupabaseTaskStore(rest, public_base=settings.public_base_url)
 
 
+def _supabase_limiter(parts: Parts) -> RateLimiter:
+    from s3seg.adapters.supabase.limiter import SupabaseRateLimiter
+
+    rest = _supabase_rest(parts.settings, "supabase_publishable_key")
+    return SupabaseRateLimiter(rest, public_base=parts.settings.public_base_url)
+
+
 def _supabase_queue(parts: Parts) -> TaskQueue:
     from s3seg.adapters.supabase.work import SupabaseTaskQueue
 
@@ -327,6 +341,7 @@ _BUILTIN: dict[tuple[str, str], Callable[[Parts], Part]] = {
     ("authenticator", "supabase"): _supabase_auth,
     ("rate_limiter", "memory"): _memory_limiter,
     ("rate_limiter", "sqlite"): _sqlite_limiter,
+    ("rate_limiter", "supabase"): _supabase_limiter,
     ("inference", "memory"): _memory_notifier,
     ("inference", "http"): _http_notifier,
 }

@@ -232,6 +232,14 @@ class Settings(BaseSettings):
         float, Field(gt=0, description="Seconds after which an unfinished task ends in error and is refunded")
     ] = 900.0
     max_attempts: Annotated[int, Field(ge=1, le=100, description="Attempts after which a task ends in error")] = 3
+    reap_every_s: Annotated[
+        float,
+        Field(ge=0, description="Seconds between two runs of the job that ends and refunds hopeless tasks; 0: never"),
+    ] = 60.0
+    gc_every_h: Annotated[
+        float,
+        Field(ge=0, description="Hours between two runs of the job that removes unused objects; 0: never"),
+    ] = 24.0
     database_timeout_s: Annotated[
         float, Field(gt=0, description="Seconds to wait for the database before answering 503")
     ] = 5.0

@@ -377,6 +377,17 @@ class Accounts(Part, Protocol):
         """Return all changes of a user's credits, oldest first; empty if there is no such account."""
         ...
 
+    async def begin_job(self, name: str, *, every_s: float) -> bool:
+        """Return whether the caller should do a recurring job now, and record that it has begun if so.
+
+        It is due if nobody has begun it within ``every_s`` seconds; of several concurrent callers, one gets True.
+        """
+        ...
+
+    async def known_users(self, user_ids: Sequence[str]) -> frozenset[str]:
+        """Return those users who have an account here, or had one that was deleted lately."""
+        ...
+
     async def referenced(self, keys: Sequence[str]) -> frozenset[str]:
         """Return those of ``keys`` that belong to a registered image or a result."""
         ...

@@ -42,6 +42,8 @@ class MemoryTables:
     images: dict[str, StoredImage] = field(default_factory=dict)
     projects: dict[str, Project] = field(default_factory=dict)
     tasks: dict[str, Task] = field(default_factory=dict)
+    jobs: dict[str, datetime] = field(default_factory=dict)
+    """By name: when a recurring job was last begun."""
     submits: dict[str, Sequence[float]] = field(default_factory=dict)
     """By user: the times of the submits that the rate limit counts."""
     idempotency_keys: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)

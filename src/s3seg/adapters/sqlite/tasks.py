@@ -225,9 +225,14 @@ class SqliteTaskStore:
 
         await self._db.write(work)
 
+    async def announce(self) -> None:
+        """Record the public base URL of this process, the edge, so that workers can compare theirs with it."""
+        await self._db.write(lambda db: rows.record_public_base(db, self._policy.public_base))
+
     async def check(self) -> None:
-        """Check that the database file is writable."""
+        """Check that the database file is writable, and that no other edge has announced another public base URL."""
         await self._db.check()
+        await self._db.read(lambda db: rows.require_same_public_base(db, self._policy.public_base))
 
     async def aclose(self) -> None:
         """Close the database, after pending work has finished."""
