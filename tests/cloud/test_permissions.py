@@ -93,6 +93,32 @@ def test_each_role_reads_only_its_rows_and_writes_nothing(project, sign_up, with
     assert project.database.execute(f"select to_jsonb(t) from public.{table} t order by 1") == before
 
 
+HIDDEN_COLUMNS = [
+    *[(table, column) for table in TABLES for column in ("xmin", "cmin", "ctid", "tableoid")],
+    ("credit_ledger", "id"),
+]
+
+
+@pytest.mark.parametrize(("table", "column"), HIDDEN_COLUMNS)
+def test_users_cannot_read_columns_that_grow_with_what_all_users_do(sign_up, table, column):
+    _, user = user_with_data(sign_up)
+    visible = "user_id"
+    assert user.rows(table, select=visible).status_code == 200
+    assert user.rows(table, select=f"{visible},{column}").status_code == 403
+    assert user.rows(table, select=visible, order=column).status_code == 403
+    assert user.rows(table, select=visible, **{column: "not.is.null"}).status_code == 403
+
+
+def test_a_user_counts_only_their_own_rows(sign_up):
+    for _ in range(3):
+        user_with_data(sign_up)
+    _, user = user_with_data(sign_up)
+    for table in TABLES:
+        answer = user.send("HEAD", f"/{table}", params={"select": "user_id"}, headers={"Prefer": "count=exact"})
+        total = int(answer.headers["content-range"].partition("/")[2])
+        assert total == len(user.rows(table, select="user_id").json())
+
+
 @pytest.mark.parametrize("function", sorted(USER_FUNCTIONS | SERVICE_FUNCTIONS | PUBLIC_FUNCTIONS))
 def test_functions_can_be_called_by_their_roles_only(project, sign_up, with_token, service, function):
     _, user = sign_up()
