@@ -333,3 +333,31 @@ async def test_an_edge_without_the_key_of_operators_does_no_maintenance():
     async with maintenance(parts):
         pass
     await parts.aclose()
+
+
+@anyio
+async def test_a_deleted_database_makes_the_service_unavailable_without_a_word_of_where_it_was(tmp_path):
+    from httpx import ASGITransport, AsyncClient
+
+    settings = Settings(inference="memory")
+    service = app.edge_app(settings)
+    token = app.local_keys(settings).mint("ann")
+    async with (
+        service.router.lifespan_context(service),
+        AsyncClient(transport=ASGITransport(service), base_url="http://edge") as http,
+    ):
+        http.headers["Authorization"] = f"Bearer {token}"
+        assert (await http.get("/ready")).status_code == 200
+        assert (await http.get("/api/v1/me")).status_code == 200
+        for name in ("tasks.sqlite3", "rate-limits.sqlite3"):
+            (tmp_path / "data" / name).unlink()
+        await asyncio.sleep(1.1)  # an answer of /ready is kept for a second
+        for path in ("/ready", "/api/v1/me", "/api/v1/results"):
+            response = await http.get(path)
+            assert (response.status_code, response.json()["error"]["code"]) == (503, "UNAVAILABLE")
+            assert "deleted or replaced" in response.json()["error"]["message"]
+            assert str(tmp_path) not in response.text
+            assert "sqlite" not in response.text.lower()
+        upload = await http.post("/api/v1/upload", files={"file": b"x"})
+        assert upload.status_code == 503
+    assert not (tmp_path / "data" / "tasks.sqlite3").exists()
