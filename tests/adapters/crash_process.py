@@ -12,6 +12,7 @@ import uuid
 
 from s3seg.app import Parts
 from s3seg.errors import LeaseLostError
+from s3seg.tasks.limits import Action, Tier
 from s3seg.tasks.model import Failure, Outcome, TaskRequest
 from s3seg.tasks.object_keys import new_result_key
 from s3seg.tasks.records import Identity
@@ -63,10 +64,21 @@ async def work_forever(parts: Parts, worker: str) -> None:
         say("alive")
 
 
+async def count_forever(parts: Parts, user_id: str) -> None:
+    while True:
+        if (await parts.rate_limiter.take(Identity(user_id=user_id), Action.UPLOAD, Tier.FREE)).allowed:
+            say("allowed")
+        else:
+            say("refused")
+            await asyncio.sleep(0.01)
+
+
+ROLES = {"submit": submit_forever, "work": work_forever, "count": count_forever}
+
+
 def main() -> None:
-    parts = Parts()
     role, *arguments = sys.argv[1:]
-    asyncio.run((submit_forever if role == "submit" else work_forever)(parts, *arguments))
+    asyncio.run(ROLES[role](Parts(), *arguments))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,9 @@ class _ClockedHarness(TaskHarness):
     def now(self) -> datetime:
         return self._now
 
+    def clock(self) -> float:
+        return self._now.timestamp()
+
     async def new_identity(self, *, tier: Tier, anonymous: bool = False) -> Identity:
         return Identity(user_id=str(uuid.uuid4()), tier=tier, anonymous=anonymous)
 
@@ -32,7 +35,7 @@ class _ClockedHarness(TaskHarness):
 class MemoryHarness(_ClockedHarness):
     def __init__(self) -> None:
         super().__init__()
-        tables = MemoryTables(public_base=PUBLIC_BASE, rules=self.rules, now=self.now)
+        tables = MemoryTables(public_base=PUBLIC_BASE, rules=self.rules, now=self.now, clock=self.clock)
         self.store = MemoryTaskStore(tables)
         self.queue = MemoryTaskQueue(tables)
         self.accounts = MemoryAccounts(tables)
@@ -43,7 +46,7 @@ class SqliteHarness(_ClockedHarness):
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        policy = Policy(public_base=PUBLIC_BASE, rules=self.rules, now=self.now)
+        policy = Policy(public_base=PUBLIC_BASE, rules=self.rules, now=self.now, clock=self.clock)
         self.store = SqliteTaskStore(Database(path), policy=policy)
         self.queue = SqliteTaskQueue(Database(path), policy=policy)
         self.accounts = SqliteAccounts(Database(path), policy=policy)

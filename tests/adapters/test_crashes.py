@@ -19,7 +19,7 @@ import pytest
 
 from s3seg.app import Parts
 from s3seg.app.settings import Settings
-from s3seg.tasks.limits import Tier
+from s3seg.tasks.limits import RATE_LIMITS, Action, Tier
 from s3seg.tasks.maintenance import collect_garbage, reap_all
 from s3seg.tasks.model import Failure, TaskStatus
 from s3seg.tasks.object_keys import new_image_key
@@ -32,8 +32,9 @@ CREDITS = 1_000_000
 class Processes:
     """Processes that report to log files what was done; the files remain after the processes are killed."""
 
-    def __init__(self, folder: Path, roles: list[list[str]]) -> None:
+    def __init__(self, folder: Path, roles: list[list[str]], *, rate_limits: str = "off") -> None:
         self._folder = folder
+        self._rate_limits = rate_limits
         self._roles = roles
         self._running: dict[int, subprocess.Popen[bytes]] = {}
         self._logs: list[Path] = []
@@ -46,7 +47,7 @@ class Processes:
         environment = {
             **os.environ,
             "S3SEG_DATA_DIR": str(self._folder / "data"),
-            "S3SEG_RATE_LIMITS": "off",
+            "S3SEG_RATE_LIMITS": self._rate_limits,
             "S3SEG_DATABASE_TIMEOUT_S": "60",  # do not fail on a busy machine
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         }
@@ -191,3 +192,21 @@ def test_data_is_consistent_after_ten_kills(tmp_path):
 @pytest.mark.parametrize("seed", range(2))
 def test_data_is_consistent_after_many_kills(tmp_path, seed):
     kill_repeatedly(100, tmp_path, seed=seed)
+
+
+def test_two_processes_that_are_killed_again_and_again_never_allow_more_uploads_than_the_limit(tmp_path):
+    began = time.monotonic()
+    roles = [["count", "0b6f1b5e-3a0b-4d57-9f0e-1a2b3c4d5e6f"]] * 2
+    processes = Processes(tmp_path, roles, rate_limits="contract")
+    try:
+        for number in range(6):
+            processes.kill_one(number % 2)
+            processes.start(number % 2)
+    finally:
+        processes.kill_all()
+    windows = 1 + int((time.monotonic() - began) // 60)
+    allowed, refused = len(processes.reports("allowed")), len(processes.reports("refused"))
+    assert refused > 0
+    # a process that is killed between counting and reporting has allowed nothing
+    assert RATE_LIMITS[Tier.FREE][Action.UPLOAD] - len(roles) - 6 <= allowed
+    assert allowed <= RATE_LIMITS[Tier.FREE][Action.UPLOAD] * windows

@@ -61,13 +61,13 @@ class TestMemoryRateLimiter(RateLimiterSuite):
 
         return later
 
-    async def test_inactive_users_use_no_memory(self, limiter, pass_time):
+    async def test_inactive_users_use_no_memory(self, limiter, new_user, pass_time):
         from s3seg.tasks.limits import Action, Tier
 
         for _ in range(50):
-            await limiter.take(self.someone(), Action.TASKS, Tier.FREE)
+            await limiter.take(await new_user(Tier.FREE), Action.TASKS, Tier.FREE)
         await pass_time(61)
-        await limiter.take(self.someone(), Action.TASKS, Tier.FREE)
+        await limiter.take(await new_user(Tier.FREE), Action.TASKS, Tier.FREE)
         assert len(limiter._times) == 1
 
 

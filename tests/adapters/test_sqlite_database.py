@@ -10,6 +10,7 @@ import threading
 import pytest
 
 from s3seg.adapters.sqlite import Database
+from s3seg.adapters.sqlite.schema import TASKS, Schema
 from s3seg.errors import ConfigurationError, InvalidRequestError, UnavailableError
 
 pytestmark = pytest.mark.anyio
@@ -207,7 +208,7 @@ async def test_an_exception_of_an_inline_read_reaches_the_caller(database):
 
 async def test_an_inline_read_cannot_write(database):
     await database.read_inline(run("SELECT 1"))
-    with pytest.raises(UnavailableError, match="readonly"):
+    with pytest.raises(UnavailableError, match="read-only"):
         await database.read_inline(add_account("a"))
 
 
@@ -232,6 +233,62 @@ async def test_a_full_disk_is_unavailable_and_then_recovers(database):
         await database.write(fill)
     await database.write(add_account("b"))
     assert await database.read(run("SELECT count(*) FROM accounts")) == [(2,)]
+
+
+@pytest.mark.parametrize("change", ["deleted", "replaced"])
+@pytest.mark.parametrize("kind", ["check", "write", "read", "read_inline"])
+async def test_a_file_that_is_deleted_or_replaced_is_noticed_and_not_created_anew(database, tmp_path, kind, change):
+    await database.write(add_account("a"))
+    for _ in range(2):
+        await database.read_inline(run("SELECT 1"))
+    path, aside = path_of(database), tmp_path / "aside"
+    path.rename(aside)
+    if change == "replaced":
+        path.write_bytes(b"another file")
+    use = {
+        "check": database.check,
+        "write": lambda: database.write(add_account("b")),
+        "read": lambda: database.read(run("SELECT user_id FROM accounts")),
+        "read_inline": lambda: database.read_inline(run("SELECT user_id FROM accounts")),
+    }[kind]
+    for _ in range(3):
+        with pytest.raises(UnavailableError, match="deleted or replaced") as refused:
+            await use()
+        assert str(tmp_path) not in str(refused.value)
+    assert path.exists() == (change == "replaced")
+    aside.replace(path)  # it is back
+    await use()
+    assert ("a",) in await database.read(run("SELECT user_id FROM accounts"))
+
+
+async def test_a_write_into_a_deleted_file_is_not_reported_as_done(database):
+    await database.check()
+
+    def delete_meanwhile(db):
+        add_account("a")(db)
+        path_of(database).unlink()
+
+    with pytest.raises(UnavailableError, match="deleted or replaced"):
+        await database.write(delete_meanwhile)
+
+
+async def test_messages_have_no_words_of_sqlite(database, caplog):
+    for broken in ("SELECT * FROM no_such_table", "SELECT 1 FROM accounts WHERE secret_column = 5"):
+        with pytest.raises(UnavailableError) as refused:
+            await database.read(run(broken))
+        assert str(refused.value) == "the task database cannot be used now"
+    assert "no such table: no_such_table" in caplog.text
+
+
+async def test_a_file_of_version_1_is_upgraded_and_keeps_its_rows(tmp_path):
+    path = tmp_path / "tasks.sqlite3"
+    old = Database(path, schema=Schema(TASKS.name, TASKS.versions[:1]))
+    await old.write(add_account("a"))
+    await old.aclose()
+    database = Database(path)
+    assert await database.read(run("SELECT user_id FROM accounts")) == [("a",)]
+    assert await database.read(run("SELECT count(*) FROM recent_actions")) == [(0,)]
+    await database.aclose()
 
 
 async def test_a_path_that_cannot_be_a_database_is_unavailable(tmp_path):
@@ -360,11 +417,7 @@ async def test_the_tables_reject_invalid_changes(database, sql):
             "INDEX tasks_live",
         ),
         ("SELECT 1 FROM leases WHERE expires_at <= 5", "INDEX leases_expiry"),
-        (
-            "SELECT created_at FROM ledger WHERE user_id = 'u' AND reason = 'segment' AND created_at > 5 "
-            "ORDER BY created_at DESC LIMIT 5",
-            "INDEX ledger_debits",
-        ),
+        ("DELETE FROM recent_actions WHERE newest <= 5", "INDEX recent_actions_newest"),
     ],
 )
 async def test_frequent_queries_use_an_index(database, query, index):

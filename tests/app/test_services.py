@@ -1,3 +1,4 @@
+import asyncio
 import json
 import os
 import subprocess
@@ -9,12 +10,15 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from s3seg import app
-from s3seg.adapters.memory import MemoryObjectStore
-from s3seg.adapters.sqlite import SqliteAccounts, SqliteTaskQueue, SqliteTaskStore
+from s3seg.adapters.memory import MemoryObjectStore, MemoryRateLimiter
+from s3seg.adapters.sqlite import SqliteAccounts, SqliteRateLimiter, SqliteTaskQueue, SqliteTaskStore
+from s3seg.app import maintenance
 from s3seg.app.settings import Settings
 from s3seg.cli import app as cli
 from s3seg.errors import ConfigurationError
+from s3seg.tasks.health import health_check
 from s3seg.tasks.limits import Action, Tier
+from s3seg.tasks.object_keys import new_image_key
 
 anyio = pytest.mark.anyio
 
@@ -45,13 +49,13 @@ def test_settings_are_read_from_the_environment_and_frozen(monkeypatch, tmp_path
 
 @pytest.mark.parametrize("name", ["API_SECRET_KEY", "S3SEG_API_SECRET_KEY"])
 def test_a_secret_shows_in_no_repr_and_no_error(monkeypatch, name):
-    monkeypatch.setenv(name, "hunter2-hunter2")
+    monkeypatch.setenv(name, "hunter2-hunter2-hunter2")
     settings = Settings()
     assert settings.api_secret_key is not None
-    assert settings.api_secret_key.get_secret_value() == "hunter2-hunter2"
+    assert settings.api_secret_key.get_secret_value() == "hunter2-hunter2-hunter2"
     for shown in (repr(settings), str(settings), settings.model_dump_json()):
         assert "hunter2" not in shown
-    monkeypatch.setenv("S3SEG_WELCOME_CREDITS", "hunter2-hunter2")
+    monkeypatch.setenv("S3SEG_WELCOME_CREDITS", "hunter2-hunter2-hunter2")
     with pytest.raises(ConfigurationError, match="S3SEG_WELCOME_CREDITS") as refused:
         Settings()
     assert "hunter2" not in str(refused.value)
@@ -74,6 +78,10 @@ def test_a_secret_shows_in_no_repr_and_no_error(monkeypatch, name):
         ("S3SEG_SUPABASE_SECRET_KEY", "sb_secret_hunter\u201d", "copy it again"),
         ("S3SEG_SUPABASE_PUBLISHABLE_KEY", "sb_secret_hunter", "the edge must never have"),
         ("S3SEG_SUPABASE_PUBLISHABLE_KEY", jwt.encode({"role": "service_role"}, "k" * 32), "the edge must never have"),
+        ("S3SEG_API_SECRET_KEY", "hunter2-hunter2", "openssl rand -hex 32"),
+        ("S3SEG_API_SECRET_KEY", "  hunter2        ", "shorter than 16 bytes"),
+        ("S3SEG_API_SECRET_KEY_PREVIOUS", "hunter", "shorter than 16 bytes"),
+        ("S3SEG_SUPABASE_JWT_SECRET", "hunter", "shorter than 16 bytes"),
         ("S3SEG_CORS_ORIGINS", "https://app.example", "JSON"),
     ],
 )
@@ -138,6 +146,59 @@ async def test_queue_and_accounts_follow_the_task_store():
     assert await memory.task_queue.reap() == []
 
 
+@pytest.mark.parametrize(
+    ("chosen", "kind"),
+    [
+        ({}, SqliteRateLimiter),
+        ({"task_store": "memory"}, MemoryRateLimiter),
+        ({"rate_limiter": "memory"}, MemoryRateLimiter),
+        ({"task_store": f"{__name__}:third_party"}, MemoryRateLimiter),
+        ({"rate_limits": "off"}, MemoryRateLimiter),
+    ],
+)
+def test_the_rate_limiter_follows_the_task_store(chosen, kind):
+    assert type(app.Parts(Settings(**chosen)).rate_limiter) is kind
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such permissions")
+@anyio
+async def test_everything_in_the_data_directory_is_its_owners_only(tmp_path):
+    before = os.umask(0)
+    try:
+        parts = app.Parts()
+        key = new_image_key("0b6f1b5e-3a0b-4d57-9f0e-1a2b3c4d5e6f", "image/png")
+        await parts.objects.put(key, b"picture")
+        for part in (parts.objects, parts.task_store, parts.authenticator, parts.rate_limiter):
+            await part.check()
+        made = [tmp_path / "data", *(tmp_path / "data").rglob("*")]
+        modes = {str(path.relative_to(tmp_path)): path.stat().st_mode & 0o777 for path in made}
+        await parts.aclose()
+    finally:
+        os.umask(before)
+    expected = (f"objects/{key}", "tasks.sqlite3", "tasks.sqlite3-wal", "rate-limits.sqlite3", "auth/signing-key.pem")
+    assert {f"data/{name}" for name in expected} <= set(modes)
+    assert modes == {name: 0o700 if (tmp_path / name).is_dir() else 0o600 for name in modes}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such permissions")
+@anyio
+async def test_what_an_earlier_version_left_open_to_others_is_closed_or_told(tmp_path, caplog):
+    parts = app.Parts()
+    for part in (parts.objects, parts.task_store, parts.authenticator):
+        await part.check()
+    await parts.aclose()
+    data = tmp_path / "data"
+    ours = [data / "objects", data / "tasks.sqlite3", data / "auth" / "signing-key.pem"]
+    for path in (data, *ours):
+        path.chmod(0o755)
+    parts = app.Parts()
+    for part in (parts.objects, parts.task_store, parts.authenticator):
+        await part.check()
+    await parts.aclose()
+    assert [path.stat().st_mode & 0o077 for path in ours] == [0, 0, 0]
+    assert f"chmod go-rwx {data}" in caplog.text
+
+
 def third_party(settings: Settings) -> MemoryObjectStore:
     return MemoryObjectStore(public_base=settings.public_base_url)
 
@@ -163,8 +224,6 @@ def run(*arguments: str):
 
 @anyio
 async def test_a_printed_token_is_accepted_and_its_account_has_the_tier():
-    import asyncio
-
     result = await asyncio.to_thread(run, "token", "--user", "alice", "--tier", "pro")
     assert result.exit_code == 0
     parts = app.Parts()
@@ -209,3 +268,96 @@ def test_the_services_core_imports_nothing_heavy(module):
     environment = {"PYTHONPATH": os.pathsep.join(sys.path)}
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, env=environment)
     assert not HEAVY & set(json.loads(result.stdout))
+
+
+# --- services that share their data
+
+
+@anyio
+async def test_a_mismatch_of_public_base_urls_is_told_by_the_worker_and_by_the_edge_that_is_older():
+    edge = app.Parts(Settings(public_base_url="http://127.0.0.1:9000/files"))
+    gpu = app.Parts(Settings(public_base_url="http://127.0.0.1:8000/files"))
+    assert await health_check(gpu.task_queue) is None  # no edge has been started yet
+    await edge.announce()
+    said = await health_check(gpu.task_queue)
+    assert said is not None
+    for words in ("S3SEG_PUBLIC_BASE_URL", "http://127.0.0.1:8000/files", "http://127.0.0.1:9000/files"):
+        assert words in said
+    assert await health_check(edge.task_store) is None
+    moved = app.Parts(Settings(public_base_url="http://127.0.0.1:9001/files/"))
+    await moved.announce()
+    assert await health_check(moved.task_store) is None
+    assert "9001" in (await health_check(edge.task_store) or "")
+    for parts in (edge, gpu, moved):
+        await parts.aclose()
+
+
+@anyio
+@pytest.mark.parametrize(
+    ("chosen", "begun"),
+    [
+        ({}, {"reap", "gc"}),
+        ({"reap_every_s": 0}, {"gc"}),
+        ({"gc_every_h": 0}, {"reap"}),
+        ({"reap_every_s": 0, "gc_every_h": 0}, set()),
+    ],
+)
+async def test_services_do_their_maintenance_by_themselves_unless_it_is_switched_off(monkeypatch, chosen, begun):
+    monkeypatch.setattr("s3seg.tasks.maintenance._PAUSE_S", 0.01)
+    parts, asked = app.Parts(Settings(**chosen)), set()
+    begin_job = parts.accounts.begin_job
+
+    async def recorded(name, *, every_s):
+        asked.add(name)
+        return await begin_job(name, every_s=every_s)
+
+    monkeypatch.setattr(parts.accounts, "begin_job", recorded)
+    async with maintenance(parts), asyncio.timeout(20):
+        while asked != begun:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+    assert asked == begun
+    await parts.aclose()
+
+
+@anyio
+async def test_an_edge_without_the_key_of_operators_does_no_maintenance():
+    parts = app.Parts(
+        Settings(
+            task_store="supabase",
+            authenticator="supabase",
+            supabase_url="https://project.supabase.co",
+            supabase_publishable_key="sb_publishable_x",
+        )
+    )
+    async with maintenance(parts):
+        pass
+    await parts.aclose()
+
+
+@anyio
+async def test_a_deleted_database_makes_the_service_unavailable_without_a_word_of_where_it_was(tmp_path):
+    from httpx import ASGITransport, AsyncClient
+
+    settings = Settings(inference="memory")
+    service = app.edge_app(settings)
+    token = app.local_keys(settings).mint("ann")
+    async with (
+        service.router.lifespan_context(service),
+        AsyncClient(transport=ASGITransport(service), base_url="http://edge") as http,
+    ):
+        http.headers["Authorization"] = f"Bearer {token}"
+        assert (await http.get("/ready")).status_code == 200
+        assert (await http.get("/api/v1/me")).status_code == 200
+        for name in ("tasks.sqlite3", "rate-limits.sqlite3"):
+            (tmp_path / "data" / name).unlink()
+        await asyncio.sleep(1.1)  # an answer of /ready is kept for a second
+        for path in ("/ready", "/api/v1/me", "/api/v1/results"):
+            response = await http.get(path)
+            assert (response.status_code, response.json()["error"]["code"]) == (503, "UNAVAILABLE")
+            assert "deleted or replaced" in response.json()["error"]["message"]
+            assert str(tmp_path) not in response.text
+            assert "sqlite" not in response.text.lower()
+        upload = await http.post("/api/v1/upload", files={"file": b"x"})
+        assert upload.status_code == 503
+    assert not (tmp_path / "data" / "tasks.sqlite3").exists()

@@ -15,8 +15,8 @@ class Client:
     def send(self, method, path, *, headers=None, **request):
         return self._http.request(method, path, headers={**self._headers, **(headers or {})}, **request)
 
-    def rows(self, table):
-        return self.send("GET", f"/{table}")
+    def rows(self, table, select="*", **query):
+        return self.send("GET", f"/{table}", params={"select": select, **query})
 
     def call(self, function, **arguments):
         return self.send("POST", f"/rpc/{function}", json=arguments)

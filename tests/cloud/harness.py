@@ -9,6 +9,7 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
+from s3seg.adapters.supabase.limiter import SupabaseRateLimiter
 from s3seg.adapters.supabase.rest import Rest
 from s3seg.adapters.supabase.tasks import SupabaseTaskStore
 from s3seg.adapters.supabase.work import SupabaseAccounts, SupabaseTaskQueue
@@ -34,6 +35,10 @@ class SupabaseHarness(TaskHarness):
         self.store = SupabaseTaskStore(users, public_base=PUBLIC_BASE)
         self.queue = SupabaseTaskQueue(service, public_base=PUBLIC_BASE)
         self.accounts = SupabaseAccounts(operator, public_base=PUBLIC_BASE)
+        self.limiters = [
+            SupabaseRateLimiter(Rest(url, SecretStr(PUBLISHABLE_KEY), timeout_s=30), public_base=PUBLIC_BASE)
+            for _ in range(2)
+        ]
         self._owner = psycopg.connect(project.database.url, autocommit=True)
 
     async def new_identity(self, *, tier: Tier, anonymous: bool = False) -> Identity:
@@ -47,7 +52,7 @@ class SupabaseHarness(TaskHarness):
         self._owner.execute("update private.test_clock set ahead = ahead + make_interval(secs => %s)", (seconds,))
 
     async def aclose(self) -> None:
-        for part in (self.store, self.queue, self.accounts):
+        for part in (self.store, self.queue, self.accounts, *self.limiters):
             await part.aclose()
         self._owner.close()
 

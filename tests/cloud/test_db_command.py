@@ -142,7 +142,7 @@ def test_an_owner_that_is_not_a_superuser_can_migrate_and_serve(database):
     )
     migrate(database.url_of(owner), DatabaseConfig(public_base_url="https://pictures.example"))
     claims = {"sub": user_id, "role": "authenticated", "is_anonymous": False}
-    key = f"users/{user_id}/images/a.png"
+    key = f"users/{user_id}/images/{'a' * 32}.png"
     with psycopg.connect(database.url_of("authenticator", "authpw"), autocommit=True) as connection:
         connection.execute("set role authenticated")
         connection.execute("select set_config('request.jwt.claims', %s, false)", (json.dumps(claims),))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import uuid
 
 import pytest
@@ -10,8 +12,8 @@ from pydantic import SecretStr
 
 from s3seg.adapters.supabase.rest import Rest
 from s3seg.adapters.supabase.tasks import SupabaseTaskStore
-from s3seg.errors import NotFoundError, ObjectExistsError, UnavailableError
-from s3seg.tasks.limits import Tier
+from s3seg.errors import NotFoundError, ObjectExistsError, RateLimitedError, UnavailableError
+from s3seg.tasks.limits import Action, Tier
 from s3seg.tasks.model import TaskRequest
 from s3seg.tasks.object_keys import new_image_key
 from s3seg.testing.harness import PUBLIC_BASE, outcome_for
@@ -101,6 +103,22 @@ async def test_submits_during_a_restart_of_postgres_each_create_one_task(harness
     assert len({answer.task.task_id for answer in answers}) == 30
     assert (await harness.store.list_tasks(user)).total == 30
     assert await harness.credits(user) == 30
+
+
+async def test_the_limits_hold_after_a_crash_of_postgres(harness, fragile):
+    user = await harness.user(tier=Tier.FREE)
+    limiter = harness.limiters[0]
+    image = await harness.image(user)
+    for _ in range(10):
+        assert (await limiter.take(user, Action.UPLOAD, Tier.FREE)).allowed
+    for _ in range(5):
+        await harness.submit(user, image=image)
+    os.kill(fragile.database.server.pid, signal.SIGQUIT)  # stops at once; the next start recovers from the log
+    await asyncio.to_thread(fragile.database.server.stop)
+    await asyncio.to_thread(fragile.database.server.start)
+    assert not (await eventually(lambda: limiter.take(user, Action.UPLOAD, Tier.FREE))).allowed
+    with pytest.raises(RateLimitedError):
+        await eventually(lambda: harness.submit(user, image=image))
 
 
 async def test_a_worker_continues_after_a_restart_of_postgres(harness, fragile):

@@ -14,10 +14,12 @@ from tests.cloud.direct_client import register, submit, user_with_data
 TABLES = ("profiles", "credit_ledger", "projects", "images", "segmentation_results")
 USER_FUNCTIONS = {
     "my_account", "register_image", "submit_segmentation", "cancel_task", "delete_task", "delete_image",
+    "count_request", "find_repeat",
 }  # fmt: skip
 SERVICE_FUNCTIONS = {
     "worker_get", "worker_claim", "worker_claim_batch", "worker_renew", "worker_release", "worker_finish",
     "worker_fail", "worker_reap", "operator_ensure", "operator_adjust", "operator_referenced",
+    "operator_begin_job", "operator_known_users",
 }  # fmt: skip
 PUBLIC_FUNCTIONS = {"s3seg_info"}
 
@@ -69,7 +71,8 @@ def test_each_role_reads_only_its_rows_and_writes_nothing(project, sign_up, with
         "user": lambda: user,
         "service_role": lambda: service,
     }[role]()
-    seen = client.rows(table)
+    columns = "user_id,delta,reason" if table == "credit_ledger" else "*"
+    seen = client.rows(table, select=columns)
     owners = {row["user_id"] for row in seen.json()} if seen.status_code == 200 else None
     expected = {"anonymous user": set(), "user": {own}, "service_role": {own, other}}
     assert owners == expected.get(role)
@@ -88,6 +91,32 @@ def test_each_role_reads_only_its_rows_and_writes_nothing(project, sign_up, with
     harmless = table == "projects" and role in ("user", "anonymous user")  # a delete without visible rows succeeds
     assert all(refused) or (harmless and refused[:4] == [True] * 4)
     assert project.database.execute(f"select to_jsonb(t) from public.{table} t order by 1") == before
+
+
+HIDDEN_COLUMNS = [
+    *[(table, column) for table in TABLES for column in ("xmin", "cmin", "ctid", "tableoid")],
+    ("credit_ledger", "id"),
+]
+
+
+@pytest.mark.parametrize(("table", "column"), HIDDEN_COLUMNS)
+def test_users_cannot_read_columns_that_grow_with_what_all_users_do(sign_up, table, column):
+    _, user = user_with_data(sign_up)
+    visible = "user_id"
+    assert user.rows(table, select=visible).status_code == 200
+    assert user.rows(table, select=f"{visible},{column}").status_code == 403
+    assert user.rows(table, select=visible, order=column).status_code in (403, 404)  # 404: some have no order
+    assert user.rows(table, select=visible, **{column: "not.is.null"}).status_code == 403
+
+
+def test_a_user_counts_only_their_own_rows(sign_up):
+    for _ in range(3):
+        user_with_data(sign_up)
+    _, user = user_with_data(sign_up)
+    for table in TABLES:
+        answer = user.send("HEAD", f"/{table}", params={"select": "user_id"}, headers={"Prefer": "count=exact"})
+        total = int(answer.headers["content-range"].partition("/")[2])
+        assert total == len(user.rows(table, select="user_id").json())
 
 
 @pytest.mark.parametrize("function", sorted(USER_FUNCTIONS | SERVICE_FUNCTIONS | PUBLIC_FUNCTIONS))

@@ -162,7 +162,7 @@ async def test_working_services_are_reported_as_ok(project, s3, tmp_path):
         ({"supabase_publishable_key": SecretStr("geheim")}, {"task_store"}, "S3SEG_SUPABASE_PUBLISHABLE_KEY"),
         ({"supabase_secret_key": SecretStr("geheim")}, {"task_queue", "accounts"}, "S3SEG_SUPABASE_SECRET_KEY"),
         ({"supabase_secret_key": SecretStr(PUBLISHABLE_KEY)}, {"task_queue", "accounts"}, "S3SEG_SUPABASE_SECRET_KEY"),
-        ({"supabase_jwt_secret": SecretStr("geheim")}, {"authenticator"}, "S3SEG_SUPABASE_JWT_SECRET"),
+        ({"supabase_jwt_secret": SecretStr("geheim, and long enough")}, {"authenticator"}, "S3SEG_SUPABASE_JWT_SECRET"),
         ({"public_base_url": "https://else.example"}, {"task_store", "task_queue", "accounts"}, "PUBLIC_BASE_URL"),
         ({"r2_secret_access_key": SecretStr("geheim")}, {"object_store"}, "S3SEG_R2_SECRET_ACCESS_KEY"),
         ({"r2_bucket": "no-such-bucket"}, {"object_store"}, "S3SEG_R2_BUCKET"),
@@ -236,10 +236,16 @@ async def test_the_key_of_the_gpu_service_is_checked(project, s3, tmp_path):
         raise CheckpointError("no weights here")
 
     service = gpu_app(
-        Settings(_env_file=None, object_store="memory", task_store="memory", api_secret_key="the kéy"), load=load
+        Settings(
+            _env_file=None, object_store="memory", task_store="memory", api_secret_key="the kéy between edge and gpu"
+        ),
+        load=load,
     )
     with served(service) as url:
-        for key, status, named in [("the kéy", "ok", ""), ("another", "problem", "API_SECRET_KEY")]:
+        for key, status, named in [
+            ("the kéy between edge and gpu", "ok", ""),
+            ("another key of some length", "problem", "API_SECRET_KEY"),
+        ]:
             changes = {"inference": "http", "gpu_url": url, "api_secret_key": SecretStr(key)}
             parts = Parts(settings_of(project, s3, tmp_path, **changes))
             found = (await examine_services(parts))[-1]

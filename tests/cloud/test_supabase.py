@@ -3,8 +3,8 @@
 import pytest
 
 from s3seg.errors import RateLimitedError
-from s3seg.tasks.limits import Tier
-from s3seg.testing import AccountsSuite, TaskQueueSuite, TaskStoreSuite
+from s3seg.tasks.limits import Action, Tier
+from s3seg.testing import AccountsSuite, RateLimiterSuite, TaskQueueSuite, TaskStoreSuite
 from tests.cloud.harness import OnSupabase
 
 
@@ -31,3 +31,28 @@ class TestSupabaseTaskQueue(OnSupabase, TaskQueueSuite):
 
 class TestSupabaseAccounts(OnSupabase, AccountsSuite):
     pass
+
+
+class TestSupabaseRateLimiter(OnSupabase, RateLimiterSuite):
+    @pytest.fixture
+    def limiter(self, harness):
+        return harness.limiters[0]
+
+    @pytest.fixture
+    def another_process(self, harness):
+        return harness.limiters[1]
+
+    @pytest.fixture
+    def pass_time(self, harness):
+        return harness.pass_time
+
+    @pytest.fixture
+    def new_user(self, harness):
+        return lambda tier: harness.user(tier=tier)
+
+    async def test_requests_and_what_they_make_are_counted_separately(self, limiter, harness):
+        user = await harness.user(tier=Tier.FREE)
+        for _ in range(10):
+            assert (await limiter.take(user, Action.UPLOAD, Tier.FREE)).allowed
+            await harness.image(user)
+        assert not (await limiter.take(user, Action.UPLOAD, Tier.FREE)).allowed

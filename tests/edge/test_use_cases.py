@@ -2,6 +2,8 @@
 
 import asyncio
 import re
+import uuid
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -23,11 +25,33 @@ from s3seg.errors import (
 )
 from s3seg.tasks.limits import RATE_LIMITS, Action, Tier
 from s3seg.tasks.model import TaskStatus
+from s3seg.tasks.object_keys import new_image_key
 from s3seg.tasks.records import Identity
 from tests.edge.system import FakeAuthenticator, RecordingNotifier, System
 from tests.helpers.pictures import encoded
 
 pytestmark = pytest.mark.anyio
+
+USER, HEX = "0b6f1b5e-3a0b-4d57-9f0e-1a2b3c4d5e6f", "0123456789abcdef" * 2
+OTHER_KEYS = (
+    "backups/users.json",
+    f"checks/{HEX}.json",
+    f"{HEX}.png",
+    f"users/{USER}/{HEX}.png",
+    f"users/{USER}/avatars/{HEX}.png",
+    f"users/{USER}/images/portrait.png",
+    f"users/{USER}/images/{HEX}.json",
+    f"users/{USER}/images/{HEX.upper()}.png",
+    f"users/{USER}/images/{HEX}0.png",
+    f"users/{USER}/images/more/{HEX}.png",
+    f"users/{USER.upper()}/images/{HEX}.png",
+    f"users/ann/images/{HEX}.png",
+    f"users/{USER}/results/{HEX}.png",
+    f"users/{USER}/results/first/{HEX}.png",
+    f"users/{USER}/results/{USER}/{HEX}.jpg",
+    f"users/{USER}/results/{USER}/{USER}/{HEX}.png",
+    f"x/users/{USER}/images/{HEX}.png",
+)
 
 
 @pytest.fixture
@@ -224,6 +248,20 @@ class TestSubmit:
         monkeypatch.undo()
         await system.submit(other)
 
+    async def test_a_paid_key_is_answered_again_whatever_was_refused_since(self, system):
+        user = await system.user(tier=Tier.FREE, credits=1)
+        order = SegmentRequest(image_url=await system.image_url(user), text_prompt="cat")
+        paid = await system.edge.submit(user, order, idempotency_key="k")
+        for _ in range(RATE_LIMITS[Tier.FREE][Action.SEGMENT] + 1):
+            with pytest.raises(InsufficientCreditsError):
+                await system.edge.submit(user, order)
+        with pytest.raises(RateLimitedError):
+            await system.edge.submit(user, order)
+        repeated = await system.edge.submit(user, order, idempotency_key="k")
+        assert (repeated.task.task_id, repeated.created) == (paid.task.task_id, False)
+        with pytest.raises(RateLimitedError):
+            await system.edge.submit(user, order, idempotency_key="never used")
+
     async def test_a_task_is_paid_and_the_workers_are_notified(self, system):
         user = await system.user(credits=3)
         task = await system.submit(user, "cat", "dog")
@@ -310,6 +348,28 @@ class TestWatching:
         monkeypatch.setattr(system.store, "get_task", fail)
         assert await system.edge.wait(user, task, timeout_s=30) == task
 
+    async def test_events_end_with_the_token(self, system):
+        """The stores of this package that need no token do not check it."""
+        user = await system.user()
+        task = await system.submit(user)
+        user = replace(user, expires_at=datetime.now(UTC) + timedelta(milliseconds=200))
+        states = []
+
+        async def follow():
+            async for state in await system.edge.events(user, task.task_id, timeout_s=900):
+                states.append(state.status)
+
+        with pytest.raises(AuthInvalidError, match="expired"):
+            await asyncio.wait_for(follow(), 20)
+        assert states == [TaskStatus.PENDING]
+
+    async def test_a_wait_ends_with_the_token(self, system):
+        user = await system.user()
+        task = await system.submit(user)
+        user = replace(user, expires_at=datetime.now(UTC) + timedelta(milliseconds=200))
+        async with asyncio.timeout(20):
+            assert (await system.edge.wait(user, task, timeout_s=900)).status == TaskStatus.PENDING
+
     async def test_events_tell_each_state_once(self, system):
         user = await system.user()
         task = await system.submit(user)
@@ -394,9 +454,23 @@ class TestObjects:
             return f"https://bucket.example/{key}?expires={expires_s}"
 
         monkeypatch.setattr(system.objects, "presign", presign)
-        assert await system.edge.open_object("users/u/images/i.png") == (
-            "https://bucket.example/users/u/images/i.png?expires=300"
-        )
+        key = new_image_key(str(uuid.uuid4()), "image/png")
+        assert await system.edge.open_object(key) == f"https://bucket.example/{key}?expires=60"
+
+    @pytest.mark.parametrize("key", OTHER_KEYS)
+    async def test_objects_of_other_programs_in_the_bucket_are_neither_served_nor_presigned(
+        self, system, monkeypatch, key
+    ):
+        await system.objects.put(key, b"a backup of something else")
+        with pytest.raises(NotFoundError):
+            await system.edge.open_object(key)
+
+        async def presign(key, *, expires_s):
+            return f"https://bucket.example/{key}"
+
+        monkeypatch.setattr(system.objects, "presign", presign)
+        with pytest.raises(NotFoundError):
+            await system.edge.open_object(key)
 
 
 async def test_a_part_that_hangs_or_fails_is_named(monkeypatch):

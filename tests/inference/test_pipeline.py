@@ -155,6 +155,19 @@ async def test_only_images_of_our_own_store_and_the_tasks_user_are_fetched(syste
     assert asked == []
 
 
+async def test_an_image_is_read_by_its_key_and_results_are_addressed_like_it_whatever_the_public_base_is_here(system):
+    task = await system.submit()
+    moved = task.source_image_url.replace(system.objects.url("x.png").removesuffix("/x.png"), "http://127.0.0.1:9999/f")
+    assert moved != task.source_image_url
+    system.tables.tasks[task.task_id] = replace(task, source_image_url=moved)
+    done = await run(system, system.tables.tasks[task.task_id])
+    assert done.status == "done"
+    for url in (done.mask_image_url, done.metadata["instances_url"]):
+        key = url.removeprefix("http://127.0.0.1:9999/f/")
+        assert key in done.object_keys
+        await system.objects.get(key)
+
+
 OUTAGE = UnavailableError("the disk is on fire at /secret/path")
 STAGES = {
     "fetch": ("objects", "get", OUTAGE, "UNAVAILABLE"),

@@ -23,7 +23,7 @@ from s3seg.tasks.object_keys import new_image_key
 from s3seg.tasks.records import NewImage
 from tests.helpers.inference_system import STREET, USER
 
-KEY = "a key for tests"
+KEY = "a key for these tests"
 ROOT = Path(__file__).parents[2]
 SERVE = "import sys; from s3seg.cli import main; sys.argv.insert(1, 'serve'); main()"
 WORK = "import sys; from s3seg.cli import main; sys.argv.insert(1, 'worker'); main()"

@@ -1,3 +1,5 @@
+import asyncio
+import uuid
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,7 +12,8 @@ from s3seg.adapters.memory import (
     MemoryTaskQueue,
     MemoryTaskStore,
 )
-from s3seg.tasks.maintenance import collect_garbage, reap_all
+from s3seg.errors import UnavailableError
+from s3seg.tasks.maintenance import Job, Maintenance, collect_garbage, reap_all, reaping
 from s3seg.tasks.model import Outcome, TaskRequest
 from s3seg.tasks.object_keys import new_image_key, new_result_key
 from s3seg.tasks.records import Identity, NewImage
@@ -61,6 +64,13 @@ async def test_objects_that_no_row_refers_to_are_removed(objects, tables):
     assert (await collect_garbage(objects, accounts, before=TOMORROW)).objects == 0
 
 
+@pytest.mark.parametrize("key", ["users/ann/backup.json", f"users/{USER.user_id}/avatar.png", "other/x.png"])
+async def test_objects_of_other_programs_in_the_bucket_are_kept(objects, tables, key):
+    await objects.put(key, b"not ours")
+    assert (await collect_garbage(objects, MemoryAccounts(tables), before=TOMORROW)).objects == 0
+    assert [info.key async for info in objects.list("")] == [key]
+
+
 async def test_recent_objects_are_kept(objects, tables):
     await objects.put(new_image_key(USER.user_id, "image/png"), b"its row is being written")
     yesterday = datetime.now(UTC) - timedelta(days=1)
@@ -91,3 +101,59 @@ def _unlimited():
     from s3seg.app.settings import Settings
 
     return Settings(rate_limits="off").rates
+
+
+async def test_scheduled_collection_keeps_objects_of_users_of_another_installation(objects, tables):
+    accounts = MemoryAccounts(tables)
+    await accounts.ensure(USER.user_id)
+    mine, theirs = (new_image_key(user, "image/png") for user in (USER.user_id, str(uuid.uuid4())))
+    for key in (mine, theirs):
+        await objects.put(key, b"x")
+    assert (await collect_garbage(objects, accounts, before=TOMORROW, known_users_only=True)).objects == 1
+    assert [info.key async for info in objects.list("")] == [theirs]
+    assert (await collect_garbage(objects, accounts, before=TOMORROW)).objects == 1
+
+
+async def test_of_several_services_one_does_a_job_that_is_due(tables):
+    ran = []
+
+    async def run():
+        ran.append(1)
+        return "done"
+
+    accounts = MemoryAccounts(tables)
+    services = [Maintenance(accounts, [Job(name="x", every_s=60, run=run)]) for _ in range(4)]
+    begun = await asyncio.gather(*(service.run_due() for service in services))
+    assert sorted(begun) == [[], [], [], ["x"]]
+    assert ran == [1]
+    tables.now = lambda: datetime.now(UTC) + timedelta(seconds=61)
+    assert await services[0].run_due() == ["x"]
+
+
+async def test_a_job_that_fails_is_logged_and_does_not_stop_the_others(tables, caplog):
+    ran = []
+
+    async def fail():
+        raise UnavailableError("the disk is full")
+
+    async def work():
+        ran.append(1)
+
+    jobs = [Job(name="first", every_s=60, run=fail), Job(name="second", every_s=60, run=work)]
+    await Maintenance(MemoryAccounts(tables), jobs).run_due()
+    assert ran == [1]
+    assert "'first' failed" in caplog.text
+
+
+async def test_the_loop_ends_hopeless_tasks_by_itself_until_it_is_closed():
+    tables = MemoryTables(rules=Rules(deadline_s=0.0))
+    store, queue = MemoryTaskStore(tables), MemoryTaskQueue(tables)
+    image = await upload(MemoryObjectStore(), store)
+    task = (await store.submit(USER, TaskRequest(image_url=image.image_url, prompts=("cat",)))).task
+    loop = Maintenance(MemoryAccounts(tables), [reaping(queue, every_s=60)], pause_s=0.01)
+    loop.start()
+    async with asyncio.timeout(20):
+        while not (await store.get_task(USER, task.task_id)).ended:
+            await asyncio.sleep(0.01)
+    await loop.aclose()
+    await loop.aclose()

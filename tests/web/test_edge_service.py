@@ -31,6 +31,7 @@ from s3seg.app import Parts, edge_app, local_keys
 from s3seg.app.settings import Settings
 from s3seg.errors import UnavailableError
 from s3seg.tasks.limits import Action, Tier
+from s3seg.tasks.object_keys import new_image_key
 from s3seg.web.logs import JsonFormatter
 from tests.helpers.running_edge import running
 from tests.web.test_contract_routes import data_of, error_of
@@ -316,6 +317,19 @@ class TestFiles:
         for name in ("content-type", "content-length", "x-content-type-options", "cache-control"):
             assert head.headers[name] == get.headers[name]
 
+    async def test_caches_ask_again_after_a_minute_and_get_no_deleted_object(self, service, ann):
+        image = (await ann.upload()).json()["data"]
+        path = image["image_url"].removeprefix("http://127.0.0.1:8000")
+        first = await service.http.get(path)
+        assert first.headers["cache-control"] == "private, max-age=60, must-revalidate"
+        again = await service.http.get(path, headers={"If-None-Match": first.headers["etag"]})
+        assert (again.status_code, again.content) == (304, b"")
+        assert again.headers["cache-control"] == first.headers["cache-control"]
+        assert (await service.http.get(path, headers={"If-None-Match": '"another"'})).status_code == 200
+        data_of(await ann("DELETE", f"/api/v1/images/{image['image_id']}"), DeletedResponse)
+        gone = await service.http.get(path, headers={"If-None-Match": first.headers["etag"]})
+        assert error_of(gone) == (404, "NOT_FOUND")
+
     async def test_a_deleted_image_is_gone(self, service, ann):
         image = (await ann.upload()).json()["data"]
         data_of(await ann("DELETE", f"/api/v1/images/{image['image_id']}"), DeletedResponse)
@@ -327,9 +341,10 @@ class TestFiles:
             return f"https://bucket.example/{key}?signature=1"
 
         monkeypatch.setattr(service.parts.objects, "presign", presign)
-        response = await service.http.get("/files/users/u/images/i.png")
+        key = new_image_key(str(uuid.uuid4()), "image/png")
+        response = await service.http.get(f"/files/{key}")
         assert (response.status_code, response.headers["cache-control"]) == (302, "no-store")
-        assert response.headers["location"] == "https://bucket.example/users/u/images/i.png?signature=1"
+        assert response.headers["location"] == f"https://bucket.example/{key}?signature=1"
 
 
 class TestAdditions:

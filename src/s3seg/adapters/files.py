@@ -18,6 +18,7 @@ from pathlib import Path
 
 from s3seg.errors import InvalidRequestError, NotFoundError, ObjectExistsError, UnavailableError
 from s3seg.tasks.object_keys import check_key, content_type_of, key_of_url, public_url
+from s3seg.tasks.private_files import make_private, make_private_folder, open_private
 from s3seg.tasks.records import ObjectInfo, ObjectStream
 
 _CHUNK = 1 << 20
@@ -29,7 +30,7 @@ class FileObjectStore:
     """An `ObjectStore` that keeps objects as files in a folder.
 
     Args:
-        root: The folder; created if it does not exist.
+        root: The folder; created if it does not exist, for its owner only.
         public_base: Base URL under which the objects are served; the server must send
             ``X-Content-Type-Options: nosniff``.
     """
@@ -37,6 +38,7 @@ class FileObjectStore:
     def __init__(self, root: Path, *, public_base: str) -> None:
         self._root = root
         self._base = public_base
+        self._private = False  # whether the permissions of a folder of an earlier version have been checked
 
     async def put(self, key: str, body: bytes) -> ObjectInfo:
         """Store an object, or raise ObjectExistsError if the key is taken."""
@@ -104,7 +106,7 @@ class FileObjectStore:
     def _put(self, key: str, path: Path, body: bytes) -> ObjectInfo:
         partial = self._root / _PARTIAL / secrets.token_hex(16)
         try:
-            partial.parent.mkdir(parents=True, exist_ok=True)
+            self._make_root()
             _write_synced(partial, body)
             try:
                 _make_folders(path.parent, self._root)
@@ -117,6 +119,12 @@ class FileObjectStore:
             raise ObjectExistsError(f"object {key} already exists") from None
         except OSError as err:
             raise _not_writable(err) from err
+
+    def _make_root(self) -> None:
+        if not self._private:
+            make_private(self._root)
+            self._private = True
+        make_private_folder(self._root / _PARTIAL)
 
     def _walk(self, prefix: str) -> Iterator[ObjectInfo]:
         # start at the deepest folder that contains all matches, rather than at the root
@@ -149,7 +157,7 @@ class FileObjectStore:
     def _check(self) -> None:
         probe = self._root / _PARTIAL / secrets.token_hex(16)
         try:
-            probe.parent.mkdir(parents=True, exist_ok=True)
+            self._make_root()
             _write_synced(probe, b"check")
             probe.unlink()
         except OSError as err:
@@ -157,7 +165,7 @@ class FileObjectStore:
 
 
 def _write_synced(path: Path, body: bytes) -> None:
-    with path.open("xb") as file:
+    with open(path, "xb", opener=open_private) as file:
         try:
             file.write(body)
             file.flush()
@@ -173,7 +181,7 @@ def _make_folders(folder: Path, root: Path) -> None:
         return
     if folder != root:
         _make_folders(folder.parent, root)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_private_folder(folder)
     _sync_folder(folder.parent)
 
 

@@ -16,8 +16,9 @@ import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from s3seg.errors import ConfigurationError
+from s3seg.errors import ConfigurationError, UnavailableError
 from s3seg.tasks.limits import Tier
+from s3seg.tasks.private_files import make_private, make_private_folder
 from s3seg.tasks.records import VerificationKey
 
 ISSUER = "https://s3seg.local/auth/v1"
@@ -96,9 +97,15 @@ class LocalKeys:
         """Do nothing: no file is kept open."""
 
     def _load(self) -> ec.EllipticCurvePrivateKey:
+        if self._key is not None and not self._path.exists():
+            # a new key would silently invalidate all tokens
+            raise UnavailableError(
+                "the signing key was deleted while the service ran; restore it, or restart to make a new one"
+            )
         try:
             if not self._path.exists():
                 _make_key_file(self._path)
+            make_private(self._path)
             key = serialization.load_pem_private_key(self._path.read_bytes(), password=None)
         except (OSError, ValueError, TypeError) as err:
             raise ConfigurationError(
@@ -116,7 +123,7 @@ def _make_key_file(path: Path) -> None:
     pem = ec.generate_private_key(ec.SECP256R1()).private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_private_folder(path.parent)
     partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:

@@ -23,7 +23,7 @@ from s3seg.errors import (
     S3segError,
     UnavailableError,
 )
-from s3seg.tasks.object_keys import check_key, content_type_of, key_of_url, public_url
+from s3seg.tasks.object_keys import CACHE_CONTROL, check_key, content_type_of, key_of_url, public_url
 from s3seg.tasks.records import ObjectInfo, ObjectStream
 
 _T = TypeVar("_T")
@@ -254,7 +254,7 @@ class R2ObjectStore:
                 Body=body,
                 ContentType=content_type,
                 ContentMD5=base64.b64encode(digest.digest()).decode("ascii"),
-                CacheControl="max-age=31536000, immutable",
+                CacheControl=CACHE_CONTROL,
                 IfNoneMatch="*",
             )
         except ClientError as err:

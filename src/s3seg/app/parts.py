@@ -25,6 +25,7 @@ from s3seg.tasks.ports import (
     TaskStore,
     WorkerNotifier,
 )
+from s3seg.tasks.private_files import warn_if_open_to_others
 from s3seg.tasks.state_machine import Rules
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Parts:
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or Settings()
         self._made: list[Part] = []
+        warn_if_open_to_others(self.settings.data_dir)
 
     @cached_property
     def objects(self) -> ObjectStore:
@@ -73,17 +75,29 @@ class Parts:
     @cached_property
     def rate_limiter(self) -> RateLimiter:
         """Counts requests."""
-        return self._make("rate_limiter", self.settings.rate_limiter)
+        return self._make("rate_limiter", self.settings.rate_limiter or self._shared_limiter())
 
     @cached_property
     def notifier(self) -> WorkerNotifier:
         """Tells workers about new tasks; chosen by the setting ``inference``."""
         return self._make("inference", self.settings.inference)
 
+    async def announce(self) -> None:
+        """Tell the services that share the task store the settings of this edge, which they compare with their own."""
+        from s3seg.adapters.sqlite import SqliteTaskStore
+
+        if isinstance(self.task_store, SqliteTaskStore):
+            await self.task_store.announce()
+
     async def aclose(self) -> None:
         """Close the adapters that were made, the last one first."""
         while self._made:
             await self._made.pop().aclose()
+
+    def _shared_limiter(self) -> str:
+        """The limiter in the database of the task store, if it has one; without limits there is nothing to share."""
+        shared = self.settings.task_store
+        return shared if ("rate_limiter", shared) in _BUILTIN and self.settings.rate_limits != "off" else "memory"
 
     def _make(self, port: str, name: str) -> Any:
         builtin = _BUILTIN.get((port, name))
@@ -215,6 +229,13 @@ def _supabase_tasks(parts: Parts) -> TaskStore:
     return SupabaseTaskStore(rest, public_base=settings.public_base_url)
 
 
+def _supabase_limiter(parts: Parts) -> RateLimiter:
+    from s3seg.adapters.supabase.limiter import SupabaseRateLimiter
+
+    rest = _supabase_rest(parts.settings, "supabase_publishable_key")
+    return SupabaseRateLimiter(rest, public_base=parts.settings.public_base_url)
+
+
 def _supabase_queue(parts: Parts) -> TaskQueue:
     from s3seg.adapters.supabase.work import SupabaseTaskQueue
 
@@ -271,6 +292,15 @@ def _memory_limiter(parts: Parts) -> RateLimiter:
     return MemoryRateLimiter(table=parts.settings.rates)
 
 
+def _sqlite_limiter(parts: Parts) -> RateLimiter:
+    from s3seg.adapters.sqlite import COUNTS, Database, SqliteRateLimiter
+
+    settings = parts.settings
+    path = settings.data_dir / "rate-limits.sqlite3"
+    database = Database(path, schema=COUNTS, busy_timeout_s=settings.database_timeout_s)
+    return SqliteRateLimiter(database, table=settings.rates)
+
+
 def _memory_notifier(parts: Parts) -> WorkerNotifier:
     from s3seg.adapters.memory import MemoryNotifier
 
@@ -310,6 +340,8 @@ _BUILTIN: dict[tuple[str, str], Callable[[Parts], Part]] = {
     ("accounts", "supabase"): _supabase_accounts,
     ("authenticator", "supabase"): _supabase_auth,
     ("rate_limiter", "memory"): _memory_limiter,
+    ("rate_limiter", "sqlite"): _sqlite_limiter,
+    ("rate_limiter", "supabase"): _supabase_limiter,
     ("inference", "memory"): _memory_notifier,
     ("inference", "http"): _http_notifier,
 }

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 from s3seg.app.parts import Parts
 from s3seg.app.settings import Settings
-from s3seg.errors import ConfigurationError
+from s3seg.errors import ConfigurationError, UnavailableError
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from s3seg.inference.engine import Engine
     from s3seg.inference.metrics import InferenceMetrics
     from s3seg.inference.stages import Network
+
+_log = logging.getLogger(__name__)
 
 
 def edge_app(settings: Settings | None = None, *, parts: Parts | None = None) -> Starlette:
@@ -71,11 +75,16 @@ def _edge_app(parts: Parts, *, engine: Engine | None, close_parts: bool) -> Star
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        with suppress(UnavailableError):  # /ready says so, and the service may recover
+            await parts.announce()
         if engine is not None:
             engine.start()
+        checking = asyncio.ensure_future(_report(edge.check))
         try:
-            yield
+            async with maintenance(parts):
+                yield
         finally:
+            await _stop(checking)
             await edge.aclose()
             if engine is not None:
                 await engine.aclose(grace_s=settings.drain_s)
@@ -143,9 +152,12 @@ def gpu_app(
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         engine.start()
+        checking = asyncio.ensure_future(_report(engine.check))
         try:
-            yield
+            async with maintenance(parts):
+                yield
         finally:
+            await _stop(checking)
             await engine.aclose(grace_s=parts.settings.drain_s)
             if own:
                 await parts.aclose()
@@ -187,6 +199,44 @@ def make_engine(
         metrics=metrics,
         **_woken_by(parts),
     )
+
+
+@asynccontextmanager
+async def maintenance(parts: Parts) -> AsyncIterator[None]:
+    """Do the recurring jobs in the background while the ``async with`` block runs.
+
+    A process that may not end tasks and see all users' objects, such as an edge without the secret key of Supabase,
+    does none of them.
+    """
+    from s3seg.tasks.maintenance import Job, Maintenance, garbage_collection, reaping
+
+    settings, jobs = parts.settings, list[Job]()
+    try:
+        if settings.reap_every_s:
+            jobs.append(reaping(parts.task_queue, every_s=settings.reap_every_s))
+        if settings.gc_every_h:
+            jobs.append(garbage_collection(parts.objects, parts.accounts, every_s=settings.gc_every_h * 3600))
+        loop = Maintenance(parts.accounts, jobs)
+    except ConfigurationError:
+        yield
+        return
+    loop.start()
+    try:
+        yield
+    finally:
+        await loop.aclose()
+
+
+async def _report(check: Callable[[], Awaitable[Mapping[str, str | None]]]) -> None:
+    """Log what does not work when a service starts."""
+    for name, problem in (await check()).items():
+        if problem not in (None, "ok", "loading"):
+            _log.error("not ready: %s: %s", name, problem)
+
+
+async def _stop(task: asyncio.Future[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def local(settings: Settings | None = None) -> Local:

@@ -46,6 +46,17 @@ def _key(text: str) -> str:
     return text
 
 
+_SHORTEST_KEY = 16
+
+
+def _long_key(key: SecretStr) -> SecretStr:
+    if 0 < len(key.get_secret_value().strip().encode()) < _SHORTEST_KEY:
+        raise ValueError(
+            f"is shorter than {_SHORTEST_KEY} bytes, so it could be guessed; generate one with: openssl rand -hex 32"
+        )
+    return key
+
+
 def _secret_key(key: SecretStr) -> SecretStr:
     _key(key.get_secret_value())
     return key
@@ -101,8 +112,9 @@ Address = Annotated[str, AfterValidator(_address)]
 BareAddress = Annotated[str, AfterValidator(_bare_address)]
 Key = Annotated[str, AfterValidator(_key)]
 SecretKey = Annotated[SecretStr, AfterValidator(_secret_key)]
-HeaderKey = Annotated[SecretStr, AfterValidator(_header_key)]
 PublishableKey = Annotated[SecretStr, AfterValidator(_publishable_key)]
+LongKey = Annotated[SecretStr, AfterValidator(_long_key)]
+HeaderKey = Annotated[LongKey, AfterValidator(_header_key)]
 Origin = Annotated[str, AfterValidator(_origin)]
 HeaderName = Annotated[str, AfterValidator(_header_name)]
 Bucket = Annotated[str, AfterValidator(_bucket)]
@@ -155,7 +167,13 @@ class Settings(BaseSettings):
         str | None, Field(description="As task_store, for operators; the same as task_store if unset")
     ] = None
     authenticator: Annotated[str, Field(description=f"local, supabase, or {_ADAPTER}")] = "local"
-    rate_limiter: Annotated[str, Field(description=f"memory, or {_ADAPTER}")] = "memory"
+    rate_limiter: Annotated[
+        str | None,
+        Field(
+            description=f"sqlite, supabase, memory (for each process), or {_ADAPTER}; if unset, the same as task_store "
+            "where that has one, so that the limits hold for all processes together"
+        ),
+    ] = None
     inference: Annotated[
         str, Field(description=f"How workers are told about new tasks: memory (same process), http, or {_ADAPTER}")
     ] = "memory"
@@ -164,7 +182,7 @@ class Settings(BaseSettings):
         HeaderKey | None,
         Field(
             validation_alias=AliasChoices("S3SEG_API_SECRET_KEY", "API_SECRET_KEY"),
-            description="Key that the edge sends to the gpu service",
+            description="Key that the edge sends to the gpu service, at least 16 bytes: openssl rand -hex 32",
         ),
     ] = None
 
@@ -242,6 +260,14 @@ class Settings(BaseSettings):
         float, Field(gt=0, description="Seconds after which an unfinished task ends in error and is refunded")
     ] = 900.0
     max_attempts: Annotated[int, Field(ge=1, le=100, description="Attempts after which a task ends in error")] = 3
+    reap_every_s: Annotated[
+        float,
+        Field(ge=0, description="Seconds between two runs of the job that ends and refunds hopeless tasks; 0: never"),
+    ] = 60.0
+    gc_every_h: Annotated[
+        float,
+        Field(ge=0, description="Hours between two runs of the job that removes unused objects; 0: never"),
+    ] = 24.0
     database_timeout_s: Annotated[
         float, Field(gt=0, description="Seconds to wait for the database before answering 503")
     ] = 5.0
@@ -257,7 +283,7 @@ class Settings(BaseSettings):
         Field(description="Secret (or legacy service_role) key, for workers and operators; never set it on the edge"),
     ] = None
     supabase_jwt_secret: Annotated[
-        SecretStr | None, Field(description="Legacy JWT secret, only for projects that still sign tokens with it")
+        LongKey | None, Field(description="Legacy JWT secret, only for projects that still sign tokens with it")
     ] = None
     database_url: Annotated[
         SecretStr | None, Field(description="PostgreSQL connection string of the project, only for `s3seg db`")

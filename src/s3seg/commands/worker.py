@@ -29,6 +29,7 @@ async def _work(settings: Settings) -> None:
     import signal
 
     from s3seg.app import Parts, make_engine
+    from s3seg.app import maintenance
     from s3seg.web.server import stop_at_once
 
     parts = Parts(settings)
@@ -50,7 +51,8 @@ async def _work(settings: Settings) -> None:
             await asyncio.wait({loaded, stopped}, return_when=asyncio.FIRST_COMPLETED)
             if loaded.done():
                 loaded.result()  # without a model the worker is of no use: raise what loading raised
-            await stopped
+            async with maintenance(parts):
+                await stopped
         finally:
             await engine.aclose(grace_s=settings.drain_s)
             await parts.aclose()

@@ -59,7 +59,10 @@ class RateLimits:
         return decision
 
     def require_may_submit(self, caller: Identity) -> None:
-        """Raise `RateLimitedError` while the caller has too many refused submits in the window."""
+        """Raise `RateLimitedError` while the caller has too many refused submits in the window.
+
+        A repeat of an accepted submit is answered nevertheless; see `Edge.submit`.
+        """
         blocked = self._blocked.get(caller.user_id)
         if blocked is not None:
             until, decision = blocked

@@ -23,11 +23,13 @@ from s3seg.errors import (
     InsufficientCreditsError,
     InvalidRequestError,
     NotFoundError,
+    RateLimitedError,
     S3segError,
     UnavailableError,
 )
 from s3seg.tasks.health import health_check
 from s3seg.tasks.model import Task, TaskRequest
+from s3seg.tasks.object_keys import owner_of
 from s3seg.tasks.ports import Authenticator, ObjectStore, Part, RateLimiter, TaskStore, WorkerNotifier
 from s3seg.tasks.records import Identity, ObjectStream, StoredImage, Submitted
 
@@ -54,7 +56,7 @@ class EdgeOptions:
     upload_wait_s: float = 2.0
     max_decodes: int = 2
     max_watchers: int = 500
-    presign_s: int = 300
+    presign_s: int = 60
 
 
 class Edge:
@@ -152,7 +154,7 @@ class Edge:
         return image
 
     async def open_object(self, key: str) -> ObjectStream | str:
-        """Open a stored object for anyone who knows its key.
+        """Open an image or a result for anyone who knows its key; other objects of a shared bucket are not served.
 
         Returns:
             The object as a stream, or a short-lived URL to redirect to where the store is private.
@@ -160,12 +162,9 @@ class Edge:
         Raises:
             NotFoundError: There is no such object.
         """
-        try:
-            url = await self._objects.presign(key, expires_s=self._options.presign_s)
-        except S3segError as err:
-            if err.code == "INVALID_REQUEST":
-                raise NotFoundError("no such object") from None
-            raise
+        if owner_of(key) is None:
+            raise NotFoundError("no such object")
+        url = await self._objects.presign(key, expires_s=self._options.presign_s)
         return url or await self._objects.stream(key)
 
     # ---- tasks ----
@@ -191,7 +190,13 @@ class Edge:
             project_id=request.project_id,
             idempotency_key=idempotency_key,
         )
-        self.rate_limits.require_may_submit(caller)
+        try:
+            self.rate_limits.require_may_submit(caller)
+        except RateLimitedError:
+            paid = None if idempotency_key is None else await self.tasks.find_repeat(caller, task_request)
+            if paid is None:
+                raise
+            return Submitted(task=paid, created=False, rate=None)
         try:
             submitted = await self.tasks.submit(caller, task_request)
         except (InvalidRequestError, InsufficientCreditsError):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 
+from s3seg.errors import AuthInvalidError
 from s3seg.tasks.model import Task
 from s3seg.tasks.ports import TaskStore
 from s3seg.tasks.records import Identity
@@ -21,10 +23,12 @@ class TaskWatcher:
     Args:
         tasks: Where tasks are read.
         max_watchers: Callers that may wait at the same time.
+        clock: Seconds since 1970.
     """
 
-    def __init__(self, tasks: TaskStore, *, max_watchers: int) -> None:
+    def __init__(self, tasks: TaskStore, *, max_watchers: int, clock: Callable[[], float] = time.time) -> None:
         self._tasks = tasks
+        self._clock = clock
         self._max_watchers = max_watchers
         self._watchers = 0
 
@@ -34,10 +38,21 @@ class TaskWatcher:
         return self._watchers < self._max_watchers
 
     async def watch(self, caller: Identity, task_id: str, *, timeout_s: float) -> AsyncGenerator[Task, None]:
-        """Yield the task as it is, then after each change of its status, until it has ended or time is up."""
+        """Yield the task as it is, then after each change of its status, until it has ended or time is up.
+
+        Raises:
+            AuthInvalidError: The caller's token expired meanwhile. Not every store checks tokens, so this is checked
+                before each reading.
+        """
+
+        async def load() -> Task:
+            if caller.expires_at is not None and self._clock() >= caller.expires_at.timestamp():
+                raise AuthInvalidError("the token has expired")
+            return await self._tasks.get_task(caller, task_id)
+
         self._watchers += 1
         try:
-            states = changes(lambda: self._tasks.get_task(caller, task_id), timeout_s=timeout_s)
+            states = changes(load, timeout_s=timeout_s)
             async with contextlib.aclosing(states):
                 async for task in states:
                     yield task

@@ -29,6 +29,7 @@ from s3seg.inference.artifacts import Artifacts, make_artifacts
 from s3seg.inference.batcher import Batcher
 from s3seg.inference.metrics import InferenceMetrics, NoMetrics
 from s3seg.tasks.model import Claim, Failure, Lease, Task
+from s3seg.tasks.object_keys import owner_of, public_url, split_image_url
 from s3seg.tasks.ports import ObjectStore, TaskQueue
 
 _log = logging.getLogger(__name__)
@@ -121,21 +122,25 @@ class Pipeline:
             return await self._queue.fail(claim.lease, failure, retry_after_s=delay)
 
     async def _predict(self, task: Task, on_begin: Callable[[], None], stages: dict[str, float]) -> Artifacts:
+        # by key, and results beside the image: this worker's public base URL may not be that of the edge
+        found = split_image_url(task.source_image_url)
+        if found is None or owner_of(found[1]) != task.user_id:
+            raise NotFoundError("the image is not stored in this service; upload it first")
+        public_base, key = found
         with self._timed("fetch", stages):
-            content = await self._fetch(task)
+            content = await self._fetch(key)
         with self._timed("segment", stages):
             batcher = self._batcher()
             results = await batcher.segment(content, task.prompts, name="the image", on_begin=on_begin)
         with self._timed("outcome", stages):
             return await asyncio.get_running_loop().run_in_executor(
                 self._cpu,
-                lambda: make_artifacts(task, results, threshold=batcher.threshold, url=self._objects.url),
+                lambda: make_artifacts(
+                    task, results, threshold=batcher.threshold, url=lambda key: public_url(public_base, key)
+                ),
             )
 
-    async def _fetch(self, task: Task) -> bytes:
-        key = self._objects.key_of(task.source_image_url)
-        if key is None or not key.startswith(f"users/{task.user_id}/"):
-            raise NotFoundError("the image is not stored in this service; upload it first")
+    async def _fetch(self, key: str) -> bytes:
         try:
             return await self._objects.get(key)
         except NotFoundError:

@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from s3seg.errors import S3segError, UnavailableError
+from s3seg.errors import ConfigurationError, S3segError, UnavailableError
 from s3seg.tasks.ports import Part
 
 _log = logging.getLogger(__name__)
 _TIMEOUT_S = 5.0
 
 
+class MismatchError(ConfigurationError):
+    """A setting differs between services. The message has the values, which are not secret."""
+
+
 async def health_check(part: Part) -> str | None:
     """Return None if the part works, or else a message that says what is wrong.
 
-    It never raises, and returns within five seconds. Only the message of an `UnavailableError` is returned as it is.
-    Other errors may name files and settings, so they are logged for the operator instead.
+    It never raises, and returns within five seconds. Only the messages of `UnavailableError` and `MismatchError` are
+    returned as they are. Other errors may name files and settings, so they are logged for the operator instead.
     """
     try:
         async with asyncio.timeout(_TIMEOUT_S):
@@ -24,6 +28,9 @@ async def health_check(part: Part) -> str | None:
     except TimeoutError:
         return f"no response within {_TIMEOUT_S:.0f} seconds"
     except UnavailableError as err:
+        return str(err)
+    except MismatchError as err:
+        _log.error("health check failed: %s", err)
         return str(err)
     except S3segError as err:
         _log.error("health check failed: %s", err)

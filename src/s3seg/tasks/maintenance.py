@@ -1,14 +1,22 @@
-"""Maintenance that operators run from time to time: collect garbage, and end tasks that cannot finish."""
+"""Maintenance: collect garbage, and end tasks that cannot finish; by services on a schedule, and by operators."""
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
+from s3seg.tasks.object_keys import owner_of
 from s3seg.tasks.ports import Accounts, ObjectStore, TaskQueue
 from s3seg.tasks.records import ObjectInfo
 
+_log = logging.getLogger(__name__)
 _KEYS_PER_QUERY = 500
+_KEEP_H = 24.0
+_PAUSE_S = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,17 +35,25 @@ class Collected:
 
 
 async def collect_garbage(
-    objects: ObjectStore, accounts: Accounts, *, before: datetime, dry_run: bool = False
+    objects: ObjectStore,
+    accounts: Accounts,
+    *,
+    before: datetime,
+    dry_run: bool = False,
+    known_users_only: bool = False,
 ) -> Collected:
     """Remove objects that no image and no result refers to.
 
-    Such objects are left behind by a crash between storing an object and writing its row.
+    Such objects are left behind by a crash between storing an object and writing its row. Objects of other programs
+    in the same bucket are never removed.
 
     Args:
         objects: The store to clean up.
         accounts: Knows which objects are in use.
         before: Consider only objects older than this: the row of a newer one may not have been written yet.
         dry_run: Count the objects, but remove nothing.
+        known_users_only: Keep objects of users who have no account here, in case another installation of s3seg shares
+            the bucket, or the database is not the right one.
     """
     removed = removed_bytes = 0
     old: list[ObjectInfo] = []
@@ -45,9 +61,12 @@ async def collect_garbage(
     async def remove_unreferenced() -> None:
         nonlocal removed, removed_bytes
         in_use = await accounts.referenced([info.key for info in old])
-        for info in old:
-            if info.key in in_use:
-                continue
+        unused = [info for info in old if info.key not in in_use]
+        if known_users_only:
+            owners = {info.key: owner_of(info.key) for info in unused}
+            known = await accounts.known_users(sorted({owner for owner in owners.values() if owner is not None}))
+            unused = [info for info in unused if owners[info.key] in known]
+        for info in unused:
             if not dry_run:
                 await objects.delete(info.key)
             removed += 1
@@ -55,7 +74,7 @@ async def collect_garbage(
         old.clear()
 
     async for info in objects.list("users/"):
-        if info.modified_at < before:
+        if info.modified_at < before and owner_of(info.key) is not None:  # others may share the bucket
             old.append(info)
         if len(old) == _KEYS_PER_QUERY:
             await remove_unreferenced()
@@ -70,3 +89,88 @@ async def reap_all(queue: TaskQueue) -> int:
     while batch := await queue.reap():
         ended += len(batch)
     return ended
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A recurring job.
+
+    Attributes:
+        name: The name under which services agree who does it.
+        every_s: Seconds from one begin to the next.
+        run: Does it, and returns what was done for the log, or None if there was nothing to do.
+    """
+
+    name: str
+    every_s: float
+    run: Callable[[], Awaitable[str | None]]
+
+
+def reaping(queue: TaskQueue, *, every_s: float) -> Job:
+    """Return the job that ends and refunds tasks that cannot finish."""
+
+    async def run() -> str | None:
+        ended = await reap_all(queue)
+        return f"ended {ended} tasks that were past their deadline or out of attempts" if ended else None
+
+    return Job(name="reap", every_s=every_s, run=run)
+
+
+def garbage_collection(objects: ObjectStore, accounts: Accounts, *, every_s: float) -> Job:
+    """Return the job that removes the objects of this installation's users that nothing refers to, after a day."""
+
+    async def run() -> str | None:
+        before = datetime.now(UTC) - timedelta(hours=_KEEP_H)
+        found = await collect_garbage(objects, accounts, before=before, known_users_only=True)
+        if not found.objects and not found.partial_writes:
+            return None
+        return f"removed {found.objects} unused objects and {found.partial_writes} partial writes"
+
+    return Job(name="gc", every_s=every_s, run=run)
+
+
+class Maintenance:
+    """Does recurring jobs in the background of a service; of all services on the same data, one does each job.
+
+    Args:
+        accounts: Records when each job was last begun.
+        jobs: The jobs.
+        pause_s: Average number of seconds between two looks for jobs that are due. Each pause is up to half longer or
+            shorter, so that services that start together do not look at the same time.
+    """
+
+    def __init__(self, accounts: Accounts, jobs: Sequence[Job], *, pause_s: float | None = None) -> None:
+        self._accounts = accounts
+        self._jobs = jobs
+        self._pause_s = _PAUSE_S if pause_s is None else pause_s
+        self._loop: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Start the loop."""
+        if self._jobs and self._loop is None:
+            self._loop = asyncio.create_task(self._run())
+
+    async def aclose(self) -> None:
+        """Stop the loop; a job that is running is interrupted, and done again when it is next due."""
+        loop, self._loop = self._loop, None
+        if loop is not None:
+            loop.cancel()
+            await asyncio.gather(loop, return_exceptions=True)
+
+    async def run_due(self) -> list[str]:
+        """Do the jobs that are due, and return their names. Failures are logged."""
+        begun: list[str] = []
+        for job in self._jobs:
+            try:
+                if await self._accounts.begin_job(job.name, every_s=job.every_s):
+                    begun.append(job.name)
+                    if done := await job.run():
+                        _log.info("maintenance: %s", done)
+            except Exception as err:
+                _log.warning("maintenance: the job %r failed and will be tried again: %s", job.name, err)
+        return begun
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(self._pause_s * random.uniform(0.5, 1.5))  # noqa: S311 (not for security)
+            await self.run_due()

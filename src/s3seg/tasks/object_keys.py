@@ -28,9 +28,17 @@ CONTENT_TYPES = MappingProxyType(
 )
 """Content type by suffix; other kinds of objects are not stored."""
 
+CACHE_CONTROL = "private, max-age=60, must-revalidate"
+"""How long caches may keep an object: in the reader's own cache only, and for a minute, so that it can be deleted."""
+
 _SUFFIXES = {content_type: suffix for suffix, content_type in CONTENT_TYPES.items()}
 _SEGMENT = r"[A-Za-z0-9_-][A-Za-z0-9._-]*"  # never empty, never begins with a dot
 _KEY = re.compile(rf"{_SEGMENT}(?:/{_SEGMENT})*\.({'|'.join(CONTENT_TYPES)})", re.ASCII)
+_UUID = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+_IMAGE_KEY = rf"users/(?P<image_user>{_UUID})/images/[0-9a-f]{{32}}\.(?:png|jpg|webp)"
+_RESULT_KEY = rf"users/(?P<result_user>{_UUID})/results/{_UUID}/[0-9a-f]{{32}}\.(?:png|json)"
+_OWN_KEY = re.compile(rf"{_IMAGE_KEY}|{_RESULT_KEY}", re.ASCII)
+_IMAGE_URL = re.compile(rf"(?P<base>.+)/(?P<key>{_IMAGE_KEY})", re.ASCII)
 
 
 def new_image_key(user_id: str, content_type: str) -> str:
@@ -54,6 +62,26 @@ def check_key(key: str) -> str:
     if too_long or _KEY.fullmatch(key) is None:
         raise InvalidRequestError(f"not a valid object key: {key[:80]!r}")
     return key
+
+
+def owner_of(key: str) -> str | None:
+    """Return the id of the user that an image or a result belongs to, or None for any other key.
+
+    Only keys of exactly the form that `new_image_key` and `new_result_key` return count: a bucket may hold objects of
+    other programs, which are neither served nor collected as garbage.
+    """
+    found = _OWN_KEY.fullmatch(key)
+    return None if found is None else found["image_user"] or found["result_user"]
+
+
+def split_image_url(url: str) -> tuple[str, str] | None:
+    """Split the URL of an image into its public base URL and its key, whatever the base; None if it has no such key.
+
+    Workers use it to read the images of tasks: their settings may name another public base URL than those of the edge
+    that stored the image.
+    """
+    found = _IMAGE_URL.fullmatch(url)
+    return None if found is None else (found["base"], found["key"])
 
 
 def content_type_of(key: str) -> str:

@@ -187,6 +187,17 @@ class TaskStore(Part, Protocol):
         """
         ...
 
+    async def find_repeat(self, caller: Identity, request: TaskRequest) -> Task | None:
+        """Return the task that an earlier, equal request with the same idempotency key created, or None.
+
+        It changes and counts nothing: a client that has paid for a task gets its answer even while its submits are
+        refused.
+
+        Raises:
+            InvalidRequestError: If the idempotency key was used for a different request.
+        """
+        ...
+
     async def get_task(self, caller: Identity, task_id: str) -> Task:
         """Return the caller's task with this id.
 
@@ -364,6 +375,17 @@ class Accounts(Part, Protocol):
 
     async def ledger(self, user_id: str) -> Sequence[LedgerEntry]:
         """Return all changes of a user's credits, oldest first; empty if there is no such account."""
+        ...
+
+    async def begin_job(self, name: str, *, every_s: float) -> bool:
+        """Return whether the caller should do a recurring job now, and record that it has begun if so.
+
+        It is due if nobody has begun it within ``every_s`` seconds; of several concurrent callers, one gets True.
+        """
+        ...
+
+    async def known_users(self, user_ids: Sequence[str]) -> frozenset[str]:
+        """Return those users who have an account here, or had one that was deleted lately."""
         ...
 
     async def referenced(self, keys: Sequence[str]) -> frozenset[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from s3seg.errors import RateLimitedError
@@ -39,6 +40,26 @@ class RateDecision:
                 retry_after=self.retry_after,
                 action=self.action,
             )
+
+
+def take(action: Action, earlier: Sequence[float], *, limit: int, now: float) -> tuple[RateDecision, tuple[float, ...]]:
+    """Decide about one more action from the times of earlier ones, and count it if it is allowed.
+
+    A time later than ``now`` means that the clock was set back, or that the machine was started again. Such an action
+    is taken to have happened just now: the limit holds, and nobody waits longer than the window.
+
+    Args:
+        action: The action.
+        earlier: Times of earlier actions, in seconds, in any order; those that left the window are ignored.
+        limit: Number of actions allowed in any 60 seconds.
+        now: Time of this action, in seconds of the same clock.
+
+    Returns:
+        The decision, and the times to remember: all that are still in the window, newest first.
+    """
+    times = sorted((min(moment, now) for moment in earlier if moment > now - RATE_WINDOW_S), reverse=True)[:limit]
+    decision = decide(action, count=len(times), oldest=times[-1] if times else None, limit=limit, now=now)
+    return decision, (now, *times) if decision.allowed else tuple(times)
 
 
 def decide(action: Action, *, count: int, oldest: float | None, limit: int, now: float) -> RateDecision:

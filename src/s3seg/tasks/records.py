@@ -14,7 +14,7 @@ from typing import Any
 from s3seg.errors import InvalidRequestError
 from s3seg.tasks.limits import Tier
 from s3seg.tasks.model import Task
-from s3seg.tasks.object_keys import check_key, public_url
+from s3seg.tasks.object_keys import owner_of, public_url
 from s3seg.tasks.rate_limit import RateDecision
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -108,10 +108,10 @@ class StoredImage:
         """Return the registered form of a user's new image, with a new id.
 
         Raises:
-            InvalidRequestError: The object key is not valid, or not under the user's prefix.
+            InvalidRequestError: The object key is not that of an image of this user.
         """
-        if not check_key(image.object_key).startswith(f"users/{user_id}/images/"):
-            raise InvalidRequestError("the object key is not under the caller's prefix")
+        if owner_of(image.object_key) != user_id or not image.object_key.startswith(f"users/{user_id}/images/"):
+            raise InvalidRequestError("the object key is not that of an image of the caller")
         return cls(
             image_id=str(uuid.uuid4()),
             user_id=user_id,

@@ -18,6 +18,8 @@ from s3seg.tasks.ports import Authenticator, RateLimiter, WorkerNotifier
 from s3seg.tasks.records import Identity
 from s3seg.testing.harness import AsyncSuite
 
+NewUser = Callable[[Tier], Awaitable[Identity]]
+PassTime = Callable[[float], Awaitable[None]]
 Mint = Callable[..., str]
 """``mint(header={...}, **claims)`` returns a token with a valid signature; claims that are None are left out."""
 
@@ -136,7 +138,8 @@ class AuthenticatorSuite(AsyncSuite):
 class RateLimiterSuite(AsyncSuite):
     """Tests for a `RateLimiter`.
 
-    Override the fixtures ``limiter`` (with the default table, `RATE_LIMITS`) and ``pass_time``.
+    Override the fixtures ``limiter`` (with the default table, `RATE_LIMITS`), ``pass_time``, and, if a user must exist,
+    ``new_user``. If the limiter counts for several processes together, override ``another_process``.
     """
 
     @pytest.fixture
@@ -145,19 +148,30 @@ class RateLimiterSuite(AsyncSuite):
         raise NotImplementedError
 
     @pytest.fixture
-    def pass_time(self) -> Callable[[float], Awaitable[None]]:
+    def pass_time(self) -> PassTime:
         """Return a coroutine function that moves the clock of the limiter forward by a number of seconds."""
         raise NotImplementedError
 
-    @staticmethod
-    def someone() -> Identity:
-        """Return a new user."""
-        return Identity(user_id=str(uuid.uuid4()))
+    @pytest.fixture
+    def new_user(self) -> NewUser:
+        """Return a coroutine function that creates a user of a tier."""
+
+        async def create(tier: Tier) -> Identity:
+            return Identity(user_id=str(uuid.uuid4()), tier=tier)
+
+        return create
+
+    @pytest.fixture
+    def another_process(self, limiter: RateLimiter) -> RateLimiter:
+        """Return a limiter as another process has it, on the same counts and the same clock."""
+        return pytest.skip("this limiter counts for one process")
 
     @pytest.mark.parametrize("tier", list(Tier))
     @pytest.mark.parametrize("action", list(Action))
-    async def test_exactly_the_limit_is_allowed(self, limiter: RateLimiter, tier: Tier, action: Action) -> None:
-        user, limit = self.someone(), RATE_LIMITS[tier][action]
+    async def test_exactly_the_limit_is_allowed(
+        self, limiter: RateLimiter, new_user: NewUser, tier: Tier, action: Action
+    ) -> None:
+        user, limit = await new_user(tier), RATE_LIMITS[tier][action]
         decisions = [await limiter.take(user, action, tier) for _ in range(limit + 2)]
         assert [decision.allowed for decision in decisions] == [True] * limit + [False] * 2
         assert [decision.remaining for decision in decisions] == [*range(limit - 1, -1, -1), 0, 0]
@@ -167,9 +181,9 @@ class RateLimiterSuite(AsyncSuite):
             decisions[-1].require()
 
     async def test_never_more_than_the_limit_in_any_minute(
-        self, limiter: RateLimiter, pass_time: Callable[[float], Awaitable[None]]
+        self, limiter: RateLimiter, new_user: NewUser, pass_time: PassTime
     ) -> None:
-        user, now, allowed_at = self.someone(), 0.0, []
+        user, now, allowed_at = await new_user(Tier.FREE), 0.0, []
         for step in [55.0, *[1.0] * 12, 30.0, 20.0, *[3.0] * 25]:
             await pass_time(step)
             now += step
@@ -180,9 +194,9 @@ class RateLimiterSuite(AsyncSuite):
         assert len(allowed_at) >= 10  # actions that left the window made room for new ones
 
     async def test_retry_after_is_when_one_more_is_allowed(
-        self, limiter: RateLimiter, pass_time: Callable[[float], Awaitable[None]]
+        self, limiter: RateLimiter, new_user: NewUser, pass_time: PassTime
     ) -> None:
-        user = self.someone()
+        user = await new_user(Tier.FREE)
         for _ in range(5):
             await limiter.take(user, Action.SEGMENT, Tier.FREE)
             await pass_time(2)
@@ -193,18 +207,46 @@ class RateLimiterSuite(AsyncSuite):
         assert (await limiter.take(user, Action.SEGMENT, Tier.FREE)).allowed
         assert not (await limiter.take(user, Action.SEGMENT, Tier.FREE)).allowed
 
-    async def test_users_and_actions_are_counted_separately(self, limiter: RateLimiter) -> None:
-        user = self.someone()
+    async def test_users_and_actions_are_counted_separately(self, limiter: RateLimiter, new_user: NewUser) -> None:
+        user = await new_user(Tier.FREE)
         for _ in range(5):
             await limiter.take(user, Action.SEGMENT, Tier.FREE)
         assert not (await limiter.take(user, Action.SEGMENT, Tier.FREE)).allowed
         assert (await limiter.take(user, Action.UPLOAD, Tier.FREE)).allowed
-        assert (await limiter.take(self.someone(), Action.SEGMENT, Tier.FREE)).allowed
+        assert (await limiter.take(await new_user(Tier.FREE), Action.SEGMENT, Tier.FREE)).allowed
 
-    async def test_concurrent_requests_share_one_limit(self, limiter: RateLimiter) -> None:
-        user = self.someone()
+    async def test_concurrent_requests_share_one_limit(self, limiter: RateLimiter, new_user: NewUser) -> None:
+        user = await new_user(Tier.FREE)
         decisions = await asyncio.gather(*(limiter.take(user, Action.UPLOAD, Tier.FREE) for _ in range(30)))
         assert sum(decision.allowed for decision in decisions) == 10
+
+    async def test_processes_share_one_limit(
+        self, limiter: RateLimiter, another_process: RateLimiter, new_user: NewUser
+    ) -> None:
+        user = await new_user(Tier.FREE)
+        limiters = [limiter, another_process] * 10
+        decisions = await asyncio.gather(*(one.take(user, Action.UPLOAD, Tier.FREE) for one in limiters))
+        assert sum(decision.allowed for decision in decisions) == 10
+
+    async def test_a_clock_that_is_set_back_blocks_nobody_for_longer_than_the_window(
+        self, limiter: RateLimiter, new_user: NewUser, pass_time: PassTime
+    ) -> None:
+        user = await new_user(Tier.FREE)
+        for _ in range(10):
+            assert (await limiter.take(user, Action.UPLOAD, Tier.FREE)).allowed
+        await pass_time(-3600)
+        refused = await limiter.take(user, Action.UPLOAD, Tier.FREE)
+        assert not refused.allowed  # it may be less than a minute since the last one
+        assert refused.retry_after <= 60
+        await pass_time(30)
+        assert not (await limiter.take(user, Action.UPLOAD, Tier.FREE)).allowed
+        await pass_time(30.5)
+        assert (await limiter.take(user, Action.UPLOAD, Tier.FREE)).allowed
+
+    async def test_a_limiter_can_be_checked_and_closed_twice(self, limiter: RateLimiter) -> None:
+        await limiter.check()
+        await limiter.aclose()
+        await limiter.aclose()
 
 
 class WorkerNotifierSuite(AsyncSuite):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 
 import pytest
 
@@ -78,3 +79,21 @@ class AccountsSuite(AsyncSuite):
         asked = [image.object_key, *outcome.object_keys, *never.object_keys, "users/x.png"]
         assert await harness.accounts.referenced(asked) == {image.object_key, *outcome.object_keys}
         assert await harness.accounts.referenced([]) == set()
+
+    async def test_a_recurring_job_is_begun_by_one_caller_until_it_is_due_again(self, harness: TaskHarness) -> None:
+        name = f"job-{uuid.uuid4()}"
+        begun = await asyncio.gather(*(harness.accounts.begin_job(name, every_s=60) for _ in range(6)))
+        assert sorted(begun) == [False] * 5 + [True]
+        assert await harness.accounts.begin_job(f"other-{name}", every_s=60)
+        await harness.pass_time(55)
+        assert not await harness.accounts.begin_job(name, every_s=60)
+        await harness.pass_time(6)
+        assert await harness.accounts.begin_job(name, every_s=60)
+        await harness.pass_time(-3600)  # a clock that was set back does not stop a job for an hour
+        assert await harness.accounts.begin_job(name, every_s=60)
+        assert not await harness.accounts.begin_job(name, every_s=60)
+
+    async def test_only_users_with_an_account_are_known(self, harness: TaskHarness) -> None:
+        user, never = await harness.user(), str(uuid.uuid4())
+        assert await harness.accounts.known_users([user.user_id, never, "x"]) == {user.user_id}
+        assert await harness.accounts.known_users([]) == frozenset()

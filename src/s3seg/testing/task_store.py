@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from dataclasses import replace
 
 import pytest
 
@@ -157,7 +158,54 @@ class TaskStoreSuite(AsyncSuite):
         one, two = await harness.user(), await harness.user()
         assert await harness.submit(one, key="k") != await harness.submit(two, key="k")
 
+    async def test_a_repeat_is_found_without_being_counted_or_paid(self, harness: TaskHarness) -> None:
+        user = await harness.user(tier=Tier.FREE, credits=5)
+        image = await harness.image(user)
+        request = TaskRequest(image_url=image.image_url, prompts=("cat",), idempotency_key="k")
+        assert await harness.store.find_repeat(user, request) is None
+        paid = (await harness.store.submit(user, request)).task
+        for _ in range(10):
+            found = await harness.store.find_repeat(user, request)
+            assert found is not None
+            assert found.task_id == paid.task_id
+        other = await harness.user()
+        assert await harness.store.find_repeat(other, request) is None
+        with pytest.raises(InvalidRequestError):
+            await harness.store.find_repeat(user, replace(request, prompts=("dog",)))
+        no_key = replace(request, idempotency_key=None)
+        assert await harness.store.find_repeat(user, no_key) is None
+        assert await harness.credits(user) == 4
+
+    async def test_a_repeat_is_answered_whatever_would_be_refused_now(self, harness: TaskHarness) -> None:
+        user = await harness.user(tier=Tier.FREE, credits=5)
+        image = await harness.image(user)
+        request = TaskRequest(image_url=image.image_url, prompts=("cat",), idempotency_key="k")
+        paid = (await harness.store.submit(user, request)).task
+        for _ in range(4):
+            await harness.submit(user, image=image)
+        with pytest.raises(RateLimitedError):
+            await harness.submit(user, image=image)
+        await harness.store.delete_image(user, image.image_id)
+        repeated = await harness.store.submit(user, request)
+        assert (repeated.task.task_id, repeated.created) == (paid.task_id, False)
+
     # --- rate limit
+
+    async def test_a_clock_that_is_set_back_refuses_submits_for_a_minute_at_most(self, harness: TaskHarness) -> None:
+        user = await harness.user(tier=Tier.FREE, credits=10)
+        image = await harness.image(user)
+        for _ in range(5):
+            await harness.submit(user, image=image)
+        await harness.pass_time(-3600)
+        with pytest.raises(RateLimitedError) as refused:
+            await harness.submit(user, image=image)
+        assert refused.value.retry_after <= 60
+        await harness.store.account(user)  # as services do for other requests
+        await harness.pass_time(30)
+        with pytest.raises(RateLimitedError):
+            await harness.submit(user, image=image)
+        await harness.pass_time(30.5)
+        await harness.submit(user, image=image)
 
     async def test_the_tier_limits_submits_in_any_minute(self, harness: TaskHarness) -> None:
         user = await harness.user(tier=Tier.FREE, credits=50)

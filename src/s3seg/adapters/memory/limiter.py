@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
 from collections.abc import Callable
 
 from cachetools import TTLCache
 
 from s3seg.tasks.limits import RATE_LIMITS, RATE_WINDOW_S, Action, RateTable, Tier
-from s3seg.tasks.rate_limit import RateDecision, decide
+from s3seg.tasks.rate_limit import RateDecision, take
 from s3seg.tasks.records import Identity
 
 
@@ -19,27 +18,20 @@ class MemoryRateLimiter:
 
     Args:
         table: Number of actions allowed in any 60 seconds.
-        clock: Returns the time in seconds, from a clock that never goes backwards.
+        clock: Returns the time in seconds, from a clock that nobody sets.
     """
 
     def __init__(self, *, table: RateTable = RATE_LIMITS, clock: Callable[[], float] = time.monotonic) -> None:
         self._table = table
         self._clock = clock
-        # times of the allowed actions by user and action, newest first; an entry expires with its newest action
-        self._times: TTLCache[tuple[str, Action], deque[float]] = TTLCache(math.inf, RATE_WINDOW_S, timer=clock)
+        # times of the allowed actions by user and action, newest first; an entry expires a minute after its last use
+        self._times: TTLCache[tuple[str, Action], tuple[float, ...]] = TTLCache(math.inf, RATE_WINDOW_S, timer=clock)
 
     async def take(self, caller: Identity, action: Action, tier: Tier) -> RateDecision:
         """Decide whether the caller may do one more action, and count it if so."""
-        now = self._clock()
-        limit = self._table[tier][action]
-        key = (caller.user_id, action)
-        times = self._times.get(key) or deque()
-        while times and times[-1] <= now - RATE_WINDOW_S:
-            times.pop()
-        decision = decide(action, count=len(times), oldest=times[-1] if times else None, limit=limit, now=now)
-        if decision.allowed:
-            times.appendleft(now)
-            self._times[key] = times
+        key, limit = (caller.user_id, action), self._table[tier][action]
+        decision, times = take(action, self._times.get(key, ()), limit=limit, now=self._clock())
+        self._times[key] = times
         return decision
 
     async def check(self) -> None:

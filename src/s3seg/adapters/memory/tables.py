@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -27,6 +28,7 @@ class MemoryTables:
         rates: Number of actions allowed in any 60 seconds.
         welcome_credits: Credits of a new account.
         now: Returns the current time, UTC.
+        clock: Returns the time in seconds, from a clock that nobody sets; for the rate limit of submits.
     """
 
     public_base: str = "http://127.0.0.1:8000/files"
@@ -34,11 +36,16 @@ class MemoryTables:
     rates: RateTable = field(default_factory=lambda: RATE_LIMITS)
     welcome_credits: int = 10
     now: Callable[[], datetime] = _utc_now
+    clock: Callable[[], float] = time.monotonic
     accounts: dict[str, Account] = field(default_factory=dict)
     ledger: list[LedgerEntry] = field(default_factory=list)
     images: dict[str, StoredImage] = field(default_factory=dict)
     projects: dict[str, Project] = field(default_factory=dict)
     tasks: dict[str, Task] = field(default_factory=dict)
+    jobs: dict[str, datetime] = field(default_factory=dict)
+    """By name: when a recurring job was last begun."""
+    submits: dict[str, Sequence[float]] = field(default_factory=dict)
+    """By user: the times of the submits that the rate limit counts."""
     idempotency_keys: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
     """By user and idempotency key: the fingerprint of the request, and the id of its task."""
 

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import replace
-from datetime import timedelta
 from typing import TypeVar
 
 from s3seg.adapters.memory.tables import MemoryTables
 from s3seg.errors import ForbiddenError, InvalidRequestError, NotFoundError
 from s3seg.tasks import state_machine
-from s3seg.tasks.limits import RATE_WINDOW_S, Action
+from s3seg.tasks.limits import Action
 from s3seg.tasks.model import Task, TaskRequest
-from s3seg.tasks.rate_limit import decide
+from s3seg.tasks.rate_limit import take
 from s3seg.tasks.records import (
     Account,
     Cursor,
@@ -72,21 +71,10 @@ class MemoryTaskStore:
         if repeat is not None:
             return Submitted(task=repeat, created=False, rate=None)
         now = self._t.now()
-        begin = now - timedelta(seconds=RATE_WINDOW_S)
-        debits = [
-            entry.created_at.timestamp()
-            for entry in reversed(self._t.ledger)
-            if entry.user_id == caller.user_id and entry.reason == "segment" and entry.created_at > begin
-        ]
         limit = self._t.rates[account.tier][Action.SEGMENT]
-        newest = debits[:limit]
-        rate = decide(
-            Action.SEGMENT,
-            count=len(newest),
-            oldest=newest[-1] if newest else None,
-            limit=limit,
-            now=now.timestamp(),
-        )
+        rate, submits = take(Action.SEGMENT, self._t.submits.get(caller.user_id, ()), limit=limit, now=self._t.clock())
+        if not rate.allowed:
+            self._t.submits[caller.user_id] = submits  # corrected if the clock was reset
         rate.require()
         image = next((row for row in self._t.images.values() if row.image_url == request.image_url), None)
         if image is None or image.user_id != caller.user_id:
@@ -103,9 +91,14 @@ class MemoryTaskStore:
         )
         self._t.book(caller.user_id, -task.cost, "segment", task.task_id)
         self._t.tasks[task.task_id] = task
+        self._t.submits[caller.user_id] = submits
         if request.idempotency_key is not None:
             self._t.idempotency_keys[caller.user_id, request.idempotency_key] = (request.fingerprint, task.task_id)
         return Submitted(task=task, created=True, rate=rate)
+
+    async def find_repeat(self, caller: Identity, request: TaskRequest) -> Task | None:
+        """Return the task of an earlier, equal request with the same key, or None."""
+        return self._repeat_of(caller, request)
 
     async def get_task(self, caller: Identity, task_id: str) -> Task:
         """Return the caller's task with this id, or raise NotFoundError."""

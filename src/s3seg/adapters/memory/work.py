@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 
 from s3seg.adapters.memory.tables import MemoryTables
 from s3seg.errors import InvalidRequestError, LeaseLostError, NotFoundError
@@ -123,6 +124,18 @@ class MemoryAccounts:
     async def ledger(self, user_id: str) -> Sequence[LedgerEntry]:
         """Return all changes of a user's credits, oldest first."""
         return [entry for entry in self._t.ledger if entry.user_id == user_id]
+
+    async def begin_job(self, name: str, *, every_s: float) -> bool:
+        """Return whether a recurring job is due, and record that it has begun if so."""
+        began, now = self._t.jobs.get(name), self._t.now()
+        if began is not None and began <= now < began + timedelta(seconds=every_s):
+            return False
+        self._t.jobs[name] = now
+        return True
+
+    async def known_users(self, user_ids: Sequence[str]) -> frozenset[str]:
+        """Return those users who have an account here."""
+        return frozenset(self._t.accounts.keys() & set(user_ids))
 
     async def referenced(self, keys: Sequence[str]) -> frozenset[str]:
         """Return those of ``keys`` that belong to a registered image or a result."""

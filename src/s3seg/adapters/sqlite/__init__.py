@@ -1,8 +1,10 @@
 """Tasks, accounts and projects in an SQLite file, which several processes may share."""
 
 from s3seg.adapters.sqlite.database import Database
+from s3seg.adapters.sqlite.limiter import SqliteRateLimiter
 from s3seg.adapters.sqlite.rows import Policy
+from s3seg.adapters.sqlite.schema import COUNTS
 from s3seg.adapters.sqlite.tasks import SqliteTaskStore
 from s3seg.adapters.sqlite.work import SqliteAccounts, SqliteTaskQueue
 
-__all__ = ["Database", "Policy", "SqliteAccounts", "SqliteTaskQueue", "SqliteTaskStore"]
+__all__ = ["COUNTS", "Database", "Policy", "SqliteAccounts", "SqliteRateLimiter", "SqliteTaskQueue", "SqliteTaskStore"]

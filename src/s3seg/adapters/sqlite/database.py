@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import os
 import sqlite3
 import threading
 import time
@@ -18,15 +20,32 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-from s3seg.adapters.sqlite.schema import migrate
+from s3seg.adapters.sqlite.schema import TASKS, Schema, migrate
 from s3seg.errors import S3segError, UnavailableError
+from s3seg.tasks.private_files import make_private, make_private_folder, open_private
 
+_log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _JOB_ERRORS = (sqlite3.IntegrityError, sqlite3.ProgrammingError)  # caused by one job, not by the disk or a lock
+_REASONS = {
+    sqlite3.SQLITE_BUSY: "is locked by another process; try again",
+    sqlite3.SQLITE_LOCKED: "is locked; try again",
+    sqlite3.SQLITE_FULL: "cannot be written: the disk is full",
+    sqlite3.SQLITE_READONLY: "cannot be written: it is read-only",
+    sqlite3.SQLITE_IOERR: "cannot be read or written: the disk reports an error",
+    sqlite3.SQLITE_CANTOPEN: "cannot be opened",
+    sqlite3.SQLITE_CORRUPT: "is damaged; restore it from a backup",
+    sqlite3.SQLITE_NOTADB: "is not an SQLite file; restore it from a backup",
+    sqlite3.SQLITE_PERM: "cannot be opened: permission denied",
+}
 _MAX_WRITE_BATCH = 64  # writes in one transaction; limits how long other processes wait
 _MAX_READ_BATCH = 16  # reads in one transaction; limits how long a read waits for the others
 _SLOW_INLINE_READ_S = 0.01  # an inline read that takes longer had to wait for the disk
 _INLINE_PAUSE_S = 1.0  # how long inline reads are avoided after a slow one
+
+
+class _FileReplacedError(UnavailableError):
+    """The path no longer leads to the file that was opened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +70,20 @@ class _Threads:
 class Database:
     """An SQLite file. Threads and connections are opened on first use, and again on the first use after `aclose`.
 
+    A file that is deleted or replaced while it is open is noticed: all reads and writes fail until it is back, or
+    until `aclose`, since the changes of others would no longer be seen.
+
     Args:
-        path: The file; it and its folder are created if they do not exist.
+        path: The file; it and its folder are created if they do not exist, for their owner only.
+        schema: The tables that it has.
         busy_timeout_s: Seconds to wait for a write of another process before raising `UnavailableError`.
         readers: Number of reader threads.
     """
 
-    def __init__(self, path: Path, *, busy_timeout_s: float = 5.0, readers: int = 2) -> None:
+    def __init__(self, path: Path, *, schema: Schema = TASKS, busy_timeout_s: float = 5.0, readers: int = 2) -> None:
         self._path = path
+        self._schema = schema
+        self._identity: tuple[int, int] | None = None  # of the file that was opened first
         self._busy_timeout_s = busy_timeout_s
         self._readers = readers
         self._lock = threading.Lock()
@@ -105,8 +130,9 @@ class Database:
             return await self.read(work)
         try:
             if self._inline is not None:
+                self._require_same_file()
                 return work(self._inline)
-        except sqlite3.Error:
+        except (sqlite3.Error, _FileReplacedError):
             self._close_inline()
         finally:
             if (now := time.monotonic()) - began > _SLOW_INLINE_READ_S:
@@ -131,6 +157,9 @@ class Database:
             threads.reads.put(None)
         for thread in (threads.writer, *threads.readers):
             await asyncio.to_thread(thread.join)
+        with self._lock:
+            if self._threads is None:
+                self._identity = None
 
     def _open_inline(self) -> None:
         with self._inline_lock:
@@ -184,38 +213,68 @@ class Database:
             try:
                 if connection is None:
                     connection = self._open(read_only=not writing)
+                self._require_same_file()
                 settled = _write_batch(connection, batch) if writing else _read_batch(connection, batch)
+                if writing:
+                    self._require_same_file()  # what was written to a deleted file is lost
             except BaseException as err:
-                # nothing of the batch has been committed; the next batch gets a new connection
+                # nothing of the batch is kept; the next batch gets a new connection
                 if connection is not None:
                     connection.close()
                     connection = None
-                _settle([(job, None, _unavailable(err)) for job in batch])
+                _settle([(job, None, _unavailable(err, self._schema.name)) for job in batch])
             else:
                 _settle(settled)
         if connection is not None:
             connection.close()
 
     def _open(self, *, read_only: bool) -> sqlite3.Connection:
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as err:
-            raise UnavailableError(f"cannot create the folder of the task database: {err.strerror}") from err
+        self._require_same_file()  # SQLite would create an empty file in place of one that was deleted
+        self._create()
         connection = sqlite3.connect(
             self._path, timeout=self._busy_timeout_s, isolation_level=None, check_same_thread=False
         )
         try:
             self._use_wal(connection)
             # FULL: an accepted task survives a power failure, not just a crash of the process
-            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute(f"PRAGMA synchronous = {'FULL' if self._schema.synced else 'NORMAL'}")
             connection.execute("PRAGMA foreign_keys = ON")
-            migrate(connection)
+            migrate(connection, self._schema)
             if read_only:
                 connection.execute("PRAGMA query_only = ON")
         except BaseException:
             connection.close()
             raise
         return connection
+
+    def _create(self) -> None:
+        try:
+            make_private_folder(self._path.parent)
+            with contextlib.suppress(FileExistsError):
+                os.close(open_private(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR))
+            # SQLite gives its other files the permissions of the first
+            for suffix in ("", "-wal", "-shm"):
+                make_private(self._path.with_name(self._path.name + suffix))
+            found = self._path.stat()
+        except OSError as err:
+            raise UnavailableError(f"cannot open or create {self._schema.name}: {err.strerror}") from err
+        with self._lock:
+            self._identity = self._identity or (found.st_dev, found.st_ino)
+
+    def _require_same_file(self) -> None:
+        if self._identity is None:
+            return
+        try:
+            found = self._path.stat()
+        except OSError:
+            raise self._replaced() from None
+        if (found.st_dev, found.st_ino) != self._identity:
+            raise self._replaced()
+
+    def _replaced(self) -> _FileReplacedError:
+        return _FileReplacedError(
+            f"{self._schema.name} was deleted or replaced while the service ran; restore it, then restart the service"
+        )
 
     def _use_wal(self, connection: sqlite3.Connection) -> None:
         # switching to WAL ignores the busy timeout when two processes do it at once on a new file
@@ -309,9 +368,12 @@ def _resolve(settled: list[_Settled]) -> None:
             job.future.set_exception(error)
 
 
-def _unavailable(err: BaseException) -> BaseException:
+def _unavailable(err: BaseException, name: str) -> BaseException:
+    """Return the error for callers, whose words reach clients: SQLite's own may quote names and paths."""
     if isinstance(err, sqlite3.Error):
-        wrapped = UnavailableError(f"the task database is not available: {err}")
+        _log.warning("%s is not available: %s", name, err)
+        primary_code = getattr(err, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+        wrapped = UnavailableError(f"{name} {_REASONS.get(primary_code, 'cannot be used now')}")
         wrapped.__cause__ = err
         return wrapped
     return err

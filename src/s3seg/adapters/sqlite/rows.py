@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from s3seg.tasks import state_machine
+from s3seg.tasks.health import MismatchError
 from s3seg.tasks.limits import RATE_LIMITS, RateTable, Tier
 from s3seg.tasks.model import Attempts, Task, TaskStatus
 from s3seg.tasks.records import Account, Project, StoredImage, from_microseconds, microseconds
@@ -47,6 +49,7 @@ class Policy:
         rates: Number of actions allowed in any 60 seconds.
         welcome_credits: Credits of a new account.
         now: Returns the current time, UTC.
+        clock: Returns the time in seconds, from a clock of the machine that nobody sets; for the rate limit of submits.
     """
 
     public_base: str = "http://127.0.0.1:8000/files"
@@ -54,6 +57,7 @@ class Policy:
     rates: RateTable = field(default_factory=lambda: RATE_LIMITS)
     welcome_credits: int = 10
     now: Callable[[], datetime] = _utc_now
+    clock: Callable[[], float] = time.monotonic
 
 
 def bindable(text: str) -> str:
@@ -63,6 +67,25 @@ def bindable(text: str) -> str:
     except UnicodeEncodeError:
         return ""
     return text
+
+
+def record_public_base(connection: sqlite3.Connection, public_base: str) -> None:
+    """Record the public base URL of the edge, which stores it with each image."""
+    connection.execute("INSERT OR REPLACE INTO meta VALUES ('public_base_url', ?)", (public_base.rstrip("/"),))
+
+
+def require_same_public_base(connection: sqlite3.Connection, public_base: str) -> None:
+    """Compare a public base URL with the one that the edge recorded, if any.
+
+    Raises:
+        MismatchError: If they differ.
+    """
+    found = connection.execute("SELECT value FROM meta WHERE key = 'public_base_url'").fetchone()
+    if found is not None and found[0] != public_base.rstrip("/"):
+        raise MismatchError(
+            f"S3SEG_PUBLIC_BASE_URL is {public_base!r} here and {found[0]!r} in the edge that was started last; set it "
+            "to the same value in all services"
+        )
 
 
 def select_tasks(connection: sqlite3.Connection, where: str, values: Sequence[object]) -> list[Task]:

@@ -6,16 +6,33 @@ Times are whole microseconds since 1970. Lists (prompts, labels) and metadata ar
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
 
+from s3seg.adapters.sqlite import counts
 from s3seg.errors import ConfigurationError
 
-VERSION = 1
-"""The version of the schema, stored as ``PRAGMA user_version``."""
 
-_STATEMENTS = (
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """The tables of one kind of file.
+
+    Attributes:
+        name: What messages call the file.
+        versions: The statements that lead from each version to the next, beginning with an empty file. The number of
+            entries is the version, stored as ``PRAGMA user_version``.
+        synced: Whether a write is on disk before it returns. If not, it survives a crash of the process, but not a
+            power failure.
     """
-    CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID
-    """,
+
+    name: str
+    versions: Sequence[Sequence[str]]
+    synced: bool = True
+
+
+_META = "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID"
+_VERSION_1 = (
+    _META,
     # credits are always the sum of the ledger: they change only through new rows of it
     """
     CREATE TABLE accounts (
@@ -152,26 +169,33 @@ _STATEMENTS = (
 )
 
 
-def migrate(connection: sqlite3.Connection) -> None:
-    """Create the tables if the file is new; safe to run from several processes at once.
+TASKS = Schema("the task database", (_VERSION_1, counts.STATEMENTS))
+"""Tasks, accounts, images and projects, and recent submits. Version 2 added the recent submits."""
+
+COUNTS = Schema("the database of rate limits", ((_META, *counts.STATEMENTS),), synced=False)
+"""Recent actions of users, for the rate limiter. After a power failure the window has passed anyway."""
+
+
+def migrate(connection: sqlite3.Connection, schema: Schema) -> None:
+    """Create or upgrade the tables; safe to run from several processes at once.
 
     Raises:
         ConfigurationError: If the file was written by a newer version of s3seg.
     """
-    found = _version(connection)
-    if found == VERSION:
+    found, newest = _version(connection), len(schema.versions)
+    if found == newest:
         return
-    if found > VERSION:
+    if found > newest:
         raise ConfigurationError(
-            f"the task database has schema version {found}, but this version of s3seg supports only {VERSION}: "
+            f"{schema.name} has schema version {found}, but this version of s3seg supports only {newest}: "
             "upgrade s3seg, or set data_dir to another folder"
         )
     connection.execute("BEGIN IMMEDIATE")
     try:
-        if _version(connection) == 0:
-            for statement in _STATEMENTS:
+        for statements in schema.versions[_version(connection) :]:
+            for statement in statements:
                 connection.execute(statement)
-            connection.execute(f"PRAGMA user_version = {VERSION}")
+        connection.execute(f"PRAGMA user_version = {newest}")
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:

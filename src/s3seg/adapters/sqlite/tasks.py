@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import sqlite3
 import uuid
-from datetime import datetime, timedelta
 
-from s3seg.adapters.sqlite import rows
+from s3seg.adapters.sqlite import counts, rows
 from s3seg.adapters.sqlite.database import Database
 from s3seg.adapters.sqlite.rows import Policy
 from s3seg.errors import ForbiddenError, InvalidRequestError, NotFoundError
 from s3seg.tasks import state_machine
-from s3seg.tasks.limits import RATE_WINDOW_S, Action, Tier
+from s3seg.tasks.limits import Action, Tier
 from s3seg.tasks.model import Task, TaskRequest
-from s3seg.tasks.rate_limit import RateDecision, decide
+from s3seg.tasks.rate_limit import RateDecision
 from s3seg.tasks.records import (
     Account,
     Cursor,
@@ -24,7 +23,6 @@ from s3seg.tasks.records import (
     StoredImage,
     Submitted,
     TaskPage,
-    from_microseconds,
     microseconds,
 )
 
@@ -77,14 +75,16 @@ class SqliteTaskStore:
         """Create a task and debit its credits, or return the task of an equal request with the same key."""
         _refuse_anonymous(caller)
 
-        def work(db: sqlite3.Connection) -> Submitted:
+        def work(db: sqlite3.Connection) -> Submitted | RateDecision:
             account = self._ensure(db, caller)
             repeat = _repeat_of(db, caller, request)
             if repeat is not None:
                 return Submitted(task=repeat, created=False, rate=None)
             now = self._policy.now()
-            rate = self._submit_rate(db, caller, account.tier, now)
-            rate.require()
+            rate = self._count_submit(db, caller, account.tier)
+            if not rate.allowed:
+                return rate  # rather than raise: `counts.take` may have corrected times of a clock that was reset
+            # every error from here on rolls the count back
             image = rows.find_image(db, "image_url", request.image_url)
             if image is None or image.user_id != caller.user_id:
                 raise InvalidRequestError("image_url is not one of your uploads")
@@ -102,7 +102,15 @@ class SqliteTaskStore:
             rows.insert_task(db, task, idempotency_key=request.idempotency_key, fingerprint=request.fingerprint)
             return Submitted(task=task, created=True, rate=rate)
 
-        return await self._db.write(work)
+        answer = await self._db.write(work)
+        if isinstance(answer, Submitted):
+            return answer
+        answer.require()
+        raise AssertionError("a submit that is not refused returns a task")
+
+    async def find_repeat(self, caller: Identity, request: TaskRequest) -> Task | None:
+        """Return the task of an earlier, equal request with the same key, or None."""
+        return await self._db.read(lambda db: _repeat_of(db, caller, request))
 
     async def get_task(self, caller: Identity, task_id: str) -> Task:
         """Return the caller's task with this id, or raise NotFoundError."""
@@ -217,9 +225,14 @@ class SqliteTaskStore:
 
         await self._db.write(work)
 
+    async def announce(self) -> None:
+        """Record the public base URL of this process, the edge, so that workers can compare theirs with it."""
+        await self._db.write(lambda db: rows.record_public_base(db, self._policy.public_base))
+
     async def check(self) -> None:
-        """Check that the database file is writable."""
+        """Check that the database file is writable, and that no other edge has announced another public base URL."""
         await self._db.check()
+        await self._db.read(lambda db: rows.require_same_public_base(db, self._policy.public_base))
 
     async def aclose(self) -> None:
         """Close the database, after pending work has finished."""
@@ -232,21 +245,9 @@ class SqliteTaskStore:
         now = self._policy.now()
         return rows.save_move(db, task, state_machine.cancel(task, now=now), now=now)
 
-    def _submit_rate(self, db: sqlite3.Connection, caller: Identity, tier: Tier, now: datetime) -> RateDecision:
+    def _count_submit(self, db: sqlite3.Connection, caller: Identity, tier: Tier) -> RateDecision:
         limit = self._policy.rates[tier][Action.SEGMENT]
-        count, oldest = db.execute(
-            "SELECT count(*), min(created_at) FROM ("
-            "SELECT created_at FROM ledger WHERE user_id = ? AND reason = 'segment' AND created_at > ? "
-            "ORDER BY created_at DESC LIMIT ?)",
-            (caller.user_id, microseconds(now - timedelta(seconds=RATE_WINDOW_S)), limit),
-        ).fetchone()
-        return decide(
-            Action.SEGMENT,
-            count=count,
-            oldest=None if oldest is None else from_microseconds(oldest).timestamp(),
-            limit=limit,
-            now=now.timestamp(),
-        )
+        return counts.take(db, caller.user_id, Action.SEGMENT, limit=limit, now=self._policy.clock())
 
 
 def _refuse_anonymous(caller: Identity) -> None:

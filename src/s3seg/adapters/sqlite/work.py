@@ -119,8 +119,9 @@ class SqliteTaskQueue:
         return await self._db.write(work)
 
     async def check(self) -> None:
-        """Check that the database file is writable."""
+        """Check that the database file is writable, and that the edge uses the same public base URL."""
         await self._db.check()
+        await self._db.read(lambda db: rows.require_same_public_base(db, self._policy.public_base))
 
     async def aclose(self) -> None:
         """Close the database, after pending work has finished."""
@@ -203,6 +204,25 @@ class SqliteAccounts:
             ]
 
         return await self._db.read(work)
+
+    async def begin_job(self, name: str, *, every_s: float) -> bool:
+        """Return whether a recurring job is due, and record that it has begun if so."""
+
+        def work(db: sqlite3.Connection) -> bool:
+            now, key = microseconds(self._policy.now()), f"job:{name}"
+            found = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+            if found is not None and 0 <= now - int(found[0]) < every_s * 1e6:  # below 0 if the clock was set back
+                return False
+            db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, str(now)))
+            return True
+
+        return await self._db.write(work)
+
+    async def known_users(self, user_ids: Sequence[str]) -> frozenset[str]:
+        """Return those users who have an account here."""
+        return await self._db.read(
+            lambda db: frozenset(user for user in user_ids if rows.find_account(db, user) is not None)
+        )
 
     async def referenced(self, keys: Sequence[str]) -> frozenset[str]:
         """Return those of ``keys`` that belong to a registered image or a result."""

@@ -84,12 +84,8 @@ def lost_answer(err: httpx.TransportError) -> UnavailableError:
     return UnavailableError(f"the database does not respond ({type(err).__name__})")
 
 
-def submit_rate(numbers: dict[str, Any]) -> RateDecision:
-    """Return the state of the rate limit of submits, as reported by the database."""
-    return _rate(numbers, Action.SEGMENT)
-
-
-def _rate(numbers: dict[str, Any], action: Action) -> RateDecision:
+def rate_decision(numbers: dict[str, Any], action: Action) -> RateDecision:
+    """Return the decision about an action, from the numbers that the database reports."""
     age = numbers.get("oldest_age")
     limit = int(numbers["limit"])
     count = int(numbers.get("count", limit))
@@ -98,7 +94,7 @@ def _rate(numbers: dict[str, Any], action: Action) -> RateDecision:
 
 def _rate_limited(numbers: dict[str, Any]) -> S3segError:
     try:
-        _rate(numbers, Action(numbers["action"])).require()
+        rate_decision(numbers, Action(numbers["action"])).require()
     except RateLimitedError as refused:
         return refused
     except (KeyError, ValueError, TypeError):

@@ -12,6 +12,9 @@ from pydantic import SecretStr
 
 from s3seg.adapters.supabase.errors import lost_answer, translated
 from s3seg.errors import AuthInvalidError, ConfigurationError, InvalidRequestError, UnavailableError
+from s3seg.tasks.health import MismatchError
+
+_SCHEMA_VERSION = 2  # oldest version of the schema that this code works with
 
 
 class _Builder(Protocol):
@@ -150,8 +153,10 @@ async def check_schema(rest: Rest, *, public_base: str) -> None:
         UnavailableError: If the database does not respond.
     """
     found = await rest.info()
+    if found["version"] < _SCHEMA_VERSION:
+        raise ConfigurationError("the database has an old schema of s3seg; run: s3seg db migrate")
     if found["public_base_url"] != public_base.rstrip("/"):
-        raise ConfigurationError(
+        raise MismatchError(
             f"S3SEG_PUBLIC_BASE_URL is {public_base!r} here and {found['public_base_url']!r} in the database: "
             "correct the setting, or update the database with: s3seg db migrate"
         )

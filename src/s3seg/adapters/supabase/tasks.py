@@ -6,10 +6,11 @@ from typing import Any
 
 from postgrest import AsyncPostgrestClient, CountMethod
 
-from s3seg.adapters.supabase.errors import submit_rate
+from s3seg.adapters.supabase.errors import rate_decision
 from s3seg.adapters.supabase.rest import Rest, check_schema
 from s3seg.adapters.supabase.rows import account_of, canonical_uuid, image_of, project_of, task_of
 from s3seg.errors import InvalidRequestError, NotFoundError
+from s3seg.tasks.limits import Action
 from s3seg.tasks.model import Task, TaskRequest
 from s3seg.tasks.object_keys import check_key
 from s3seg.tasks.records import (
@@ -70,20 +71,20 @@ class SupabaseTaskStore:
 
     async def submit(self, caller: Identity, request: TaskRequest) -> Submitted:
         """Create a task and debit its credits, or return the task of an equal request with the same key."""
-        arguments = {
-            "p_image_url": request.image_url,
-            "p_text_prompts": list(request.prompts),
-            "p_project_id": _project_argument(request.project_id),
-            "p_idempotency_key": request.idempotency_key,
-        }
         # with an idempotency key the call can be repeated safely if the response is lost
-        answer = await self._call(caller, "submit_segmentation", arguments, safe=request.idempotency_key is not None)
+        repeatable = request.idempotency_key is not None
+        answer = await self._call(caller, "submit_segmentation", _submit_arguments(request), safe=repeatable)
         rate = answer["rate"]
         return Submitted(
             task=task_of(answer["task"]),
             created=answer["created"],
-            rate=None if rate is None else submit_rate(rate),
+            rate=None if rate is None else rate_decision(rate, Action.SEGMENT),
         )
+
+    async def find_repeat(self, caller: Identity, request: TaskRequest) -> Task | None:
+        """Return the task of an earlier, equal request with the same key, or None."""
+        found = await self._call(caller, "find_repeat", _submit_arguments(request), safe=True)
+        return None if found is None else task_of(found)
 
     async def get_task(self, caller: Identity, task_id: str) -> Task:
         """Return the caller's task with this id, or raise NotFoundError."""
@@ -203,6 +204,15 @@ def _id(text: str, absent: str) -> str:
     if found is None:
         raise NotFoundError(absent)
     return found
+
+
+def _submit_arguments(request: TaskRequest) -> dict[str, Any]:
+    return {
+        "p_image_url": request.image_url,
+        "p_text_prompts": list(request.prompts),
+        "p_project_id": _project_argument(request.project_id),
+        "p_idempotency_key": request.idempotency_key,
+    }
 
 
 def _project_argument(project_id: str | None) -> str | None:

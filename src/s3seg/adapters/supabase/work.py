@@ -145,6 +145,15 @@ class SupabaseAccounts:
             last = rows[-1]["id"]
         return entries
 
+    async def begin_job(self, name: str, *, every_s: float) -> bool:
+        """Return whether a recurring job is due, and record that it has begun if so."""
+        return await self._rest.call(self._rest.as_key(), "operator_begin_job", {"p_name": name, "p_every_s": every_s})
+
+    async def known_users(self, user_ids: Sequence[str]) -> frozenset[str]:
+        """Return those users who have an account here, or had one that was deleted in the last 30 days."""
+        asked = {"p_user_ids": [user_id for user_id in user_ids if canonical_uuid(user_id) is not None]}
+        return frozenset(await self._rest.call(self._rest.as_key(), "operator_known_users", asked, safe=True))
+
     async def referenced(self, keys: Sequence[str]) -> frozenset[str]:
         """Return those of ``keys`` that belong to a registered image or a result."""
         found: set[str] = set()

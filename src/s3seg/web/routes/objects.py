@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from s3seg.edge import Edge
+from s3seg.tasks.object_keys import CACHE_CONTROL
+from s3seg.web.etags import IF_NONE_MATCH, not_modified
 from s3seg.web.operations import Operation, ResponseSpec
 
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "default-src 'none'; sandbox",  # no scripts, whatever the file is
     "Cross-Origin-Resource-Policy": "cross-origin",
-    "Cache-Control": "public, max-age=31536000, immutable",  # keys are never used twice
+    "Cache-Control": CACHE_CONTROL,
 }
 
 
@@ -32,8 +35,14 @@ class ObjectRoutes:
                 path="/files/{key:path}",
                 handler=self.get,
                 summary="Get an image, a mask or a list of instances by its key",
+                headers=IF_NONE_MATCH,
                 responses={
-                    200: ResponseSpec(description="The object", content_type="application/octet-stream"),
+                    200: ResponseSpec(
+                        description="The object",
+                        content_type="application/octet-stream",
+                        headers={"ETag": "For If-None-Match"},
+                    ),
+                    304: ResponseSpec(description="The object still exists", content_type=None),
                     302: ResponseSpec(
                         description="The object is in a private store; the URL is valid for a few minutes",
                         content_type=None,
@@ -48,10 +57,16 @@ class ObjectRoutes:
 
     async def get(self, request: Request) -> Response:
         """Stream an object, or redirect to it; whoever knows the key may read it."""
-        opened = await self._edge.open_object(request.path_params["key"])
+        key = request.path_params["key"]
+        opened = await self._edge.open_object(key)
         if isinstance(opened, str):
             return RedirectResponse(opened, 302, {"Cache-Control": "no-store"})
-        headers = {**_HEADERS, "Content-Length": str(opened.info.size_bytes)}
+        etag = f'"{PurePosixPath(key).stem}"'  # objects never change, and no key is used twice
+        unchanged = not_modified(request, etag)
+        if unchanged is not None:
+            unchanged.headers.update(_HEADERS)
+            return unchanged
+        headers = {**_HEADERS, "ETag": etag, "Content-Length": str(opened.info.size_bytes)}
         if request.method == "HEAD":
             return Response(headers=headers, media_type=opened.info.content_type)
         return StreamingResponse(opened.chunks, headers=headers, media_type=opened.info.content_type)
