@@ -28,6 +28,9 @@ class Request:
         negative_boxes: Examples of what not to find.
         threshold: Minimum score, 0..1; None for the checkpoint's default.
         max_instances: Maximum number of instances for each prompt; None for all.
+
+    Raises:
+        InvalidRequestError: The threshold is not a number from 0 to 1.
     """
 
     prompts: Sequence[str]
@@ -35,6 +38,10 @@ class Request:
     negative_boxes: Sequence[Box] = ()
     threshold: float | None = None
     max_instances: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.threshold is not None and not 0 <= self.threshold <= 1:  # NaN too, which typer lets pass
+            raise InvalidRequestError(f"--threshold must be a score between 0 and 1, got {self.threshold}")
 
     @property
     def has_boxes(self) -> bool:

@@ -16,7 +16,7 @@ from s3seg.commands.segment.make_outputs import make_outputs
 from s3seg.commands.segment.options import Request, SegmentOptions
 from s3seg.commands.segment.output_files import OutputFiles
 from s3seg.commands.segment.outputs import Output
-from s3seg.commands.segment.pictures import Picture, find_pictures
+from s3seg.commands.segment.pictures import LeftOutFiles, Picture, existing, find_pictures
 from s3seg.commands.segment.resume_keys import resume_keys
 from s3seg.commands.terminal import Terminal
 from s3seg.errors import (
@@ -96,12 +96,17 @@ def run(options: SegmentOptions) -> int:
         summary.failed += 1
         terminal.warn(str(err), label="error")
 
+    left_out = LeftOutFiles()
     pictures = find_pictures(
         options.inputs,
         recursive=options.recursive,
         exclude=lambda path: any(journal.owns(path) for journal in journals.values()),
         on_error=input_failed,
+        left_out=left_out,
+        reserved=options.output.reserved_names,
     )
+    for note in left_out.notes():
+        terminal.note(note)
     if not pictures:
         if not summary.failed:
             raise InvalidRequestError("no picture to segment: all that were found are outputs of an earlier run")
@@ -109,6 +114,9 @@ def run(options: SegmentOptions) -> int:
     request = options.request
     backend = choose_backend(options.model, boxes=request.has_boxes)
     options.output.check_counts(pictures=len(pictures), prompts=len(request.prompts))
+    pictures = existing(pictures, on_error=input_failed)  # told before a model is loaded
+    if not pictures:
+        return summary.exit_code
     keys = resume_keys(pictures, request, options.model, backend)
     files = OutputFiles(pictures)
     outputs = make_outputs(
