@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.commands.running import Command, GetPicture
 
@@ -100,3 +102,43 @@ def test_a_linked_subfolder_is_searched_and_a_circle_ends(s3seg: Command) -> Non
     done = s3seg("segment", "tree", "car", "-r", "-f", "yolo", "-o", "out")
     assert done.exit_code == 0
     assert {path.relative_to("out").as_posix() for path in Path("out").rglob("*.txt")} == {"classes.txt", "sub/b.txt"}
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("prompts", [["car, tree"], ["car", "-p", "car, tree"]])
+def test_a_list_of_things_in_one_prompt_gets_one_hint_with_the_command(s3seg: Command, prompts: list[str]) -> None:
+    done = s3seg("segment", "in/a.png", *prompts, "--jsonl", "-q")
+    assert done.exit_code == 0
+    hints = [line for line in done.stderr.splitlines() if "one thing" in line]
+    assert hints == [
+        "hint: 'car, tree' is searched as one thing; for several, give each its own prompt: "
+        "s3seg segment in/a.png car -p tree"
+    ]
+
+
+@pytest.mark.usefixtures("folder")
+def test_what_is_lost_in_reading_is_told_once_for_all_pictures(s3seg: Command) -> None:
+    with Image.open("in/a.png") as picture:
+        for k in range(5):
+            picture.convert("RGB").save(f"{k}.tif", save_all=True, append_images=[picture.convert("RGB")] * 2)
+    done = s3seg("segment", "[0-4].tif", "in/a.png", "car", "--jsonl")
+    assert done.exit_code == 0
+    (note,) = [line for line in done.stderr.splitlines() if "page" in line]
+    assert note == "0.tif, 1.tif, 2.tif and 2 more: only page 1 of 3 was read"
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["notes"] for line in lines] == [["only page 1 of 3 was read"]] * 5 + [[]]
+
+
+@pytest.mark.usefixtures("folder", "_no_model")
+@pytest.mark.parametrize("suffix", ["json", "jsonl", "csv", "txt", "geojson"])
+def test_results_of_a_run_are_not_taken_for_pictures(s3seg: Command, suffix: str) -> None:
+    Path(f"found.{suffix}").write_text('[{"format": "s3seg.segmentation/1", "source": "a.png"}]\n')
+    done = s3seg("segment", f"found.{suffix}", "car")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"error: found.{suffix}: this is a file of results or labels, not a picture")
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_picture_with_the_suffix_of_results_is_a_picture(s3seg: Command) -> None:
+    shutil.copy("in/a.png", "a.json")
+    assert s3seg("segment", "a.json", "car").exit_code == 0

@@ -17,6 +17,8 @@ from s3seg.errors import ImageDecodeError, InvalidRequestError
 from s3seg.images import is_url
 from s3seg.images.sources import STDIN, LeftOut, expand
 
+_RESULTS = (".json", ".jsonl", ".geojson", ".csv", ".txt")  # of the files that a run writes
+
 
 @dataclass(frozen=True, slots=True)
 class Picture:
@@ -39,20 +41,27 @@ class Picture:
         """Return the picture in a form that `Segmenter` takes."""
         return sys.stdin.buffer if self.source == STDIN else self.source
 
-    def check_exists(self) -> None:
-        """Raise the error of a picture file that is missing, without reading one that exists.
+    def check(self) -> None:
+        """Raise the error of a file that is missing or holds results, without decoding one that is a picture.
 
         Raises:
-            ImageDecodeError: There is no such file, or its folder cannot be read.
+            ImageDecodeError: There is no such file, its folder cannot be read, or it is the output of a run.
         """
         if self.path is None:
             return
         try:
+            is_file = self.path.expanduser().is_file()
             self.path.expanduser().stat()
         except (OSError, ValueError, RuntimeError):
             from s3seg import images
 
             images.load(self.path)  # says what is wrong
+            return
+        if is_file and self.path.suffix.lower() in _RESULTS and _is_text(self.path):
+            raise ImageDecodeError(
+                f"{self.path}: this is a file of results or labels, not a picture; name the pictures themselves "
+                "(in Python, s3seg.Segmentation reads results)"
+            )
 
     def identity(self) -> list[Any] | None:
         """Return JSON values that change when the picture changes; None if only reading it could tell."""
@@ -145,12 +154,12 @@ def find_pictures(
     return [Picture(one.source, name) for one, name in zip(found.values(), names, strict=True)]
 
 
-def existing(pictures: Sequence[Picture], *, on_error: Callable[[ImageDecodeError], None]) -> list[Picture]:
-    """Return the pictures without those whose file is missing, which are reported instead."""
+def checked(pictures: Sequence[Picture], *, on_error: Callable[[ImageDecodeError], None]) -> list[Picture]:
+    """Return the pictures without files that are missing or hold results, which are reported instead."""
     kept = []
     for picture in pictures:
         try:
-            picture.check_exists()
+            picture.check()
             kept.append(picture)
         except ImageDecodeError as err:
             on_error(err)
@@ -174,6 +183,16 @@ def _searched_folder(name: str) -> Path | None:
 def _absolute(path: Path) -> str:
     """What all spellings of a path have in common; links are not followed."""
     return os.path.normcase(os.path.abspath(path.expanduser()))  # noqa: PTH100
+
+
+def _is_text(path: Path) -> bool:
+    """Whether a file begins like text; no format of pictures does without control characters."""
+    try:
+        with path.expanduser().open("rb") as file:
+            head = file.read(64)
+    except OSError:
+        return False
+    return all(byte >= 32 or byte in b"\t\r\n" for byte in head)
 
 
 def _describe(paths: Sequence[Path]) -> str:
