@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from s3seg.app.settings import Settings
 
-app = typer.Typer(help="Serve over HTTP: everything in one process, or `edge` and `gpu` separately.")
+app = typer.Typer(help="Serve over HTTP until Ctrl-C: all in one process, or `edge` and `gpu` apart.")
 
 _LOCAL_CREDITS = 1000
 _TOKEN_TTL_S = 86_400
