@@ -44,12 +44,14 @@ def fitted(name: str, ending: str) -> str:
 def distinct(names: Sequence[str], *, reserved: Sequence[str] = ()) -> list[str]:
     """Append -2, -3 ... to names that are reserved or occurred before. Upper and lower case count as equal."""
     taken = {name.casefold() for name in reserved}
+    counts: dict[str, int] = {}
     result = []
     for name in names:
-        candidate, count = name, 1
+        candidate, count = name, counts.get(name, 1)
         while candidate.casefold() in taken:
             count += 1
             candidate = f"{name}-{count}"
+        counts[name] = count
         taken.add(candidate.casefold())
         result.append(candidate)
     return result

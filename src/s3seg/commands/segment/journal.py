@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from s3seg.commands.segment import jsonl
@@ -24,7 +24,7 @@ class Journal:
         self._path = folder / JOURNAL
         self._entries: dict[tuple[str, str], dict[str, Any]] = {}
         for _, entry in jsonl.read(self._path):
-            if {"kind", "name", "key", "files"} <= entry.keys():
+            if {"kind", "name", "key", "files"} <= entry.keys() and _only_names_files_inside(entry["files"]):
                 self._entries[entry["kind"], entry["name"]] = entry
 
     def has(self, kind: str, name: str, key: str) -> bool:
@@ -58,6 +58,13 @@ class Journal:
             return _stamp(self._folder / name) == stamp
         except OSError:
             return False
+
+
+def _only_names_files_inside(files: object) -> bool:
+    """Whether a record, which may be somebody else's, names files in its own folder only."""
+    return isinstance(files, dict) and all(
+        not PurePath(name).is_absolute() and ".." not in PurePath(name).parts for name in files
+    )
 
 
 def _stamp(path: Path) -> list[int]:

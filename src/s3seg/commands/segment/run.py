@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from s3seg.commands.errors import ERROR, PARTIAL
+from s3seg.commands.escaping import one_line
 from s3seg.commands.segment.backends import Backend, choose_backend
 from s3seg.commands.segment.journal import Journal
 from s3seg.commands.segment.make_outputs import make_outputs
@@ -191,7 +192,9 @@ def _segment(
         model = backend.load()
         summary.milliseconds["load"] = _milliseconds_since(start)
         if bar:
-            bar.update(bar.task_ids[0], description=f"looking for {', '.join(request.prompts) or 'the boxes'}")
+            bar.update(
+                bar.task_ids[0], description=f"looking for {one_line(', '.join(request.prompts)) or 'the boxes'}"
+            )
         for picture, results in _results(model, pictures, request, picture_failed):
             start = time.perf_counter()
             for output in outputs:
