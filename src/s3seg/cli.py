@@ -31,7 +31,7 @@ app = typer.Typer(
 
 def _show_version(requested: bool) -> None:
     if requested:
-        print(f"s3seg {__version__}")
+        typer.echo(f"s3seg {__version__}")
         raise typer.Exit
 
 
@@ -62,5 +62,6 @@ def main() -> None:
     """Run the command that ``sys.argv`` names, and exit with its code."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # never fail on characters that the terminal cannot show
+            # Never fail on characters that the terminal cannot show; files and pipes get UTF-8.
+            stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="replace")
     app(prog_name="s3seg")

@@ -241,7 +241,7 @@ def test_no_token_is_made_that_the_service_would_not_accept(monkeypatch, tmp_pat
 
 
 def test_credits_and_tiers_are_moved_by_commands():
-    assert "alice: 110 credits" in run("admin", "credits", "alice", "+100").output
+    assert "alice: 110 credits" in run("admin", "credits", "alice", "+100", "--create").output
     assert "alice: 60 credits" in run("admin", "credits", "alice", "-50").output
     refused = run("admin", "credits", "alice", "-61")
     assert (refused.exit_code, refused.stdout) == (2, "")

@@ -65,7 +65,9 @@ def test_the_service_that_the_readme_starts_answers_the_calls_below_it(clone, mo
     assert serve == "s3seg serve"
     port = str(free_port())
     settings = {"S3SEG_DATA_DIR": str(clone / "data"), "S3SEG_CHECKPOINT": "embedded"}
-    service = Process("from s3seg.cli import main; main()", "serve", "--port", port, log=clone / "log", **settings)
+    service = Process(
+        "from s3seg.cli import main; main()", "serve", "--port", port, "--print-token", log=clone / "log", **settings
+    )
     service.start()
     try:
         wait_for(f"http://127.0.0.1:{port}")

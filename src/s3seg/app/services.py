@@ -170,7 +170,13 @@ def gpu_app(
 def make_engine(
     parts: Parts, *, metrics: InferenceMetrics | None = None, load: Callable[[], Network] | None = None
 ) -> Engine:
-    """Build the inference engine on the adapters that the settings choose; it is not started."""
+    """Build the inference engine on the adapters that the settings choose; it is not started.
+
+    The checkpoint is found here, once, so that a missing one is told at once; its weights are loaded by the engine.
+
+    Raises:
+        CheckpointError: The checkpoint that the settings name is not on this machine, or not complete.
+    """
     from s3seg.inference.batcher import Limits
     from s3seg.inference.engine import Engine, EngineOptions
     from s3seg.inference.worker import WorkerLimits
@@ -194,7 +200,7 @@ def make_engine(
     return Engine(
         queue=parts.task_queue,
         objects=parts.objects,
-        load=load or (lambda: _load_network(settings)),
+        load=load or _network_loader(settings),
         options=options,
         metrics=metrics,
         **_woken_by(parts),
@@ -260,16 +266,22 @@ def local(settings: Settings | None = None) -> Local:
     )
 
 
-def _load_network(settings: Settings) -> Network:
+def _network_loader(settings: Settings) -> Callable[[], Network]:
     from s3seg import checkpoints
-    from s3seg.inference.stages import Sam3Network
 
-    return Sam3Network(
-        checkpoints.resolve(settings.checkpoint),
-        device=settings.device,
-        dtype=settings.dtype,
-        max_pixels=int(settings.max_megapixels * 1e6),
-    )
+    checkpoint = checkpoints.resolve(settings.checkpoint)
+
+    def load() -> Network:
+        from s3seg.inference.stages import Sam3Network
+
+        return Sam3Network(
+            checkpoint,
+            device=settings.device,
+            dtype=settings.dtype,
+            max_pixels=int(settings.max_megapixels * 1e6),
+        )
+
+    return load
 
 
 def _woken_by(parts: Parts) -> dict[str, Callable[[float], Awaitable[object]]]:

@@ -2,49 +2,101 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from s3seg.commands.parts import run_with_parts
+from s3seg.commands.users import User, user_id
+from s3seg.errors import InvalidRequestError
 from s3seg.tasks.limits import Tier
+
+if TYPE_CHECKING:
+    from s3seg.app import Parts
+    from s3seg.tasks.records import Account
 
 app = typer.Typer(help="Manage credits, tiers, unused objects and stuck tasks.", no_args_is_help=True)
 
-_User = Annotated[str, typer.Argument(metavar="USER", help="A UUID, or the name of a local user.")]
+_Create = Annotated[
+    bool, typer.Option("--create", help="Create the account if the user has none, without asking. For scripts.")
+]
+_MOST_CREDITS = 1_000_000_000
 
 
 @app.command(context_settings={"ignore_unknown_options": True})  # so that -100 is a number
 def credits(
-    user: _User, amount: Annotated[int, typer.Argument(metavar="CREDITS", help="+100 to add, -100 to remove.")]
+    user: User,
+    amount: Annotated[
+        int,
+        typer.Argument(metavar="CREDITS", help="+100 to add, -100 to remove.", min=-_MOST_CREDITS, max=_MOST_CREDITS),
+    ],
+    create: _Create = False,
 ) -> None:
     """Add credits to USER's account, or remove them. The ledger records it."""
-    from s3seg.adapters.local_auth import user_id_of
 
-    account = run_with_parts(lambda parts: parts.accounts.adjust(user_id_of(user), amount))
+    async def work(parts: Parts) -> Account:
+        account_id = user_id(user)
+        if not create:
+            await _confirm_new_account(parts, user, account_id)
+        return await parts.accounts.adjust(account_id, amount)
+
+    account = run_with_parts(work)
     typer.echo(f"{user}: {account.credits} credits")
 
 
 @app.command()
-def tier(user: _User, tier: Annotated[Tier, typer.Argument(metavar="TIER", help="free, pro or enterprise.")]) -> None:
+def tier(
+    user: User,
+    tier: Annotated[Tier, typer.Argument(metavar="TIER", help="free, pro or enterprise.")],
+    create: _Create = False,
+) -> None:
     """Set the tier of USER's account."""
-    from s3seg.adapters.local_auth import user_id_of
 
-    account = run_with_parts(lambda parts: parts.accounts.ensure(user_id_of(user), tier=tier))
+    async def work(parts: Parts) -> Account:
+        account_id = user_id(user)
+        if not create:
+            await _confirm_new_account(parts, user, account_id)
+        return await parts.accounts.ensure(account_id, tier=tier)
+
+    account = run_with_parts(work)
     typer.echo(f"{user}: tier {account.tier}, {account.credits} credits")
+
+
+async def _confirm_new_account(parts: Parts, user: str, account_id: str) -> None:
+    """Ask before an account is created for a user who has never had credits: the name may be misspelt.
+
+    Raises:
+        typer.Abort: The answer is no.
+        InvalidRequestError: Nobody can answer.
+    """
+    if await parts.accounts.ledger(account_id):
+        return
+    unknown = f"the user {user!r} ({account_id}) has never had credits here"
+    if not _can_ask():
+        raise InvalidRequestError(f"{unknown}; check the spelling, or add --create to create the account")
+    typer.confirm(f"{unknown}. Create the account?", abort=True, err=True)
+
+
+def _can_ask() -> bool:
+    return sys.stdin.isatty()
 
 
 @app.command()
 def gc(
     older_than: Annotated[
-        float, typer.Option("--older-than", metavar="HOURS", min=1, help="Keep objects younger than this.")
+        float,
+        typer.Option("--older-than", metavar="HOURS", min=1, max=1_000_000, help="Keep objects younger than this."),
     ] = 24.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be removed, remove nothing.")] = False,
 ) -> None:
     """Remove stored objects that no image or result refers to."""
     from s3seg.tasks.maintenance import collect_garbage
 
+    if math.isnan(older_than):  # typer's limits let it pass
+        raise InvalidRequestError("--older-than must be a number of hours, got nan")
     before = datetime.now(UTC) - timedelta(hours=older_than)
     garbage = run_with_parts(
         lambda parts: collect_garbage(parts.objects, parts.accounts, before=before, dry_run=dry_run)

@@ -13,6 +13,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from s3seg.commands.escaping import printable
 from s3seg.errors import ImageDecodeError, InvalidRequestError, S3segError
 
 ERROR = 1
@@ -41,7 +42,10 @@ class ErrorHandlingGroup(TyperGroup):
             typer.Exit: With an exit code of this module, after the message was printed.
         """
         try:
-            return super().invoke(ctx)
+            try:
+                return super().invoke(ctx)
+            finally:
+                sys.stdout.flush()  # here, where a closed pipe and a full disk are handled, and not when Python exits
         except KeyboardInterrupt as err:
             raise typer.Exit(INTERRUPTED) from err
         except BrokenPipeError as err:
@@ -53,7 +57,7 @@ class ErrorHandlingGroup(TyperGroup):
                 raise
             if ctx.params.get("debug"):
                 traceback.print_exception(err)
-            print(f"error: {_message(err)}", file=sys.stderr)
+            print(f"error: {printable(_message(err))}", file=sys.stderr)
             raise typer.Exit(exit_code(err)) from err
 
 

@@ -19,12 +19,8 @@ def model_settings(checkpoint: str | None, device: str | None, dtype: str | None
 
     Raises:
         ConfigurationError: A setting cannot work.
-        CheckpointNotFoundError: The weights are not on this machine. Checked here, to fail before anything starts.
     """
-    from s3seg import checkpoints
     from s3seg.app.settings import Settings
 
     options: dict[str, Any] = {"checkpoint": checkpoint, "device": device, "dtype": dtype}
-    settings = Settings(**{name: value for name, value in options.items() if value is not None})
-    checkpoints.resolve(settings.checkpoint)
-    return settings
+    return Settings(**{name: value for name, value in options.items() if value is not None})

@@ -147,7 +147,7 @@ def path(name: Annotated[str | None, _NAME_HERE] = None) -> None:
     """Print the path of a checkpoint."""
     from s3seg import checkpoints
 
-    print(checkpoints.resolve(name).path)
+    typer.echo(checkpoints.resolve(name).path)
 
 
 @contextlib.contextmanager

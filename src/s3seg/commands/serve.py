@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from s3seg.commands.model_options import Checkpoint, Device, Dtype, model_settings
+from s3seg.commands.users import lifetime, user_id
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
     from s3seg.app.settings import Settings
 
-app = typer.Typer(help="Serve over HTTP: everything in one process, or `edge` and `gpu` separately.")
+app = typer.Typer(help="Serve over HTTP until Ctrl-C: all in one process, or `edge` and `gpu` apart.")
 
 _LOCAL_CREDITS = 1000
+_TOKEN_TTL_S = 86_400
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
@@ -31,8 +35,19 @@ def serve(
     device: Device = None,
     dtype: Dtype = None,
     user: Annotated[str, typer.Option(help="Name of the user whose token is printed.")] = "local",
+    print_token: Annotated[
+        bool | None,
+        typer.Option(
+            "--print-token/--no-print-token",
+            help="Print an access token, valid for 24 hours.",
+            show_default="only if standard output is a terminal",
+        ),
+    ] = None,
 ) -> None:
-    """Serve everything in one process, and print the address and an access token."""
+    """Serve everything in one process, and print the address and an access token.
+
+    Runs until Ctrl-C. The printed lines that begin with `export` can be pasted into another terminal.
+    """
     if context.invoked_subcommand is not None:
         return
     from s3seg.app import whole_app
@@ -40,8 +55,11 @@ def serve(
 
     configure_logging()
     settings = public_settings(model_settings(checkpoint, device, dtype), host, port)
-    print_access(settings, f"http://{_url_host(host)}:{port}", user)
-    _run_with_worker(whole_app(settings), settings, host, port)
+    service = whole_app(settings)
+    # A service's standard output is often a log that others can read, so a token goes only to a terminal unless asked.
+    show_token = sys.stdout.isatty() if print_token is None else print_token
+    print_access(settings, f"http://{_url_host(host)}:{port}", user, show_token=show_token)
+    _run_with_worker(service, settings, host, port)
 
 
 @app.command("edge")
@@ -106,29 +124,45 @@ def _url_host(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def print_access(settings: Settings, url: str, user: str) -> None:
-    """Print the address and a token; local users get credits, so that one's own machine costs nothing."""
+def print_access(settings: Settings, url: str, user: str, *, show_token: bool) -> None:
+    """Print the address and a token, as lines to paste into a shell, and a link for the browser.
+
+    Local users get credits, so that one's own machine costs nothing.
+
+    Args:
+        settings: Those of the service.
+        url: Its address.
+        user: The local user whose token is printed.
+        show_token: Print the token itself, or else the command that makes one.
+    """
     import asyncio
 
-    from s3seg.adapters.local_auth import user_id_of
     from s3seg.app import Parts, local_keys
     from s3seg.tasks.limits import Tier
 
     async def top_up() -> None:
         parts = Parts(settings)
         try:
-            account = await parts.accounts.ensure(user_id_of(user), tier=Tier.ENTERPRISE)
+            account = await parts.accounts.ensure(user_id(user), tier=Tier.ENTERPRISE)
             if account.credits < _LOCAL_CREDITS:
                 await parts.accounts.adjust(account.user_id, _LOCAL_CREDITS - account.credits)
         finally:
             await parts.aclose()
 
-    typer.echo(f"S3SEG_URL={url}")
-    if settings.authenticator == "local":
-        asyncio.run(top_up())
-        token = local_keys(settings).mint(user, tier=Tier.ENTERPRISE)
-        typer.echo(f"S3SEG_TOKEN={token}")
+    typer.echo(f"export S3SEG_URL={url}")
+    if settings.authenticator != "local":
         if settings.playground:
-            typer.echo(f"In a browser: {url}/#token={token}")  # browsers do not send what follows #
-    elif settings.playground:
-        typer.echo(f"In a browser: {url}/")
+            typer.echo(f"In a browser: {url}/")
+        return
+    asyncio.run(top_up())
+    command = f"s3seg token --user {shlex.quote(user)}"
+    if not show_token:
+        typer.echo(f'export S3SEG_TOKEN="$({command})"')
+        if settings.playground:
+            typer.echo(f"In a browser: {url}/")
+        return
+    token = local_keys(settings).mint(user, tier=Tier.ENTERPRISE, ttl_s=_TOKEN_TTL_S)
+    typer.echo(f"export S3SEG_TOKEN={token}")
+    if settings.playground:
+        typer.echo(f"In a browser: {url}/#token={token}")  # browsers do not send what follows #
+    typer.echo(f"The token is valid for {lifetime(_TOKEN_TTL_S)}; for another one, run: {command}")

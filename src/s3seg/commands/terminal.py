@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console, RenderableType
 from rich.text import Text
 
+from s3seg.commands.escaping import as_utf8, printable
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -34,9 +36,9 @@ class Terminal:
         self.write("".join(line.rstrip(" ") + "\n" for line in captured.get().splitlines()))
 
     def write(self, text: str) -> None:
-        """Write a result for programs to stdout, unchanged."""
+        """Write a result for programs to stdout, unchanged but for what UTF-8 cannot store."""
         with self._without_progress():
-            sys.stdout.write(text)
+            sys.stdout.write(as_utf8(text))
             sys.stdout.flush()
 
     def note(self, text: str, *, label: str = "") -> None:
@@ -49,7 +51,7 @@ class Terminal:
         self._print_labelled(label, text, "bold yellow" if label != "error" else "bold red")
 
     def _print_labelled(self, label: str, text: str, style: str) -> None:
-        line = Text.assemble((f"{label}: " if label else "", style), (text, "dim" if style == "dim" else ""))
+        line = Text.assemble((f"{label}: " if label else "", style), (printable(text), "dim" if style == "dim" else ""))
         with self._without_progress():
             self._err.print(line, soft_wrap=not self._err.is_terminal)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from s3seg.commands.parts import run_with_parts
+from s3seg.commands.users import lifetime, user_id
 from s3seg.tasks.limits import Tier
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ def token(
     ] = 86_400,
 ) -> None:
     """Print an access token for USER. The account is created if it does not exist."""
-    from s3seg.adapters.local_auth import user_id_of
     from s3seg.app import local_keys
     from s3seg.errors import ConfigurationError
 
@@ -36,7 +36,8 @@ def token(
                 f"S3SEG_AUTHENTICATOR={parts.settings.authenticator} does not accept tokens made here; "
                 "use the access token that the user gets when signing in"
             )
-        await parts.accounts.ensure(user_id_of(user), tier=tier)
+        await parts.accounts.ensure(user_id(user), tier=tier)
         return local_keys(parts.settings).mint(user, tier=tier, ttl_s=ttl)
 
     typer.echo(run_with_parts(make_token))
+    typer.echo(f"valid for {lifetime(ttl)}", err=True)

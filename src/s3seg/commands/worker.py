@@ -14,7 +14,7 @@ _log = logging.getLogger("s3seg.inference.worker")
 
 
 def worker(checkpoint: Checkpoint = None, device: Device = None, dtype: Dtype = None) -> None:
-    """Run waiting tasks, without HTTP: a machine behind NAT needs no open port."""
+    """Run waiting tasks until Ctrl-C, without HTTP: a machine behind NAT needs no open port."""
     import asyncio
 
     from s3seg.web.logs import configure_logging

@@ -5,7 +5,8 @@ from __future__ import annotations
 import fnmatch
 import glob
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from enum import StrEnum
 from pathlib import Path
 
 from s3seg.errors import InvalidRequestError
@@ -19,7 +20,21 @@ _NOT_READ = frozenset({".avif", ".jxl"})  # .avif: where Pillow was built withou
 _CAMERA_RAW = frozenset({".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".rw2"})
 
 
-def expand(inputs: Iterable[str | Path], *, recursive: bool = False) -> list[str | Path]:
+class LeftOut(StrEnum):
+    """Why `expand` left out a file of a folder or of a glob."""
+
+    NOT_A_PICTURE = "without the suffix of a picture"
+    IN_SUBFOLDER = "in a subfolder"
+    RAW_OF_A_PICTURE = "a camera's raw picture beside a developed one"
+
+
+OnLeftOut = Callable[[Path, LeftOut], None]
+"""Called with each file that was left out, and why; not with hidden files."""
+
+
+def expand(
+    inputs: Iterable[str | Path], *, recursive: bool = False, on_left_out: OnLeftOut | None = None
+) -> list[str | Path]:
     """List the pictures that a user named.
 
     A folder gives the pictures in it (with ``recursive``, those in its subfolders too), a glob the pictures that match
@@ -34,6 +49,8 @@ def expand(inputs: Iterable[str | Path], *, recursive: bool = False) -> list[str
     Args:
         inputs: What the user typed, in order.
         recursive: Whether to search the subfolders of folders.
+        on_left_out: Called with each file that is left out, unless an error is raised instead. Of subfolders that are
+            not searched, only with the pictures.
 
     Returns:
         Paths as ``Path``, URLs and ``"-"`` as ``str``, in the order in which they were named.
@@ -43,7 +60,7 @@ def expand(inputs: Iterable[str | Path], *, recursive: bool = False) -> list[str
     """
     found: dict[str, str | Path] = {}
     for item in inputs:
-        for image in _expand_one(str(item), recursive=recursive):
+        for image in _expand_one(str(item), recursive=recursive, on_left_out=on_left_out or _ignore):
             found.setdefault(_identity(image), image)
     if not found:
         raise InvalidRequestError("no picture was given; name files, folders, globs, URLs or - (standard input)")
@@ -67,7 +84,7 @@ def image_suffixes() -> frozenset[str]:
     return readable | _NEEDS_PILLOW_HEIF | _NOT_READ | _CAMERA_RAW
 
 
-def _expand_one(item: str, *, recursive: bool) -> list[str | Path]:
+def _expand_one(item: str, *, recursive: bool, on_left_out: OnLeftOut) -> list[str | Path]:
     if item == STDIN or is_url(item):
         return [item]
     path = Path(item).expanduser()
@@ -76,20 +93,24 @@ def _expand_one(item: str, *, recursive: bool) -> list[str | Path]:
     except OSError:  # a name that is too long, or a disk that is gone: opening it will report that
         return [path]
     if is_folder:
-        return [*_in_folder(path, recursive=recursive)]
-    return [*_matching(path)] if glob.has_magic(item) and not exists else [path]
+        return [*_in_folder(path, recursive=recursive, on_left_out=on_left_out)]
+    return [*_matching(path, on_left_out)] if glob.has_magic(item) and not exists else [path]
 
 
-def _in_folder(folder: Path, *, recursive: bool) -> list[Path]:
+def _in_folder(folder: Path, *, recursive: bool, on_left_out: OnLeftOut) -> list[Path]:
     try:
         next(folder.iterdir(), None)
     except OSError as err:
         raise InvalidRequestError(f"cannot read the folder {folder}: {err.strerror or err}") from err
-    below = _pictures(_walk(folder))
-    if recursive and below:
-        return below
-    if here := [path for path in below if path.parent == folder]:
-        return here
+    files = sorted(_walk(folder))
+    below = _pictures(files)
+    found = below if recursive else [path for path in below if path.parent == folder]
+    if found:
+        _tell_left_out(files if recursive else [path for path in files if path.parent == folder], found, on_left_out)
+        for path in below if len(found) < len(below) else ():
+            if path.parent != folder:
+                on_left_out(path, LeftOut.IN_SUBFOLDER)
+        return found
     if below:
         raise InvalidRequestError(
             f"no picture directly in the folder {folder}, but {len(below)} in its subfolders; "
@@ -98,9 +119,11 @@ def _in_folder(folder: Path, *, recursive: bool) -> list[Path]:
     raise InvalidRequestError(f"no picture in the folder {folder} (looked for {_examples()})")
 
 
-def _matching(pattern: Path) -> list[Path]:
+def _matching(pattern: Path, on_left_out: OnLeftOut) -> list[Path]:
     matches = list(_glob(pattern))
-    if images := _pictures(match for match in matches if match.is_file()):
+    files = sorted(match for match in matches if match.is_file())
+    if images := _pictures(files):
+        _tell_left_out(files, images, on_left_out)
         return images
     if matches:
         raise InvalidRequestError(
@@ -142,6 +165,18 @@ def _pictures(paths: Iterable[Path]) -> list[Path]:
     return sorted(
         path for path in found if path.suffix.lower() not in _CAMERA_RAW or path.with_suffix("") not in developed
     )
+
+
+def _tell_left_out(files: Iterable[Path], found: Iterable[Path], on_left_out: OnLeftOut) -> None:
+    kept = set(found)
+    for path in files:
+        if path not in kept:
+            raw = path.suffix.lower() in _CAMERA_RAW
+            on_left_out(path, LeftOut.RAW_OF_A_PICTURE if raw else LeftOut.NOT_A_PICTURE)
+
+
+def _ignore(path: Path, why: LeftOut) -> None:
+    """Do nothing."""
 
 
 def _walk(folder: Path) -> Iterator[Path]:

@@ -320,6 +320,7 @@ def make_result(
         threshold=threshold,
         model=network.model,
         timings={**timings, "masks": (time.perf_counter() - start) * 1000},
+        notes=() if picture is None else picture.notes,
         hint=network.hint(prompt),
         source=None if picture is None else picture.source,
         image=None if picture is None else picture.pixels,

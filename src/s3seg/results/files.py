@@ -20,7 +20,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes | str) -> Path:
         OSError: the folder is missing or not writable, or the disk is full; its filename is `path`.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.tmp")
+    temporary = path.with_name(f".{path.name[:50]}.{secrets.token_hex(4)}.tmp")  # up to 4 bytes each, of 255
     try:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
         temporary.replace(path)

@@ -30,6 +30,7 @@ def to_dict(result: Segmentation) -> dict[str, Any]:
         "threshold": result.threshold,
         "model": asdict(result.model),
         "timings": dict(result.timings),
+        "notes": list(result.notes),
         "hint": result.hint,
         "instances": [
             {"score": score, "box": box, "rle": masks.to_coco(rle)}
@@ -64,6 +65,7 @@ def from_dict(data: Mapping[str, Any]) -> Segmentation:
             threshold=data["threshold"],
             model=_model(data["model"]),
             timings=data["timings"],
+            notes=tuple(map(_text, data.get("notes", ()))),
             hint=_text_or_none(data["hint"]),
             source=_text_or_none(data["source"]),
             image_id=_text_or_none(data.get("image_id")),

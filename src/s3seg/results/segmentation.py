@@ -102,6 +102,7 @@ class Segmentation:
         threshold: instances at or below this score were left out.
         model: the network, and the device and precision it ran with.
         timings: milliseconds by stage: "decode", "image", "prompt", "masks".
+        notes: what was lost or left out when the picture was read, such as "only page 1 of 3 was read".
         hint: one line for the user, for example that the prompt is not in the checkpoint's vocabulary.
         source: the picture's path, URL or other name, if it has one.
         image_id: identifies the picture, so that exports keep pictures apart that have no name, or the same: results
@@ -123,6 +124,7 @@ class Segmentation:
     threshold: float
     model: ModelInfo
     timings: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     hint: str | None = None
     source: str | None = None
     image_id: str | None = None

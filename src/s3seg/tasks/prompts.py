@@ -87,11 +87,17 @@ def normalize_prompts(prompts: object) -> list[str]:
     return [normalize_prompt(one) for one in items]
 
 
-def several_things_hint(prompt: str) -> str | None:
-    """Return a line for the user if a prompt looks like a list of things ("car, tree"), else None."""
+def several_things(prompt: str) -> list[str]:
+    """Return the things in a prompt that looks like a list ("car, tree"); empty for any other prompt."""
     things = [thing.strip(" .,;'\"[](){}") for thing in _SEPARATOR.split(prompt)]
     things = [thing for thing in things if thing]
-    if len(things) < 2:
+    return things if len(things) > 1 else []
+
+
+def several_things_hint(prompt: str) -> str | None:
+    """Return a line for the user if a prompt looks like a list of things ("car, tree"), else None."""
+    things = several_things(prompt)
+    if not things:
         return None
     listed = ", ".join(f'"{thing}"' for thing in things)
     options = " ".join(f"-p {shlex.quote(thing)}" for thing in things)

@@ -97,6 +97,8 @@ def test_documents_in_files(s3seg: Command, folder: Path, tmp_path: Path) -> Non
     assert [category["name"] for category in coco["categories"]] == ["star"]
     assert s3seg("segment", folder, "star", "-o", tmp_path / "found.csv").exit_code == 0
     rows = list(csv.DictReader(io.StringIO((tmp_path / "found.csv").read_text())))
+    assert [row["source"] for row in rows if row["instance"] == "0"] == [str(folder / "street.png")]  # it has no star
+    rows = [row for row in rows if row["instance"] != "0"]
     assert len(rows) == len(coco["annotations"]) > 0
     assert [int(row["area"]) for row in rows] == [one["area"] for one in coco["annotations"]]
     assert s3seg("segment", folder, "star", "--json", "-o", tmp_path / "each").exit_code == 0

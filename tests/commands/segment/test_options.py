@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from s3seg.commands.segment.options import parse_box, split_words
+from s3seg.commands.segment.options import parse_box, several_things_advice, split_words
 from s3seg.errors import InvalidRequestError
 
 
@@ -42,6 +42,50 @@ def test_the_last_word_is_a_prompt_unless_another_option_says_it_and_it_names_a_
 def test_boxes_need_no_prompt() -> None:
     assert split_words(["a.png"], [], has_boxes=True) == (["a.png"], [])
     assert split_words(["a.png", "dog"], [], has_boxes=True) == (["a.png"], ["dog"])
+
+
+@pytest.mark.parametrize("word", ["found.json", "sub/", "./notes", "labels.v1"])
+def test_an_existing_file_or_folder_at_the_end_is_a_forgotten_prompt(word: str) -> None:
+    Path("sub").mkdir()
+    Path("labels.v1").mkdir()
+    Path("found.json").touch()
+    with pytest.raises(InvalidRequestError, match=r"no prompt: .* is a (file|folder)"):
+        split_words(["a.png", word], [])
+
+
+@pytest.mark.parametrize(
+    ("typed", "found"),
+    [
+        (["car\n"], ["car"]),
+        (["car ", " car", "car"], ["car"]),
+        (["red\ncar", "red  car"], ["red car"]),
+        (["\u201ccar\u201d", "dog."], ["car", "dog"]),
+        (["Car", "car"], ["Car", "car"]),
+    ],
+)
+def test_prompts_are_normalized_before_duplicates_are_dropped(typed: list[str], found: list[str]) -> None:
+    assert split_words(["a.png", *typed[:1]], typed[1:]) == (["a.png"], found)
+    assert split_words(["a.png"], typed) == (["a.png"], found)
+
+
+@pytest.mark.parametrize("prompt", ["", " ", "\n", "\u200b", "\u00a0"])
+def test_a_prompt_of_nothing_that_shows_is_empty(prompt: str) -> None:
+    with pytest.raises(InvalidRequestError, match="the prompt is empty"):
+        split_words(["a.png", prompt], [])
+
+
+def test_a_prompt_that_is_not_utf_8_is_refused() -> None:
+    with pytest.raises(InvalidRequestError, match="not valid UTF-8"):
+        split_words(["a.png", "caf\udce9"], [])
+
+
+def test_a_list_of_things_gets_the_command_for_one_prompt_each() -> None:
+    command = r"s3seg segment 'my photo.png' car -p 'red house' -p tree"
+    assert command in several_things_advice(["my photo.png"], ["car, red house", "tree"])["car, red house"]
+    assert several_things_advice(["a.png", "b.png"], ["car; tree"])["car; tree"].endswith(
+        "s3seg segment a.png ... car -p tree"
+    )
+    assert several_things_advice(["a.png"], ["car", "red car"]) == {}
 
 
 @pytest.mark.parametrize("words", [["a.png"], ["a.png", "b.jpg"], ["a.png", "gone.webp"], ["a.png", "-"], ["cat"]])

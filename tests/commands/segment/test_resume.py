@@ -149,3 +149,19 @@ def test_drawings_of_an_earlier_run_in_the_same_folder_are_not_taken_for_picture
     done = s3seg(*command)
     assert (done.exit_code, _skipped(done.stderr)) == (0, 2)
     assert {path.name for path in folder.glob("*.png")} == {"a.png", "b.png", "a.overlay.png", "b.overlay.png"}
+
+
+@pytest.mark.parametrize("record", ["nested", "absolute", "malformed"])
+def test_a_record_that_names_files_elsewhere_is_ignored(
+    s3seg: Command, folder: Path, tmp_path: Path, record: str
+) -> None:
+    victim, out = tmp_path / "victim.png", tmp_path / "out"
+    victim.write_bytes(b"of the user")
+    out.mkdir()
+    status = victim.stat()
+    stamp = [status.st_size, status.st_mtime_ns]
+    files = {"nested": {"../victim.png": stamp}, "absolute": {str(victim): stamp}, "malformed": ["victim.png"]}
+    entry = {"kind": "overlay", "name": "a", "key": "k", "files": files[record]}
+    (out / ".s3seg-done.jsonl").write_text(json.dumps(entry) + "\n")
+    assert s3seg("segment", folder / "a.png", "star", "--overlay", out).exit_code == 0
+    assert victim.read_bytes() == b"of the user"

@@ -149,8 +149,9 @@ def test_a_page_may_read_from_where_a_private_bucket_redirects_to(tmp_path, publ
 @pytest.mark.parametrize("on", [True, False])
 def test_the_printed_access_has_a_link_that_carries_the_token(tmp_path, capsys, on):
     settings = Settings(_env_file=None, data_dir=tmp_path, playground=on)
-    print_access(settings, "http://127.0.0.1:8000", "ann")
-    address, token, *link = capsys.readouterr().out.splitlines()
-    assert address == "S3SEG_URL=http://127.0.0.1:8000"
-    secret = token.removeprefix("S3SEG_TOKEN=")
+    print_access(settings, "http://127.0.0.1:8000", "ann", show_token=True)
+    address, token, *link, life = capsys.readouterr().out.splitlines()
+    assert address == "export S3SEG_URL=http://127.0.0.1:8000"
+    assert re.fullmatch(r"The token is valid for 24 hours; for another one, run: s3seg token --user ann", life)
+    secret = token.removeprefix("export S3SEG_TOKEN=")
     assert link == ([f"In a browser: http://127.0.0.1:8000/#token={secret}"] if on else [])

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from s3seg.commands.segment.output_options import Format, OutputOptions, choose_format
+from s3seg.commands.segment.output_options import (
+    MASK_SUFFIXES,
+    OVERLAY_SUFFIXES,
+    Format,
+    OutputOptions,
+    choose_format,
+    parse_folder,
+    parse_target,
+    suffixes_of,
+)
 
 _OUTPUT = "Output"
 _MODEL = "Model"
@@ -51,11 +59,11 @@ def segment(
     ] = None,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Search subfolders too.")] = False,
     overlay: Annotated[
-        Path | None,
+        str | None,
         typer.Option(metavar="PATH|DIR", help="Draw the instances on the picture.", rich_help_panel=_OUTPUT),
     ] = None,
     mask: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             metavar="PATH|DIR",
             help="Write a label map (PNG): 0 background, 1 the best instance, 2 the next.",
@@ -63,7 +71,7 @@ def segment(
         ),
     ] = None,
     crops: Annotated[
-        Path | None,
+        str | None,
         typer.Option(metavar="DIR", help="Cut out each instance (PNG with alpha).", rich_help_panel=_OUTPUT),
     ] = None,
     json: Annotated[
@@ -82,7 +90,7 @@ def segment(
         typer.Option("--format", "-f", help="Write all results in this format.", rich_help_panel=_OUTPUT),
     ] = None,
     output: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--output",
             "-o",
@@ -145,6 +153,8 @@ def segment(
     from s3seg.commands.segment.options import ModelOptions, Request, SegmentOptions, parse_box, split_words
     from s3seg.commands.segment.run import run
 
+    output = None if output == "-" else output
+    format_ = choose_format(json=json, jsonl=jsonl, format_=format_, output=output)
     inputs, all_prompts = split_words(words, prompts or [], has_boxes=bool(boxes))
     options = SegmentOptions(
         inputs=inputs,
@@ -160,11 +170,11 @@ def segment(
             checkpoint=checkpoint, device=device, dtype=dtype, image_size=image_size, url=url, token=token
         ),
         output=OutputOptions(
-            overlay=overlay,
-            mask=mask,
-            crops=crops,
-            format=choose_format(json=json, jsonl=jsonl, format_=format_, output=output),
-            output=output,
+            overlay=parse_target(overlay, option="--overlay", suffixes=OVERLAY_SUFFIXES),
+            mask=parse_target(mask, option="--mask", suffixes=MASK_SUFFIXES),
+            crops=parse_folder(crops, option="--crops"),
+            format=format_,
+            output=parse_target(output, option="-o", suffixes=suffixes_of(format_)),
         ),
         resume=resume,
         quiet=quiet,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from s3seg.commands.segment import jsonl
+from s3seg.commands.segment.file_names import fitted
 from s3seg.commands.segment.formats import DocumentFormat
 from s3seg.commands.segment.output_files import OutputFiles
 from s3seg.commands.segment.pictures import Picture
@@ -17,6 +18,7 @@ from s3seg.errors import InvalidRequestError
 from s3seg.results.files import write_atomically
 from s3seg.results.segmentation import Segmentation
 
+_UNFINISHED = ".unfinished.jsonl"
 _KEY = "request"  # the field of the resume key, added to those of Segmentation.to_dict
 
 
@@ -73,13 +75,13 @@ class JsonlFile:
             keys: The resume keys of the run's pictures, by their sources.
             prompts: How many lines a finished picture has.
             resume: Keep the lines of an earlier run of the same request; otherwise the file is emptied.
-            files: Protects the input pictures.
+            files: Protects the input pictures, and the paths of other outputs.
 
         Raises:
             InvalidRequestError: The file holds results of another request.
             OSError: It cannot be written.
         """
-        files.check(path)
+        files.reserve(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         self._done: set[str] = set()
@@ -147,12 +149,12 @@ class DocumentFile:
         files: OutputFiles,
     ) -> None:
         """Start or continue the hidden file; arguments and errors as for `JsonlFile`."""
-        files.check(path)
+        files.reserve(path)
         self._path = path
         self._render = render
         self._files = files
         self._keys = list(keys.values())
-        self._unfinished = path.with_name(f".{path.name}.unfinished.jsonl")
+        self._unfinished = path.with_name(fitted(f".{path.name}", _UNFINISHED))
         self._lines = JsonlFile(self._unfinished, keys, prompts=prompts, resume=resume, files=OutputFiles(()))
 
     def has(self, picture: Picture, key: str) -> bool:
@@ -165,6 +167,6 @@ class DocumentFile:
 
     def finish(self, *, complete: bool) -> None:
         """Write the document."""
-        self._files.write(self._path, self._render(self._lines.results(self._keys)))
+        self._files.write_reserved(self._path, self._render(self._lines.results(self._keys)))
         if complete:
             self._unfinished.unlink()

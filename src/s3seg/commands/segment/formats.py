@@ -11,6 +11,7 @@ import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from s3seg.commands.escaping import as_utf8
 from s3seg.commands.segment import jsonl
 from s3seg.commands.segment.file_names import distinct, slug
 
@@ -91,7 +92,10 @@ def coco_document(results: Iterable[Segmentation]) -> str:
 
 
 def csv_document(results: Iterable[Segmentation]) -> str:
-    """A row for each instance."""
+    """A row for each instance; of a picture and prompt without any, a row with the instance 0.
+
+    What is not text, in file names that are not UTF-8, is escaped as in JSON.
+    """
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(["source", "prompt", "instance", "score", "x1", "y1", "x2", "y2", "area", "height", "width"])
@@ -99,7 +103,9 @@ def csv_document(results: Iterable[Segmentation]) -> str:
         for k, one in enumerate(result, start=1):
             box = (round(side, 2) for side in one.box)
             rows.writerow([result.source, one.prompt, k, round(one.score, 4), *box, one.area, *result.size])
-    return text.getvalue()
+        if not len(result):
+            rows.writerow([result.source, result.prompt, 0, "", "", "", "", "", 0, *result.size])
+    return as_utf8(text.getvalue())
 
 
 def _named(results: Sequence[Segmentation]) -> Iterator[tuple[str, Segmentation]]:

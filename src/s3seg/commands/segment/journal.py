@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from s3seg.commands.segment import jsonl
@@ -14,8 +14,9 @@ JOURNAL = ".s3seg-done.jsonl"
 class Journal:
     """Which pictures are done in a folder: a hidden JSON Lines file, a line for each picture and kind of output.
 
-    A line names the files that were written, each with size and modification time. It counts only while all of them
-    are present and unchanged, so files that a later run rewrote with other options are not mistaken for the old ones.
+    A line names the files that were written, with "/" between folders, each with size and modification time. It counts
+    only while all of them are present and unchanged, so files that a later run rewrote with other options are not
+    mistaken for the old ones.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -23,7 +24,7 @@ class Journal:
         self._path = folder / JOURNAL
         self._entries: dict[tuple[str, str], dict[str, Any]] = {}
         for _, entry in jsonl.read(self._path):
-            if {"kind", "name", "key", "files"} <= entry.keys():
+            if {"kind", "name", "key", "files"} <= entry.keys() and _only_names_files_inside(entry["files"]):
                 self._entries[entry["kind"], entry["name"]] = entry
 
     def has(self, kind: str, name: str, key: str) -> bool:
@@ -33,10 +34,12 @@ class Journal:
 
     def owns(self, path: Path) -> bool:
         """Return whether a run wrote this file, and it is unchanged since."""
-        if path.parent.resolve() != self._folder.resolve():
+        try:
+            name = (path.parent.resolve() / path.name).relative_to(self._folder.resolve()).as_posix()
+        except ValueError:  # not in this folder
             return False
-        stamps = (entry["files"][path.name] for entry in self._entries.values() if path.name in entry["files"])
-        return any(self._unchanged((path.name, stamp)) for stamp in stamps)
+        stamps = (entry["files"][name] for entry in self._entries.values() if name in entry["files"])
+        return any(self._unchanged((name, stamp)) for stamp in stamps)
 
     def add(self, kind: str, name: str, key: str, file_names: Sequence[str]) -> None:
         """Record the files of a picture, and delete those of an earlier run that are no longer among them."""
@@ -55,6 +58,13 @@ class Journal:
             return _stamp(self._folder / name) == stamp
         except OSError:
             return False
+
+
+def _only_names_files_inside(files: object) -> bool:
+    """Whether a record, which may be somebody else's, names files in its own folder only."""
+    return isinstance(files, dict) and all(
+        not PurePath(name).is_absolute() and ".." not in PurePath(name).parts for name in files
+    )
 
 
 def _stamp(path: Path) -> list[int]:

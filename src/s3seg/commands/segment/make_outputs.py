@@ -11,7 +11,7 @@ from s3seg.commands.segment.documents import DocumentFile, DocumentStdout, Jsonl
 from s3seg.commands.segment.formats import DocumentFormat, PictureFormat
 from s3seg.commands.segment.journal import Journal
 from s3seg.commands.segment.output_files import OutputFiles
-from s3seg.commands.segment.output_options import Format, OutputOptions, is_folder
+from s3seg.commands.segment.output_options import CLASSES, Format, OutputOptions, Target
 from s3seg.commands.segment.outputs import FolderOutput, Output, SingleOutput
 from s3seg.commands.segment.table import TableOutput
 from s3seg.commands.terminal import Terminal
@@ -54,11 +54,10 @@ def make_outputs(
         OSError: A path cannot be written.
     """
 
-    def per_picture(path: Path, kind: str, render: PictureFormat) -> Output:
-        if is_folder(path):
-            return FolderOutput(path, kind, render, files=files, journal=journals[path])
-        files.check(path)
-        return SingleOutput(path, render, files=files, terminal=terminal)
+    def per_picture(target: Target, kind: str, render: PictureFormat) -> Output:
+        if target.is_folder:
+            return FolderOutput(target.path, kind, render, files=files, journal=journals[target.path])
+        return SingleOutput(target.path, render, files=files, terminal=terminal)
 
     def on_stdout(format_: Format) -> Output:
         if format_ is Format.JSONL:
@@ -67,25 +66,25 @@ def make_outputs(
             return DocumentStdout(document, terminal=terminal)
         return SingleOutput(None, _PER_PICTURE[format_], files=files, terminal=terminal)
 
-    def formatted(format_: Format, path: Path) -> Output:
-        if format_ in _PER_PICTURE and (is_folder(path) or format_ not in _DOCUMENTS):
-            if format_ is Format.YOLO and is_folder(path):
-                files.write(path / "classes.txt", "".join(f"{prompt}\n" for prompt in prompts or ["object"]))
-            return per_picture(path, str(format_), _PER_PICTURE[format_])
+    def formatted(format_: Format, target: Target) -> Output:
+        if format_ in _PER_PICTURE and (target.is_folder or format_ not in _DOCUMENTS):
+            if format_ is Format.YOLO and target.is_folder:
+                classes = "".join(f"{prompt}\n" for prompt in prompts or ["object"])
+                files.write(target.path / f"{CLASSES}.txt", classes)
+            return per_picture(target, str(format_), _PER_PICTURE[format_])
         lines = len(prompts) or 1
         if format_ is Format.JSONL:
-            return JsonlFile(path, keys, prompts=lines, resume=resume, files=files)
-        return DocumentFile(path, _DOCUMENTS[format_], keys, prompts=lines, resume=resume, files=files)
+            return JsonlFile(target.path, keys, prompts=lines, resume=resume, files=files)
+        return DocumentFile(target.path, _DOCUMENTS[format_], keys, prompts=lines, resume=resume, files=files)
 
     outputs: list[Output] = []
     if options.overlay:
-        suffix = ".png" if is_folder(options.overlay) else options.overlay.suffix.lower()
+        suffix = ".png" if options.overlay.is_folder else options.overlay.path.suffix.lower()
         outputs.append(per_picture(options.overlay, "overlay", functools.partial(formats.overlay, suffix=suffix)))
     if options.mask:
         outputs.append(per_picture(options.mask, "mask", formats.mask))
     if options.crops:
-        journal = journals[options.crops]
-        outputs.append(FolderOutput(options.crops, "crops", formats.crops, files=files, journal=journal))
+        outputs.append(per_picture(options.crops, "crops", formats.crops))
     if options.format:
         output = options.output
         outputs.append(on_stdout(options.format) if output is None else formatted(options.format, output))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,7 @@ from s3seg.commands.segment.output_options import OutputOptions
 from s3seg.errors import InvalidRequestError
 from s3seg.images import is_url
 from s3seg.images.sources import STDIN, image_suffixes
+from s3seg.tasks.prompts import normalize_prompts, several_things
 
 Box = tuple[float, float, float, float]
 """x1, y1, x2, y2 in pixels."""
@@ -28,6 +31,9 @@ class Request:
         negative_boxes: Examples of what not to find.
         threshold: Minimum score, 0..1; None for the checkpoint's default.
         max_instances: Maximum number of instances for each prompt; None for all.
+
+    Raises:
+        InvalidRequestError: The threshold is not a number from 0 to 1.
     """
 
     prompts: Sequence[str]
@@ -35,6 +41,10 @@ class Request:
     negative_boxes: Sequence[Box] = ()
     threshold: float | None = None
     max_instances: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.threshold is not None and not 0 <= self.threshold <= 1:  # NaN too, which typer lets pass
+            raise InvalidRequestError(f"--threshold must be a score between 0 and 1, got {self.threshold}")
 
     @property
     def has_boxes(self) -> bool:
@@ -109,10 +119,10 @@ def split_words(
         has_boxes: Whether ``--box`` was given.
 
     Returns:
-        Inputs as the user wrote them, and prompts without duplicates.
+        Inputs as the user wrote them; prompts, normalized and without duplicates.
 
     Raises:
-        InvalidRequestError: There is no input, no prompt, or an empty prompt.
+        InvalidRequestError: There is no input, no prompt, or a prompt that is empty or not text.
     """
     *inputs, last = words
     if prompts or has_boxes:
@@ -120,17 +130,43 @@ def split_words(
             inputs, all_prompts = [*words], [*prompts]
         else:
             all_prompts = [last, *prompts]
-    elif _names_a_picture(last) or (not inputs and _exists(last)):
+    elif _names_a_picture(last) or (_exists(last) and (not inputs or _looks_like_a_path(last))):
+        what = "a picture" if _names_a_picture(last) else "a folder" if Path(last).is_dir() else "a file"
         raise InvalidRequestError(
-            f"no prompt: the last argument must be what to look for, and {last!r} is a picture; example: {_EXAMPLE}"
+            f"no prompt: the last argument must be what to look for, and {last!r} is {what}; example: {_EXAMPLE}"
         )
     else:
         all_prompts = [last]
     if not inputs:
         raise InvalidRequestError(f"no picture: name one before the prompt {last!r}; example: {_EXAMPLE}")
-    if any(not prompt.strip() for prompt in all_prompts):
+    for prompt in all_prompts:
+        if any("\ud800" <= character <= "\udfff" for character in prompt):
+            raise InvalidRequestError(f"the prompt {prompt!r} is not valid UTF-8; check the encoding of the terminal")
+    normalized = normalize_prompts(all_prompts)
+    if not all(normalized):
         raise InvalidRequestError(f"the prompt is empty; example: {_EXAMPLE}")
-    return inputs, list(dict.fromkeys(all_prompts))
+    return inputs, list(dict.fromkeys(normalized))
+
+
+def several_things_advice(inputs: Sequence[str], prompts: Sequence[str]) -> dict[str, str]:
+    """Return a hint for each prompt that looks like a list of things, with the command for one prompt each.
+
+    Args:
+        inputs: The inputs of the command.
+        prompts: Its prompts, normalized.
+    """
+    advice = {}
+    for prompt in prompts:
+        if several_things(prompt):
+            others = [thing for one in prompts for thing in (several_things(one) or [one])]
+            first, *more = dict.fromkeys(others)
+            words = [shlex.quote(inputs[0]), *(["..."] if len(inputs) > 1 else []), shlex.quote(first)]
+            words += [f"-p {shlex.quote(thing)}" for thing in more]
+            advice[prompt] = (
+                f"{prompt!r} is searched as one thing; for several, give each its own prompt: "
+                f"s3seg segment {' '.join(words)}"
+            )
+    return advice
 
 
 def parse_box(text: str) -> Box:
@@ -154,6 +190,10 @@ def _names_a_picture(word: str) -> bool:
     if word == STDIN or is_url(word) or "*" in word:
         return True
     return Path(word).suffix.lower() in image_suffixes()
+
+
+def _looks_like_a_path(word: str) -> bool:
+    return bool(Path(word).suffix) or "/" in word or os.sep in word
 
 
 def _exists(word: str) -> bool:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import mimetypes
+import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from s3seg.commands.segment.journal import JOURNAL
 from s3seg.errors import InvalidRequestError
 
 
@@ -20,17 +24,84 @@ class Format(StrEnum):
     CSV = "csv"
 
 
+CLASSES = "classes"
+"""The stem of the file in a folder of YOLO labels that lists the classes."""
+
 OVERLAY_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 """The file types that an overlay can be saved as."""
 
+MASK_SUFFIXES = (".png",)
+"""The file types that a label map can be saved as."""
+
 _BY_SUFFIX = {".json": Format.JSON, ".jsonl": Format.JSONL, ".geojson": Format.GEOJSON, ".csv": Format.CSV}
+_DOCUMENTS_ONLY = (Format.JSONL, Format.COCO, Format.CSV)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where an output goes: one file, or a folder with files for each picture."""
+
+    path: Path
+    is_folder: bool
+
+
+def parse_target(text: str | None, *, option: str, suffixes: Collection[str] = ()) -> Target | None:
+    """Read the path of an output option; None if it was not given.
+
+    A path is a folder if it exists as one, ends with a slash, or has no suffix. A name such as "labels.v1" is a folder
+    too where ``suffixes`` are known, if ".v1" is neither one of them nor that of any common kind of file.
+
+    Args:
+        text: The value as it was typed.
+        option: The name of the option, for messages.
+        suffixes: Suffixes of the files that are written for one picture; empty if any suffix means a file.
+
+    Raises:
+        InvalidRequestError: The path is empty, or ends with a slash and is a file, or is a device or a pipe.
+    """
+    if text is None:
+        return None
+    if not text.strip():
+        raise InvalidRequestError(f"the path of {option} is empty; name a file or a folder")
+    path = Path(text)
+    try:
+        exists, is_dir, is_file = path.exists(), path.is_dir(), path.is_file()
+    except (OSError, ValueError) as err:
+        raise InvalidRequestError(f"{option} {text}: {getattr(err, 'strerror', None) or err}") from err
+    if exists and not is_dir and not is_file:
+        raise InvalidRequestError(f"{option} {text} is neither a file nor a folder; to pipe results, leave out -o")
+    slash = text.endswith(("/", os.sep)) or os.path.basename(text) in (".", "..")  # noqa: PTH119 - Path drops them
+    if is_file and slash:
+        raise InvalidRequestError(f"{option} {text} names a folder, and {path} is a file")
+    suffix = path.suffix.lower()
+    other = bool(suffixes) and suffix not in suffixes and not _is_of_a_file(suffix)
+    return Target(path, is_dir or slash or (not is_file and (not suffix or other)))
+
+
+def parse_folder(text: str | None, *, option: str) -> Target | None:
+    """Read the path of an option that takes folders only; None if it was not given.
+
+    Raises:
+        InvalidRequestError: The path is empty, or exists and is not a folder.
+    """
+    target = parse_target(text, option=option)
+    if target is None:
+        return None
+    if target.path.exists() and not target.path.is_dir():
+        raise InvalidRequestError(f"{option} needs a folder, and {target.path} is a file")
+    return Target(target.path, is_folder=True)
+
+
+def suffixes_of(format_: Format | None) -> Collection[str]:
+    """Return the suffixes of files for one picture in a format; empty if the format is one file for all pictures."""
+    if format_ is None or format_ in _DOCUMENTS_ONLY:
+        return ()
+    return {".json", *(suffix for suffix, implied in _BY_SUFFIX.items() if implied is format_)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputOptions:
     """Where each kind of output goes.
-
-    A path that is a folder, or has no suffix, gets a file for each picture; any other path is one file.
 
     Attributes:
         overlay: A picture file or a folder.
@@ -43,36 +114,48 @@ class OutputOptions:
         InvalidRequestError: A path does not fit what is written to it.
     """
 
-    overlay: Path | None = None
-    mask: Path | None = None
-    crops: Path | None = None
+    overlay: Target | None = None
+    mask: Target | None = None
+    crops: Target | None = None
     format: Format | None = None
-    output: Path | None = None
+    output: Target | None = None
 
     def __post_init__(self) -> None:
-        output, overlay, mask, crops = self.output, self.overlay, self.mask, self.crops
-        if output and is_folder(output) and self.format in (Format.JSONL, Format.COCO, Format.CSV):
+        output, overlay, mask = self.output, self.overlay, self.mask
+        if output and output.is_folder and self.format in _DOCUMENTS_ONLY:
             name = "coco.json" if self.format is Format.COCO else f"found.{self.format}"
             raise InvalidRequestError(
-                f"{self.format} is one file for all pictures: name it, such as -o {output / name}"
+                f"{self.format} is one file for all pictures: name it, such as -o {output.path / name}"
             )
-        if overlay and not is_folder(overlay) and overlay.suffix.lower() not in OVERLAY_SUFFIXES:
-            raise InvalidRequestError(f"--overlay writes {', '.join(OVERLAY_SUFFIXES)}, not {overlay}")
-        if mask and not is_folder(mask) and mask.suffix.lower() != ".png":
-            raise InvalidRequestError(f"--mask writes .png, not {mask}")
-        if crops and crops.exists() and not crops.is_dir():
-            raise InvalidRequestError(f"--crops needs a folder, and {crops} is a file")
+        for option, target, suffixes in (("--overlay", overlay, OVERLAY_SUFFIXES), ("--mask", mask, MASK_SUFFIXES)):
+            if target and not target.is_folder and target.path.suffix.lower() not in suffixes:
+                raise InvalidRequestError(
+                    f"{option} writes {', '.join(suffixes)}, not {target.path}; "
+                    f"if it is to be a folder, end it with a slash: {target.path}/"
+                )
+        if any(target.path.name == JOURNAL for target in self._targets):
+            raise InvalidRequestError(
+                f"{JOURNAL} is the record of what is done in a folder; choose another output path"
+            )
+
+    @property
+    def _targets(self) -> list[Target]:
+        return [target for target in (self.overlay, self.mask, self.crops, self.output) if target]
 
     @property
     def folders(self) -> list[Path]:
         """The folders among the paths, each once."""
-        candidates = [self.overlay, self.mask, self.output]
-        return list(dict.fromkeys([p for p in candidates if p and is_folder(p)] + [p for p in [self.crops] if p]))
+        return list(dict.fromkeys(target.path for target in self._targets if target.is_folder))
+
+    @property
+    def reserved_names(self) -> list[str]:
+        """Names that pictures cannot have in the output folders."""
+        return [CLASSES] if self.format is Format.YOLO and self.output and self.output.is_folder else []
 
     @property
     def resumable(self) -> bool:
         """Whether anything is written that ``--resume`` can continue."""
-        document = self.format in (Format.JSON, Format.JSONL, Format.COCO, Format.CSV)
+        document = self.format in (Format.JSON, *_DOCUMENTS_ONLY)
         return bool(self.folders) or (self.output is not None and document)
 
     def check_counts(self, *, pictures: int, prompts: int) -> None:
@@ -81,22 +164,19 @@ class OutputOptions:
         Raises:
             InvalidRequestError: The message names the path, and what to use instead.
         """
-        files = [path for path in (self.overlay, self.mask, self.output) if path and not is_folder(path)]
-        if len({path.resolve() for path in files}) < len(files):
-            raise InvalidRequestError(f"two outputs have the same path {files[0]}; give each its own")
-        for option, path in (("--overlay", self.overlay), ("--mask", self.mask)):
-            if path and pictures > 1 and not is_folder(path):
-                raise InvalidRequestError(_one_file_for_several(option, path, f"{pictures} pictures"))
-        if self.mask and not is_folder(self.mask) and prompts > 1:
-            raise InvalidRequestError(_one_file_for_several("--mask", self.mask, f"{prompts} prompts"))
+        for option, target in (("--overlay", self.overlay), ("--mask", self.mask)):
+            if target and pictures > 1 and not target.is_folder:
+                raise InvalidRequestError(_one_file_for_several(option, target.path, f"{pictures} pictures"))
+        if self.mask and not self.mask.is_folder and prompts > 1:
+            raise InvalidRequestError(_one_file_for_several("--mask", self.mask.path, f"{prompts} prompts"))
         per_picture = self.format in (Format.GEOJSON, Format.YOLO)
-        if pictures > 1 and per_picture and not (self.output and is_folder(self.output)):
+        if pictures > 1 and per_picture and not (self.output and self.output.is_folder):
             raise InvalidRequestError(
                 f"{self.format} is one file for each picture, and there are {pictures}: name a folder, such as -o out/"
             )
 
 
-def choose_format(*, json: bool, jsonl: bool, format_: Format | None, output: Path | None) -> Format | None:
+def choose_format(*, json: bool, jsonl: bool, format_: Format | None, output: str | None) -> Format | None:
     """Return the format that the options ask for, or that the suffix of ``--output`` implies.
 
     Raises:
@@ -110,14 +190,14 @@ def choose_format(*, json: bool, jsonl: bool, format_: Format | None, output: Pa
         return given[0]
     if output is None:
         return None
-    if (implied := _BY_SUFFIX.get(output.suffix.lower())) is None:
+    if (implied := _BY_SUFFIX.get(Path(output).suffix.lower())) is None:
         raise InvalidRequestError(f"cannot tell the format of {output}; add --format with one of {', '.join(Format)}")
     return implied
 
 
-def is_folder(path: Path) -> bool:
-    """Return whether a path is an existing folder, or has no suffix."""
-    return path.is_dir() or not path.suffix
+def _is_of_a_file(suffix: str) -> bool:
+    """Whether a suffix is that of a common kind of file; ".v1" is not."""
+    return mimetypes.MimeTypes(filenames=()).guess_type(f"x{suffix}")[0] is not None
 
 
 def _one_file_for_several(option: str, path: Path, several: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from s3seg.commands.segment.file_names import fitted
 from s3seg.commands.segment.formats import PictureFormat
 from s3seg.commands.segment.journal import Journal
 from s3seg.commands.segment.output_files import OutputFiles
@@ -38,6 +39,8 @@ class SingleOutput:
     """One file, or stdout, for the only picture of a run. Never resumed: the file does not tell its options."""
 
     def __init__(self, path: Path | None, render: PictureFormat, *, files: OutputFiles, terminal: Terminal) -> None:
+        if path is not None:
+            files.reserve(path)
         self._path = path
         self._render = render
         self._files = files
@@ -51,7 +54,7 @@ class SingleOutput:
         """Write the file."""
         for _, data in self._render(results):
             if self._path is not None:
-                self._files.write(self._path, data)
+                self._files.write_reserved(self._path, data)
             else:
                 self._terminal.write(data if isinstance(data, str) else data.decode())
 
@@ -60,7 +63,7 @@ class SingleOutput:
 
 
 class FolderOutput:
-    """Files in a folder, named after their pictures and recorded in the folder's journal."""
+    """Files in a folder that mirror the folders of their pictures, recorded in the folder's journal."""
 
     def __init__(self, folder: Path, kind: str, render: PictureFormat, *, files: OutputFiles, journal: Journal) -> None:
         self._folder = folder
@@ -76,9 +79,10 @@ class FolderOutput:
     def add(self, picture: Picture, key: str, results: Sequence[Segmentation]) -> None:
         """Write the picture's files, then record them."""
         self._folder.mkdir(parents=True, exist_ok=True)
+        *folders, stem = picture.name.split("/")
         names = []
         for ending, data in self._render(results):
-            names.append(picture.name + ending)
+            names.append("/".join([*folders, fitted(stem, ending)]))
             self._files.write(self._folder / names[-1], data)
         self._journal.add(self._kind, picture.name, key, names)
 

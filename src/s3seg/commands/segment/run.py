@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from s3seg.commands.errors import ERROR, PARTIAL
+from s3seg.commands.escaping import one_line
 from s3seg.commands.segment.backends import Backend, choose_backend
 from s3seg.commands.segment.journal import Journal
 from s3seg.commands.segment.make_outputs import make_outputs
-from s3seg.commands.segment.options import Request, SegmentOptions
+from s3seg.commands.segment.options import Request, SegmentOptions, several_things_advice
 from s3seg.commands.segment.output_files import OutputFiles
 from s3seg.commands.segment.outputs import Output
-from s3seg.commands.segment.pictures import Picture, find_pictures
+from s3seg.commands.segment.pictures import LeftOutFiles, Picture, checked, find_pictures
 from s3seg.commands.segment.resume_keys import resume_keys
 from s3seg.commands.terminal import Terminal
 from s3seg.errors import (
@@ -27,12 +28,14 @@ from s3seg.errors import (
     PromptError,
     S3segError,
 )
+from s3seg.tasks.prompts import several_things_hint
 
 if TYPE_CHECKING:
     from s3seg.client import Client
     from s3seg.inference.segmenter import Segmenter
     from s3seg.results.segmentation import Segmentation
 
+_SHOWN_NOTES = 10
 _SAME_FOR_EVERY_PICTURE = (PromptError, AuthInvalidError, ForbiddenError, InsufficientCreditsError)
 
 
@@ -47,6 +50,7 @@ class RunSummary:
         instances: Instances that were found.
         milliseconds: Time spent, by stage.
         hints: The hints of the results, each once.
+        notes: What was lost in reading pictures, with the names of the pictures.
     """
 
     done: int = 0
@@ -55,6 +59,7 @@ class RunSummary:
     instances: int = 0
     milliseconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     hints: dict[str, None] = field(default_factory=dict)
+    notes: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:
@@ -69,11 +74,15 @@ class RunSummary:
         self.instances += sum(map(len, results))
         self.milliseconds["decode"] += results[0].timings.get("decode", 0.0)
         self.milliseconds["encode"] += results[0].timings.get("image", 0.0)
+        for note in results[0].notes:
+            self.notes.setdefault(note, []).append(results[0].source or "picture")
         for result in results:
             self.milliseconds["prompts"] += result.timings.get("prompt", 0.0)
             self.milliseconds["masks"] += result.timings.get("masks", 0.0)
-            if result.hint:
-                self.hints[result.hint] = None
+            # the command has its own hint for lists of things, which shows what to type
+            hint = (result.hint or "").replace(several_things_hint(result.prompt) or "", "").strip(" ;")
+            if hint:
+                self.hints[hint] = None
 
 
 def run(options: SegmentOptions) -> int:
@@ -96,12 +105,17 @@ def run(options: SegmentOptions) -> int:
         summary.failed += 1
         terminal.warn(str(err), label="error")
 
+    left_out = LeftOutFiles()
     pictures = find_pictures(
         options.inputs,
         recursive=options.recursive,
         exclude=lambda path: any(journal.owns(path) for journal in journals.values()),
         on_error=input_failed,
+        left_out=left_out,
+        reserved=options.output.reserved_names,
     )
+    for note in left_out.notes():
+        terminal.note(note)
     if not pictures:
         if not summary.failed:
             raise InvalidRequestError("no picture to segment: all that were found are outputs of an earlier run")
@@ -109,6 +123,9 @@ def run(options: SegmentOptions) -> int:
     request = options.request
     backend = choose_backend(options.model, boxes=request.has_boxes)
     options.output.check_counts(pictures=len(pictures), prompts=len(request.prompts))
+    pictures = checked(pictures, on_error=input_failed)  # told before a model is loaded
+    if not pictures:
+        return summary.exit_code
     keys = resume_keys(pictures, request, options.model, backend)
     files = OutputFiles(pictures)
     outputs = make_outputs(
@@ -142,6 +159,7 @@ def run(options: SegmentOptions) -> int:
     if summary.skipped:
         terminal.note(f"{_count(summary.skipped, 'picture')} skipped, done by an earlier run")
     if model is not None:
+        summary.hints |= dict.fromkeys(several_things_advice(options.inputs, request.prompts).values())
         _print_summary(summary, files, terminal, used=backend.describe(model))
     return summary.exit_code
 
@@ -174,7 +192,9 @@ def _segment(
         model = backend.load()
         summary.milliseconds["load"] = _milliseconds_since(start)
         if bar:
-            bar.update(bar.task_ids[0], description=f"looking for {', '.join(request.prompts) or 'the boxes'}")
+            bar.update(
+                bar.task_ids[0], description=f"looking for {one_line(', '.join(request.prompts)) or 'the boxes'}"
+            )
         for picture, results in _results(model, pictures, request, picture_failed):
             start = time.perf_counter()
             for output in outputs:
@@ -222,6 +242,11 @@ def _print_summary(summary: RunSummary, files: OutputFiles, terminal: Terminal, 
         where = ", ".join(map(str, files.written)) if len(files.written) <= 3 else _folders(files.written)
         found = f"{_count(summary.instances, 'instance')} in {_count(summary.done, 'picture')}"
         terminal.note(f"{found}; wrote {where}")
+    for note, pictures in [*summary.notes.items()][:_SHOWN_NOTES]:
+        more = f" and {len(pictures) - 3} more" if len(pictures) > 3 else ""
+        terminal.note(f"{', '.join(pictures[:3])}{more}: {note}")
+    if len(summary.notes) > _SHOWN_NOTES:
+        terminal.note(f"... and {len(summary.notes) - _SHOWN_NOTES} more notes on pictures")
     stages = [f"{stage} {_duration(ms)}" for stage, ms in summary.milliseconds.items() if ms >= 1]
     terminal.note(" · ".join(stages), label="time")
     label, description = used

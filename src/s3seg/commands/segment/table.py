@@ -8,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from s3seg.commands.escaping import one_line
 from s3seg.commands.segment.pictures import Picture
 from s3seg.commands.terminal import Terminal
 from s3seg.results.segmentation import Segmentation
@@ -45,7 +46,7 @@ def _table(results: Sequence[Segmentation], *, header: bool) -> RenderableType:
     Columns have the same width for every picture, so that the tables of a run line up.
     """
     height, width = results[0].size
-    heading = Text.assemble((results[0].source or "picture", "bold"), (f"  {width} × {height}", "dim"))
+    heading = Text.assemble((one_line(results[0].source or "picture"), "bold"), (f"  {width} × {height}", "dim"))
     table = Table(box=None, show_header=header, header_style="dim", padding=(0, 1), pad_edge=True)
     prompt_width = max(6, *(len(_prompt(result)) for result in results))
     for name, minimum in _COLUMNS:
@@ -86,4 +87,4 @@ def _score(score: float) -> Text:
 
 
 def _prompt(result: Segmentation) -> str:
-    return result.prompt or "(boxes)"
+    return one_line(result.prompt or "(boxes)")
