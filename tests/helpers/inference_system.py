@@ -24,6 +24,7 @@ from s3seg.adapters.memory import (
     MemoryTaskQueue,
     MemoryTaskStore,
 )
+from s3seg.decoding import DecodingPool
 from s3seg.inference.batcher import Batcher, Limits
 from s3seg.inference.engine import Engine, EngineOptions
 from s3seg.inference.pipeline import Pipeline
@@ -109,6 +110,9 @@ class ScriptedNetwork:
         self.reads += 1
         loaded = images.load(content, name=name)
         return ResizedImage(loaded.pixels, loaded.full_size)
+
+    async def read_in(self, pool: DecodingPool, content: bytes, *, name: str, user_id: str) -> ResizedImage:
+        return self.read(content, name=name)
 
     def check_prompts(self, prompts: Sequence[str]) -> None:
         for prompt in prompts:

@@ -125,7 +125,9 @@ class Pipeline:
             content = await self._fetch(task)
         with self._timed("segment", stages):
             batcher = self._batcher()
-            results = await batcher.segment(content, task.prompts, name="the image", on_begin=on_begin)
+            results = await batcher.segment(
+                content, task.prompts, name="the image", user_id=task.user_id, on_begin=on_begin
+            )
         with self._timed("outcome", stages):
             return await asyncio.get_running_loop().run_in_executor(
                 self._cpu,
