@@ -222,7 +222,7 @@ class Settings(BaseSettings):
         Field(
             gt=0,
             le=178,
-            description="Uploads with more megapixels are refused; decoding takes 7 to 18 MB per megapixel",
+            description="Uploads with more megapixels are refused; decoding takes 7 to 18 MB a megapixel",
         ),
     ] = 50.0
 

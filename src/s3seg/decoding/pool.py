@@ -59,6 +59,11 @@ class DecodingPool:
         """Ids of the processes that have been started."""
         return [process.pid for process in self._all if process.pid is not None]
 
+    @property
+    def busy(self) -> int:
+        """The number of pictures that are being decoded."""
+        return len(self._all) - len(self._idle)
+
     def start(self) -> None:
         """Start one process in the background, so that the first picture does not wait for it."""
         self._threads.submit(self._idle[-1].start)

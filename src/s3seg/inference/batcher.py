@@ -1,6 +1,6 @@
 """Dynamic batching: requests that wait for the network at the same time share forward passes.
 
-    read (processes or CPU threads)  ->  encode, predict (one thread that owns the network)  ->  make results (CPU threads)
+    read (processes)  ->  encode, predict (one thread that owns the network)  ->  make results (CPU threads)
 
 A batch is whatever waits when the network becomes free; there is no delay to fill it. An idle service answers at once,
 and a busy one fills its batches. Pictures are identified by the SHA-256 of their bytes, so that a repeated picture is
