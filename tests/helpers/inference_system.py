@@ -175,6 +175,10 @@ class InferenceSystem:
     def batcher(self, **limits: int) -> Batcher:
         return Batcher(self.network, cpu=self.cpu, limits=Limits(**limits), metrics=self.metrics)
 
+    def batcher_of(self, network: ScriptedNetwork, decoding: DecodingPool) -> Batcher:
+        """A batcher that reads pictures in processes."""
+        return Batcher(network, cpu=self.cpu, decoding=decoding, metrics=self.metrics)
+
     def pipeline(self, batcher: Batcher, **options: Any) -> Pipeline:
         parts = {"queue": self.queue, "objects": self.objects, **options}
         queue, objects = parts.pop("queue"), parts.pop("objects")
@@ -182,7 +186,9 @@ class InferenceSystem:
 
     def engine(self, **options: Any) -> Engine:
         given = {"worker": WorkerLimits(poll_s=0.02), "retry_after_s": 0.01, "cpu_threads": 2} | options
-        parts = {name: given.pop(name) for name in ("queue", "objects", "load", "wait_for_work") if name in given}
+        parts = {
+            name: given.pop(name) for name in ("queue", "objects", "load", "decoding", "wait_for_work") if name in given
+        }
         defaults = {"queue": self.queue, "objects": self.objects, "load": lambda: self.network}
         return Engine(**(defaults | parts), options=EngineOptions(**given), metrics=self.metrics)
 
