@@ -20,6 +20,9 @@ def act(content: bytes, *, name: str, **arguments: Any) -> tuple[dict[str, Any],
         case "hold":  # until the file that is named is gone
             while Path(content.decode().partition(" ")[2]).exists():
                 time.sleep(0.01)
+        case "compute":
+            while True:
+                pass
         case "bad":
             raise ImageDecodeError(f"{name}: bad")
         case "large":

@@ -79,13 +79,21 @@ async def test_an_unexpected_error_is_raised_with_its_traceback(make):
     assert await run(pool)
 
 
-async def test_a_picture_that_takes_too_long_is_refused_and_its_process_replaced(make, tmp_path):
+async def test_a_picture_that_takes_too_long_is_refused_and_its_process_replaced(make):
     pool = make(deadline_s=0.5)
     first = (await run(pool))[0]["pid"]
     with pytest.raises(ImageDecodeError, match=r"file: takes too long to decode, more than 0\.5 s"):
-        await run(pool, f"hold {tmp_path}")
+        await run(pool, "compute")
     assert has_ended(first)
     assert (await run(pool))[0]["pid"] != first
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no timer of processor time")
+async def test_a_picture_that_gets_too_little_processor_time_is_not_refused_for_good(make, tmp_path):
+    pool = make(give_up_s=0.3)
+    with pytest.raises(UnavailableError, match="the machine is too busy"):
+        await run(pool, f"hold {tmp_path}")
+    assert await run(pool)
 
 
 @LINUX

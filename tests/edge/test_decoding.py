@@ -80,7 +80,7 @@ async def test_a_picture_that_decodes_for_minutes_is_refused_at_the_deadline():
 @pytest.fixture
 async def attacked():
     """An edge with two users whose pictures are being decoded, and will be for minutes."""
-    pool = new_pool(processes=4, deadline_s=600, wait_s=60)
+    pool = new_pool(processes=4, deadline_s=600, give_up_s=600, wait_s=60)
     system = System(decoding=pool, options=EdgeOptions(max_uploads=8, max_uploads_per_user=3))
     slow = Upload(data=slow_jpeg())
     attackers = [await system.user(), await system.user()]
@@ -114,7 +114,7 @@ async def test_users_with_slow_pictures_have_one_process_each(attacked):
 
 
 async def test_without_a_free_process_an_upload_is_unavailable():
-    pool = new_pool(processes=1, deadline_s=600, wait_s=0.01)
+    pool = new_pool(processes=1, deadline_s=600, give_up_s=600, wait_s=0.01)
     system = System(decoding=pool)
     attack = asyncio.ensure_future(system.edge.upload(await system.user(), Upload(data=slow_jpeg())))
     async with asyncio.timeout(60):

@@ -63,7 +63,7 @@ async def test_a_task_whose_picture_decodes_for_minutes_ends_in_error_with_a_ref
 
 async def test_a_task_with_a_slow_picture_does_not_delay_the_task_of_another_user(system: InferenceSystem):
     network = ReadingNetwork()
-    pool = DecodingPool(READ, DecodingOptions(processes=2, deadline_s=600, wait_s=None))
+    pool = DecodingPool(READ, DecodingOptions(processes=2, deadline_s=600, give_up_s=600, wait_s=None))
     batcher = system.batcher_of(network, pool)
     slow = [
         asyncio.ensure_future(batcher.segment(slow_jpeg(scans=scans), ["left"], name="slow", user_id="ann"))

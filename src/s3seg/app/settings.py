@@ -181,7 +181,12 @@ class Settings(BaseSettings):
         ),
     ] = 4
     decode_deadline_s: Annotated[
-        float, Field(ge=0.1, le=3600, description="Seconds that a picture may take to decode before it is refused")
+        float,
+        Field(
+            ge=0.1,
+            le=3600,
+            description="Seconds of processor time after which a picture that is being decoded is refused",
+        ),
     ] = 20.0
     decode_memory_mb: Annotated[
         int,

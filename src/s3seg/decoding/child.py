@@ -56,9 +56,9 @@ def _serve(
             arguments, content = read_message(requests, max_body=_MAX_REQUEST)
         except EndOfStreamError:  # the service has ended, or wants this process to
             return
-        _set_alarm(deadline_s + 5)
+        _limit_time(deadline_s)
         reply, body = _reply(function, content, arguments, memory)
-        _set_alarm(0)
+        _limit_time(0)
         del content
         last = count == _MAX_PICTURES or _memory_bytes()[1] > resident_at_start + _KEPT_BYTES
         write_message(replies, {**reply, "last": last}, body)
@@ -101,10 +101,14 @@ def _limit_memory(memory: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit if most < 0 else min(limit, most), most))
 
 
-def _set_alarm(seconds: float) -> None:
-    """End this process after so many seconds, even inside a decoder: the service that should do it may be dead."""
+def _limit_time(seconds: float) -> None:
+    """End this process, even inside a decoder, once it has used so much processor time; 0 lifts the limit.
+
+    Processor time, so that a busy machine does not turn good pictures into slow ones. Windows has no such timer; there
+    the service kills the process after the same time by the clock.
+    """
     if hasattr(signal, "setitimer"):
-        signal.setitimer(signal.ITIMER_REAL, seconds)
+        signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
 def _memory_bytes() -> tuple[int, int]:

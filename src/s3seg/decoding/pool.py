@@ -21,13 +21,17 @@ class DecodingOptions:
     Attributes:
         processes: Pictures decoded at the same time. One user has one at a time, so that slow pictures of fewer users
             than this delay nobody else.
-        deadline_s: Seconds that a picture may take before its process is killed.
+        deadline_s: Seconds of processor time that a picture may take before its process is killed, and the picture is
+            refused.
+        give_up_s: Seconds by the clock after which a picture that has not had as much processor time, because the
+            machine is busy, ends with `UnavailableError`.
         wait_s: Seconds that a picture waits for a free process before `UnavailableError`; None waits without limit.
         memory: Bytes of memory that one picture may take.
     """
 
     processes: int = 4
     deadline_s: float = 20.0
+    give_up_s: float = 60.0
     wait_s: float | None = 1.0
     memory: int = 2 * 10**9
 
@@ -83,7 +87,8 @@ class DecodingPool:
         Raises:
             ImageDecodeError: The picture cannot be read, or takes too long or too much memory.
             FileTooLargeError: The function raised it.
-            UnavailableError: No process became free in time, or it was killed by someone else.
+            UnavailableError: No process became free in time, or it was killed by someone else, or the machine is too
+                busy.
         """
         async with self._turn(user_id), self._place():
             if self._closed:
@@ -112,13 +117,16 @@ class DecodingPool:
             process.end()
 
     def _new_process(self) -> DecodingProcess:
-        return DecodingProcess(self._function, memory=self.options.memory, deadline_s=self.options.deadline_s)
+        options = self.options
+        return DecodingProcess(
+            self._function, memory=options.memory, deadline_s=options.deadline_s, give_up_s=options.give_up_s
+        )
 
     @contextlib.asynccontextmanager
     async def _turn(self, user_id: str) -> AsyncIterator[None]:
-        """Wait for the user's own pictures; no longer than two of them can take, if there is a limit at all."""
+        """Wait for the user's own pictures; no longer than one of them can take, if there is a limit at all."""
         lock = self._turns.setdefault(user_id, asyncio.Lock())
-        limit = None if self.options.wait_s is None else self.options.deadline_s + self.options.wait_s
+        limit = None if self.options.wait_s is None else self.options.give_up_s + self.options.wait_s
         async with _held(lock, limit, "your earlier pictures are still being decoded; try again"):
             yield
 

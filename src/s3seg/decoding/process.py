@@ -41,12 +41,15 @@ class DecodingProcess:
         function: ``"module:name"`` of a function that takes the bytes of a picture and JSON arguments as keywords, and
             returns a JSON object and bytes.
         memory: Bytes of memory that it may take beyond what it has after its imports; enforced on Linux.
-        deadline_s: Seconds that a picture may take.
+        deadline_s: Seconds of processor time that a picture may take; by the clock on Windows, which has no timer
+            of processor time.
+        give_up_s: Seconds by the clock after which a picture is given up, however busy the machine is.
     """
 
-    def __init__(self, function: str, *, memory: int, deadline_s: float) -> None:
+    def __init__(self, function: str, *, memory: int, deadline_s: float, give_up_s: float = 60.0) -> None:
         self._command = [sys.executable, "-P", "-m", "s3seg.decoding.child", function, str(memory), str(deadline_s)]
         self._deadline_s = deadline_s
+        self._give_up_s = give_up_s if hasattr(signal, "setitimer") else min(deadline_s, give_up_s)
         self._process: subprocess.Popen[bytes] | None = None
         self._killed = False
         self._release: Callable[[], object] = lambda: None
@@ -85,16 +88,16 @@ class DecodingProcess:
                 self._raise_unavailable("a decoding process did not start", process)
 
     def decode(self, content: bytes, *, name: str, **arguments: Any) -> tuple[dict[str, Any], bytes]:
-        """Run the function on a picture. Blocks until there is an answer or the deadline has passed.
+        """Run the function on a picture. Blocks until there is an answer or a time limit has passed.
 
         Raises:
             ImageDecodeError: The picture cannot be read, crashed its decoder, or takes too long or too much memory.
             FileTooLargeError: The function raised it.
-            UnavailableError: The process did not start, or was killed.
+            UnavailableError: The process did not start, was killed, or got too little processor time.
         """
         self.start()
         process = cast("subprocess.Popen[bytes]", self._process)
-        with _killing_after(self._deadline_s, process) as late:
+        with _killing_after(self._give_up_s, process) as late:
             try:
                 write_message(cast("IO[bytes]", process.stdin), {**arguments, "name": name}, content)
                 reply, body = read_message(cast("IO[bytes]", process.stdout), max_body=_MAX_REPLY)
@@ -122,10 +125,11 @@ class DecodingProcess:
     def _raise_for_end(self, process: subprocess.Popen[bytes], name: str, *, is_late: bool) -> None:
         code = process.wait()
         self.end()
-        alarm = -getattr(signal, "SIGALRM", 0)
-        if (is_late or code == alarm) and not self._killed:
+        if is_late and hasattr(signal, "setitimer") and not self._killed:
+            self._raise_unavailable("a picture was not decoded in time: the machine is too busy", process)
+        if is_late or code == -getattr(signal, "SIGPROF", 0):
             raise ImageDecodeError(
-                f"{name}: takes too long to decode, more than {self._deadline_s:g} s; "
+                f"{name}: takes too long to decode, more than {self._deadline_s:g} s of processor time; "
                 "save it again as a plain PNG or baseline JPEG, or make it smaller"
             ) from None
         if code in (-getattr(signal, "SIGKILL", 0), 0) or self._killed:
