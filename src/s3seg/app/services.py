@@ -236,7 +236,7 @@ def _decoding_pool(settings: Settings, function: str, *, wait_s: float | None) -
     options = DecodingOptions(
         processes=settings.decode_processes,
         deadline_s=settings.decode_deadline_s,
-        give_up_s=3 * settings.decode_deadline_s,
+        give_up_s=max(60.0, 3 * settings.decode_deadline_s),
         wait_s=wait_s,
         memory=settings.decode_memory_mb * 10**6,
     )

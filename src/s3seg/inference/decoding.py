@@ -10,7 +10,7 @@ from s3seg.sam3.predictor import resize
 
 def read_resized(
     content: bytes, *, name: str, side: int, max_pixels: int, max_memory: int
-) -> tuple[dict[str, Any], memoryview]:
+) -> tuple[dict[str, Any], bytes]:
     """Decode a picture and resize it to the input of the network.
 
     Args:
@@ -25,4 +25,4 @@ def read_resized(
     """
     picture = images.load(content, name=name, max_pixels=max_pixels, max_memory=max_memory, reduce_to=side)
     resized = resize(picture.pixels, side)
-    return {"size": picture.full_size}, memoryview(resized.contiguous().numpy()).cast("B")
+    return {"size": picture.full_size}, resized.contiguous().numpy().tobytes()

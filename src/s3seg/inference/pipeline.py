@@ -211,7 +211,7 @@ class Pipeline:
             exc_info=err,
         )
         message = {
-            "UNAVAILABLE": "the storage or database did not respond",
+            "UNAVAILABLE": "the storage, the database or a decoding process did not respond",
             "INFERENCE_FAILED": "the model could not process the image",
         }.get(code_of(err), "internal server error")
         return Failure(code=code_of(err), message=message), False
