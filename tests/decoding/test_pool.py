@@ -213,6 +213,18 @@ async def test_a_process_that_cannot_start_is_unavailable_and_logged(caplog, cap
     assert "no_such_function" in capfd.readouterr().err
 
 
+async def test_a_machine_without_room_for_a_process_is_unavailable_and_passes(make, monkeypatch):
+    def full(*_, **__):
+        raise BlockingIOError("resource temporarily unavailable")
+
+    pool = make()
+    with monkeypatch.context() as patch:
+        patch.setattr("subprocess.Popen", full)
+        with pytest.raises(UnavailableError, match="cannot be started"):
+            await run(pool)
+    await run(pool)
+
+
 async def test_a_process_does_not_get_the_keys_of_the_service(make, monkeypatch):
     for name in ("API_SECRET_KEY", "S3SEG_R2_SECRET_ACCESS_KEY", "AWS_SECRET_ACCESS_KEY", "SUPABASE_KEY"):
         monkeypatch.setenv(name, "secret")

@@ -74,9 +74,13 @@ class DecodingProcess:
     def _start(self) -> None:
         environment = {name: os.environ[name] for name in _INHERITED if name in os.environ}
         environment |= _ADDED | {"PYTHONPATH": os.pathsep.join(sys.path)}
-        process = subprocess.Popen(  # noqa: S603 - the command is ours
-            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
-        )
+        try:
+            process = subprocess.Popen(  # noqa: S603 - the command is ours
+                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+            )
+        except OSError as err:  # no memory, or too many processes or files
+            _log.error("a decoding process cannot be started: %s", err)
+            raise UnavailableError("a decoding process cannot be started; try again", retry_after=2) from err
         self._release = weakref.finalize(self, _end, process)
         self._process = process
         if self._killed:  # meanwhile
