@@ -12,10 +12,11 @@ import numpy as np
 import torch
 
 from s3seg import images
+from s3seg.decoding import DecodingPool
 from s3seg.inference.stages import EncodedImage, ResizedImage
 from s3seg.results.segmentation import ModelInfo
 from s3seg.sam3.device import DeviceStatus
-from s3seg.sam3.predictor import Detections, resize
+from s3seg.sam3.predictor import Detections, resize, resized_from_bytes
 
 HELD_S = 0.030
 SIDE, GRID, INSTANCES = 1008, 288, 8
@@ -39,6 +40,12 @@ class HeldNetwork:
         """Decode and resize a picture as for full SAM 3."""
         loaded = images.load(content, name=name, reduce_to=SIDE)
         return ResizedImage(resize(loaded.pixels, SIDE), loaded.full_size)
+
+    async def read_in(self, pool: DecodingPool, content: bytes, *, name: str, user_id: str) -> ResizedImage:
+        """Decode and resize a picture as for full SAM 3, in a decoding process."""
+        limits = {"max_pixels": images.MAX_PIXELS, "max_memory": images.MAX_MEMORY}
+        fields, pixels = await pool.run(content, user_id=user_id, name=name, side=SIDE, **limits)
+        return ResizedImage(resized_from_bytes(pixels, SIDE), tuple(fields["size"]))
 
     def check_prompts(self, prompts: Sequence[str]) -> None:
         """Accept every prompt."""

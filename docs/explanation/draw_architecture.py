@@ -38,6 +38,7 @@ CAPTIONS = {
     "images": "reading pictures",
     "checkpoints": "finding weights",
     "tasks": "the domain, the ports",
+    "decoding": "untrusted pictures",
     "errors": "every error",
     "version": "its number",
 }

@@ -13,6 +13,7 @@ import yaml
 import s3seg
 from s3seg.adapters.jwt import MAX_TOKEN_CHARS
 from s3seg.app.settings import Settings
+from s3seg.decoding import DecodingOptions
 from s3seg.edge import EdgeOptions
 from s3seg.tasks.limits import MAX_PROMPT_CHARS, MAX_PROMPTS, MAX_UPLOAD_BYTES
 from s3seg.web.validation import MAX_JSON_BYTES
@@ -80,7 +81,12 @@ def test_the_limits_that_the_security_page_gives_are_those_of_the_code():
         "pixels of a picture that the gpu service reads": f"{settings.max_megapixels:g} megapixels",
         "uploads in memory at once": f"{options.max_uploads}, of one user {options.max_uploads_per_user}",
         "wait for a free upload slot": f"{options.upload_wait_s:g} s, then 503",
-        "pictures decoded at once on the edge": f"{options.max_decodes}",
+        "pictures decoded at once by a service": f"{settings.decode_processes}, of one user 1",
+        "wait for a free process on the edge": f"{DecodingOptions().wait_s:g} s, then 503",
+        "processor time of decoding a picture": (
+            f"{settings.decode_deadline_s:g} s, then 400; by the clock {DecodingOptions().give_up_s:g} s, then 503"
+        ),
+        "memory of decoding a picture": f"{settings.decode_memory_mb / 1000:g} GB",
         "JSON body": f"{MAX_JSON_BYTES // 1024} KiB",
         "prompts in a task": f"{MAX_PROMPTS}, each of {MAX_PROMPT_CHARS} characters",
         "requests that wait for a task (`Prefer: wait`, event streams)": f"{options.max_watchers}",

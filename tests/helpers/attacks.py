@@ -50,6 +50,63 @@ def bomb(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", pixels) + _chunk(b"IEND", b"")
 
 
+def slow_jpeg(*, side: int = 7000, scans: int = 20_000) -> bytes:
+    """A progressive JPEG of a megabyte and 49 megapixels that decodes for minutes.
+
+    Each scan says in 60 bytes that nothing changes, and the decoder visits every block of the picture for it.
+    """
+    blocks = ((side + 7) // 8) ** 2
+
+    def table(kind: int, symbol: int) -> bytes:  # a Huffman table with one code of one bit
+        return b"\xff\xc4" + struct.pack(">HB", 20, kind << 4) + bytes([1] + [0] * 15 + [symbol])
+
+    def scan(first: int, last: int, data: bytes) -> bytes:
+        return b"\xff\xda" + struct.pack(">HB", 8, 1) + bytes([1, 0, first, last, 0]) + data
+
+    end_of_blocks = "0" + "1" * 14  # the run of 32,767 empty blocks
+    bits = end_of_blocks * (blocks // 32767 + 1)
+    bits += "1" * (-len(bits) % 8)
+    empty = int(bits, 2).to_bytes(len(bits) // 8).replace(b"\xff", b"\xff\x00")
+    head = b"\xff\xd8\xff\xdb\x00\x43\x00" + bytes([1] * 64)
+    head += b"\xff\xc2" + struct.pack(">HBHHB", 11, 8, side, side, 1) + b"\x01\x11\x00" + table(0, 0) + table(1, 0xE0)
+    return head + scan(0, 0, bytes((blocks + 7) // 8)) + scan(1, 63, empty) * scans + b"\xff\xd9"
+
+
+def slow_png(side: int = 7000) -> bytes:
+    """An interlaced PNG of 16 bits with alpha, whose rows use the slowest filter: half a megabyte, some seconds."""
+    compressor, packed = zlib.compressobj(9), b""
+    for left, top, across, down in ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2)):
+        packed += _rows(compressor, side, left, top, across, down)
+    packed += _rows(compressor, side, 0, 1, 1, 2) + compressor.flush()
+    header = struct.pack(">IIBBBBB", side, side, 16, 6, 0, 0, 1)
+    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", packed) + _chunk(b"IEND", b"")
+
+
+def deep_png(side: int = 7000) -> bytes:
+    """A PNG of 16 bits a channel with alpha, transparent throughout: what took most memory a pixel."""
+    compressor = zlib.compressobj(9)
+    packed = _rows(compressor, side, 0, 0, 1, 1) + compressor.flush()
+    header = struct.pack(">IIBBBBB", side, side, 16, 6, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", packed) + _chunk(b"IEND", b"")
+
+
+def large_webp(side: int = 7000) -> bytes:
+    """A WebP of one colour: a few bytes, and 17 bytes a pixel to decode."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.new("RGB", (side, side)).save(buffer, "WEBP", lossless=True, method=0)
+    return buffer.getvalue()
+
+
+def many_chunks(count: int = 700_000) -> bytes:
+    """A small PNG in whose middle are so many empty chunks that it has 8 MB."""
+    pixels = zlib.compress(bytes(100 * 301))
+    header = struct.pack(">IIBBBBB", 100, 100, 8, 2, 0, 0, 0)
+    chunks = _chunk(b"IDAT", b"") * count + _chunk(b"IDAT", pixels) + _chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + chunks
+
+
 def polyglots() -> dict[str, bytes]:
     """Pictures, each of which is something else too."""
     archive = io.BytesIO()
@@ -80,6 +137,12 @@ def memory_peak_mb(pid: int) -> float:
 def forget_memory_peak(pid: int) -> None:
     """Let a process's peak begin anew; Linux."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def _rows(compressor: zlib._Compress, side: int, left: int, top: int, across: int, down: int) -> bytes:
+    """Rows of one pass of a picture of 16-bit RGBA zeros, each with the Paeth filter."""
+    row = b"\4" + bytes(-(-(side - left) // across) * 8)
+    return b"".join(compressor.compress(row) for _ in range(-(-(side - top) // down)))
 
 
 def _chunk(kind: bytes, body: bytes) -> bytes:

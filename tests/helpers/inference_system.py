@@ -24,6 +24,7 @@ from s3seg.adapters.memory import (
     MemoryTaskQueue,
     MemoryTaskStore,
 )
+from s3seg.decoding import DecodingPool
 from s3seg.inference.batcher import Batcher, Limits
 from s3seg.inference.engine import Engine, EngineOptions
 from s3seg.inference.pipeline import Pipeline
@@ -110,6 +111,9 @@ class ScriptedNetwork:
         loaded = images.load(content, name=name)
         return ResizedImage(loaded.pixels, loaded.full_size)
 
+    async def read_in(self, pool: DecodingPool, content: bytes, *, name: str, user_id: str) -> ResizedImage:
+        return self.read(content, name=name)
+
     def check_prompts(self, prompts: Sequence[str]) -> None:
         for prompt in prompts:
             if len(prompt) > 40:
@@ -171,6 +175,10 @@ class InferenceSystem:
     def batcher(self, **limits: int) -> Batcher:
         return Batcher(self.network, cpu=self.cpu, limits=Limits(**limits), metrics=self.metrics)
 
+    def batcher_of(self, network: ScriptedNetwork, decoding: DecodingPool) -> Batcher:
+        """A batcher that reads pictures in processes."""
+        return Batcher(network, cpu=self.cpu, decoding=decoding, metrics=self.metrics)
+
     def pipeline(self, batcher: Batcher, **options: Any) -> Pipeline:
         parts = {"queue": self.queue, "objects": self.objects, **options}
         queue, objects = parts.pop("queue"), parts.pop("objects")
@@ -178,7 +186,9 @@ class InferenceSystem:
 
     def engine(self, **options: Any) -> Engine:
         given = {"worker": WorkerLimits(poll_s=0.02), "retry_after_s": 0.01, "cpu_threads": 2} | options
-        parts = {name: given.pop(name) for name in ("queue", "objects", "load", "wait_for_work") if name in given}
+        parts = {
+            name: given.pop(name) for name in ("queue", "objects", "load", "decoding", "wait_for_work") if name in given
+        }
         defaults = {"queue": self.queue, "objects": self.objects, "load": lambda: self.network}
         return Engine(**(defaults | parts), options=EngineOptions(**given), metrics=self.metrics)
 

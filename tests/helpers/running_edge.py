@@ -22,7 +22,8 @@ class Running:
     """An edge service, an HTTP client, and the parts behind the service."""
 
     def __init__(self, folder: Path, **settings: Any) -> None:
-        self.settings = Settings(_env_file=None, data_dir=folder, **{"rate_limits": "off", **settings})  # type: ignore[call-arg]
+        chosen = {"rate_limits": "off", "decode_processes": 0, **settings}  # no process to start for each test
+        self.settings = Settings(_env_file=None, data_dir=folder, **chosen)  # type: ignore[call-arg]
         self.parts = Parts(self.settings)
         self.app = edge_app(parts=self.parts)
         self.http = httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://edge.example")

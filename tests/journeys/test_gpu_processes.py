@@ -132,6 +132,7 @@ def test_workers_that_are_killed_at_every_stage_lose_nothing_and_nothing_is_paid
     deadly = {
         "S3SEG_OBJECT_STORE": "tests.helpers.killing_adapters:objects",
         "S3SEG_TASK_QUEUE": "tests.helpers.killing_adapters:queue",
+        "S3SEG_DECODE_PROCESSES": "0",  # six workers start at once; without it each imports PyTorch twice
     }
     with contextlib.ExitStack() as stack:
         victims = {

@@ -33,6 +33,7 @@ from s3seg.errors import UnavailableError
 from s3seg.tasks.limits import Action, Tier
 from s3seg.tasks.object_keys import new_image_key
 from s3seg.web.logs import JsonFormatter
+from tests.helpers.attacks import slow_jpeg
 from tests.helpers.running_edge import running
 from tests.web.test_contract_routes import data_of, error_of
 
@@ -513,6 +514,28 @@ class TestOperation:
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert done.stdout.strip() == "[]"
+
+
+class TestDecoding:
+    async def test_a_slow_picture_is_a_bad_request_and_a_good_one_is_stored(self, tmp_path):
+        async with running(tmp_path, decode_processes=1, decode_deadline_s=0.5) as service:
+            lifespan = service.app.router.lifespan_context(service.app)
+            async with lifespan:
+                ann = await service.user()
+                response = await ann.upload(slow_jpeg())
+                assert error_of(response) == (400, "INVALID_REQUEST")
+                assert "takes too long to decode" in response.json()["error"]["message"]
+                assert (await ann.upload()).status_code == 200
+
+    async def test_without_a_free_process_the_answer_is_503_with_a_time_to_try_again(self, tmp_path, monkeypatch):
+        async def full(*_, **__):
+            raise UnavailableError("too many pictures are being decoded; try again", retry_after=2)
+
+        monkeypatch.setattr("s3seg.decoding.DecodingPool.run", full)
+        async with running(tmp_path, decode_processes=1) as service:
+            response = await (await service.user()).upload()
+            assert error_of(response) == (503, "UNAVAILABLE")
+            assert int(response.headers["retry-after"]) >= 1
 
 
 def test_http_inference_refuses_to_start_without_a_key(tmp_path):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from starlette.routing import BaseRoute
 
     from s3seg.app.in_process import Local
+    from s3seg.decoding import DecodingPool
     from s3seg.inference.engine import Engine
     from s3seg.inference.metrics import InferenceMetrics
     from s3seg.inference.stages import Network
@@ -64,12 +65,14 @@ def _edge_app(parts: Parts, *, engine: Engine | None, close_parts: bool) -> Star
     from s3seg.web.edge_app import build_edge_app
 
     settings = parts.settings
+    decoding = _decoding_pool(settings, "s3seg.edge.inspection:inspect_upload", wait_s=1.0)
     edge = Edge(
         objects=parts.objects,
         tasks=parts.task_store,
         authenticator=parts.authenticator,
         limiter=parts.rate_limiter,
         notifier=parts.notifier,
+        decoding=decoding,
         options=EdgeOptions(max_pixels=int(settings.upload_megapixels * 1e6)),
     )
 
@@ -79,6 +82,8 @@ def _edge_app(parts: Parts, *, engine: Engine | None, close_parts: bool) -> Star
             await parts.announce()
         if engine is not None:
             engine.start()
+        if decoding is not None:
+            decoding.start()
         checking = asyncio.ensure_future(_report(edge.check))
         try:
             async with maintenance(parts):
@@ -86,6 +91,8 @@ def _edge_app(parts: Parts, *, engine: Engine | None, close_parts: bool) -> Star
         finally:
             await _stop(checking)
             await edge.aclose()
+            if decoding is not None:
+                await decoding.aclose()
             if engine is not None:
                 await engine.aclose(grace_s=settings.drain_s)
             if close_parts:
@@ -168,11 +175,21 @@ def gpu_app(
 
 
 def make_engine(
-    parts: Parts, *, metrics: InferenceMetrics | None = None, load: Callable[[], Network] | None = None
+    parts: Parts,
+    *,
+    metrics: InferenceMetrics | None = None,
+    load: Callable[[], Network] | None = None,
+    decode_in_processes: bool = True,
 ) -> Engine:
     """Build the inference engine on the adapters that the settings choose; it is not started.
 
     The checkpoint is found here, once, so that a missing one is told at once; its weights are loaded by the engine.
+
+    Args:
+        parts: The adapters.
+        metrics: Receives measurements.
+        load: Loads the network, instead of the one that the settings name.
+        decode_in_processes: Read pictures in processes that can be killed, as the settings say; otherwise in threads.
 
     Raises:
         CheckpointError: The checkpoint that the settings name is not on this machine, or not complete.
@@ -201,6 +218,9 @@ def make_engine(
         queue=parts.task_queue,
         objects=parts.objects,
         load=load or _network_loader(settings),
+        decoding=_decoding_pool(settings, "s3seg.inference.decoding:read_resized", wait_s=None)
+        if decode_in_processes
+        else None,
         options=options,
         metrics=metrics,
         **_woken_by(parts),
@@ -261,9 +281,31 @@ def local(settings: Settings | None = None) -> Local:
         objects=parts.objects,
         tasks=parts.task_store,
         inference=parts.notifier,
-        engine=make_engine(parts),
+        engine=make_engine(parts, decode_in_processes=False),  # the user's own pictures
         close=parts.aclose,
     )
+
+
+def _decoding_pool(settings: Settings, function: str, *, wait_s: float | None) -> DecodingPool | None:
+    """Make the decoding processes of a service as the settings say; none of them is started. None if there are none.
+
+    Args:
+        settings: Their number and limits.
+        function: What they run, as for `DecodingPool`.
+        wait_s: Seconds that a picture waits for a free process; None waits without limit.
+    """
+    from s3seg.decoding import DecodingOptions, DecodingPool
+
+    if not settings.decode_processes:
+        return None
+    options = DecodingOptions(
+        processes=settings.decode_processes,
+        deadline_s=settings.decode_deadline_s,
+        give_up_s=max(60.0, 3 * settings.decode_deadline_s),
+        wait_s=wait_s,
+        memory=settings.decode_memory_mb * 10**6,
+    )
+    return DecodingPool(function, options)
 
 
 def _network_loader(settings: Settings) -> Callable[[], Network]:

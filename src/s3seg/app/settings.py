@@ -213,9 +213,30 @@ class Settings(BaseSettings):
     max_megapixels: Annotated[float, Field(gt=0, le=178, description="Pictures with more megapixels are refused")] = (
         100.0
     )
-    cpu_threads: Annotated[
-        int | None, Field(ge=1, description="Threads for reading pictures and making masks; one per core if unset")
-    ] = None
+    decode_processes: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=64,
+            description="Pictures decoded at the same time by a service, in a process each, and one of a user; "
+            "0 decodes in the service's own threads, which no deadline stops: only if you trust all users",
+        ),
+    ] = 4
+    decode_deadline_s: Annotated[
+        float,
+        Field(
+            ge=0.1,
+            le=3600,
+            description="Seconds of processor time after which a picture that is being decoded is refused",
+        ),
+    ] = 20.0
+    decode_memory_mb: Annotated[
+        int,
+        Field(ge=64, le=65536, description="Memory in MB that decoding a picture may take; needs more: refused"),
+    ] = 2000
+    cpu_threads: Annotated[int | None, Field(ge=1, description="Threads for making masks; one per core if unset")] = (
+        None
+    )
     claimed_at_once: Annotated[
         int, Field(ge=1, description="Tasks that a worker claims at a time; three batches keep the model busy")
     ] = 24
@@ -249,7 +270,11 @@ class Settings(BaseSettings):
     playground: Annotated[bool, Field(description="Serve a page at / to use the edge from a browser")] = True
     upload_megapixels: Annotated[
         float,
-        Field(gt=0, le=178, description="Uploads with more megapixels are refused; decoding takes 7 MB per megapixel"),
+        Field(
+            gt=0,
+            le=178,
+            description="Uploads with more megapixels are refused; decoding takes 7 to 18 MB a megapixel",
+        ),
     ] = 50.0
 
     rate_limits: Annotated[

@@ -28,8 +28,7 @@ async def _work(settings: Settings) -> None:
     import asyncio
     import signal
 
-    from s3seg.app import Parts, make_engine
-    from s3seg.app import maintenance
+    from s3seg.app import Parts, maintenance, make_engine
     from s3seg.web.server import stop_at_once
 
     parts = Parts(settings)

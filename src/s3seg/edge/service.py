@@ -10,12 +10,13 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 
 from s3seg.api.edge import SegmentRequest
+from s3seg.decoding import DecodingPool
 from s3seg.edge.caching_authenticator import CachingAuthenticator
 from s3seg.edge.concurrency import ConcurrencyLimiter
 from s3seg.edge.notifications import WorkerNotifications
 from s3seg.edge.rate_limits import RateLimits
 from s3seg.edge.storing import remove_objects, store_picture
-from s3seg.edge.uploads import Upload, inspect
+from s3seg.edge.uploads import Picture, Upload, inspect, inspect_in
 from s3seg.edge.watching import TaskWatcher
 from s3seg.errors import (
     AuthInvalidError,
@@ -45,7 +46,7 @@ class EdgeOptions:
         max_uploads: Uploads held in memory at the same time, at most 10 MB each.
         max_uploads_per_user: Uploads of one user at the same time, so that a few slow senders do not block the rest.
         upload_wait_s: Seconds that a further upload waits, its body unread, before it is answered 503.
-        max_decodes: Pictures decoded at the same time; each takes about 7 bytes per pixel.
+        max_decodes: Pictures decoded at the same time in threads of the edge, if it has no decoding processes.
         max_watchers: Requests that may wait for a task to end at the same time.
         presign_s: Seconds that a redirect to a private object is valid.
     """
@@ -74,6 +75,8 @@ class Edge:
         authenticator: Verifies tokens. Verified ones are cached for a minute.
         limiter: Counts all requests but accepted submits, which the task store counts when it debits them.
         notifier: Tells workers about new tasks, after the client has its answer.
+        decoding: Processes that decode uploads, with `s3seg.edge.inspection.inspect_upload`; their maker closes them.
+            Without them uploads are decoded in threads, which cannot be stopped: only for users who are trusted.
         options: Capacities.
 
     Attributes:
@@ -89,6 +92,7 @@ class Edge:
         authenticator: Authenticator,
         limiter: RateLimiter,
         notifier: WorkerNotifier,
+        decoding: DecodingPool | None = None,
         options: EdgeOptions | None = None,
     ) -> None:
         self.tasks = tasks
@@ -100,6 +104,7 @@ class Edge:
         self._uploads = ConcurrencyLimiter(
             options.max_uploads, per_user=options.max_uploads_per_user, wait_s=options.upload_wait_s, name="uploads"
         )
+        self._decoding = decoding
         self._decodes = asyncio.Semaphore(options.max_decodes)
         self._watcher = TaskWatcher(tasks, max_watchers=options.max_watchers)
         self._notifications = WorkerNotifications(notifier)
@@ -133,15 +138,22 @@ class Edge:
 
         Raises:
             FileTooLargeError: The file has more than 10 MB.
-            ImageDecodeError: The file is not a complete PNG, JPEG or WebP, or has too many pixels.
+            ImageDecodeError: The file is not a complete PNG, JPEG or WebP, has too many pixels, or takes too long or
+                too much memory to decode.
             InvalidRequestError: The project is not the caller's.
         """
         async with self._uploads.slot(caller.user_id):
             if not isinstance(upload, Upload):
                 upload = await upload()
-            async with self._decodes:
-                picture = await asyncio.to_thread(inspect, upload.data, max_pixels=self._options.max_pixels)
+            picture = await self._inspect(caller, upload.data)
             return await store_picture(caller, upload, picture, objects=self._objects, tasks=self.tasks)
+
+    async def _inspect(self, caller: Identity, data: bytes) -> Picture:
+        limit = self._options.max_pixels
+        if self._decoding is not None:
+            return await inspect_in(self._decoding, data, user_id=caller.user_id, max_pixels=limit)
+        async with self._decodes:
+            return await asyncio.to_thread(inspect, data, max_pixels=limit)
 
     async def delete_image(self, caller: Identity, image_id: str) -> StoredImage:
         """Delete an image and its object, and cancel its unfinished tasks; finished results are kept.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from s3seg.decoding import DecodingPool
 from s3seg.edge.filetypes import not_accepted
 from s3seg.errors import FileTooLargeError, ImageDecodeError
 from s3seg.tasks.limits import MAX_UPLOAD_BYTES
@@ -42,13 +43,44 @@ class Picture:
     height: int
 
 
-def inspect(data: bytes, *, max_pixels: int, max_bytes: int = MAX_UPLOAD_BYTES) -> Picture:
+async def inspect_in(pool: DecodingPool, data: bytes, *, user_id: str, max_pixels: int) -> Picture:
+    """Check a file as `inspect` does, in a decoding process.
+
+    Args:
+        pool: Decoding processes that run `s3seg.edge.inspection.inspect_upload`.
+        data: The file. What is no picture by its first bytes is refused before it takes a process.
+        user_id: Whose file it is.
+        max_pixels: Largest number of pixels.
+
+    Raises:
+        FileTooLargeError: The file has more than 10 MB.
+        ImageDecodeError: As `inspect`; also if decoding takes too long or too much memory.
+        UnavailableError: No process became free in time.
+    """
+    _check_head(data, MAX_UPLOAD_BYTES)
+    fields, _ = await pool.run(
+        data, user_id=user_id, name="file", max_pixels=max_pixels, max_memory=pool.options.memory
+    )
+    picture = Picture(
+        content_type=str(fields["content_type"]), width=int(fields["width"]), height=int(fields["height"])
+    )
+    if picture.content_type not in _CONTENT_TYPES.values() or not 0 < picture.width * picture.height <= max_pixels:
+        raise ImageDecodeError(
+            "file: not a PNG, JPEG or WebP picture"
+        )  # a process that was taken over may say anything
+    return picture
+
+
+def inspect(
+    data: bytes, *, max_pixels: int, max_bytes: int = MAX_UPLOAD_BYTES, max_memory: int | None = None
+) -> Picture:
     """Check that a file is a complete PNG, JPEG or WebP by decoding it, and return its type and size.
 
     Args:
         data: The file. Other formats are refused by their first bytes, before a decoder sees them.
         max_pixels: Largest number of pixels; checked before the pixels are decoded.
         max_bytes: Largest file.
+        max_memory: Most memory that decoding may take, as estimated from the header; None takes the library's limit.
 
     Raises:
         FileTooLargeError: The file has more than ``max_bytes``.
@@ -56,19 +88,25 @@ def inspect(data: bytes, *, max_pixels: int, max_bytes: int = MAX_UPLOAD_BYTES) 
     """
     from s3seg import images  # Pillow and numpy: an edge that takes no uploads starts without them
 
-    if len(data) > max_bytes:
-        raise FileTooLargeError(f"the file is larger than {max_bytes} bytes ({max_bytes // 2**20} MB)")
-    if not data:
-        raise ImageDecodeError("file: the file is empty")
-    if not _has_signature(data[:12]):
-        raise ImageDecodeError(f"file: {not_accepted(data)}")
-    picture = images.load(data, name="file", max_pixels=max_pixels)
+    _check_head(data, max_bytes)
+    picture = images.load(
+        data, name="file", max_pixels=max_pixels, max_memory=images.MAX_MEMORY if max_memory is None else max_memory
+    )
     content_type = _CONTENT_TYPES.get(picture.format or "")
     if content_type is None:
         raise ImageDecodeError(f"file: {not_accepted(data)}")
     if content_type == "image/png" and _PNG_END not in data:  # a decoder that has read all pixels does not notice
         raise ImageDecodeError("file: the picture is truncated: its end is missing")
     return Picture(content_type=content_type, width=picture.width, height=picture.height)
+
+
+def _check_head(data: bytes, max_bytes: int) -> None:
+    if len(data) > max_bytes:
+        raise FileTooLargeError(f"the file is larger than {max_bytes} bytes ({max_bytes // 2**20} MB)")
+    if not data:
+        raise ImageDecodeError("file: the file is empty")
+    if not _has_signature(data[:12]):
+        raise ImageDecodeError(f"file: {not_accepted(data)}")
 
 
 def _has_signature(head: bytes) -> bool:

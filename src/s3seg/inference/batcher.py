@@ -1,6 +1,6 @@
 """Dynamic batching: requests that wait for the network at the same time share forward passes.
 
-    read (CPU threads)  ->  encode, predict (one thread that owns the network)  ->  make results (CPU threads)
+    read (processes)  ->  encode, predict (one thread that owns the network)  ->  make results (CPU threads)
 
 A batch is whatever waits when the network becomes free; there is no delay to fill it. An idle service answers at once,
 and a busy one fills its batches. Pictures are identified by the SHA-256 of their bytes, so that a repeated picture is
@@ -20,6 +20,7 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
+from s3seg.decoding import DecodingPool
 from s3seg.errors import InferenceError, OutOfMemoryError
 from s3seg.inference.embedding_cache import EmbeddingCache
 from s3seg.inference.metrics import InferenceMetrics, NoMetrics
@@ -99,7 +100,8 @@ class Batcher:
 
     Args:
         network: The network.
-        cpu: Threads for reading pictures and making results.
+        cpu: Threads for making results, and for reading pictures if there are no decoding processes.
+        decoding: Processes that read pictures, with `s3seg.inference.decoding.read_resized`; their maker closes them.
         limits: The size of batches and of the cache.
         metrics: Receives measurements.
     """
@@ -109,11 +111,13 @@ class Batcher:
         network: Network,
         *,
         cpu: Executor,
+        decoding: DecodingPool | None = None,
         limits: Limits | None = None,
         metrics: InferenceMetrics | None = None,
     ) -> None:
         self.network = network
         self._cpu = cpu
+        self._decoding = decoding
         self._limits = limits or Limits()
         self._metrics = metrics or NoMetrics()
         self._cache = EmbeddingCache(self._limits.cache_bytes)
@@ -139,7 +143,13 @@ class Batcher:
         return self._cache.nbytes
 
     async def segment(
-        self, content: bytes, prompts: Sequence[str], *, name: str, on_begin: Callable[[], None] = lambda: None
+        self,
+        content: bytes,
+        prompts: Sequence[str],
+        *,
+        name: str,
+        user_id: str = "",
+        on_begin: Callable[[], None] = lambda: None,
     ) -> list[Segmentation]:
         """Segment a picture: for each prompt every instance above `s3seg.results.instances_file.MIN_SCORE`.
 
@@ -149,13 +159,14 @@ class Batcher:
             content: The bytes of a picture file.
             prompts: What to look for.
             name: What error messages call the picture.
+            user_id: Whose picture it is; decoding processes read one of a user at a time.
             on_begin: Called on the event loop when the network begins with the request.
 
         Returns:
             One result for each prompt, in order.
 
         Raises:
-            ImageDecodeError: The picture cannot be read.
+            ImageDecodeError: The picture cannot be read, or takes too long to decode.
             PromptError: A prompt does not fit the model.
             InferenceError: The network failed, also in the second attempt if there was one.
         """
@@ -163,7 +174,7 @@ class Batcher:
         loop = asyncio.get_running_loop()
         self.network.check_prompts(prompts)
         start = time.perf_counter()
-        digest, picture = await self._read(content, name)
+        digest, picture = await self._read(content, name, user_id)
         read_s = time.perf_counter() - start
         job = _Job(digest, picture, tuple(prompts), loop, loop.create_future(), on_begin)
         self._jobs.put(job)
@@ -203,7 +214,7 @@ class Batcher:
         while self._thread.is_alive():
             await asyncio.sleep(0.01)
 
-    async def _read(self, content: bytes, name: str) -> tuple[bytes, ResizedImage | EncodedImage]:
+    async def _read(self, content: bytes, name: str, user_id: str) -> tuple[bytes, ResizedImage | EncodedImage]:
         loop = asyncio.get_running_loop()
         digest = await loop.run_in_executor(self._cpu, lambda: hashlib.sha256(content).digest())
         cached = self._cache.get(digest)
@@ -211,15 +222,17 @@ class Batcher:
             return digest, cached
         reading = self._reading.get(digest)
         if reading is None:
-            reading = asyncio.ensure_future(self._read_once(digest, content, name))
+            reading = asyncio.ensure_future(self._read_once(digest, content, name, user_id))
             # marks the exception as retrieved; callers that still wait get it from their own await
             reading.add_done_callback(lambda done: done.cancelled() or done.exception())
             self._reading[digest] = reading
         return digest, await asyncio.shield(reading)  # shared: one caller's cancellation must not stop it
 
-    async def _read_once(self, digest: bytes, content: bytes, name: str) -> ResizedImage:
+    async def _read_once(self, digest: bytes, content: bytes, name: str, user_id: str) -> ResizedImage:
         loop = asyncio.get_running_loop()
         try:
+            if self._decoding is not None:
+                return await self.network.read_in(self._decoding, content, name=name, user_id=user_id)
             return await loop.run_in_executor(self._cpu, lambda: self.network.read(content, name=name))
         finally:
             del self._reading[digest]

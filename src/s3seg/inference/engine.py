@@ -14,6 +14,7 @@ from io import BytesIO
 
 from PIL import Image
 
+from s3seg.decoding import DecodingPool
 from s3seg.errors import CheckpointError, S3segError
 from s3seg.inference.batcher import Batcher, Limits
 from s3seg.inference.metrics import InferenceMetrics, NoMetrics
@@ -46,7 +47,7 @@ class EngineOptions:
     Attributes:
         worker: How many tasks the worker takes, and for how long it leases them.
         batches: The size of batches, and of the cache of embeddings.
-        cpu_threads: Threads for reading pictures and making results.
+        cpu_threads: Threads for making results, and for reading pictures if there are no decoding processes.
         retry_after_s: Seconds before a failed attempt is tried again; doubles with each attempt.
     """
 
@@ -65,6 +66,8 @@ class Engine:
         queue: The queue of tasks.
         objects: The store of pictures and artifacts.
         load: Loads the network; called on a thread.
+        decoding: Processes that read pictures, with `s3seg.inference.decoding.read_resized`; closed with the engine.
+            Without them pictures are read in threads, which cannot be stopped: only for users who are trusted.
         options: Sizes and times.
         metrics: Receives measurements.
         wait_for_work: Waits for a sign of new tasks, at most the given number of seconds; see `Worker`.
@@ -76,6 +79,7 @@ class Engine:
         queue: TaskQueue,
         objects: ObjectStore,
         load: Callable[[], Network],
+        decoding: DecodingPool | None = None,
         options: EngineOptions | None = None,
         metrics: InferenceMetrics | None = None,
         wait_for_work: Callable[[float], Awaitable[object]] = asyncio.sleep,
@@ -84,6 +88,7 @@ class Engine:
         self.queue = queue
         self._objects = objects
         self._load = load
+        self._decoding = decoding
         self._options = options
         self._metrics = metrics or NoMetrics()
         self._cpu = ThreadPoolExecutor(options.cpu_threads, thread_name_prefix="s3seg-cpu")
@@ -151,6 +156,8 @@ class Engine:
 
     def start(self) -> None:
         """Start loading the network; once it is ready, the worker starts to claim tasks."""
+        if self._decoding is not None:
+            self._decoding.start()
         self._loading = asyncio.ensure_future(self._load_and_warm())
         self.worker.start()
 
@@ -176,6 +183,8 @@ class Engine:
             await asyncio.gather(self._loading, return_exceptions=True)
         if self._batcher is not None:
             await self._batcher.aclose()
+        if self._decoding is not None:
+            await self._decoding.aclose()
         self._cpu.shutdown(wait=False, cancel_futures=True)
 
     async def check(self) -> Mapping[str, str]:
@@ -196,7 +205,13 @@ class Engine:
         try:
             loop = asyncio.get_running_loop()
             network = await loop.run_in_executor(self._cpu, self._load)
-            self._batcher = Batcher(network, cpu=self._cpu, limits=self._options.batches, metrics=self._metrics)
+            self._batcher = Batcher(
+                network,
+                cpu=self._cpu,
+                decoding=self._decoding,
+                limits=self._options.batches,
+                metrics=self._metrics,
+            )
             await self._batcher.segment(_grey_png(), ["object"], name="the warm-up picture")
         except S3segError as err:
             self._failure = str(err)

@@ -131,7 +131,9 @@ class Pipeline:
             content = await self._fetch(key)
         with self._timed("segment", stages):
             batcher = self._batcher()
-            results = await batcher.segment(content, task.prompts, name="the image", on_begin=on_begin)
+            results = await batcher.segment(
+                content, task.prompts, name="the image", user_id=task.user_id, on_begin=on_begin
+            )
         with self._timed("outcome", stages):
             return await asyncio.get_running_loop().run_in_executor(
                 self._cpu,
@@ -214,7 +216,7 @@ class Pipeline:
             exc_info=err,
         )
         message = {
-            "UNAVAILABLE": "the storage or database did not respond",
+            "UNAVAILABLE": "the storage, the database or a decoding process did not respond",
             "INFERENCE_FAILED": "the model could not process the image",
         }.get(code_of(err), "internal server error")
         return Failure(code=code_of(err), message=message), False

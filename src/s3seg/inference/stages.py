@@ -16,6 +16,8 @@ import numpy as np
 from s3seg import images
 from s3seg.checkpoints import Checkpoint
 from s3seg.checkpoints.metadata import CheckpointMetadata
+from s3seg.decoding import DecodingPool
+from s3seg.errors import ImageDecodeError
 from s3seg.images import LoadedImage
 from s3seg.inference.process_guard import ProcessGuard, refuse_copying
 from s3seg.results.instances_file import MIN_SCORE
@@ -94,6 +96,21 @@ class Network(Protocol):
 
         Raises:
             ImageDecodeError: The picture cannot be read, or is too large.
+        """
+        ...
+
+    async def read_in(self, pool: DecodingPool, content: bytes, *, name: str, user_id: str) -> ResizedImage:
+        """Do what `read` does in a process of a pool that runs `s3seg.inference.decoding.read_resized`.
+
+        Args:
+            pool: The decoding processes.
+            content: The bytes of a picture file.
+            name: What error messages call the picture.
+            user_id: Whose picture it is.
+
+        Raises:
+            ImageDecodeError: The picture cannot be read, or takes too long or too much memory.
+            UnavailableError: The process was killed, or did not start.
         """
         ...
 
@@ -210,6 +227,19 @@ class Sam3Network:
         side = self.predictor.image_size
         picture = images.load(content, name=name, max_pixels=self._max_pixels, reduce_to=side)
         return self.resize(picture.pixels, picture.full_size)
+
+    async def read_in(self, pool: DecodingPool, content: bytes, *, name: str, user_id: str) -> ResizedImage:
+        """Do what `read` does in a process of a pool that runs `s3seg.inference.decoding.read_resized`."""
+        from s3seg.sam3.predictor import resized_from_bytes
+
+        side, memory = self.predictor.image_size, pool.options.memory
+        fields, pixels = await pool.run(
+            content, user_id=user_id, name=name, side=side, max_pixels=self._max_pixels, max_memory=memory
+        )
+        height, width = (int(length) for length in fields["size"])
+        if len(pixels) != 3 * side * side or not 0 < height * width <= self._max_pixels:
+            raise ImageDecodeError(f"{name}: cannot be read")  # the process may have been taken over
+        return ResizedImage(resized_from_bytes(pixels, side), (height, width))
 
     def resize(self, pixels: np.ndarray, size: tuple[int, int]) -> ResizedImage:
         """Resize a picture to the input of the network, on the CPU.

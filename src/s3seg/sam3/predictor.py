@@ -364,6 +364,16 @@ def resize(image: np.ndarray, size: int) -> Tensor:
     return F.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True)
 
 
+def resized_from_bytes(content: bytes, size: int) -> Tensor:
+    """Make a tensor of the bytes of what `resize` returned, for example in another process.
+
+    Args:
+        content: uint8 (1, 3, size, size), C-contiguous.
+        size: Side of the model's input, in pixels.
+    """
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8).view(1, 3, size, size)
+
+
 def normalise(pixels: Tensor) -> Tensor:
     """Scale 0..255 to -1..1, fp32."""
     return pixels.float() / 127.5 - 1
