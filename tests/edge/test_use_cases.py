@@ -329,7 +329,7 @@ class TestWatching:
         user = await system.user()
         task = await system.submit(user)
         waiting = asyncio.create_task(system.edge.wait(user, task, timeout_s=30))
-        while system.edge.can_wait:
+        while system.edge.can_wait(user):
             await asyncio.sleep(0)
         assert (await system.edge.wait(user, task, timeout_s=30)).status == TaskStatus.PENDING
         with pytest.raises(UnavailableError):

@@ -332,7 +332,7 @@ class TestSegment:
         data_of(await ann.segment(headers={"Prefer": prefer}), SegmentResponse, 202)
 
     async def test_a_wait_without_room_is_not_reported_as_applied(self, ann, monkeypatch):
-        monkeypatch.setattr(Edge, "can_wait", property(lambda edge: False))
+        monkeypatch.setattr(Edge, "can_wait", lambda edge, caller: False)
         response = await ann.segment(headers={"Prefer": "wait=30"})
         data_of(response, SegmentResponse, 202)
         assert "preference-applied" not in response.headers

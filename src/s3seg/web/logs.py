@@ -2,7 +2,7 @@
 
 Code anywhere logs with the standard library: ``log.info("stored", extra={"task_id": ...})``. The fields in
 ``extra``, and those bound by `bound` around it, become fields of the line. Values that a client sent are always
-JSON strings, so they cannot forge lines.
+JSON strings, so they cannot forge lines, and long ones are cut.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from typing import Any, TextIO
 
 _STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 _encode = json.JSONEncoder(default=str).encode
+_MAX_VALUE = 2_000  # characters
+_MAX_TRACE = 20_000
 _bound: ContextVar[Mapping[str, Any] | None] = ContextVar("s3seg_bound_log_fields", default=None)
 
 
@@ -48,14 +50,29 @@ class JsonFormatter(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": _cut(record.getMessage()),
             **(_bound.get() or {}),
-            **{name: value for name, value in vars(record).items() if name not in _STANDARD_FIELDS},
+            **{name: _limited(value) for name, value in vars(record).items() if name not in _STANDARD_FIELDS},
         }
         if record.exc_info and record.exc_info[0] is not None:
             line["error"] = record.exc_info[0].__name__
-            line["trace"] = self.formatException(record.exc_info)
+            line["trace"] = _cut(self.formatException(record.exc_info), _MAX_TRACE)
         return _encode(line)
+
+
+def _limited(value: Any) -> Any:
+    if isinstance(value, int | float | None):
+        return value
+    text = value if isinstance(value, str) else _encode(value)
+    return value if len(text) <= _MAX_VALUE else _cut(text)
+
+
+def _cut(text: str, limit: int = _MAX_VALUE) -> str:
+    """Return the text, without its middle if it is long: the end of a traceback says most."""
+    if len(text) <= limit:
+        return text
+    half = limit // 2
+    return f"{text[:half]} ... {len(text) - 2 * half} characters left out ... {text[-half:]}"
 
 
 class BatchingHandler(logging.Handler):

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _FRAMING_BYTES = 64 * 1024  # boundaries, part headers and other fields around the file
 _FIELD_BYTES = 1024
+_HEADER_BYTES = 4 * 1024  # of Content-Type, or of a part's header: parsing one takes longer than its length suggests
 _GRACE_S = 20.0
 _MIN_BYTES_PER_S = 32 * 1024  # after the grace period: slower senders would block an upload slot for too long
 _DRAINED_BYTES = 64 * 1024 * 1024
@@ -48,7 +49,10 @@ async def read_upload(request: Request) -> Upload:
 
 
 async def _read(request: Request, chunks: AsyncIterator[bytes]) -> Upload:
-    kind, parameters = parse_options_header(request.headers.get("content-type"))
+    content_type = request.headers.get("content-type", "")
+    if len(content_type) > _HEADER_BYTES:
+        raise InvalidRequestError(f"the header field content-type is longer than {_HEADER_BYTES} bytes")
+    kind, parameters = parse_options_header(content_type)
     boundary = parameters.get(b"boundary", b"")
     if kind != b"multipart/form-data" or not 1 <= len(boundary) <= 70:
         raise InvalidRequestError("the body must be multipart/form-data with a part named 'file'")
@@ -131,10 +135,15 @@ class _Form:
         self._header = (bytearray(), bytearray())
 
     def header_name(self, data: bytes, start: int, end: int) -> None:
-        self._header[0].extend(data[start:end])
+        self._extend_header(0, data[start:end])
 
     def header_value(self, data: bytes, start: int, end: int) -> None:
-        self._header[1].extend(data[start:end])
+        self._extend_header(1, data[start:end])
+
+    def _extend_header(self, index: int, data: bytes) -> None:
+        self._header[index].extend(data)
+        if len(self._header[index]) > _HEADER_BYTES:
+            raise InvalidRequestError("a header of a part of the form is too long")
 
     def end_header(self) -> None:
         name, value = self._header

@@ -114,7 +114,7 @@ class TaskRoutes:
         submitted = await self._edge.submit(request.user, body, idempotency_key=key)
         task, wait_s = submitted.task, _preferred_wait(request)
         headers = {"Location": f"{mount_path(request)}/api/v1/tasks/{task.task_id}", **rate_headers(submitted.rate)}
-        if wait_s is not None and (task.ended or self._edge.can_wait):
+        if wait_s is not None and (task.ended or self._edge.can_wait(request.user)):
             headers["Preference-Applied"] = f"wait={wait_s}"
             task = await self._edge.wait(request.user, task, timeout_s=wait_s)
             if task.ended:
