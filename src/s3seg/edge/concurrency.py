@@ -13,7 +13,7 @@ from s3seg.errors import UnavailableError
 class UserShares:
     """Counts places that users hold, so that no few of them hold all.
 
-    A user gets another place while holding fewer than ``per_user``, and fewer than half of the places that are free:
+    A user gets another place while holding fewer than ``per_user``, and at most half as many as there are free:
     the fewer are left, the fewer a user gets. Of 32 places with at most 8 for a user, four users get 26 at most.
 
     Args:
@@ -30,7 +30,7 @@ class UserShares:
         """Whether the user may take a place."""
         free = self._total - self._held.total()
         held = self._held[user_id]
-        return free > 0 and held < self._per_user and (held == 0 or 2 * held < free)
+        return free > 0 and held < self._per_user and (held == 0 or 2 * held <= free)
 
     def take(self, user_id: str) -> None:
         """Take a place."""

@@ -11,7 +11,7 @@ import contextlib
 import socket
 import urllib.parse
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import httptools
 from starlette.types import ASGIApp
@@ -94,6 +94,7 @@ class LimitedProtocol(HttpToolsProtocol):
         refuse: ASGIApp,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self.parser: httptools.HttpRequestParser  # uvicorn declares no type, and sets None at the end
         self._limits = limits
         self._refuse_app = refuse
         self._last: _Cycle | None = None  # the request that was parsed last
@@ -309,7 +310,9 @@ class LimitedProtocol(HttpToolsProtocol):
         self._head_since = None
         self._raw_bytes = self._body_bytes = 0
         self._body_waited_s = 0.0
-        self._take(self.app, _Cycle(self, keep_alive=version != "1.0" and self.parser.should_keep_alive()))
+        self._take(
+            cast(ASGIApp, self.app), _Cycle(self, keep_alive=version != "1.0" and self.parser.should_keep_alive())
+        )
 
     def on_body(self, body: bytes) -> None:
         """Buffer a part of the body; stop reading while the application does not take it."""

@@ -19,10 +19,13 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
+from cachetools import LRUCache
+
 _STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 _encode = json.JSONEncoder(default=str).encode
 _MAX_VALUE = 2_000  # characters
 _MAX_TRACE = 20_000
+_REMEMBERED_TASKS = 10_000
 _bound: ContextVar[Mapping[str, Any] | None] = ContextVar("s3seg_bound_log_fields", default=None)
 
 
@@ -42,7 +45,15 @@ def bound_fields() -> Mapping[str, Any]:
 
 
 class JsonFormatter(logging.Formatter):
-    """Formats as ``{"time", "level", "logger", "message", ...fields}``; exceptions add ``error``, ``trace``."""
+    """Formats as ``{"time", "level", "logger", "message", ...fields}``; exceptions add ``error``, ``trace``.
+
+    A line with a ``task_id`` and no ``request_id`` gets the id of the first line that had both: that of the request
+    which brought the task to this process, even where a worker claimed the task by itself.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._requests: LRUCache[Any, Any] = LRUCache(_REMEMBERED_TASKS)
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as one line of JSON, with the fields that are bound where it is called."""
@@ -54,6 +65,11 @@ class JsonFormatter(logging.Formatter):
             **(_bound.get() or {}),
             **{name: _limited(value) for name, value in vars(record).items() if name not in _STANDARD_FIELDS},
         }
+        if (task_id := line.get("task_id")) is not None:
+            if "request_id" in line:
+                self._requests.setdefault(task_id, line["request_id"])
+            elif task_id in self._requests:
+                line["request_id"] = self._requests[task_id]
         if record.exc_info and record.exc_info[0] is not None:
             line["error"] = record.exc_info[0].__name__
             line["trace"] = _cut(self.formatException(record.exc_info), _MAX_TRACE)
@@ -61,7 +77,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def _limited(value: Any) -> Any:
-    if isinstance(value, int | float | None):
+    if isinstance(value, float | bool | None):
         return value
     text = value if isinstance(value, str) else _encode(value)
     return value if len(text) <= _MAX_VALUE else _cut(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
@@ -22,6 +23,7 @@ from s3seg.tasks.model import Task, TaskStatus
 from s3seg.web.operations import Operation, ResponseSpec
 from s3seg.web.validation import read_json
 
+_log = logging.getLogger("s3seg.web")
 _T = TypeVar("_T")
 _PREDICTION_ERRORS = (
     "INVALID_REQUEST",
@@ -115,6 +117,7 @@ class PredictionRoutes:
 
     async def _find(self, body: PredictRequest | BatchPredictRequest) -> Task:
         task = await self._engine.queue.get_task(body.task_id)
+        _log.info("prediction requested", extra={"task_id": task.task_id, "user_id": task.user_id})
         if body.user_id != task.user_id:
             raise InvalidRequestError("user_id: not the owner of this task")
         if body.image_url != task.source_image_url:

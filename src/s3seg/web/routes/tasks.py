@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 from collections.abc import AsyncGenerator, Sequence
 
@@ -26,6 +27,7 @@ MAX_WAIT_S = 60
 MAX_STREAM_S = 900.0
 """Longest event stream, seconds."""
 
+_log = logging.getLogger("s3seg.web")
 _PREFERRED_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})\"?\s*(?:$|[,;])", re.ASCII | re.IGNORECASE)
 
 
@@ -113,6 +115,7 @@ class TaskRoutes:
         key = request.headers.get("idempotency-key")
         submitted = await self._edge.submit(request.user, body, idempotency_key=key)
         task, wait_s = submitted.task, _preferred_wait(request)
+        _log.info("task submitted", extra={"task_id": task.task_id, "user_id": task.user_id})
         headers = {"Location": f"{mount_path(request)}/api/v1/tasks/{task.task_id}", **rate_headers(submitted.rate)}
         if wait_s is not None and (task.ended or self._edge.can_wait(request.user)):
             headers["Preference-Applied"] = f"wait={wait_s}"
