@@ -287,7 +287,10 @@ class LimitedProtocol(HttpToolsProtocol):
             return
         if len(self.headers) >= limits.fields:
             raise RefusedRequestError(f"the request has more than {limits.fields} header fields", 431)
-        super().on_header(name, value)
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """Hand the request to the application, or let it wait until earlier ones are answered."""
