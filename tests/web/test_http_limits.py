@@ -24,7 +24,7 @@ from starlette.middleware import Middleware
 from starlette.responses import JSONResponse, StreamingResponse
 from s3seg.errors import UnavailableError
 from s3seg.web.app import build_app
-from s3seg.web.envelope import render_error
+from s3seg.web import edge_app, gpu_app
 from s3seg.web.http_protocol import ConnectionLimits
 from s3seg.web.logs import configure_logging
 from s3seg.web.metrics import HttpMetrics
@@ -73,7 +73,7 @@ app = build_app(
     [route("GET", "/count", count), route("POST", "/echo", echo), route("GET", "/slow", slow),
      route("GET", "/large", large), route("GET", "/events", events), route("GET", "/busy", busy),
      route("GET", "/crash", crash)],
-    render_error=render_error, metrics=HttpMetrics(),
+    render_error={"edge": edge_app.render_error, "gpu": gpu_app._render_error}[sys.argv[2]], metrics=HttpMetrics(),
 )
 configure_logging()
 run_server(app, host="127.0.0.1", port=0, limits=ConnectionLimits(**json.loads(sys.argv[1])))
@@ -121,9 +121,9 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(*, preexec: str = "", **limits: float) -> Iterator[Server]:
+def serving(*, preexec: str = "", service: str = "edge", **limits: float) -> Iterator[Server]:
     with subprocess.Popen(
-        [sys.executable, "-c", preexec + SERVE, json.dumps(limits)],
+        [sys.executable, "-c", preexec + SERVE, json.dumps(limits), service],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -394,7 +394,7 @@ class TestAnswers:
             assert server.resident_mb() - before < 10
 
     def test_answers_that_nobody_reads_end_the_connection(self):
-        with serving(grace_s=0.3, bytes_per_s=1e9) as server, server.connect() as connection:
+        with serving(grace_s=0.3, read_bytes_per_s=1e9) as server, server.connect() as connection:
             connection.sendall(request(path=b"/large"))
             server.log_line(message="request", route="/large")  # the request ends while nothing has been read
             assert len(read_all(connection)) < 64 * 2**20
@@ -495,6 +495,21 @@ class TestConnections:
         made = subprocess.run([sys.executable, "-c", code, "120"], capture_output=True, text=True, check=False)
         assert "ConfigurationError" in made.stderr
         assert "raise the limit (ulimit -n)" in made.stderr
+
+
+def test_the_gpu_service_refuses_in_its_own_error_body():
+    with serving(service="gpu", grace_s=0.3, head_s=0.3, connections=2) as server:
+        for sent, status, code in (
+            (b"BLAH\r\n\r\n", 400, "INVALID_REQUEST"),
+            (request(b"A: " + b"a" * 10_000), 431, "INVALID_REQUEST"),
+            (request(b"Host: y"), 400, "INVALID_REQUEST"),
+            (b"GET /", 408, "INVALID_REQUEST"),
+            (b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n", 408, "INVALID_REQUEST"),
+        ):
+            answer = server.ask(sent)
+            assert status_of(answer) == status
+            assert set(body_of(answer)) == {"error"}
+            assert body_of(answer)["error"]["code"] == code
 
 
 class TestLogLines:

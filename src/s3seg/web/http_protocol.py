@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import heapq
 import socket
 import urllib.parse
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ REFUSAL = "s3seg.refusal"
 _MAX_BUFFERED = 64 * 1024  # bytes of a body that the application does not read yet
 _PIECE = 2 * 1024  # bytes parsed at a time: so few that they cannot hold many requests
 _REFUSED_AT_ONCE = 32  # connections beyond the limit that are answered 503; further ones are closed without an answer
+_PAUSE_S = 0.05  # after no connection could give way, until one is looked for again
 _TCP_CLOSED = 7  # state of a Linux socket whose peer has reset the connection
 
 
@@ -45,7 +47,8 @@ class ConnectionLimits:
         head_s: Seconds for the first request of a connection to begin, and for a head to arrive.
         idle_s: Seconds until an unused connection is closed.
         grace_s: Seconds until the speed of a client is checked, both sending and receiving.
-        bytes_per_s: Lowest speed after that, on average.
+        bytes_per_s: Lowest speed of sending after that, on average.
+        read_bytes_per_s: Lowest speed of reading answers, likewise.
         body_s: Seconds for a body to arrive, however fast its client is.
         linger_s: Seconds that a client which is still sending has to read a refusal.
     """
@@ -59,12 +62,38 @@ class ConnectionLimits:
     idle_s: int = 5
     grace_s: float = 20.0
     bytes_per_s: float = 32 * 1024
+    read_bytes_per_s: float = 4 * 1024
     body_s: float = 400.0
     linger_s: float = 2.0
 
-    def too_slow(self, waited_s: float, byte_count: int) -> bool:
-        """Whether a client that moved so many bytes while the server waited for it is too slow."""
-        return waited_s > self.grace_s + byte_count / self.bytes_per_s
+
+class Admission:
+    """Decides which connections of a server stay when there are too many.
+
+    Args:
+        limits: What clients can take.
+    """
+
+    def __init__(self, limits: ConnectionLimits) -> None:
+        self._limits = limits
+        self._none_until = 0.0
+
+    def has_room(self, new: LimitedProtocol) -> bool:
+        """Whether a new connection can stay; those that have waited longest for their clients give way to it."""
+        limit = self._limits.connections
+        if len(new.connections) <= limit:
+            return True
+        if new.loop.time() < self._none_until:
+            return False
+        others = (one for one in new.connections if isinstance(one, LimitedProtocol) and one is not new)
+        waiting = [one for one in others if one.waits_for_client]
+        # several at a time, as finding them takes a millisecond where there are a thousand
+        for one in heapq.nsmallest(max(1, limit // 32), waiting, key=lambda one: one.active_at):
+            new.connections.discard(one)  # type: ignore[arg-type]
+            one.transport.abort()
+        if not waiting:
+            self._none_until = new.loop.time() + _PAUSE_S
+        return bool(waiting)
 
 
 class _RestIgnoredError(Exception):
@@ -79,8 +108,12 @@ class LimitedProtocol(HttpToolsProtocol):
         server_state: uvicorn's; its connections are counted.
         app_state: State of the application's lifespan.
         limits: What the client can take.
+        admission: Whether there is room for one more connection; shared by all of the server.
         refuse: Answers the requests that are refused here; the error is in the scope under `REFUSAL`.
         _loop: The event loop.
+
+    Attributes:
+        active_at: When the client last sent something, or was sent the end of an answer; of the loop's clock.
     """
 
     def __init__(
@@ -91,11 +124,13 @@ class LimitedProtocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
         limits: ConnectionLimits,
+        admission: Admission,
         refuse: ASGIApp,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.parser: httptools.HttpRequestParser  # uvicorn declares no type, and sets None at the end
         self._limits = limits
+        self._admission = admission
         self._refuse_app = refuse
         self._last: _Cycle | None = None  # the request that was parsed last
         self._running: _Cycle | None = None  # the request that is being answered
@@ -103,8 +138,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self._in_body = False
         self._discarding = False
         self._half_closed = False
-        self._active_at = self.loop.time()
-        self._head_since: float | None = self._active_at
+        self.active_at = self.loop.time()
+        self._head_since: float | None = self.active_at
         self._lingering_since: float | None = None
         self._raw_bytes = 0  # parsed since the last request, or the last byte of a body
         self._body_bytes = 0
@@ -119,14 +154,9 @@ class LimitedProtocol(HttpToolsProtocol):
         """Accept the connection if there is room for it, or if room can be made."""
         super().connection_made(transport)
         _probe_idle_peer(transport)
-        if len(self.connections) <= self._limits.connections:
+        if self._admission.has_room(self):
             return
-        others = (one for one in self.connections if isinstance(one, LimitedProtocol) and one is not self)
-        if waiting := [one for one in others if one.waits_for_client]:
-            longest = min(waiting, key=lambda one: one._active_at)
-            self.connections.discard(longest)  # type: ignore[arg-type]
-            longest.transport.abort()
-        elif len(self.connections) > self._limits.connections + _REFUSED_AT_ONCE:
+        if len(self.connections) > self._limits.connections + _REFUSED_AT_ONCE:
             transport.abort()
         else:
             self.refuse(UnavailableError("too many connections; try again", retry_after=1))
@@ -189,7 +219,8 @@ class LimitedProtocol(HttpToolsProtocol):
             return
         self._body_waited_s += passed_s
         limits = self._limits
-        if limits.too_slow(self._body_waited_s, self._body_bytes) or self._body_waited_s > limits.body_s:
+        allowed_s = min(limits.body_s, limits.grace_s + self._body_bytes / limits.bytes_per_s)
+        if self._body_waited_s > allowed_s:
             arrived = f"{self._body_bytes} bytes in {self._body_waited_s:.0f} seconds"
             lowest = f"{limits.bytes_per_s / 1024:g} KiB per second"
             self.refuse(RefusedRequestError(f"the body arrives too slowly: {arrived}; send at least {lowest}", 408))
@@ -202,7 +233,8 @@ class LimitedProtocol(HttpToolsProtocol):
             self._read_bytes = self._sent_bytes
             return False
         self._write_waited_s += passed_s
-        return self._limits.too_slow(self._write_waited_s, self._sent_bytes - buffered - self._read_bytes)
+        read = self._sent_bytes - buffered - self._read_bytes
+        return self._write_waited_s > self._limits.grace_s + read / self._limits.read_bytes_per_s
 
     def _is_reset(self) -> bool:
         """Whether a client that had closed its sending side has left altogether, which no event tells."""
@@ -228,7 +260,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what has arrived, as far as earlier requests are answered."""
-        self._active_at = self.loop.time()
+        self.active_at = self.loop.time()
         if self._discarding:
             return
         self._unset_keepalive_if_required()
@@ -246,7 +278,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _parse_piece(self, piece: bytes) -> None:
         if self._head_since is None and not self._in_body:
-            self._head_since = self._active_at
+            self._head_since = self.active_at
         self._raw_bytes += len(piece)
         try:
             self.parser.feed_data(piece)
@@ -384,11 +416,11 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Go on with the next request, or wait for one."""
-        self._active_at = self.loop.time()
+        self.active_at = self.loop.time()
         if self._lingering_since is not None:
             return
         if self._head_since is not None:
-            self._head_since = self._active_at
+            self._head_since = self.active_at
         super().on_response_complete()
         if self._held and not self.pipeline and not self._discarding:
             self._parse(self._held)

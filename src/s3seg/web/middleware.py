@@ -116,7 +116,7 @@ class RequestMiddleware:
         if route not in _UNLOGGED or status >= 500:
             fields = {"method": scope["method"], "route": route, "status": status, "ms": round(seconds * 1000, 1)}
             if (client := scope.get("client")) is not None:
-                fields["client"] = client[0]
+                fields["client"] = str(client[0])[:64]  # a proxy's word, where one is trusted
             if (user_id := getattr(scope.get("user"), "user_id", None)) is not None:
                 fields["user_id"] = user_id
             if (code := scope.get("s3seg.error_code")) is not None:

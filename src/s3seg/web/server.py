@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from s3seg.errors import ConfigurationError
 from s3seg.web.errors import error_response
-from s3seg.web.http_protocol import REFUSAL, ConnectionLimits, LimitedProtocol
+from s3seg.web.http_protocol import REFUSAL, Admission, ConnectionLimits, LimitedProtocol
 
 _log = logging.getLogger("s3seg.server")
 _CLEAN_UP_S = 1.0
@@ -66,7 +66,7 @@ def run_server(
     refuse = getattr(getattr(app, "state", None), "refuse", None) or _refuse_in_plain_text
     config = uvicorn.Config(
         app,
-        http=partial(LimitedProtocol, limits=limits, refuse=refuse),  # type: ignore[arg-type]
+        http=partial(LimitedProtocol, limits=limits, admission=Admission(limits), refuse=refuse),  # type: ignore[arg-type]
         ws="none",
         backlog=_ACCEPTED_AT_ONCE,
         timeout_keep_alive=limits.idle_s,
