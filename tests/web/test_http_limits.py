@@ -322,7 +322,7 @@ class TestBodies:
             assert_refused(server.ask(head + fields), 408, "the body arrives too slowly: 3 bytes")
             assert "echo" not in body_of(server.ask(GET))["served"]
             line = server.log_line(message="request", status=408)
-            assert (line["route"], line["code"], line["level"]) == ("/echo", "INVALID_REQUEST", "warning")
+            assert (line["route"], line["error_code"], line["level"]) == ("/echo", "INVALID_REQUEST", "warning")
 
     def test_a_body_has_a_time_limit_however_fast_it_is(self):
         with serving(body_s=0.3, bytes_per_s=1) as server, server.connect() as connection:
@@ -521,7 +521,7 @@ class TestLogLines:
             lines = []
             while len(lines) < 5 + 1:
                 lines.append(server.log_line(message="request"))
-        found = [(line["status"], line["level"], line.get("code")) for line in lines]
+        found = [(line["status"], line["level"], line.get("error_code")) for line in lines]
         assert found[1:] == [
             (200, "info", None),
             (404, "info", "NOT_FOUND"),

@@ -25,7 +25,8 @@ _STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asc
 _encode = json.JSONEncoder(default=str).encode
 _MAX_VALUE = 2_000  # characters
 _MAX_TRACE = 20_000
-_REMEMBERED_TASKS = 10_000
+_requests: LRUCache[str, str] = LRUCache(10_000)  # ids of requests by those of their tasks
+_requests_lock = threading.Lock()
 _bound: ContextVar[Mapping[str, Any] | None] = ContextVar("s3seg_bound_log_fields", default=None)
 
 
@@ -44,16 +45,28 @@ def bound_fields() -> Mapping[str, Any]:
     return _bound.get() or {}
 
 
+def remember_task(task_id: str) -> None:
+    """Give the present request's id to all later lines about a task, also where a worker claimed it by itself.
+
+    Holds for this process and the last 10,000 tasks. A task keeps the id of its first request.
+    """
+    if (request_id := bound_fields().get("request_id")) is not None:
+        with _requests_lock:
+            _requests.setdefault(task_id, request_id)
+
+
+def _request_of(task_id: object) -> str | None:
+    if not isinstance(task_id, str):
+        return None
+    with _requests_lock:
+        return _requests.get(task_id)
+
+
 class JsonFormatter(logging.Formatter):
     """Formats as ``{"time", "level", "logger", "message", ...fields}``; exceptions add ``error``, ``trace``.
 
-    A line with a ``task_id`` and no ``request_id`` gets the id of the first line that had both: that of the request
-    which brought the task to this process, even where a worker claimed the task by itself.
+    A line with a ``task_id`` and no ``request_id`` gets the id that `remember_task` was called with.
     """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._requests: LRUCache[Any, Any] = LRUCache(_REMEMBERED_TASKS)
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as one line of JSON, with the fields that are bound where it is called."""
@@ -65,11 +78,8 @@ class JsonFormatter(logging.Formatter):
             **(_bound.get() or {}),
             **{name: _limited(value) for name, value in vars(record).items() if name not in _STANDARD_FIELDS},
         }
-        if (task_id := line.get("task_id")) is not None:
-            if "request_id" in line:
-                self._requests.setdefault(task_id, line["request_id"])
-            elif task_id in self._requests:
-                line["request_id"] = self._requests[task_id]
+        if "request_id" not in line and (request_id := _request_of(line.get("task_id"))) is not None:
+            line["request_id"] = request_id
         if record.exc_info and record.exc_info[0] is not None:
             line["error"] = record.exc_info[0].__name__
             line["trace"] = _cut(self.formatException(record.exc_info), _MAX_TRACE)

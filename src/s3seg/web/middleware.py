@@ -119,8 +119,9 @@ class RequestMiddleware:
                 fields["client"] = str(client[0])[:64]  # a proxy's word, where one is trusted
             if (user_id := getattr(scope.get("user"), "user_id", None)) is not None:
                 fields["user_id"] = user_id
-            if (code := scope.get("s3seg.error_code")) is not None:
-                fields["code"] = code
+            for name in ("task_id", "error_code"):
+                if (value := scope.get(f"s3seg.{name}")) is not None:
+                    fields[name] = value
             _log.log(_level(status), "request", extra=fields)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import re
 from collections.abc import AsyncGenerator, Sequence
 
@@ -18,6 +17,7 @@ from s3seg.web.envelope import ID_FORMATS, RATE_HEADERS, USER_ERRORS, enveloped,
 from s3seg.web.errors import rate_headers
 from s3seg.web.etags import ETAG_HEADERS, IF_NONE_MATCH, NOT_MODIFIED, etag_of, not_modified
 from s3seg.web.events import Event, event_stream
+from s3seg.web.logs import remember_task
 from s3seg.web.operations import Operation, ResponseSpec
 from s3seg.web.validation import read_json
 
@@ -27,7 +27,6 @@ MAX_WAIT_S = 60
 MAX_STREAM_S = 900.0
 """Longest event stream, seconds."""
 
-_log = logging.getLogger("s3seg.web")
 _PREFERRED_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})\"?\s*(?:$|[,;])", re.ASCII | re.IGNORECASE)
 
 
@@ -115,7 +114,8 @@ class TaskRoutes:
         key = request.headers.get("idempotency-key")
         submitted = await self._edge.submit(request.user, body, idempotency_key=key)
         task, wait_s = submitted.task, _preferred_wait(request)
-        _log.info("task submitted", extra={"task_id": task.task_id, "user_id": task.user_id})
+        remember_task(task.task_id)
+        request.scope["s3seg.task_id"] = task.task_id
         headers = {"Location": f"{mount_path(request)}/api/v1/tasks/{task.task_id}", **rate_headers(submitted.rate)}
         if wait_s is not None and (task.ended or self._edge.can_wait(request.user)):
             headers["Preference-Applied"] = f"wait={wait_s}"
