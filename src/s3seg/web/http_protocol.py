@@ -332,6 +332,8 @@ class LimitedProtocol(HttpToolsProtocol):
                 raise self._head_too_large()
         parsed = httptools.parse_url(self.url)
         version = self.parser.get_http_version()
+        if version == "1.1" and not any(name == b"host" for name, _ in self.headers):
+            raise RefusedRequestError("the header field host is missing", 400)
         raw_path = parsed.path
         path = raw_path.decode("ascii")
         self.scope.update(

@@ -50,8 +50,8 @@ def request_id_of(request: Request) -> str:
 class RequestMiddleware:
     """Gives each request an id, logs and counts it, and answers crashes. Plain ASGI, so that streams pass through.
 
-    A request without ``Host``, or with two values of a field that has one, is answered 400: a proxy before the service
-    might have read another of the values.
+    A request with two values of a field that has one is answered 400: a proxy before the service might have read the
+    other.
 
     Args:
         app: The application inside.
@@ -151,7 +151,7 @@ def _level(status: int) -> int:
 
 
 def _check_head(scope: Scope) -> None:
-    """Raise `RefusedRequestError` if a field that has one value is given twice, or ``Host`` is missing or malformed."""
+    """Raise `RefusedRequestError` if a field that has one value is given twice, or ``Host`` is malformed."""
     seen: dict[bytes, bytes] = {}
     for name, value in scope["headers"]:
         if name in _GIVEN_ONCE:
@@ -159,8 +159,5 @@ def _check_head(scope: Scope) -> None:
                 raise RefusedRequestError(f"the header field {name.decode('ascii')} is given more than once", 400)
             seen[name] = value
     host = seen.get(b"host")
-    if host is None:
-        if scope.get("http_version") == "1.1":
-            raise RefusedRequestError("the header field host is missing", 400)
-    elif not _HOST.fullmatch(host):
+    if host is not None and not _HOST.fullmatch(host):
         raise RefusedRequestError("the header field host is not a host name", 400)
