@@ -16,6 +16,7 @@ from s3seg.app.settings import Settings
 from s3seg.decoding import DecodingOptions
 from s3seg.edge import EdgeOptions
 from s3seg.tasks.limits import MAX_PROMPT_CHARS, MAX_PROMPTS, MAX_UPLOAD_BYTES
+from s3seg.web.http_protocol import ConnectionLimits
 from s3seg.web.validation import MAX_JSON_BYTES
 
 ROOT = Path(__file__).parents[2]
@@ -75,10 +76,22 @@ def test_the_limits_that_the_security_page_gives_are_those_of_the_code():
     limits = {what: limit for what, limit, _ in rows}
     options, settings = EdgeOptions(), Settings(_env_file=None)
     limits.pop("speed of an upload")  # given as an average
+    limits.pop("unanswered requests on a connection")
+    limits.pop("headers of a part of an upload")
+    clients = ConnectionLimits()
+    speed = f"KiB a second on average, after {clients.grace_s:g} s"
     assert limits == {
         "size of an upload": f"{MAX_UPLOAD_BYTES // 2**20} MB",
         "pixels of an upload": f"{settings.upload_megapixels:g} megapixels",
         "pixels of a picture that the gpu service reads": f"{settings.max_megapixels:g} megapixels",
+        "connections": f"{clients.connections}, or half of the files that the process may open",
+        "request head": (
+            f"{clients.head_bytes // 1024} KiB, {clients.fields} fields of {clients.field_bytes // 1024} KiB, "
+            f"a URL of {clients.target_bytes // 1024} KiB"
+        ),
+        "time to send a head": f"{clients.head_s:g} s",
+        "speed of a body": f"{clients.bytes_per_s // 1024} {speed}; {clients.body_s:g} s in all",
+        "speed of reading an answer": f"{clients.read_bytes_per_s // 1024} {speed}",
         "uploads in memory at once": f"{options.max_uploads}, of one user {options.max_uploads_per_user}",
         "wait for a free upload slot": f"{options.upload_wait_s:g} s, then 503",
         "pictures decoded at once by a service": f"{settings.decode_processes}, of one user 1",
@@ -89,7 +102,9 @@ def test_the_limits_that_the_security_page_gives_are_those_of_the_code():
         "memory of decoding a picture": f"{settings.decode_memory_mb / 1000:g} GB",
         "JSON body": f"{MAX_JSON_BYTES // 1024} KiB",
         "prompts in a task": f"{MAX_PROMPTS}, each of {MAX_PROMPT_CHARS} characters",
-        "requests that wait for a task (`Prefer: wait`, event streams)": f"{options.max_watchers}",
+        "requests that wait for a task (`Prefer: wait`, event streams)": (
+            f"{options.max_watchers}, of one user {options.max_watchers_per_user}"
+        ),
         "token": f"{MAX_TOKEN_CHARS} characters",
         "requests to the gpu service in progress": f"{settings.admitted_at_once}, then 503",
         "attempts of a task, and its deadline": f"{settings.max_attempts}, and {settings.task_deadline_s:g} s",

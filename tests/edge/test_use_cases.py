@@ -177,6 +177,22 @@ class TestUpload:
         await asyncio.gather(*held)
         await system.edge.upload(greedy, Upload(data=encoded()))
 
+    async def test_four_users_who_send_slowly_leave_room_for_others(self):
+        system = System(options=EdgeOptions(upload_wait_s=0.01))
+
+        async def endless():
+            await asyncio.Event().wait()
+            raise AssertionError("unreachable")
+
+        slow = [await system.user() for _ in range(4)]
+        held = [asyncio.create_task(system.edge.upload(user, endless)) for user in slow for _ in range(20)]
+        while sum(not one.done() for one in held) > 26:  # the others are answered 503
+            await asyncio.sleep(0)
+        await system.edge.upload(await system.user(), Upload(data=encoded()))
+        for one in held:
+            one.cancel()
+        await asyncio.gather(*held, return_exceptions=True)
+
     async def test_a_waiting_upload_gets_the_slot_that_becomes_free(self):
         system = System(options=EdgeOptions(max_uploads=1, upload_wait_s=20))
         user = await system.user()
@@ -389,7 +405,7 @@ class TestWatching:
         user = await system.user()
         task = await system.submit(user)
         waiting = asyncio.create_task(system.edge.wait(user, task, timeout_s=30))
-        while system.edge.can_wait:
+        while system.edge.can_wait(user):
             await asyncio.sleep(0)
         assert (await system.edge.wait(user, task, timeout_s=30)).status == TaskStatus.PENDING
         with pytest.raises(UnavailableError):
@@ -397,6 +413,21 @@ class TestWatching:
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
         await system.edge.events(user, task.task_id, timeout_s=30)
+
+    async def test_one_user_cannot_take_all_places_of_those_that_wait(self):
+        system = System(options=EdgeOptions(max_watchers=12, max_watchers_per_user=5))
+        greedy, other = await system.user(), await system.user()
+        task, another = await system.submit(greedy), await system.submit(other)
+        waiting = [asyncio.create_task(system.edge.wait(greedy, task, timeout_s=30)) for _ in range(20)]
+        while system.edge.can_wait(greedy):
+            await asyncio.sleep(0)
+        with pytest.raises(UnavailableError):
+            await system.edge.events(greedy, task.task_id, timeout_s=30)
+        assert system.edge.can_wait(other)
+        await system.edge.events(other, another.task_id, timeout_s=30)
+        for one in waiting:
+            one.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
 
 
 class TestDeleting:

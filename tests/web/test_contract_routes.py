@@ -7,6 +7,7 @@ import uuid
 from datetime import datetime, timedelta
 
 import pytest
+from python_multipart.multipart import parse_options_header
 
 from s3seg.api.edge import (
     ResultDetailResponse,
@@ -153,12 +154,32 @@ class TestUpload:
                 b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\nb\r\n--x--\r\n',
             ),
             ("multipart/form-data; boundary=" + "x" * 300, b""),
+            ("multipart/form-data; boundary=x" + ";" * 5_000, b"--x--\r\n"),
+            (
+                "multipart/form-data; boundary=x",
+                b"--x\r\nContent-Disposition: " + b";" * 5_000 + b"\r\n\r\n\r\n--x--\r\n",
+            ),
             ("multipart/form-data; boundary=x", b"--x\r\nX: " + b"y" * 100_000 + b"\r\n\r\n\r\n--x--\r\n"),
         ],
     )
     async def test_a_body_that_is_not_an_upload_is_400(self, ann, content_type, body):
         response = await ann("POST", "/api/v1/upload", content=body, headers={"Content-Type": content_type})
         assert error_of(response) == (400, "INVALID_REQUEST")
+
+    @pytest.mark.parametrize("unit", [b";", b'";', b'\\";', b"a=b;", b";a*=utf-8''%", b"x"])
+    async def test_no_header_of_a_part_reaches_the_parser_beyond_4_kb(self, ann, monkeypatch, unit):
+        parsed = []
+
+        def parse(value):
+            parsed.append(len(value))
+            return parse_options_header(value)
+
+        monkeypatch.setattr("s3seg.web.multipart.parse_options_header", parse)
+        body = b"--x\r\nContent-Disposition: form-data; " + unit * (9 * 2**20 // len(unit)) + b"\r\n\r\n\r\n--x--\r\n"
+        headers = {"Content-Type": "multipart/form-data; boundary=x"}
+        response = await ann("POST", "/api/v1/upload", content=body, headers=headers)
+        assert error_of(response) == (400, "INVALID_REQUEST")
+        assert max(parsed) <= 4096
 
     async def test_two_files_are_400(self, ann):
         files = [("file", ("a.png", encoded(), "image/png"))] * 2
@@ -332,7 +353,7 @@ class TestSegment:
         data_of(await ann.segment(headers={"Prefer": prefer}), SegmentResponse, 202)
 
     async def test_a_wait_without_room_is_not_reported_as_applied(self, ann, monkeypatch):
-        monkeypatch.setattr(Edge, "can_wait", property(lambda edge: False))
+        monkeypatch.setattr(Edge, "can_wait", lambda edge, caller: False)
         response = await ann.segment(headers={"Prefer": "wait=30"})
         data_of(response, SegmentResponse, 202)
         assert "preference-applied" not in response.headers

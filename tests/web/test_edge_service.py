@@ -475,10 +475,18 @@ class TestOperation:
     async def test_pages_of_listed_origins_may_call_and_read_what_they_need(self, tmp_path):
         async with running(tmp_path, cors_origins=("https://page.example",)) as service:
             origin = {"Origin": "https://page.example"}
-            ask = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+            ask_method = "Access-Control-Request-Method"
+            ask = {ask_method: "POST", "Access-Control-Request-Headers": "authorization"}
             preflight = await service.http.options("/api/v1/segment", headers=origin | ask)
             assert preflight.status_code == 200
             assert preflight.headers["access-control-allow-origin"] == "https://page.example"
+            body = preflight.json()
+            assert (body["success"], body["data"], body["error"]) == (True, {}, None)
+            assert preflight.headers["x-request-id"] == body["meta"]["request_id"]
+            for headers in (ask | {"Origin": "https://evil.example"}, origin | ask | {ask_method: "BREW"}):
+                preflight = await service.http.options("/api/v1/segment", headers=headers)
+                assert error_of(preflight) == (400, "INVALID_REQUEST")
+                assert "Disallowed CORS" in preflight.json()["error"]["message"]
             refused = await service.http.get("/api/v1/me", headers=origin)
             assert error_of(refused) == (401, "AUTH_REQUIRED")
             assert refused.headers["access-control-allow-origin"] == "https://page.example"

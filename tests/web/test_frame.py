@@ -18,7 +18,7 @@ from s3seg.api.envelope import GpuErrorResponse
 from s3seg.errors import ConfigurationError, InvalidRequestError, RateLimitedError, UnavailableError
 from s3seg.web.app import build_app
 from s3seg.web.errors import ErrorResponse
-from s3seg.web.logs import JsonFormatter, bound
+from s3seg.web.logs import JsonFormatter, bound, remember_task
 from s3seg.web.metrics import HttpMetrics
 from s3seg.web.middleware import request_id_of
 from s3seg.web.openapi import openapi_document
@@ -189,6 +189,39 @@ def test_a_log_entry_is_one_line_of_json_whatever_it_contains():
     assert second["error"] == "ValueError"
     assert "two\nlines" in second["trace"]
     assert "request_id" not in third
+
+
+def lines_of(*records: tuple[str, dict]) -> list[dict]:
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonFormatter())
+    log = logging.Logger("test")
+    log.addHandler(handler)
+    for message, extra in records:
+        log.info(message, extra=extra)
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_lines_about_a_task_have_the_id_of_the_request_that_brought_it():
+    with bound(request_id="r-1"):
+        remember_task("t-1")
+    with bound(request_id="r-2"):
+        remember_task("t-1")
+    lines = lines_of(
+        ("unknown", {"task_id": "t-0"}),
+        ("prediction", {"task_id": "t-1"}),
+        ("asked for again", {"task_id": "t-1", "request_id": "r-2"}),
+        ("other", {}),
+    )
+    assert [line.get("request_id") for line in lines] == [None, "r-1", "r-2", None]
+
+
+@pytest.mark.parametrize("value", ["a" * 10**6, ["a" * 10**6], {"a": ["b" * 10**6]}, 10**4000, b"a" * 10**6])
+def test_no_value_makes_a_line_long(value):
+    (line,) = lines_of(("about %s" % ("a" * 10**6), {"value": value}))
+    assert line["message"].startswith("about aaa")
+    assert "characters left out" in line["message"]
+    assert len(json.dumps(line)) < 10_000
 
 
 async def test_requests_are_counted_by_route_and_errors_by_code():

@@ -48,6 +48,7 @@ class EdgeOptions:
         upload_wait_s: Seconds that a further upload waits, its body unread, before it is answered 503.
         max_decodes: Pictures decoded at the same time in threads of the edge, if it has no decoding processes.
         max_watchers: Requests that may wait for a task to end at the same time.
+        max_watchers_per_user: Of these, of one user.
         presign_s: Seconds that a redirect to a private object is valid.
     """
 
@@ -57,6 +58,7 @@ class EdgeOptions:
     upload_wait_s: float = 2.0
     max_decodes: int = 2
     max_watchers: int = 500
+    max_watchers_per_user: int = 50
     presign_s: int = 60
 
 
@@ -106,7 +108,7 @@ class Edge:
         )
         self._decoding = decoding
         self._decodes = asyncio.Semaphore(options.max_decodes)
-        self._watcher = TaskWatcher(tasks, max_watchers=options.max_watchers)
+        self._watcher = TaskWatcher(tasks, max_watchers=options.max_watchers, per_user=options.max_watchers_per_user)
         self._notifications = WorkerNotifications(notifier)
         self._checking = asyncio.Lock()
         self._checked: dict[str, str | None] = {}
@@ -218,10 +220,9 @@ class Edge:
             self._notifications.send(submitted.task)
         return submitted
 
-    @property
-    def can_wait(self) -> bool:
-        """Whether one more request may wait for a task to end."""
-        return self._watcher.has_room
+    def can_wait(self, caller: Identity) -> bool:
+        """Whether one more request of the caller may wait for a task to end."""
+        return self._watcher.has_room(caller)
 
     async def wait(self, caller: Identity, task: Task, *, timeout_s: float) -> Task:
         """Wait until the task has ended, and return it.
@@ -229,7 +230,7 @@ class Edge:
         Returns the task as last seen if time is up, too many requests are waiting, or the task cannot be read any
         more. Never raises: the task was accepted, whatever happens to the wait.
         """
-        if task.ended or not self.can_wait:
+        if task.ended or not self.can_wait(caller):
             return task
         with contextlib.suppress(S3segError):  # such as a token that has expired meanwhile
             async with contextlib.aclosing(self._watcher.watch(caller, task.task_id, timeout_s=timeout_s)) as states:
@@ -245,7 +246,7 @@ class Edge:
             UnavailableError: Too many requests are waiting for tasks.
         """
         await self.tasks.get_task(caller, task_id)
-        if not self.can_wait:
+        if not self.can_wait(caller):
             raise UnavailableError("too many requests are waiting for tasks; poll instead, or try again", retry_after=5)
         return self._watcher.watch(caller, task_id, timeout_s=timeout_s)
 

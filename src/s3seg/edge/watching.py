@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 
+from s3seg.edge.concurrency import UserShares
 from s3seg.errors import AuthInvalidError
 from s3seg.tasks.model import Task
 from s3seg.tasks.ports import TaskStore
@@ -23,19 +24,20 @@ class TaskWatcher:
     Args:
         tasks: Where tasks are read.
         max_watchers: Callers that may wait at the same time.
+        per_user: Of these, of one user; fewer while few places are left, as in `UserShares`.
         clock: Seconds since 1970.
     """
 
-    def __init__(self, tasks: TaskStore, *, max_watchers: int, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, tasks: TaskStore, *, max_watchers: int, per_user: int, clock: Callable[[], float] = time.time
+    ) -> None:
         self._tasks = tasks
         self._clock = clock
-        self._max_watchers = max_watchers
-        self._watchers = 0
+        self._watchers = UserShares(max_watchers, per_user=per_user)
 
-    @property
-    def has_room(self) -> bool:
-        """Whether one more caller may wait."""
-        return self._watchers < self._max_watchers
+    def has_room(self, caller: Identity) -> bool:
+        """Whether one more request of the caller may wait."""
+        return self._watchers.has_room(caller.user_id)
 
     async def watch(self, caller: Identity, task_id: str, *, timeout_s: float) -> AsyncGenerator[Task, None]:
         """Yield the task as it is, then after each change of its status, until it has ended or time is up.
@@ -50,14 +52,14 @@ class TaskWatcher:
                 raise AuthInvalidError("the token has expired")
             return await self._tasks.get_task(caller, task_id)
 
-        self._watchers += 1
+        self._watchers.take(caller.user_id)
         try:
             states = changes(load, timeout_s=timeout_s)
             async with contextlib.aclosing(states):
                 async for task in states:
                     yield task
         finally:
-            self._watchers -= 1
+            self._watchers.give_back(caller.user_id)
 
 
 async def changes(load: Callable[[], Awaitable[Task]], *, timeout_s: float) -> AsyncGenerator[Task, None]:

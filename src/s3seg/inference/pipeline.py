@@ -102,11 +102,12 @@ class Pipeline:
             self._metrics.ended(ended)
             fields = {
                 "task_id": claim.task.task_id,
+                "user_id": claim.task.user_id,
                 "attempt": claim.lease.attempt,
                 "ended": ended,
                 "stages_ms": {name: round(seconds * 1000, 1) for name, seconds in stages.items()},
             }
-            _log.info("prediction", extra=fields)
+            _log.log(_level(ended), "prediction", extra=fields)
 
     async def _run(self, claim: Claim, on_begin: Callable[[], None], stages: dict[str, float]) -> Task:
         try:
@@ -268,3 +269,10 @@ async def _all_or_first_error(coroutines: Sequence[object]) -> None:
         for task in tasks:  # none may still be writing when the caller starts to delete
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _level(ended: str) -> int:
+    """The log level of an attempt that ended in one of these ways."""
+    if ended == "INTERNAL_ERROR":
+        return logging.ERROR
+    return logging.INFO if ended in ("DONE", "RELEASED", "CANCELLED") else logging.WARNING

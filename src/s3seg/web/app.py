@@ -10,9 +10,10 @@ from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
-from starlette.types import Lifespan
+from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 from s3seg.errors import S3segError
+from s3seg.web.http_protocol import REFUSAL
 from s3seg.web.metrics import HttpMetrics
 from s3seg.web.middleware import CLIENT_CLOSED_REQUEST, RenderError, RequestMiddleware, respond_to_error
 from s3seg.web.operations import Guard, Operation, routes_of
@@ -29,7 +30,7 @@ def build_app(
     accept_request_id: bool = False,
     outer_middleware: Sequence[Middleware] = (),
 ) -> Starlette:
-    """Build the application of a service.
+    """Build the application of a service. Its ``state.refuse`` answers requests that the server refuses.
 
     Args:
         operations: The table of its routes.
@@ -47,16 +48,26 @@ def build_app(
             return Response(status_code=CLIENT_CLOSED_REQUEST)
         return respond_to_error(request.scope, error, render_error, metrics)
 
+    async def answer_refused(scope: Scope, receive: Receive, send: Send) -> None:
+        response = respond_to_error(scope, scope[REFUSAL], render_error, metrics)
+        await response(scope, receive, send)
+
+    middleware = [
+        *outer_middleware,
+        Middleware(RequestMiddleware, render_error=render_error, metrics=metrics, accept_request_id=accept_request_id),
+    ]
     app = Starlette(
         routes=[*routes_of(operations, guard), *more_routes],
         lifespan=lifespan,
-        middleware=[
-            *outer_middleware,
-            Middleware(
-                RequestMiddleware, render_error=render_error, metrics=metrics, accept_request_id=accept_request_id
-            ),
-        ],
+        middleware=middleware,
         exception_handlers={HTTPException: handle_error, S3segError: handle_error, ClientDisconnect: handle_error},
     )
     app.router.redirect_slashes = False  # a path with a slash too many is a 404 in the service's own body
+    app.state.refuse = _wrapped(answer_refused, middleware)
+    return app
+
+
+def _wrapped(app: ASGIApp, middleware: Sequence[Middleware]) -> ASGIApp:
+    for cls, args, kwargs in reversed(middleware):
+        app = cls(app, *args, **kwargs)
     return app

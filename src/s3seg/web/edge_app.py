@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
@@ -17,6 +16,7 @@ from s3seg.edge import Edge
 from s3seg.tasks.limits import RATE_LIMITS, RateTable
 from s3seg.version import __version__
 from s3seg.web.app import build_app
+from s3seg.web.cors import EnvelopedCORSMiddleware
 from s3seg.web.envelope import mount_path, render_error
 from s3seg.web.errors import rate_headers
 from s3seg.web.metrics import HttpMetrics
@@ -122,7 +122,7 @@ def _user_guard(edge: Edge) -> Guard:
 
 def _cors(origins: Sequence[str], headers: Sequence[str]) -> Middleware:
     return Middleware(
-        CORSMiddleware,
+        EnvelopedCORSMiddleware,
         allow_origins=list(origins),
         allow_methods=["GET", "POST", "PATCH", "DELETE"],
         allow_headers=[*_SENT_BY_CLIENTS, *headers],

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from starlette.exceptions import HTTPException
 
 from s3seg.api.codes import ERROR_CODES, code_of
-from s3seg.errors import RateLimitedError, UnavailableError
+from s3seg.errors import InvalidRequestError, RateLimitedError, UnavailableError
 from s3seg.tasks.limits import RATE_WINDOW_S
 from s3seg.tasks.rate_limit import RateDecision
 
@@ -18,6 +18,18 @@ _FIXED_MESSAGES = {
     "MODEL_NOT_LOADED": "the model is not loaded",
 }
 _STARLETTE_CODES = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED", 413: "FILE_TOO_LARGE"}
+
+
+class RefusedRequestError(InvalidRequestError):
+    """A request is refused for how it was sent, whatever it asks for.
+
+    Attributes:
+        status: 400 for one that is malformed, 408 for one that arrives too slowly, 431 for one with too large a head.
+    """
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +63,8 @@ def error_response(error: Exception) -> ErrorResponse:
     if isinstance(error, RateLimitedError) and error.action:
         headers |= _rate_headers(error.action, limit=error.limit, remaining=0, reset_after=error.retry_after)
     message = _FIXED_MESSAGES.get(code) or str(error)
-    return ErrorResponse(status=ERROR_CODES[code].status, code=code, message=message, headers=headers)
+    status = error.status if isinstance(error, RefusedRequestError) else ERROR_CODES[code].status
+    return ErrorResponse(status=status, code=code, message=message, headers=headers)
 
 
 def retry_after(seconds: float) -> str:

@@ -2,7 +2,7 @@
 
 Code anywhere logs with the standard library: ``log.info("stored", extra={"task_id": ...})``. The fields in
 ``extra``, and those bound by `bound` around it, become fields of the line. Values that a client sent are always
-JSON strings, so they cannot forge lines.
+JSON strings, so they cannot forge lines, and long ones are cut.
 """
 
 from __future__ import annotations
@@ -19,8 +19,14 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
+from cachetools import LRUCache
+
 _STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 _encode = json.JSONEncoder(default=str).encode
+_MAX_VALUE = 2_000  # characters
+_MAX_TRACE = 20_000
+_requests: LRUCache[str, str] = LRUCache(10_000)  # ids of requests by those of their tasks
+_requests_lock = threading.Lock()
 _bound: ContextVar[Mapping[str, Any] | None] = ContextVar("s3seg_bound_log_fields", default=None)
 
 
@@ -39,8 +45,28 @@ def bound_fields() -> Mapping[str, Any]:
     return _bound.get() or {}
 
 
+def remember_task(task_id: str) -> None:
+    """Give the present request's id to all later lines about a task, also where a worker claimed it by itself.
+
+    Holds for this process and the last 10,000 tasks. A task keeps the id of its first request.
+    """
+    if (request_id := bound_fields().get("request_id")) is not None:
+        with _requests_lock:
+            _requests.setdefault(task_id, request_id)
+
+
+def _request_of(task_id: object) -> str | None:
+    if not isinstance(task_id, str):
+        return None
+    with _requests_lock:
+        return _requests.get(task_id)
+
+
 class JsonFormatter(logging.Formatter):
-    """Formats as ``{"time", "level", "logger", "message", ...fields}``; exceptions add ``error``, ``trace``."""
+    """Formats as ``{"time", "level", "logger", "message", ...fields}``; exceptions add ``error``, ``trace``.
+
+    A line with a ``task_id`` and no ``request_id`` gets the id that `remember_task` was called with.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as one line of JSON, with the fields that are bound where it is called."""
@@ -48,14 +74,31 @@ class JsonFormatter(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": _cut(record.getMessage()),
             **(_bound.get() or {}),
-            **{name: value for name, value in vars(record).items() if name not in _STANDARD_FIELDS},
+            **{name: _limited(value) for name, value in vars(record).items() if name not in _STANDARD_FIELDS},
         }
+        if "request_id" not in line and (request_id := _request_of(line.get("task_id"))) is not None:
+            line["request_id"] = request_id
         if record.exc_info and record.exc_info[0] is not None:
             line["error"] = record.exc_info[0].__name__
-            line["trace"] = self.formatException(record.exc_info)
+            line["trace"] = _cut(self.formatException(record.exc_info), _MAX_TRACE)
         return _encode(line)
+
+
+def _limited(value: Any) -> Any:
+    if isinstance(value, float | bool | None):
+        return value
+    text = value if isinstance(value, str) else _encode(value)
+    return value if len(text) <= _MAX_VALUE else _cut(text)
+
+
+def _cut(text: str, limit: int = _MAX_VALUE) -> str:
+    """Return the text, without its middle if it is long: the end of a traceback says most."""
+    if len(text) <= limit:
+        return text
+    half = limit // 2
+    return f"{text[:half]} ... {len(text) - 2 * half} characters left out ... {text[-half:]}"
 
 
 class BatchingHandler(logging.Handler):

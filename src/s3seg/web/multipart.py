@@ -27,6 +27,7 @@ _FRAMING_BYTES = 64 * 1024  # boundaries, part headers and other fields around t
 _FIELD_BYTES = 1024
 _PREAMBLE_BYTES = 8 * 1024
 _BOUNDARY_BYTES = 70
+_HEADER_BYTES = 4 * 1024  # of Content-Type, or of a part's header: parsing one takes longer than its length suggests
 _GRACE_S = 20.0
 _MIN_BYTES_PER_S = 32 * 1024  # after the grace period: slower senders would block an upload slot for too long
 _DRAINED_BYTES = 64 * 1024 * 1024
@@ -51,7 +52,10 @@ async def read_upload(request: Request) -> Upload:
 
 
 async def _read(request: Request, chunks: AsyncIterator[bytes]) -> Upload:
-    kind, parameters = parse_options_header(request.headers.get("content-type"))
+    content_type = request.headers.get("content-type", "")
+    if len(content_type) > _HEADER_BYTES:
+        raise InvalidRequestError(f"the header field content-type is longer than {_HEADER_BYTES} bytes")
+    kind, parameters = parse_options_header(content_type)
     boundary = _boundary(kind, parameters)
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > MAX_UPLOAD_BYTES + _FRAMING_BYTES:
@@ -171,10 +175,15 @@ class _Form:
         self._header = (bytearray(), bytearray())
 
     def header_name(self, data: bytes, start: int, end: int) -> None:
-        self._header[0].extend(data[start:end])
+        self._extend_header(0, data[start:end])
 
     def header_value(self, data: bytes, start: int, end: int) -> None:
-        self._header[1].extend(data[start:end])
+        self._extend_header(1, data[start:end])
+
+    def _extend_header(self, index: int, data: bytes) -> None:
+        self._header[index].extend(data)
+        if len(self._header[index]) > _HEADER_BYTES:
+            raise InvalidRequestError("a header of a part of the form is too long")
 
     def end_header(self) -> None:
         name, value = self._header

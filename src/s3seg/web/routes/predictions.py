@@ -20,6 +20,7 @@ from s3seg.errors import InferenceError, InvalidRequestError
 from s3seg.inference.engine import Engine
 from s3seg.tasks.model import Task, TaskStatus
 from s3seg.tasks.prompts import normalize_prompt
+from s3seg.web.logs import remember_task
 from s3seg.web.operations import Operation, ResponseSpec
 from s3seg.web.validation import read_json
 
@@ -94,7 +95,7 @@ class PredictionRoutes:
     async def predict(self, request: Request) -> Response:
         """Process a task and answer with its combined result."""
         body = await read_json(request, PredictRequest)
-        task = await self._find(body)
+        task = await self._find(request, body)
         if normalize_prompt(body.text_prompt) != normalize_prompt(task.text_prompt):
             raise InvalidRequestError("text_prompt: not the prompt of this task")
         task = await self._process(request, task)
@@ -103,7 +104,7 @@ class PredictionRoutes:
     async def predict_batch(self, request: Request) -> Response:
         """Process a task and answer with the result of each prompt."""
         body = await read_json(request, BatchPredictRequest)
-        task = await self._find(body)
+        task = await self._find(request, body)
         own = [normalize_prompt(prompt) for prompt in task.prompts]
         if list(dict.fromkeys(body.prompts)) != list(dict.fromkeys(own)):
             raise InvalidRequestError("prompts: not the prompts of this task")
@@ -116,8 +117,10 @@ class PredictionRoutes:
         )
         return JSONResponse(response.model_dump())
 
-    async def _find(self, body: PredictRequest | BatchPredictRequest) -> Task:
+    async def _find(self, request: Request, body: PredictRequest | BatchPredictRequest) -> Task:
         task = await self._engine.queue.get_task(body.task_id)
+        remember_task(task.task_id)
+        request.scope["s3seg.task_id"] = task.task_id
         if body.user_id != task.user_id:
             raise InvalidRequestError("user_id: not the owner of this task")
         if body.image_url != task.source_image_url:

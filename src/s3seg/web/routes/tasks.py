@@ -17,6 +17,7 @@ from s3seg.web.envelope import ID_FORMATS, RATE_HEADERS, USER_ERRORS, enveloped,
 from s3seg.web.errors import rate_headers
 from s3seg.web.etags import ETAG_HEADERS, IF_NONE_MATCH, NOT_MODIFIED, etag_of, not_modified
 from s3seg.web.events import Event, event_stream
+from s3seg.web.logs import remember_task
 from s3seg.web.operations import Operation, ResponseSpec
 from s3seg.web.validation import read_json
 
@@ -113,8 +114,10 @@ class TaskRoutes:
         key = request.headers.get("idempotency-key")
         submitted = await self._edge.submit(request.user, body, idempotency_key=key)
         task, wait_s = submitted.task, _preferred_wait(request)
+        remember_task(task.task_id)
+        request.scope["s3seg.task_id"] = task.task_id
         headers = {"Location": f"{mount_path(request)}/api/v1/tasks/{task.task_id}", **rate_headers(submitted.rate)}
-        if wait_s is not None and (task.ended or self._edge.can_wait):
+        if wait_s is not None and (task.ended or self._edge.can_wait(request.user)):
             headers["Preference-Applied"] = f"wait={wait_s}"
             task = await self._edge.wait(request.user, task, timeout_s=wait_s)
             if task.ended:
