@@ -13,12 +13,16 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
+from PIL import Image
 
+import s3seg
 from s3seg import checkpoints
 from s3seg.checkpoints import Licence, Offer, _pull
 from s3seg.checkpoints._known import NO_ACCOUNT
 from s3seg.errors import CheckpointError, CheckpointNotFoundError
 from tests.helpers.loopback import COMMIT, Mirror, reply, serving
+from tests.sam3.random_models import random_oracle, tiny_lite_text_config
+from tests.sam3.small_tokenizer import merges, vocabulary, write_vocabulary_and_merges
 
 WEIGHTS = "model.safetensors"
 
@@ -193,6 +197,19 @@ def test_light_text_is_pulled_without_a_token_and_none_is_sent(lite_text: Mirror
     assert checkpoints.resolve() == checkpoints.resolve("litetext") == pulled
     assert checkpoints.resolve("vil-uob/sam3-litetext-s0").path == pulled.path
     assert checkpoints.verify("litetext").is_verified
+    assert lite_text.requests == []
+
+
+def test_a_light_text_checkpoint_works_offline_once_it_was_pulled(lite_text: Mirror, tmp_path: Path) -> None:
+    random_oracle(tiny_lite_text_config(vocab_size=len(vocabulary(merges()))), tmp_path / "tiny")
+    write_vocabulary_and_merges(tmp_path / "tiny", merges())
+    lite_text.files = {path.name: path.read_bytes() for path in (tmp_path / "tiny").iterdir()}
+    checkpoints.pull("litetext", accept_license=True)
+    lite_text.requests.clear()
+    for name in ("litetext", "vil-uob/sam3-litetext-s0", None):
+        segmenter = s3seg.Segmenter(name, device="cpu")
+        assert segmenter.model.version == f"vil-uob/sam3-litetext-s0@{COMMIT[:8]}"
+        assert segmenter.segment(Image.new("RGB", (40, 30), "red"), "cat").size == (30, 40)
     assert lite_text.requests == []
 
 

@@ -105,7 +105,7 @@ def test_a_repository_becomes_the_default_only_if_it_was_pulled_with_s3seg() -> 
     assert checkpoints.resolve().name == "embedded"
 
 
-@pytest.mark.parametrize("name", ["sam3.1_multiplex.pt", "sam3.pt", "sam3.safetensors"])
+@pytest.mark.parametrize("name", ["sam3.1_multiplex.pt", "sam3.pt", "sam3.safetensors", "tuned.pt"])
 def test_weights_with_the_names_of_the_reference_need_no_configuration(tmp_path: Path, name: str) -> None:
     folder = _checkpoint(tmp_path / "mine", without="config.json")
     (folder / "model.safetensors").rename(folder / name)

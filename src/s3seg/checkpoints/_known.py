@@ -23,7 +23,7 @@ class KnownCheckpoint:
     Attributes:
         name: The name that users type.
         repo_id: Its repository on the Hugging Face hub; None for the one inside the package.
-        gated: Whether the hub asks for an account that has accepted the licence.
+        gated: Whether the hub asks for an account that has accepted the licence; None if not known.
         summary: A one-line description.
         size: The size of its download, or of the network where that is not known to us.
         licence: The names of its licences.
@@ -31,7 +31,7 @@ class KnownCheckpoint:
 
     name: str
     repo_id: str | None
-    gated: bool
+    gated: bool | None
     summary: str
     size: str
     licence: str

@@ -67,8 +67,9 @@ def missing_from(names: Collection[str], where: str | Path) -> tuple[str, ...]:
     """
     chosen = choose_weights(names, where)
     missing = [] if chosen else [_WEIGHTS]
-    if chosen not in REFERENCE_FILES and CONFIG not in names:
-        missing.append(CONFIG)  # the reference layout has one size only, and needs no configuration
+    is_reference = chosen is not None and (chosen in REFERENCE_FILES or chosen.endswith((".pt", ".pth")))
+    if not is_reference and CONFIG not in names:  # the reference layout can do without
+        missing.append(CONFIG)
     if not _has_tokenizer(names):
         missing.append("tokenizer.json")
     return tuple(missing)

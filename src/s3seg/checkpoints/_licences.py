@@ -45,7 +45,9 @@ class Licence:
     text_hash: str | None = None
 
 
-def licences_of(repo_id: str, card: Mapping[str, Any], *, file: str | None, text_hash: str | None) -> list[Licence]:
+def licences_of(
+    repo_id: str, card: Mapping[str, Any], *, revision: str, file: str | None, text_hash: str | None
+) -> tuple[Licence, ...]:
     """Return the licences of a repository with weights of SAM 3.
 
     These are the one that the repository's card names, and the SAM License, because the weights of every SAM 3 are
@@ -54,6 +56,7 @@ def licences_of(repo_id: str, card: Mapping[str, Any], *, file: str | None, text
     Args:
         repo_id: The repository.
         card: The metadata of its card: "license", "license_name".
+        revision: The branch, tag or commit, for the address of the licence file.
         file: Name of the licence file in the repository, if it has one.
         text_hash: Hash of that file.
     """
@@ -61,11 +64,11 @@ def licences_of(repo_id: str, card: Mapping[str, Any], *, file: str | None, text
     name = card.get("license_name") if named in (None, "other") else named
     name = re.sub(r"[^\w .,+()-]", "", str(name or ""))[:60]  # shown in a terminal
     page = f"https://huggingface.co/{repo_id}"
-    address = _ADDRESSES.get(name.lower()) or (f"{page}/blob/main/{file}" if file else page)
+    address = _ADDRESSES.get(name.lower()) or (f"{page}/blob/{revision}/{file}" if file else page)
     if re.match(r"sam\d?\b", name.lower().replace("_", "-")):
-        return [Licence("SAM License", address if file else _SAM_LICENSE, "the weights", text_hash)]
+        return (Licence("SAM License", address if file else _SAM_LICENSE, "the weights", text_hash),)
     stated = Licence(name or "unnamed licence", address, "this repository, as its card says", text_hash)
-    return [stated, Licence("SAM License", _SAM_LICENSE, "what comes from Meta's SAM 3, such as the image encoder")]
+    return stated, Licence("SAM License", _SAM_LICENSE, "what comes from Meta's SAM 3, such as the image encoder")
 
 
 def accepted_licences(repo_id: str) -> tuple[Licence, ...]:

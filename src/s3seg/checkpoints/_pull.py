@@ -227,10 +227,11 @@ def _list_files(request: PullRequest, token: str | None) -> _Listing:
     licences = licences_of(
         request.repo_id,
         info.card_data.to_dict() if info.card_data else {},
+        revision=request.revision or "main",
         file=licence_file.name if licence_file else None,
         text_hash=licence_file.etag if licence_file else None,
     )
-    return _Listing(commit, files, tuple(licences), bool(info.gated))
+    return _Listing(commit, files, licences, bool(info.gated))
 
 
 def _names_to_pull(request: PullRequest, listed: Sequence[str]) -> list[str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from s3seg.checkpoints._known import EMBEDDED, FULL, KNOWN, LITE_TEXT, NO_ACCOUNT
+from s3seg.checkpoints._known import EMBEDDED, FULL, KNOWN, LITE_TEXT, NO_ACCOUNT, KnownCheckpoint
 from s3seg.checkpoints._layout import (
     CONFIG,
     checkpoint_files,
@@ -198,10 +198,10 @@ def _in_hub_cache(name: str, repo_id: str, revision: str | None) -> Checkpoint:
             return Checkpoint(name, folder, "hub", repo_id, folder.name)
     at = f" --revision {revision}" if revision else ""
     found = f"incomplete ({', '.join(missing_files(folders[0]))} missing)" if folders else "not"
-    known = KNOWN.get(name)
+    is_gated = any(known.gated for known in KNOWN.values() if known.repo_id == repo_id)
     gate = (
         f" ({repo_id} is gated: accept its licence first, at https://huggingface.co/{repo_id}).\n{NO_ACCOUNT}"
-        if (known and known.gated)
+        if is_gated
         else ""
     )
     raise CheckpointNotFoundError(
@@ -220,25 +220,20 @@ def _unknown(text: str) -> str:
 
 
 def _item(name: str) -> InventoryItem:
-    known = KNOWN.get(name)
-    if known:
-        repo_id, summary, size, licence, gated = (
-            known.repo_id,
-            known.summary,
-            known.size,
-            known.licence,
-            known.gated,
-        )
-    else:
-        accepted = [licence.name for licence in accepted_licences(name)]
-        repo_id, summary, size, gated = name, "in the Hugging Face cache", "", None
-        licence = " and ".join(accepted) or f"see https://huggingface.co/{name}"
+    about = KNOWN.get(name) or _about_other(name)
     try:
-        checkpoint = resolve(name)
-        return InventoryItem(name, summary, checkpoint, (), checkpoint.size_bytes, size, licence, gated)
+        checkpoint, missing = resolve(name), ()
+        on_disk = checkpoint.size_bytes
     except CheckpointError:
-        on_disk = _bytes_in(repo_folder(repo_id)) if repo_id else 0
-        return InventoryItem(name, summary, None, _missing(repo_id), on_disk, size, licence, gated)
+        checkpoint, missing = None, _missing(about.repo_id)
+        on_disk = _bytes_in(repo_folder(about.repo_id)) if about.repo_id else 0
+    return InventoryItem(name, about.summary, checkpoint, missing, on_disk, about.size, about.licence, about.gated)
+
+
+def _about_other(repo_id: str) -> KnownCheckpoint:
+    accepted = " and ".join(licence.name for licence in accepted_licences(repo_id))
+    licence = accepted or f"licence: see https://huggingface.co/{repo_id}"
+    return KnownCheckpoint(repo_id, repo_id, None, "in the Hugging Face cache", "", licence)
 
 
 def _missing(repo_id: str | None) -> tuple[str, ...]:
