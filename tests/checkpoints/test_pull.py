@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gzip
 import hashlib
+import json
 import shutil
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
@@ -12,11 +13,16 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
+from PIL import Image
 
+import s3seg
 from s3seg import checkpoints
-from s3seg.checkpoints import _pull
+from s3seg.checkpoints import Licence, Offer, _pull
+from s3seg.checkpoints._known import NO_ACCOUNT
 from s3seg.errors import CheckpointError, CheckpointNotFoundError
 from tests.helpers.loopback import COMMIT, Mirror, reply, serving
+from tests.sam3.random_models import random_oracle, tiny_lite_text_config
+from tests.sam3.small_tokenizer import merges, vocabulary, write_vocabulary_and_merges
 
 WEIGHTS = "model.safetensors"
 
@@ -166,6 +172,152 @@ def test_wrong_contents_never_get_the_name_of_the_file(mirror: Mirror) -> None:
     assert checkpoints.verify(checkpoints.pull("sam3")).ok
 
 
+APACHE = Licence(
+    "apache-2.0", "https://www.apache.org/licenses/LICENSE-2.0", "this repository, as its card says", text_hash=None
+)
+SAM = Licence(
+    "SAM License",
+    "https://github.com/facebookresearch/sam3/blob/main/LICENSE",
+    "what comes from Meta's SAM 3, such as the image encoder",
+)
+
+
+@pytest.fixture
+def lite_text(mirror: Mirror) -> Mirror:
+    """A mirror of a repository without a gate."""
+    mirror.repo_id, mirror.gated, mirror.card = "vil-uob/sam3-litetext-s0", False, {"license": "apache-2.0"}
+    return mirror
+
+
+def test_light_text_is_pulled_without_a_token_and_none_is_sent(lite_text: Mirror) -> None:
+    pulled = checkpoints.pull("litetext", accept_license=True)
+    assert pulled.repo_id == "vil-uob/sam3-litetext-s0"
+    assert {authorization for *_, authorization in lite_text.requests} == {None}
+    lite_text.requests.clear()
+    assert checkpoints.resolve() == checkpoints.resolve("litetext") == pulled
+    assert checkpoints.resolve("vil-uob/sam3-litetext-s0").path == pulled.path
+    assert checkpoints.verify("litetext").is_verified
+    assert lite_text.requests == []
+
+
+def test_a_light_text_checkpoint_works_offline_once_it_was_pulled(lite_text: Mirror, tmp_path: Path) -> None:
+    random_oracle(tiny_lite_text_config(vocab_size=len(vocabulary(merges()))), tmp_path / "tiny")
+    write_vocabulary_and_merges(tmp_path / "tiny", merges())
+    lite_text.files = {path.name: path.read_bytes() for path in (tmp_path / "tiny").iterdir()}
+    checkpoints.pull("litetext", accept_license=True)
+    lite_text.requests.clear()
+    for name in ("litetext", "vil-uob/sam3-litetext-s0", None):
+        segmenter = s3seg.Segmenter(name, device="cpu")
+        assert segmenter.model.version == f"vil-uob/sam3-litetext-s0@{COMMIT[:8]}"
+        assert segmenter.segment(Image.new("RGB", (40, 30), "red"), "cat").size == (30, 40)
+    assert lite_text.requests == []
+
+
+def test_a_token_that_is_set_is_sent(lite_text: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_mine")
+    checkpoints.pull("litetext", accept_license=True)
+    assert {authorization for *_, authorization in lite_text.asked_for("/resolve/")} == {"Bearer hf_mine"}
+
+
+def test_the_offer_names_size_source_and_both_licences_before_any_download(lite_text: Mirror) -> None:
+    offers: list[Offer] = []
+
+    def refuse(offer: Offer) -> bool:
+        offers.append(offer)
+        return False
+
+    with pytest.raises(CheckpointError, match="nothing was downloaded") as caught:
+        checkpoints.pull("litetext", confirm=refuse)
+    (offer,) = offers
+    size = sum(file.stat().st_size for file in checkpoints.resolve("embedded").files)
+    assert (offer.size_bytes, offer.download_bytes) == (size, size)
+    assert offer.source == f"{lite_text.endpoint}/vil-uob/sam3-litetext-s0"
+    assert offer.licences == (APACHE, SAM)
+    assert not offer.accepted
+    assert APACHE.url in str(caught.value)
+    assert SAM.url in str(caught.value)
+    assert lite_text.asked_for("?signed") == []
+    assert lite_text.asked_for("/resolve/", "GET") == []
+
+
+def test_without_consent_nothing_is_downloaded(lite_text: Mirror) -> None:
+    with pytest.raises(CheckpointError, match="s3seg models pull litetext --accept-license"):
+        checkpoints.pull("litetext")
+    assert lite_text.asked_for("?signed") == []
+
+
+def test_licences_are_asked_for_once_also_when_the_download_is_interrupted(lite_text: Mirror) -> None:
+    asked: list[bool] = []
+
+    def accept(offer: Offer) -> bool:
+        asked.append(offer.accepted)
+        return True
+
+    lite_text.gone = True
+    with pytest.raises(CheckpointError):
+        checkpoints.pull("litetext", confirm=accept)
+    lite_text.gone = False
+    checkpoints.pull("litetext", confirm=accept)
+    assert asked == [False, True]
+    record = checkpoints.hub_cache() / "models--vil-uob--sam3-litetext-s0" / "s3seg-licences.json"
+    assert json.loads(record.read_text())["accepted_at"].startswith("20")
+    checkpoints.pull("litetext", confirm=accept)
+    assert len(asked) == 2
+
+
+def test_a_licence_text_that_changes_is_asked_for_again(lite_text: Mirror) -> None:
+    lite_text.files["LICENSE"] = b"be good"
+    pulled = checkpoints.pull("litetext", accept_license=True)
+    assert (pulled.path / "LICENSE").read_bytes() == b"be good"
+    record = json.loads((pulled.path.parents[1] / "s3seg-licences.json").read_text())
+    assert record["licences"][0]["text_hash"] == hashlib.sha1(b"blob 7\0be good").hexdigest()
+    lite_text.files["LICENSE"] = b"be better"
+    with pytest.raises(CheckpointError, match="not accepted"):
+        checkpoints.pull("litetext")
+
+
+def test_files_that_are_here_already_need_no_consent(lite_text: Mirror) -> None:
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", WEIGHTS):
+        huggingface_hub.hf_hub_download(
+            lite_text.repo_id, name, cache_dir=checkpoints.hub_cache(), endpoint=lite_text.endpoint
+        )
+    assert checkpoints.pull("litetext").repo_id == lite_text.repo_id
+
+
+@pytest.mark.parametrize(
+    ("card", "licence_file", "expected"),
+    [
+        ({"license": "other", "license_name": "sam-license"}, None, [SAM.url]),
+        (
+            {"license": "other", "license_name": "sam-license"},
+            "LICENSE",
+            ["https://huggingface.co/org/copy/blob/main/LICENSE"],
+        ),
+        ({"license": "mit"}, None, ["https://opensource.org/license/mit", SAM.url]),
+        ({"license": "other"}, "LICENSE", ["https://huggingface.co/org/copy/blob/main/LICENSE", SAM.url]),
+        ({}, None, ["https://huggingface.co/org/copy", SAM.url]),
+        ({"license": "\x1b[2Kno licence"}, None, ["https://huggingface.co/org/copy", SAM.url]),
+    ],
+)
+def test_each_licence_has_an_address(
+    mirror: Mirror, card: dict[str, str], licence_file: str | None, expected: list[str]
+) -> None:
+    mirror.repo_id, mirror.gated, mirror.card = "org/copy", False, card
+    if licence_file:
+        mirror.files[licence_file] = b"a text"
+    offers: list[Offer] = []
+    checkpoints.pull("org/copy", confirm=lambda offer: offers.append(offer) is None)
+    assert [licence.url for licence in offers[0].licences] == expected
+    assert all("\x1b" not in licence.name for licence in offers[0].licences)
+    assert checkpoints.resolve().repo_id == "org/copy"
+
+
+def test_licences_accepted_at_the_hub_are_shown_and_not_asked_for(mirror: Mirror) -> None:
+    offers: list[Offer] = []
+    checkpoints.pull("sam3", confirm=lambda offer: offers.append(offer) is None)
+    assert [offer.accepted for offer in offers] == [True]
+
+
 def test_without_a_token_the_gate_is_explained_in_one_message(mirror: Mirror) -> None:
     mirror.token = "hf_right"
     with pytest.raises(CheckpointNotFoundError) as caught:
@@ -180,6 +332,15 @@ def test_without_a_token_the_gate_is_explained_in_one_message(mirror: Mirror) ->
     ):
         assert step in message
     assert "Please log in" in message
+    assert message.endswith(NO_ACCOUNT)
+
+
+def test_the_gate_of_sam31_is_explained_in_the_same_way(mirror: Mirror) -> None:
+    mirror.repo_id, mirror.token = "facebook/sam3.1", "hf_right"
+    with pytest.raises(CheckpointNotFoundError, match="gated") as caught:
+        checkpoints.pull("sam3.1")
+    assert "https://huggingface.co/facebook/sam3.1, log in" in str(caught.value)
+    assert str(caught.value).endswith(NO_ACCOUNT)
 
 
 def test_a_token_without_access_is_told_apart_and_never_shown(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,6 +404,36 @@ def test_the_reference_layout_is_pulled_where_there_is_no_other(mirror: Mirror) 
     mirror.files = {"sam3.pt": b"PK weights", "bpe_simple_vocab_16e6.txt.gz": b"words", "notes.txt": b""}
     pulled = checkpoints.pull("sam3")
     assert {path.name for path in pulled.path.iterdir()} == {"sam3.pt", "bpe_simple_vocab_16e6.txt.gz"}
+
+
+@pytest.mark.parametrize(
+    ("files", "chosen"),
+    [
+        (("sam3.1_multiplex.pt", "sam3.pt"), "sam3.1_multiplex.pt"),
+        (("sam3.safetensors",), "sam3.safetensors"),
+        (("model.safetensors", "model-int8.safetensors", "model-fp8.safetensors"), "model.safetensors"),
+    ],
+)
+def test_one_set_of_weights_is_pulled_under_each_published_name(
+    mirror: Mirror, files: tuple[str, ...], chosen: str
+) -> None:
+    mirror.files = {"config.json": b"{}", "tokenizer.json": b"{}", **dict.fromkeys(files, b"PK weights")}
+    pulled = checkpoints.pull("sam3")
+    assert {path.name for path in pulled.path.iterdir()} == {"config.json", "tokenizer.json", chosen}
+
+
+@pytest.mark.parametrize("missing", ["config.json", "tokenizer.json"])
+def test_an_incomplete_repository_is_refused_before_the_download(mirror: Mirror, missing: str) -> None:
+    del mirror.files[missing]
+    with pytest.raises(CheckpointNotFoundError, match=f"has weights but no {missing}"):
+        checkpoints.pull("sam3")
+    assert mirror.asked_for("/resolve/") == []
+
+
+def test_a_repository_with_several_weights_of_unknown_names_is_refused(mirror: Mirror) -> None:
+    mirror.files = {"config.json": b"{}", "tokenizer.json": b"{}", "a.safetensors": b"a", "b.safetensors": b"b"}
+    with pytest.raises(CheckpointNotFoundError, match="several weight files in facebook/sam3"):
+        checkpoints.pull("sam3")
 
 
 def test_shards_are_pulled_with_their_index(mirror: Mirror) -> None:

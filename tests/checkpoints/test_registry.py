@@ -64,6 +64,76 @@ def test_a_half_pulled_full_checkpoint_does_not_become_the_default() -> None:
         checkpoints.resolve("sam3")
 
 
+def _lite_text(repo_id: str) -> Path:
+    folder = _in_cache(repo_id)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "sam3_lite_text"}))
+    return folder
+
+
+def _accepted(repo_id: str) -> None:
+    """Leave the record that a pull leaves."""
+    licence = {"name": "SAM License", "url": "https://example.org", "covers": "the weights", "text_hash": None}
+    record = checkpoints.hub_cache() / f"models--{repo_id.replace('/', '--')}" / "s3seg-licences.json"
+    record.write_text(json.dumps({"accepted_at": "2026-01-01T00:00:00+00:00", "licences": [licence]}))
+
+
+def test_the_default_is_full_sam3_then_light_text_then_embedded() -> None:
+    defaults = []
+    for repo_id in ("vil-uob/sam3-litetext-l", "vil-uob/sam3-litetext-s0"):
+        _lite_text(repo_id)
+        defaults.append(checkpoints.resolve().repo_id)
+    for repo_id in ("org/copy-of-sam3", "unsloth/sam3.1", "facebook/sam3", "facebook/sam3.1"):
+        _in_cache(repo_id)
+        _accepted(repo_id)
+        defaults.append(checkpoints.resolve().repo_id)
+    assert defaults == [
+        "vil-uob/sam3-litetext-l",
+        "vil-uob/sam3-litetext-s0",
+        "org/copy-of-sam3",
+        "unsloth/sam3.1",
+        "facebook/sam3",
+        "facebook/sam3.1",
+    ]
+
+
+def test_a_repository_becomes_the_default_only_if_it_was_pulled_with_s3seg() -> None:
+    _in_cache("org/found-in-the-cache")
+    assert checkpoints.resolve().name == "embedded"
+    _lite_text("org/distilled")
+    _accepted("org/distilled")
+    assert checkpoints.resolve().name == "embedded"
+
+
+@pytest.mark.parametrize("name", ["sam3.1_multiplex.pt", "sam3.pt", "sam3.safetensors", "tuned.pt"])
+def test_weights_with_the_names_of_the_reference_need_no_configuration(tmp_path: Path, name: str) -> None:
+    folder = _checkpoint(tmp_path / "mine", without="config.json")
+    (folder / "model.safetensors").rename(folder / name)
+    assert {file.name for file in checkpoints.resolve(folder).files} == {
+        name,
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
+
+
+def test_weights_of_any_name_are_found_if_there_is_one_such_file(tmp_path: Path) -> None:
+    folder = _checkpoint(tmp_path / "mine")
+    (folder / "model.safetensors").rename(folder / "tuned.safetensors")
+    assert [file.name for file in checkpoints.resolve(folder).files][-1] == "tuned.safetensors"
+    shutil.copy(folder / "tuned.safetensors", folder / "other.safetensors")
+    with pytest.raises(CheckpointNotFoundError, match=r"several weight files .* other\.\w+, tuned"):
+        checkpoints.resolve(folder)
+
+
+def test_a_repository_with_several_weights_of_unknown_names_does_not_break_the_inventory() -> None:
+    folder = _in_cache("org/several")
+    (folder / "model.safetensors").rename(folder / "a.safetensors")
+    shutil.copy(folder / "a.safetensors", folder / "b.safetensors")
+    (item,) = [item for item in checkpoints.inventory() if item.name == "org/several"]
+    assert item.checkpoint is None
+    assert checkpoints.resolve().name == "embedded"
+
+
 def test_the_environment_variable_comes_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     _in_cache("facebook/sam3")
     folder = _checkpoint(tmp_path / "mine")
@@ -81,6 +151,9 @@ def test_an_unpulled_checkpoint_is_an_error_with_the_command_that_gets_it() -> N
     with pytest.raises(CheckpointNotFoundError, match="s3seg models pull sam3") as caught:
         checkpoints.resolve("sam3")
     assert "accept its licence first, at https://huggingface.co/facebook/sam3" in str(caught.value)
+    assert "s3seg models pull litetext" in str(caught.value)
+    with pytest.raises(CheckpointNotFoundError, match=r"s3seg models pull litetext$"):
+        checkpoints.resolve("litetext")
     with pytest.raises(CheckpointNotFoundError, match="s3seg models pull org/repo --revision v2"):
         checkpoints.resolve("org/repo", revision="v2")
 
@@ -152,7 +225,7 @@ def test_a_revision_is_found_by_its_commit() -> None:
 
 @pytest.mark.parametrize("name", ["sam4", "", "C:\\weights\\sam3", "a/b/c", "../up", "./nothing", "x" * 5000])
 def test_what_names_nothing_is_an_error_that_lists_what_can_be_named(name: str) -> None:
-    with pytest.raises(CheckpointNotFoundError, match="embedded, sam3"):
+    with pytest.raises(CheckpointNotFoundError, match="embedded, litetext, litetext-s1, litetext-l, sam3, "):
         checkpoints.resolve(name)
 
 
@@ -167,7 +240,8 @@ def test_the_inventory_lists_known_names_and_other_sam3_in_the_cache() -> None:
     other.mkdir(parents=True)
     (other / "config.json").write_text('{"model_type": "bert"}')
     items = {item.name: item for item in checkpoints.inventory()}
-    assert list(items) == ["embedded", "sam3", "org/tuned"]
+    known = ["embedded", "litetext", "litetext-s1", "litetext-l", "sam3", "sam3.1", "unsloth/sam3.1"]
+    assert list(items) == [*known, "org/tuned"]
     assert items["sam3"].checkpoint is None
     assert items["sam3"].size_bytes == 0
     assert items["org/tuned"].size_bytes == checkpoints.resolve("embedded").size_bytes

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import safetensors.numpy
 from typer.testing import CliRunner, Result
 
 from s3seg import checkpoints
 from s3seg.cli import app
+from s3seg.commands import models
 from s3seg.commands.doctor import machine
 from s3seg.commands.doctor.machine import Compute, Finding
 from tests.helpers.loopback import Mirror
@@ -47,10 +51,17 @@ def test_models_list_shows_what_is_here_and_how_to_download_the_rest() -> None:
     assert "s3seg models pull sam3" in done.stdout
     assert str(checkpoints.resolve("embedded").path) in done.stdout.replace("\n", "")
     rows = json.loads(s3seg("models", "list", "--json").stdout)
-    assert [(row["name"], row["here"], row["default"]) for row in rows] == [
-        ("embedded", True, True),
-        ("sam3", False, False),
+    assert [(row["name"], row["here"], row["default"], row["account_needed"]) for row in rows] == [
+        ("embedded", True, True, False),
+        ("litetext", False, False, False),
+        ("litetext-s1", False, False, False),
+        ("litetext-l", False, False, False),
+        ("sam3", False, False, True),
+        ("sam3.1", False, False, True),
+        ("unsloth/sam3.1", False, False, False),
     ]
+    assert all(row["licence"] and row["size"] for row in rows)
+    assert "SAM License; needs an account" in done.stdout
 
 
 def test_a_default_that_is_not_here_does_not_keep_the_list_from_showing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,7 +87,77 @@ def test_a_gated_repository_is_one_clear_message_and_exit_code_1(mirror: Mirror)
     done = s3seg("models", "pull", "sam3")
     assert (done.exit_code, done.stdout) == (1, "")
     assert "licence" in done.stderr
+    assert "s3seg models pull litetext" in done.stderr.splitlines()[-2]
+    assert "s3seg models pull unsloth/sam3.1" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def lite_text(mirror: Mirror) -> Mirror:
+    mirror.repo_id, mirror.gated, mirror.card = "vil-uob/sam3-litetext-s0", False, {"license": "apache-2.0"}
+    return mirror
+
+
+def test_pull_shows_size_source_and_licences_and_downloads_nothing_if_nobody_can_answer(lite_text: Mirror) -> None:
+    done = s3seg("models", "pull", "litetext")
+    assert (done.exit_code, done.stdout) == (1, "")
+    for part in (
+        "7.8 MB",
+        f"{lite_text.endpoint}/vil-uob/sam3-litetext-s0 (no account needed)",
+        "https://www.apache.org/licenses/LICENSE-2.0",
+        "https://github.com/facebookresearch/sam3/blob/main/LICENSE",
+        "not with these files",
+        "--accept-license",
+    ):
+        assert part in done.stderr.replace("\n", " "), part
+    assert lite_text.asked_for("?signed") == []
+
+
+@pytest.mark.parametrize(("answer", "exit_code"), [("y\n", 0), ("n\n", 1), ("\n", 1)])
+def test_pull_asks_once_on_a_terminal(
+    lite_text: Mirror, monkeypatch: pytest.MonkeyPatch, answer: str, exit_code: int
+) -> None:
+    monkeypatch.setattr(models, "_can_ask", lambda: True)
+    done = CliRunner().invoke(app, ["models", "pull", "litetext", "--quiet"], prog_name="s3seg", input=answer)
+    assert done.exit_code == exit_code
+    assert done.stderr.count("Do you accept these licences?") == 1
+    assert "SAM License" in done.stderr
+    assert bool(lite_text.asked_for("?signed")) == (exit_code == 0)
+
+
+def test_accept_license_asks_nothing_and_is_remembered(lite_text: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "_can_ask", lambda: True)
+    done = s3seg("models", "pull", "litetext", "--accept-license")
+    assert done.exit_code == 0, done.stderr
+    assert "Do you accept" not in done.stderr
+    (Path(done.stdout.strip()) / "model.safetensors").unlink()
+    for blob in (Path(done.stdout.strip()).parents[1] / "blobs").iterdir():
+        blob.unlink()
+    again = s3seg("models", "pull", "litetext")
+    assert again.exit_code == 0, again.stderr
+    assert "Do you accept" not in again.stderr
+    assert _defaults(s3seg("models", "list").stdout) == ["litetext"]
+
+
+def test_verify_try_finds_what_is_drawn() -> None:
+    done = s3seg("models", "verify", "embedded", "--try")
+    assert done.exit_code == 0, done.stderr
+    lines = dict(line.split(maxsplit=1) for line in done.stdout.splitlines() if not line.startswith(" "))
+    assert lines["found"].startswith("1 (scores: 0.")
+    assert 0.9 < float(lines["overlap"].split()[0]) <= 1
+    assert lines["model"].startswith("s3seg-embedded")
+
+
+def test_verify_try_exits_with_1_if_the_weights_find_nothing(tmp_path: Path) -> None:
+    for file in checkpoints.resolve("embedded").files:
+        shutil.copy(file, tmp_path)
+    weights = safetensors.numpy.load_file(tmp_path / "model.safetensors")
+    zeros = {name: np.zeros_like(tensor) for name, tensor in weights.items()}
+    safetensors.numpy.save_file(zeros, tmp_path / "model.safetensors")
+    done = s3seg("models", "verify", tmp_path, "--try")
+    assert done.exit_code == 1
+    assert "was not found where it is drawn" in done.stderr
+    assert "0 (scores: none)" in done.stdout
 
 
 def test_verify_exits_with_1_when_a_file_is_cut_off(tmp_path: Path) -> None:

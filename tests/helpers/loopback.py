@@ -60,6 +60,8 @@ class Mirror:
     files: dict[str, bytes]
     repo_id: str = "facebook/sam3"
     commit: str = COMMIT
+    gated: str | bool = "manual"  # as the hub's API states it
+    card: dict[str, str] = field(default_factory=dict)  # the metadata of the model card
     token: str | None = None  # if set, the only token with access
     known_tokens: tuple[str, ...] = ()  # valid tokens without access
     cuts: list[int] = field(default_factory=list)  # lengths at which the next answers of the storage are cut
@@ -87,6 +89,8 @@ class Mirror:
             info = {
                 "id": self.repo_id,
                 "sha": self.commit,
+                "gated": self.gated,
+                "cardData": self.card,
                 "siblings": [{"rfilename": name} for name in self.files],
             }
             reply(request, 200, json.dumps(info).encode(), {"Content-Type": "application/json"})

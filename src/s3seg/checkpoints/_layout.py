@@ -4,58 +4,73 @@ from __future__ import annotations
 
 import json
 import os
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
+from s3seg.checkpoints.weight_files import INDEX_SUFFIX, REFERENCE_FILES, choose_weights, shard_pattern
 from s3seg.errors import CheckpointError
 
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-REFERENCE_WEIGHTS = "sam3.pt"
 CONFIG = "config.json"
-_SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
+_WEIGHTS = "model.safetensors"  # named where a checkpoint has no weights at all
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")
 _BPE_SUFFIX = ".txt.gz"
 _MAX_HEADER = 100 * 2**20  # safetensors' own limit
 
 
-def wanted_files(listing: Iterable[str]) -> list[str]:
-    """Select the files that s3seg needs from the file list of a repository, small files first.
+def wanted_files(listing: Iterable[str], where: str | Path) -> list[str]:
+    """Select the files that s3seg needs from the file list of a repository or folder, weights last.
 
-    Only one layout of the weights is selected: ``model.safetensors``, else its shards with their index, else
-    ``sam3.pt``. If the result has no weights, the repository has none.
+    Only one set of weights is selected; see `choose_weights`. If the result has no weights, there are none.
+
+    Args:
+        listing: File names.
+        where: The repository or folder, for error messages.
+
+    Raises:
+        CheckpointNotFoundError: There are several weight files, and none of them has a known name.
     """
     names = set(listing)
     small = sorted(name for name in names if name in (CONFIG, *_TOKENIZER_FILES) or _is_bpe(name))
-    if WEIGHTS in names:
-        return [*small, WEIGHTS]
-    if INDEX in names:
-        return [*small, INDEX, *sorted(name for name in names if _SHARD.fullmatch(name))]
-    return [*small, *([REFERENCE_WEIGHTS] if REFERENCE_WEIGHTS in names else [])]
+    chosen = choose_weights(names, where)
+    if chosen is None:
+        return small
+    if chosen.endswith(INDEX_SUFFIX):
+        shard = shard_pattern(chosen)
+        return [*small, chosen, *sorted(name for name in names if shard.fullmatch(name))]
+    return [*small, chosen]
 
 
 def is_weights(name: str) -> bool:
     """Return whether a file of this name holds weights."""
-    return name in (WEIGHTS, REFERENCE_WEIGHTS) or _SHARD.fullmatch(name) is not None
-
-
-def weight_names(folder: Path) -> list[str]:
-    """Return the weight files of a folder, including those that its index lists; empty if there are none."""
-    if (folder / WEIGHTS).is_file():
-        return [WEIGHTS]
-    if (folder / INDEX).is_file():
-        return _shards_of(folder / INDEX)
-    return [REFERENCE_WEIGHTS] if (folder / REFERENCE_WEIGHTS).is_file() else []
+    return name.endswith((".safetensors", ".pt", ".pth"))
 
 
 def missing_files(folder: Path) -> tuple[str, ...]:
-    """Return the names of files that a folder lacks to be a checkpoint; empty if it is complete."""
-    weights = weight_names(folder)
-    missing = [name for name in weights if not (folder / name).is_file()] if weights else [WEIGHTS]
-    if weights != [REFERENCE_WEIGHTS] and not (folder / CONFIG).is_file():
-        missing.append(CONFIG)  # the reference layout has one size only, and no configuration file
-    if not _has_tokenizer(folder):
+    """Return the names of files that a folder lacks to be a checkpoint; empty if it is complete.
+
+    Raises:
+        CheckpointNotFoundError: The folder holds several weight files, and none of them has a known name.
+        CheckpointError: The index of the shards is invalid.
+    """
+    here = {path.name for path in folder.iterdir() if path.is_file()}
+    missing = missing_from(here, folder)
+    chosen = choose_weights(here, folder)
+    shards = _shards_of(folder / chosen) if chosen and chosen.endswith(INDEX_SUFFIX) else []
+    return (*(name for name in shards if name not in here), *missing)
+
+
+def missing_from(names: Collection[str], where: str | Path) -> tuple[str, ...]:
+    """Return which kinds of files a list lacks to be that of a checkpoint, each by one name; shards are not counted.
+
+    Raises:
+        CheckpointNotFoundError: There are several weight files, and none of them has a known name.
+    """
+    chosen = choose_weights(names, where)
+    missing = [] if chosen else [_WEIGHTS]
+    is_reference = chosen is not None and (chosen in REFERENCE_FILES or chosen.endswith((".pt", ".pth")))
+    if not is_reference and CONFIG not in names:  # the reference layout can do without
+        missing.append(CONFIG)
+    if not _has_tokenizer(names):
         missing.append("tokenizer.json")
     return tuple(missing)
 
@@ -63,7 +78,7 @@ def missing_files(folder: Path) -> tuple[str, ...]:
 def checkpoint_files(folder: Path) -> tuple[Path, ...]:
     """Return the files of a checkpoint folder that s3seg reads, weights last."""
     names = sorted(path.name for path in folder.iterdir() if path.is_file())
-    return tuple(folder / name for name in wanted_files(names))
+    return tuple(folder / name for name in wanted_files(names, folder))
 
 
 def check_safetensors(path: Path) -> None:
@@ -141,12 +156,8 @@ def _shards_of(index: Path) -> list[str]:
         raise CheckpointError(f"{index}: not a valid index of weights: {err!r}; download or copy it again") from err
 
 
-def _has_tokenizer(folder: Path) -> bool:
-    if (folder / "tokenizer.json").is_file():
-        return True
-    if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-        return True
-    return any(_is_bpe(path.name) for path in folder.glob(f"*{_BPE_SUFFIX}"))
+def _has_tokenizer(names: Collection[str]) -> bool:
+    return "tokenizer.json" in names or {"vocab.json", "merges.txt"} <= set(names) or any(map(_is_bpe, names))
 
 
 def _is_bpe(name: str) -> bool:

@@ -12,14 +12,17 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from s3seg.checkpoints._layout import hub_cache, is_weights, missing_files, repo_folder, wanted_files
+from s3seg.checkpoints._known import KNOWN
+from s3seg.checkpoints._layout import hub_cache, is_weights, missing_files, missing_from, repo_folder, wanted_files
+from s3seg.checkpoints._licences import LICENCE_FILES, Licence, accepted_licences, licences_of, record_acceptance
 from s3seg.checkpoints._pull_errors import PullRequest, explain
-from s3seg.checkpoints._registry import KNOWN, Checkpoint, is_repo_id, resolve
+from s3seg.checkpoints._registry import Checkpoint, is_repo_id, resolve
 from s3seg.checkpoints._verify import Progress, matches_etag
+from s3seg.checkpoints.weight_files import WEIGHT_FILES
 from s3seg.errors import CheckpointError, CheckpointNotFoundError
 
 _TIMEOUT = 30.0  # seconds without any data
@@ -49,9 +52,47 @@ class _File:
         return any(path.is_file() and self.size in (None, path.stat().st_size) for path in (self.pointer, self.blob))
 
 
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a pull is about to download.
+
+    Attributes:
+        name: The name as typed.
+        repo_id: Its repository.
+        source: Address of the repository, on the hub or on the mirror that is used.
+        size_bytes: Size of all its files.
+        download_bytes: Bytes of them that are not on this machine yet.
+        licences: The licences that apply.
+        gated: Whether the hub gives the files only to accounts that have accepted the licence there.
+        accepted: Whether nothing has to be asked: the licences were accepted in an earlier pull and have not
+            changed, or at the hub, or by ``accept_license``.
+    """
+
+    name: str
+    repo_id: str
+    source: str
+    size_bytes: int
+    download_bytes: int
+    licences: tuple[Licence, ...]
+    gated: bool
+    accepted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Listing:
+    """A revision of a repository: its commit, the files to download and its licences."""
+
+    commit: str
+    files: list[_File]
+    licences: tuple[Licence, ...]
+    gated: bool
+
+
 def pull(
     name: str,
     *,
+    accept_license: bool = False,
+    confirm: Callable[[Offer], bool] | None = None,
     token: str | None = None,
     revision: str | None = None,
     progress: Progress | None = None,
@@ -59,11 +100,17 @@ def pull(
     """Download the files of a checkpoint that are not on this machine yet.
 
     An interrupted download is resumed. Every file is compared with the hub's checksum before it gets its final
-    name. Honours ``HF_HOME``, ``HF_HUB_CACHE``, ``HF_ENDPOINT`` (a mirror), ``HF_TOKEN``, ``HF_HUB_OFFLINE`` and
-    the token of ``hf auth login``.
+    name. A token is sent only if there is one. Honours ``HF_HOME``, ``HF_HUB_CACHE``, ``HF_ENDPOINT`` (a mirror),
+    ``HF_TOKEN``, ``HF_HUB_OFFLINE`` and the token of ``hf auth login``.
+
+    The licences of a repository without a gate have to be accepted before its first download. That is remembered,
+    with the date, until the licences change.
 
     Args:
-        name: A known name ("sam3") or a repo id ("org/repo").
+        name: A known name ("litetext", "sam3") or a repo id ("org/repo").
+        accept_license: Accept the licences without being asked.
+        confirm: Called before anything is downloaded, to show the offer and, unless it is `Offer.accepted`, to ask.
+            Nothing is downloaded if it returns False.
         token: A Hugging Face token; by default that of the environment or of ``hf auth login``.
         revision: Branch, tag or commit; main by default.
         progress: Called with (file name, bytes received, total bytes) as data arrives.
@@ -74,7 +121,8 @@ def pull(
     Raises:
         CheckpointNotFoundError: The repository or revision does not exist, you have no access to it (the message
             says how to get it), or the machine is offline.
-        CheckpointError: The network or the disk failed, or the data received differs from the hub's.
+        CheckpointError: The licences were not accepted, the network or the disk failed, or the data received
+            differs from the hub's.
     """
     repo_id = _repo_id(name)
     if repo_id is None:
@@ -84,18 +132,48 @@ def pull(
     if _is_set("HF_HUB_OFFLINE"):
         return _resolve_offline(request)
     with _errors_explained(request):
-        commit, files = _list_files(request, token)
-        missing = [file for file in files if not file.is_complete]
+        listing = _list_files(request, token)
+        missing = [file for file in listing.files if not file.is_complete]
         _check_disk(missing)
+    if missing:
+        offer = _offer(request, listing, missing, accept_license=accept_license)
+        if not (confirm(offer) if confirm else offer.accepted):
+            raise CheckpointError(_not_accepted(offer))
+    with _errors_explained(request):
+        if missing:
+            record_acceptance(repo_id, listing.licences)
         for file in missing:
             _fetch(file, token, progress)
-        for file in files:
+        for file in listing.files:
             _link(file)
-        _write_ref(repo_id, revision or "main", commit)
-    snapshot = repo_folder(repo_id) / "snapshots" / commit
+        _write_ref(repo_id, revision or "main", listing.commit)
+    snapshot = repo_folder(repo_id) / "snapshots" / listing.commit
     if lacking := missing_files(snapshot):
-        raise CheckpointError(f"{repo_id} is not a SAM 3 checkpoint: it has no {', '.join(lacking)}")
-    return Checkpoint(name, snapshot, "hub", repo_id, commit)
+        raise CheckpointError(f"{repo_id} is not a complete checkpoint: it has no {', '.join(lacking)}")
+    return Checkpoint(name, snapshot, "hub", repo_id, listing.commit)
+
+
+def _offer(request: PullRequest, listing: _Listing, missing: Sequence[_File], *, accept_license: bool) -> Offer:
+    accepted = accept_license or listing.gated or accepted_licences(request.repo_id) == listing.licences
+    return Offer(
+        name=request.name,
+        repo_id=request.repo_id,
+        source=f"{request.endpoint}/{request.repo_id}",
+        size_bytes=sum(file.size or 0 for file in listing.files),
+        download_bytes=sum(file.size or 0 for file in missing) - _received(missing),
+        licences=listing.licences,
+        gated=listing.gated,
+        accepted=accepted,
+    )
+
+
+def _not_accepted(offer: Offer) -> str:
+    licences = "".join(f"\n  {licence.name}, for {licence.covers}: {licence.url}" for licence in offer.licences)
+    return (
+        f"the licences of {offer.repo_id} were not accepted, so nothing was downloaded:{licences}\n"
+        f"To accept them: s3seg models pull {offer.name} --accept-license "
+        "(in Python: s3seg.checkpoints.pull(..., accept_license=True))"
+    )
 
 
 def _repo_id(name: str) -> str | None:
@@ -133,36 +211,65 @@ def _errors_explained(request: PullRequest) -> Iterator[None]:
         raise explain(err, request) from err
 
 
-def _list_files(request: PullRequest, token: str | None) -> tuple[str, list[_File]]:
-    """Return the commit of the revision, and its needed files with their checksums and sizes."""
-    from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_url
+def _list_files(request: PullRequest, token: str | None) -> _Listing:
+    """Ask the hub for the files that are needed, with their checksums and sizes, and for the licences."""
+    from huggingface_hub import HfApi
 
     api = HfApi(endpoint=request.endpoint, token=token, library_name="s3seg")
     info = api.model_info(request.repo_id, revision=request.revision, timeout=_TIMEOUT)
-    names = wanted_files(sibling.rfilename for sibling in info.siblings or ())
+    listed = [sibling.rfilename for sibling in info.siblings or ()]
     commit = info.sha
-    if commit is None or not any(is_weights(name) for name in names):
+    names = _names_to_pull(request, listed)
+    if commit is None or not commit.isalnum():  # used as the name of a folder
+        raise CheckpointError(f"{request.endpoint} does not answer like a Hugging Face hub (commit {commit!r:.60})")
+    files = [_ask_for_file(request, commit, name, token) for name in names]
+    licence_file = next((file for file in files if file.name in LICENCE_FILES), None)
+    licences = licences_of(
+        request.repo_id,
+        info.card_data.to_dict() if info.card_data else {},
+        revision=request.revision or "main",
+        file=licence_file.name if licence_file else None,
+        text_hash=licence_file.etag if licence_file else None,
+    )
+    return _Listing(commit, files, licences, bool(info.gated))
+
+
+def _names_to_pull(request: PullRequest, listed: Sequence[str]) -> list[str]:
+    """Select the files to download, the licence first.
+
+    Raises:
+        CheckpointNotFoundError: The repository lacks a file that s3seg needs. Checked before gigabytes are downloaded.
+    """
+    names = wanted_files(listed, request.repo_id)
+    if not any(is_weights(name) for name in names):
         raise CheckpointNotFoundError(
-            f"{request.repo_id} has no weights that s3seg can read (model.safetensors, its shards, or sam3.pt)"
+            f"{request.repo_id} has no weights that s3seg can read ({', '.join(WEIGHT_FILES)}, "
+            "or a single .safetensors or .pt file)"
         )
-    if not commit.isalnum():  # used as the name of a folder
-        raise CheckpointError(f"{request.endpoint} does not answer like a Hugging Face hub (commit {commit[:60]!r})")
+    if lacking := missing_from(listed, request.repo_id):
+        raise CheckpointNotFoundError(
+            f"{request.repo_id} has weights but no {' and no '.join(lacking)}, so it was not downloaded. Download the "
+            "weights into a folder by other means, add what is missing (from the repository that these weights derive "
+            "from), and pass the folder as the checkpoint"
+        )
+    return [*[name for name in LICENCE_FILES if name in listed][:1], *names]
+
+
+def _ask_for_file(request: PullRequest, commit: str, name: str, token: str | None) -> _File:
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
     root = repo_folder(request.repo_id)
-    files = []
-    for name in names:
-        url = hf_hub_url(request.repo_id, name, revision=commit, endpoint=request.endpoint)
-        metadata = get_hf_file_metadata(url, token=token, timeout=_TIMEOUT, endpoint=request.endpoint)
-        etag = metadata.etag
-        if not etag or not etag.isalnum():  # used as a file name
-            raise CheckpointError(f"{request.endpoint} does not answer like a Hugging Face hub (no ETag for {name})")
-        files.append(_File(name, url, etag, metadata.size, root / "blobs" / etag, root / "snapshots" / commit / name))
-    return commit, files
+    url = hf_hub_url(request.repo_id, name, revision=commit, endpoint=request.endpoint)
+    metadata = get_hf_file_metadata(url, token=token, timeout=_TIMEOUT, endpoint=request.endpoint)
+    etag = metadata.etag
+    if not etag or not etag.isalnum():  # used as a file name
+        raise CheckpointError(f"{request.endpoint} does not answer like a Hugging Face hub (no ETag for {name})")
+    return _File(name, url, etag, metadata.size, root / "blobs" / etag, root / "snapshots" / commit / name)
 
 
 def _check_disk(files: Sequence[_File]) -> None:
     """Raise an error if the disk has no room for the missing files."""
-    received = sum(file.partial.stat().st_size for file in files if file.partial.is_file())
-    needed = sum(file.size or 0 for file in files) - received
+    needed = sum(file.size or 0 for file in files) - _received(files)
     folder = hub_cache()
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
@@ -171,6 +278,11 @@ def _check_disk(files: Sequence[_File]) -> None:
             f"not enough disk space in {folder}: {needed / 1e9:.2f} GB needed, {free / 1e9:.2f} GB free; "
             "free some space, or set HF_HOME to a folder on a larger disk"
         )
+
+
+def _received(files: Sequence[_File]) -> int:
+    """Return the bytes that an interrupted download has left."""
+    return sum(file.partial.stat().st_size for file in files if file.partial.is_file())
 
 
 def _fetch(file: _File, token: str | None, progress: Progress | None) -> None:

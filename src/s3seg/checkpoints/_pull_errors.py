@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from dataclasses import dataclass
 
+from s3seg.checkpoints._known import NO_ACCOUNT
 from s3seg.checkpoints._layout import hub_cache
 from s3seg.errors import CheckpointError, CheckpointNotFoundError
 
@@ -89,7 +90,7 @@ def _gated(err: Exception, request: PullRequest) -> str:
         f"  3. Pull again: s3seg models pull {request.name}\n"
         "If your organisation runs a mirror, set HF_ENDPOINT to it. "
         "If you already have the files, pass their folder as the checkpoint instead."
-        f"{answer}"
+        f"{answer}\n{NO_ACCOUNT}"
     )
 
 
@@ -99,7 +100,8 @@ def _http_status(err: Exception, request: PullRequest) -> CheckpointError:
     if status == 401:
         return CheckpointNotFoundError(
             f"{request.endpoint} rejected the token: it has expired or is mistyped; "
-            f"log in again with: hf auth login, or correct HF_TOKEN. The hub answered: {answer}"
+            "log in again with: hf auth login, or correct or unset HF_TOKEN. "
+            f"The hub answered: {answer}\n{NO_ACCOUNT}"
         )
     if status == 429:
         return CheckpointError(
@@ -110,4 +112,5 @@ def _http_status(err: Exception, request: PullRequest) -> CheckpointError:
     return CheckpointNotFoundError(
         f"{request.endpoint} answered {status} for {request.repo_id}: {answer}; "
         "pulling again will not help, check the name, the revision and HF_ENDPOINT"
+        + (f".\n{NO_ACCOUNT}" if status == 403 else "")
     )

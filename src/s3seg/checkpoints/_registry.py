@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import os
@@ -10,49 +11,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from s3seg.checkpoints._known import EMBEDDED, FULL, KNOWN, LITE_TEXT, NO_ACCOUNT, KnownCheckpoint
 from s3seg.checkpoints._layout import (
     CONFIG,
-    REFERENCE_WEIGHTS,
     checkpoint_files,
     hub_cache,
     missing_files,
     repo_folder,
     snapshots,
 )
+from s3seg.checkpoints._licences import accepted_licences
+from s3seg.checkpoints.weight_files import REFERENCE_FILES
 from s3seg.errors import CheckpointError, CheckpointNotFoundError
 
-EMBEDDED = "embedded"
-FULL = "sam3"
 ENVIRONMENT = "S3SEG_CHECKPOINT"
 _REPO_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True)
-class KnownCheckpoint:
-    """A checkpoint with a short name.
-
-    Attributes:
-        name: The name that users type.
-        repo_id: Its repository on the Hugging Face hub; None for the one inside the package.
-        gated: Whether its licence must be accepted before it can be downloaded.
-        summary: A one-line description.
-    """
-
-    name: str
-    repo_id: str | None
-    gated: bool
-    summary: str
-
-
-KNOWN = {
-    known.name: known
-    for known in (
-        KnownCheckpoint(EMBEDDED, None, False, "small, inside the package: for pictograms, shapes and colours"),
-        KnownCheckpoint(
-            FULL, "facebook/sam3", True, "full SAM 3, 840 M parameters, 3.4 GB: for photographs and any other picture"
-        ),
-    )
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +79,9 @@ class InventoryItem:
         checkpoint: Its files; None if it is not on this machine, or incomplete.
         missing: Names of missing files if it is on this machine only in part; empty otherwise.
         size_bytes: Bytes on disk, including unfinished downloads.
+        size: The size of its download or of its network, in words; empty if not known.
+        licence: The names of its licences, or where to read about them.
+        gated: Whether the hub asks for an account that has accepted the licence; None if not known.
     """
 
     name: str
@@ -113,18 +89,23 @@ class InventoryItem:
     checkpoint: Checkpoint | None
     missing: tuple[str, ...]
     size_bytes: int
+    size: str
+    licence: str
+    gated: bool | None
 
 
 def resolve(name: str | Path | None = None, *, revision: str | None = None) -> Checkpoint:
     """Find a checkpoint on this machine, without using the network.
 
-    A known name ("embedded", "sam3") takes precedence over a folder of that name (write ``./sam3`` for the
+    A known name ("embedded", "litetext", "sam3") takes precedence over a folder of that name (write ``./sam3`` for the
     folder); any other existing path takes precedence over a repo id with the same spelling. A repository is found
     once all needed files are in the Hugging Face cache, whichever program downloaded them.
 
     Args:
         name: A known name, a folder, a weights file, or a repo id ("org/repo"). None uses the environment
-            variable ``S3SEG_CHECKPOINT`` if set, else full SAM 3 if it is on this machine, else the embedded one.
+            variable ``S3SEG_CHECKPOINT`` if set, else the first of these that is on this machine: full SAM 3.1 or 3,
+            from Meta or from another repository that was pulled with s3seg; SAM 3 with a light text encoder; the
+            embedded one.
         revision: Branch, tag or commit of a repository; by default main, else the newest complete one.
 
     Raises:
@@ -148,10 +129,7 @@ def resolve(name: str | Path | None = None, *, revision: str | None = None) -> C
 
 def inventory() -> list[InventoryItem]:
     """List the known checkpoints, then all other SAM 3 checkpoints in the Hugging Face cache."""
-    named = [_item(known.name, known.repo_id, known.summary) for known in KNOWN.values()]
-    named_repos = {known.repo_id for known in KNOWN.values()}
-    others = [repo_id for repo_id in _cached_sam3_repos() if repo_id not in named_repos]
-    return named + [_item(repo_id, repo_id, "in the Hugging Face cache") for repo_id in others]
+    return [_item(name) for name in (*KNOWN, *_other_cached_repos())]
 
 
 def is_repo_id(text: str) -> bool:
@@ -172,10 +150,19 @@ def _default() -> Checkpoint:
             return resolve(named)
         except CheckpointError as err:
             raise type(err)(f"{ENVIRONMENT} is set to {named!r}: {err}") from err
-    try:
-        return resolve(FULL)
-    except CheckpointNotFoundError:
-        return resolve(EMBEDDED)
+    for name in (*FULL, *_pulled_full_repos(), *LITE_TEXT):
+        with contextlib.suppress(CheckpointNotFoundError):
+            return resolve(name)
+    return resolve(EMBEDDED)
+
+
+def _pulled_full_repos() -> list[str]:
+    """Return the other repositories of full SAM 3 that were pulled with s3seg, so chosen by the user."""
+    return [
+        repo_id
+        for repo_id in _other_cached_repos()
+        if accepted_licences(repo_id) and not any(_is_lite_text(folder) for folder in snapshots(repo_id))
+    ]
 
 
 def _embedded_folder() -> Path:
@@ -211,10 +198,10 @@ def _in_hub_cache(name: str, repo_id: str, revision: str | None) -> Checkpoint:
             return Checkpoint(name, folder, "hub", repo_id, folder.name)
     at = f" --revision {revision}" if revision else ""
     found = f"incomplete ({', '.join(missing_files(folders[0]))} missing)" if folders else "not"
-    known = KNOWN.get(name)
+    is_gated = any(known.gated for known in KNOWN.values() if known.repo_id == repo_id)
     gate = (
-        f" ({repo_id} is gated: accept its licence first, at https://huggingface.co/{repo_id})"
-        if (known and known.gated)
+        f" ({repo_id} is gated: accept its licence first, at https://huggingface.co/{repo_id}).\n{NO_ACCOUNT}"
+        if is_gated
         else ""
     )
     raise CheckpointNotFoundError(
@@ -232,14 +219,29 @@ def _unknown(text: str) -> str:
     )
 
 
-def _item(name: str, repo_id: str | None, summary: str) -> InventoryItem:
+def _item(name: str) -> InventoryItem:
+    about = KNOWN.get(name) or _about_other(name)
     try:
-        checkpoint = resolve(name)
-        return InventoryItem(name, summary, checkpoint, (), checkpoint.size_bytes)
+        checkpoint, missing = resolve(name), ()
+        on_disk = checkpoint.size_bytes
     except CheckpointError:
-        folders = list(snapshots(repo_id)) if repo_id else []
-        missing = missing_files(folders[0]) if folders else ()
-        return InventoryItem(name, summary, None, missing, _bytes_in(repo_folder(repo_id)) if repo_id else 0)
+        checkpoint, missing = None, _missing(about.repo_id)
+        on_disk = _bytes_in(repo_folder(about.repo_id)) if about.repo_id else 0
+    return InventoryItem(name, about.summary, checkpoint, missing, on_disk, about.size, about.licence, about.gated)
+
+
+def _about_other(repo_id: str) -> KnownCheckpoint:
+    accepted = " and ".join(licence.name for licence in accepted_licences(repo_id))
+    licence = accepted or f"licence: see https://huggingface.co/{repo_id}"
+    return KnownCheckpoint(repo_id, repo_id, None, "in the Hugging Face cache", "", licence)
+
+
+def _missing(repo_id: str | None) -> tuple[str, ...]:
+    folders = list(snapshots(repo_id)) if repo_id else []
+    try:
+        return missing_files(folders[0]) if folders else ()
+    except CheckpointError:  # several weight files, or an invalid index: nothing is known to be missing
+        return ()
 
 
 def _bytes_in(folder: Path) -> int:
@@ -248,19 +250,27 @@ def _bytes_in(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file() and not file.is_symlink())
 
 
-def _cached_sam3_repos() -> list[str]:
-    cache = hub_cache()
-    repo_ids = [folder.name.removeprefix("models--").replace("--", "/") for folder in cache.glob("models--*--*")]
+def _other_cached_repos() -> list[str]:
+    """Return the repositories of SAM 3 in the Hugging Face cache that are not among the known ones."""
+    known = {known.repo_id for known in KNOWN.values()}
+    repo_ids = [folder.name.removeprefix("models--").replace("--", "/") for folder in hub_cache().glob("models--*--*")]
     return sorted(
         repo_id
         for repo_id in repo_ids
-        if is_repo_id(repo_id) and any(_is_sam3(folder) for folder in snapshots(repo_id))
+        if repo_id not in known and is_repo_id(repo_id) and any(_is_sam3(folder) for folder in snapshots(repo_id))
     )
 
 
 def _is_sam3(folder: Path) -> bool:
+    return _model_type(folder).startswith("sam3") or any((folder / name).is_file() for name in REFERENCE_FILES)
+
+
+def _is_lite_text(folder: Path) -> bool:
+    return _model_type(folder).startswith("sam3_lite_text")
+
+
+def _model_type(folder: Path) -> str:
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        return str(config.get("model_type", "")).startswith("sam3")
+        return str(json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("model_type", ""))
     except (OSError, ValueError, AttributeError):
-        return (folder / REFERENCE_WEIGHTS).is_file()
+        return ""

@@ -9,7 +9,7 @@ import typer
 if TYPE_CHECKING:
     from s3seg.app.settings import Settings
 
-Checkpoint = Annotated[str | None, typer.Option(help="Weights: embedded, sam3, or a path.")]
+Checkpoint = Annotated[str | None, typer.Option(help="Weights: embedded, litetext, sam3, a repo id or a path.")]
 Device = Annotated[str | None, typer.Option(help="auto, cuda:0, mps, cpu.")]
 Dtype = Annotated[str | None, typer.Option(help="auto, float32, bfloat16, float16.")]
 

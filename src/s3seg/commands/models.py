@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,13 +13,14 @@ from s3seg.commands.errors import ERROR
 from s3seg.commands.help import CommandWithSections
 
 if TYPE_CHECKING:
+    from s3seg.checkpoints import Checkpoint, InventoryItem, Offer
     from s3seg.commands.terminal import Terminal
 
 app = typer.Typer(help="List, download and verify checkpoints.", no_args_is_help=True, rich_markup_mode=None)
 
 _NAME_HERE = typer.Argument(
     metavar="[NAME|PATH|REPO]",
-    help='"embedded", "sam3", a folder, a weights file or a repo id.',
+    help='"embedded", "litetext", "sam3", a folder, a weights file or a repo id.',
     show_default="the default checkpoint",
 )
 
@@ -29,7 +31,8 @@ def list_(
 ) -> None:
     """List the checkpoints that can be used.
 
-    Shows which are on this machine, where, and which is the default.
+    Shows which are on this machine and where, which is the default, and for each its
+    size, its licence and whether it needs an account.
     """
     from s3seg import checkpoints
     from s3seg.commands.terminal import Terminal
@@ -54,6 +57,9 @@ def list_(
                 "version": item.checkpoint.version if item.checkpoint else None,
                 "path": str(item.checkpoint.path) if item.checkpoint else None,
                 "bytes": item.size_bytes,
+                "size": item.size or None,
+                "licence": item.licence,
+                "account_needed": item.gated,
             }
             for item in items
         ]
@@ -70,6 +76,7 @@ def list_(
         here = item.checkpoint is not None
         state = Text(_size(item.size_bytes), "green") if here else Text("no", "dim")
         description = Text(item.summary)
+        description.append(f"\n{_facts(item)}", "dim")
         if here and item.checkpoint:
             description.append(f"\n{item.checkpoint.path}", "dim")
         elif item.size_bytes:
@@ -85,35 +92,80 @@ def list_(
     terminal.note("* default")
 
 
+def _facts(item: InventoryItem) -> str:
+    account = {True: "needs an account that has accepted the licence", False: "no account needed", None: ""}
+    size = "" if item.checkpoint else item.size  # what is here has its own size in another column
+    return "; ".join(fact for fact in (size, item.licence, account[item.gated]) if fact)
+
+
 @app.command(cls=CommandWithSections)
 def pull(
     name: Annotated[
-        str, typer.Argument(metavar="[NAME|REPO]", help='"sam3", or a repo id such as "org/repo".')
+        str,
+        typer.Argument(metavar="[NAME|REPO]", help='"litetext", "sam3", "sam3.1", or a repo id such as "org/repo".'),
     ] = "sam3",
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.", show_default="main")] = None,
+    accept_license: Annotated[
+        bool, typer.Option("--accept-license", help="Accept the licences without being asked.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
 ) -> None:
     """Download a checkpoint.
 
+    Shows its size, source and licences first, and asks once whether you accept them.
     Resumes an interrupted download. Uses HF_HOME, HF_TOKEN (or `hf auth login`),
-    HF_ENDPOINT (a mirror) and HF_HUB_OFFLINE.
+    HF_ENDPOINT (a mirror) and HF_HUB_OFFLINE. "litetext" needs no account.
     """
     from s3seg import checkpoints
     from s3seg.commands.terminal import Terminal
 
     terminal = Terminal(quiet=quiet)
     with _bytes_bar(terminal) as progress:
-        checkpoint = checkpoints.pull(name, revision=revision, progress=progress)
+        checkpoint = checkpoints.pull(
+            name,
+            accept_license=accept_license,
+            confirm=lambda offer: _confirm(offer, terminal),
+            revision=revision,
+            progress=progress,
+        )
     terminal.note(f"{checkpoint.version} ({_size(checkpoint.size_bytes)}) is in:")
     terminal.write(f"{checkpoint.path}\n")
 
 
+def _confirm(offer: Offer, terminal: Terminal) -> bool:
+    """Show what is about to be downloaded, and ask whether its licences are accepted unless they already are."""
+    can_ask = not offer.accepted and _can_ask()
+    show = terminal.warn if can_ask else terminal.note  # a question is not left out by --quiet
+    partly = "" if offer.download_bytes == offer.size_bytes else f", {_size(offer.download_bytes)} still to download"
+    account = "an account with access is needed" if offer.gated else "no account needed"
+    show(f"{_size(offer.size_bytes)}{partly}", label="size")
+    show(f"{offer.source} ({account})", label="source")
+    for licence in offer.licences:
+        show(f"{licence.name}, for {licence.covers}: {licence.url}", label="licence")
+    show(
+        "s3seg was tested with random weights in this layout, not with these files; "
+        f"try them after the download with: s3seg models verify {offer.name} --try",
+        label="not tried",
+    )
+    return offer.accepted or (can_ask and typer.confirm("Do you accept these licences?", err=True))
+
+
+def _can_ask() -> bool:
+    return sys.stdin.isatty()
+
+
 @app.command(cls=CommandWithSections)
-def verify(name: Annotated[str | None, _NAME_HERE] = None) -> None:
+def verify(
+    name: Annotated[str | None, _NAME_HERE] = None,
+    try_: Annotated[
+        bool, typer.Option("--try", help="Also load the weights and segment one drawn picture with them.")
+    ] = False,
+) -> None:
     """Check the files of a checkpoint.
 
     Compares them with the hub's checksums where these are known, which is marked
-    with a tick, and otherwise checks only their format. Exits with 1 if a check fails.
+    with a tick, and otherwise checks only their format. Exits with 1 if a check fails,
+    or if --try does not find what is drawn.
     """
     from rich.table import Table
     from rich.text import Text
@@ -139,6 +191,38 @@ def verify(name: Annotated[str | None, _NAME_HERE] = None) -> None:
     terminal.show(table)
     terminal.note(f"{verification.checkpoint.version} in {verification.checkpoint.path}")
     if not verification.ok:
+        raise typer.Exit(ERROR)
+    if try_:
+        _try(verification.checkpoint, terminal)
+
+
+def _try(checkpoint: Checkpoint, terminal: Terminal) -> None:
+    """Segment one drawn picture and print what was found, beside what is drawn.
+
+    Raises:
+        typer.Exit: The drawn thing was not found.
+    """
+    from s3seg.commands.trial import PROMPT, run_trial
+
+    with terminal.progress(1, "loading the weights and segmenting one picture"):
+        trial = run_trial(checkpoint)
+    model = trial.model
+    scores = ", ".join(f"{score:.2f}" for score in trial.scores) or "none"
+    terminal.write(
+        f"prompt           {PROMPT}, drawn once\n"
+        f"found            {len(trial.scores)} (scores: {scores})\n"
+        f"overlap          {trial.overlap:.3f} of 1 (mask IoU of the best with what is drawn)\n"
+        f"presence         {trial.presence:.2f}\n"
+        f"model            {model.name} {model.version}, {trial.parameters / 1e6:,.0f} M parameters\n"
+        f"ran on           {model.device} in {model.dtype}\n"
+        f"time             {trial.load_seconds:.1f} s to load, {trial.segment_seconds:.1f} s to segment\n"
+    )
+    if not trial.is_found:
+        terminal.warn(
+            f"the {PROMPT} was not found where it is drawn, which SAM 3 should do; "
+            "please report it with the lines above",
+            label="error",
+        )
         raise typer.Exit(ERROR)
 
 
@@ -167,17 +251,19 @@ def _bytes_bar(terminal: Terminal) -> Iterator[Callable[[str, int, int | None], 
         yield None
         return
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(
-        TextColumn("{task.description}", markup=False), *columns, console=console, redirect_stdout=False
-    ) as bars:
-        tasks = {}
+    bars = Progress(TextColumn("{task.description}", markup=False), *columns, console=console, redirect_stdout=False)
+    tasks = {}
 
-        def progress(file: str, done: int, total: int | None) -> None:
-            if file not in tasks:
-                tasks[file] = bars.add_task(file, total=total)
-            bars.update(tasks[file], completed=done)
+    def progress(file: str, done: int, total: int | None) -> None:
+        bars.start()  # only now: a question may be asked before the first byte
+        if file not in tasks:
+            tasks[file] = bars.add_task(file, total=total)
+        bars.update(tasks[file], completed=done)
 
+    try:
         yield progress
+    finally:
+        bars.stop()
 
 
 def _size(count: int) -> str:

@@ -80,9 +80,9 @@ class Segmenter:
         """Load a checkpoint. This never downloads anything.
 
         Args:
-            checkpoint: "embedded", "sam3", a folder, a weights file, or a Hugging Face repo id that has been
-                pulled; or what `s3seg.checkpoints.resolve` returned for one. None takes ``S3SEG_CHECKPOINT`` if it is
-                set, else full SAM 3 if it is on this machine, else the embedded one.
+            checkpoint: "embedded", "litetext", "sam3", a folder, a weights file, or a Hugging Face repo id that has
+                been pulled; or what `s3seg.checkpoints.resolve` returned for one. None takes ``S3SEG_CHECKPOINT`` if
+                it is set, else the first that is on this machine: full SAM 3.1 or 3, "litetext", the embedded one.
             device: "auto" (CUDA, else Apple's MPS, else the CPU), or a name such as "cuda:1".
             dtype: "float32", "bfloat16", "float16", or "auto": bfloat16 on CUDA, else float32.
             image_size: Side of the square that pictures are resized to, in pixels, a multiple of the patch size.

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch.overrides import TorchFunctionMode
 
+from s3seg.checkpoints.weight_files import find_weights
 from s3seg.errors import CheckpointError, CheckpointNotFoundError, InvalidRequestError
 from s3seg.sam3.config import LiteTextConfig, Sam3Config, names_supported_model
 from s3seg.sam3.decoder import Decoder
@@ -17,7 +18,7 @@ from s3seg.sam3.foreign_files import describe_dtypes, describe_names
 from s3seg.sam3.layouts import LAYOUTS, REFERENCE, TRANSFORMERS_LITE_TEXT, Layout
 from s3seg.sam3.model import Sam3
 from s3seg.sam3.sources import TensorSource, read_source, required_tensors
-from s3seg.sam3.tensor_files import TensorFile, find_weights, open_weights
+from s3seg.sam3.tensor_files import TensorFile, open_weights
 
 _FP32 = ("scoring.", *(f"decoder.{name}" for name in Decoder.FP32))
 

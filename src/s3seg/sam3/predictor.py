@@ -15,13 +15,13 @@ from cachetools import LRUCache
 from torch import Tensor
 from torch.nn import functional as F
 
+from s3seg.checkpoints.weight_files import find_weights
 from s3seg.errors import CheckpointError, InferenceError, InvalidRequestError, OutOfMemoryError
 from s3seg.results.masks import RLE
 from s3seg.sam3 import postprocess
 from s3seg.sam3.layers import cxcywh_to_xyxy
 from s3seg.sam3.load import load
 from s3seg.sam3.model import BoxPrompts, ImageFeatures, Sam3
-from s3seg.sam3.tensor_files import find_weights
 from s3seg.sam3.tokenizer import Tokenizer
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}

@@ -14,18 +14,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from s3seg.errors import CheckpointError, CheckpointNotFoundError
+from s3seg.errors import CheckpointError
 from s3seg.sam3.foreign_files import describe_content, describe_pickle_error
-
-WEIGHT_FILES = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "sam3.1_multiplex.pt",
-    "sam3.pt",
-    "sam3.safetensors",
-)
-"""The names under which SAM 3 is published, in order of preference."""
-_PATTERNS = ("*.safetensors.index.json", "*.safetensors", "*.pt", "*.pth")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,37 +29,6 @@ class TensorFile:
     """Dtype by tensor name, as safetensors (``F32``) or torch (``torch.float32``) writes it."""
     read: Callable[[str], Tensor]
     """Read one tensor, by name."""
-
-
-def find_weights(path: Path) -> Path:
-    """Return the weight file at a path.
-
-    It is the path itself, or in a folder the first of `WEIGHT_FILES`, else its only ``.safetensors`` or ``.pt`` file.
-
-    Raises:
-        CheckpointNotFoundError: There is no such path, or the folder holds no weight file, or more than one and none
-            of them has a known name.
-    """
-    if path.is_file():
-        return path
-    if not path.exists():
-        raise CheckpointNotFoundError(f"no checkpoint at {path}: no such file or folder")
-    for name in WEIGHT_FILES:
-        if (path / name).is_file():
-            return path / name
-    for pattern in _PATTERNS:
-        found = sorted(path.glob(pattern))
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise CheckpointNotFoundError(
-                f"several weight files in {path}: {', '.join(file.name for file in found)}. "
-                "Give the path of one of them."
-            )
-    raise CheckpointNotFoundError(
-        f"no checkpoint in {path}: the folder holds none of {', '.join(WEIGHT_FILES)}, "
-        "nor another .safetensors or .pt file"
-    )
 
 
 def open_weights(path: Path, stack: ExitStack) -> TensorFile:

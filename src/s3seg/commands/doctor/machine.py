@@ -197,13 +197,14 @@ def _disk() -> Finding:
     except (OSError, StopIteration) as err:
         return Finding("disk", "note", f"cannot read {cache}: {err}", "set HF_HOME to a folder that you can write to")
     value = f"{free / 1e9:.1f} GB free for {cache}"
-    if free < 4e9 and not _full_is_here():
+    if free < 4e9 and not _photographs_are_here():
         return Finding("disk", "note", value, "full SAM 3 needs 3.5 GB; set HF_HOME to a folder with more space")
     return Finding("disk", "ok", value)
 
 
-def _full_is_here() -> bool:
-    return any(item.name == "sam3" and item.checkpoint is not None for item in checkpoints.inventory())
+def _photographs_are_here() -> bool:
+    """Whether a checkpoint other than the embedded one is on this machine."""
+    return any(item.name != "embedded" and item.checkpoint is not None for item in checkpoints.inventory())
 
 
 def _hub_access() -> Finding:
@@ -216,5 +217,5 @@ def _hub_access() -> Finding:
         return Finding("hugging face", "ok", f"{endpoint}{offline}, token from {variable}")
     if file.is_file():
         return Finding("hugging face", "ok", f"{endpoint}{offline}, token from {file}")
-    advice = None if _full_is_here() else "log in to pull full SAM 3: hf auth login"
+    advice = None if _photographs_are_here() else "no account is needed for: s3seg models pull litetext"
     return Finding("hugging face", "note" if advice else "ok", f"{endpoint}{offline}, no token", advice)
