@@ -1,4 +1,7 @@
-"""Run the measurements that need no services, or the ones named: ``python -m benchmarks prompts rle``."""
+"""Run the measurements that need no services, or the ones named: ``python -m benchmarks prompts rle``.
+
+``python -m benchmarks gpu`` takes arguments of its own; see ``benchmarks/gpu/README.md``.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,11 @@ from benchmarks.timing import machine
 DEFAULT = ("start", "prompts", "rle")
 
 if __name__ == "__main__":
+    names = sys.argv[1:] or DEFAULT
+    if names[0] == "gpu":
+        from benchmarks.gpu.command import main
+
+        sys.exit(main(names[1:]))
     print(machine())
-    for name in sys.argv[1:] or DEFAULT:
+    for name in names:
         importlib.import_module(f"benchmarks.{name}").main()

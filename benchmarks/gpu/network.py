@@ -1,0 +1,45 @@
+"""Full SAM 3 with random weights as a network that services and measurements can use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from benchmarks.gpu.models import ours_from, peer_config, random_peer
+from benchmarks.held_network import HeldNetwork
+from s3seg import checkpoints
+from s3seg.checkpoints.metadata import CheckpointMetadata
+from s3seg.inference.stages import MAX_PIXELS, EncodedImage, Sam3Network
+from s3seg.results.segmentation import ModelInfo
+from s3seg.sam3.predictor import Detections, Predictor, Query
+from s3seg.sam3.tokenizer import Tokenizer
+
+INSTANCES = 8
+
+
+class RandomNetwork(Sam3Network):
+    """Computes everything that full SAM 3 computes, and answers with eight ellipses.
+
+    Masks of random weights are noise, which takes ten times as long to turn into an RLE as the outline of a thing. So
+    the best eight instances of each prompt are computed and copied to the CPU, and then replaced.
+    """
+
+    def __init__(self, *, device: torch.device, dtype: torch.dtype, quick: bool) -> None:
+        """Make the weights on the device; ``quick`` makes a tiny network instead."""
+        folder = checkpoints.resolve("embedded").folder  # words are tokenized as for it
+        self.metadata = CheckpointMetadata.from_folder(folder)
+        peer = random_peer(peer_config("sam3", quick=quick, vocab_size=4000), device)
+        model = ours_from(peer, dtype)
+        del peer
+        self.predictor = Predictor(model, Tokenizer.from_folder(folder, context=model.config.text.context))
+        self.model = ModelInfo("random", "1", str(device), str(dtype).removeprefix("torch."))
+        self._max_pixels = MAX_PIXELS
+        self._shown = HeldNetwork().predict([(EncodedImage(None, (1, 1), 0), "")])[0]
+
+    def predict(self, pairs: Sequence[tuple[EncodedImage, str]]) -> list[Detections]:
+        """Compute eight instances of each prompt, and answer with eight ellipses."""
+        queries = [(image, Query(prompt)) for image, prompt in pairs]
+        computed = self.predict_queries(queries, threshold=-1.0, max_instances=INSTANCES)
+        return [replace(self._shown, presence=one.presence) for one in computed]
