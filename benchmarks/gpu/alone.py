@@ -1,6 +1,7 @@
 """Part ``alone``: how long the network takes without a service around it, beside transformers and beside the floor.
 
-The floor of a figure is its multiplications over the card's measured rate in the same precision: no program is faster.
+The floor of a figure is the multiplications of the network as published, over the card's measured rate in the same
+precision. Ours does fewer of them for a prompt (``docs/explanation/network.md``, "Computing the same for less").
 """
 
 from __future__ import annotations
@@ -339,7 +340,8 @@ def _attention(
 
     row: dict[str, Any] = {"attention": name}
     row["default_ms"] = measure(attend, device, runs=20, seconds=0.5).milliseconds
-    row["default_kernel"] = kernels(attend, device)[0][0][:60]
+    found = kernels(attend, device)
+    row["default_kernel"] = found[0][0][:60] if found else None
     for backend, chosen in BACKENDS.items():
         try:
             with sdpa_kernel(chosen):

@@ -17,7 +17,6 @@ from torch.nn import functional as F
 import s3seg
 from benchmarks.gpu.activations import largest_activations
 from benchmarks.gpu.context import Context
-from benchmarks.gpu.machine import use_full_precision
 from benchmarks.gpu.models import in_precision, ours_from, peer_config, random_peer
 from benchmarks.gpu.report import Step
 from benchmarks.gpu.timing import ROOT
@@ -37,14 +36,13 @@ _SHOWN = 15
 
 def run(context: Context) -> None:
     """Run every comparison that there is time for."""
-    use_full_precision()
     with torch.inference_mode():
         context.report.run(
             [
-                Step("recorded outputs of the reference", partial(_golden, context), 10),
-                Step("text encoder CLIP: fp32, bf16, fp16", partial(_against_transformers, context, "sam3"), 25),
-                Step("embedded checkpoint", partial(_embedded, context), 12),
-                Step("LiteText: fp32, bf16, fp16", partial(_against_transformers, context, "sam3_lite_text"), 15),
+                Step("recorded outputs of the reference", partial(_golden, context), 8),
+                Step("text encoder CLIP: fp32, bf16, fp16", partial(_against_transformers, context, "sam3"), 20),
+                Step("embedded checkpoint", partial(_embedded, context), 10),
+                Step("LiteText: fp32, bf16, fp16", partial(_against_transformers, context, "sam3_lite_text"), 12),
                 Step("activations of the embedded checkpoint", partial(_embedded_activations, context), 6),
             ],
             context.deadline,

@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.gpu.context import Context
 from benchmarks.gpu.deadline import Deadline
-from benchmarks.gpu.machine import describe
+from benchmarks.gpu.machine import describe, use_full_precision
 from benchmarks.gpu.report import Report
 
 
@@ -25,6 +25,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # its time is up: end the servers that it started
+    use_full_precision()
     device = torch.device("cpu" if arguments.quick else "cuda")
     report = Report(arguments.part, arguments.out, {"quick": arguments.quick, "about": describe(device)})
     context = Context(device, arguments.quick, report, Deadline(arguments.until))

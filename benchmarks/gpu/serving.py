@@ -29,6 +29,7 @@ from benchmarks.serve import KEY, Ours, Server
 
 PROMPTS_EACH = 3
 _ALONE_BATCH = 8
+_PREPARE_S = 25  # at most, to store the pictures and tasks of a load
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,7 @@ async def _measure(context: Context, state: dict[str, float], side: _Side, busy:
             side, await _requests(side, 8, quick=context.quick), clients=8, until=time.perf_counter() + 30
         )  # to warm up
         for load in QUICK_LOADS if context.quick else LOADS:
-            if not context.deadline.allows(load.settle_s + load.seconds + 10):
+            if not context.deadline.allows(load.settle_s + load.seconds + _PREPARE_S):
                 context.report.leave_out(f"{load.clients} clients", f"{context.deadline.left:.0f} s were left")
                 continue
             seconds = load.settle_s + load.seconds
