@@ -188,7 +188,11 @@ class _Side(Ours):
         arguments = [str(self._port), str(self._busy), *(["--quick"] if self._quick else [])]
         environment = {"S3SEG_DATA_DIR": str(self._settings.data_dir), "API_SECRET_KEY": KEY}
         server = Server("benchmarks.gpu.service", *arguments, **environment)
-        server.wait_until_ok(f"http://127.0.0.1:{self._port}/ready")
+        try:
+            server.wait_until_ok(f"http://127.0.0.1:{self._port}/ready")
+        except BaseException:  # such as the end of this part's time
+            server.end()
+            raise
         return server
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 
 import torch
+from benchmarks.gpu import command
 from benchmarks.gpu.activations import largest_activations
 from benchmarks.gpu.deadline import Deadline
 from benchmarks.gpu.report import Report, Step, bar_chart
@@ -52,6 +55,29 @@ def test_a_comparison_that_is_off_makes_the_part_fail(tmp_path):
     assert report.finish()
     report.add("figures", ok=False)
     assert not report.finish()
+
+
+def test_a_part_whose_time_is_up_is_ended_and_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(command, "_QUICK_SECONDS", 0)
+    Report("alone", tmp_path, {"about": {}}).add("figures", ms=1.0)
+    kept = (tmp_path / "alone.json").read_text()
+    monkeypatch.setattr(command.subprocess, "Popen", _never_ending(tmp_path / "alone.json", kept))
+    assert command.main(["alone", "--quick", "--out", str(tmp_path)]) == 1
+    content = json.loads((tmp_path / "alone.json").read_text())
+    assert content["left_out"] == [{"what": "the rest of this part", "why": "its time of 0 s was up"}]
+    assert content["tables"] == {"figures": [{"ms": 1.0}]}
+    assert "Not in order: alone" in capsys.readouterr().out
+
+
+def _never_ending(path, kept):
+    """A process that has written a row and then hangs."""
+    real = subprocess.Popen
+
+    def start(*_, **options):
+        path.write_text(kept)
+        return real([sys.executable, "-c", "import time; time.sleep(600)"], **options)
+
+    return start
 
 
 def test_a_deadline_that_has_passed_leaves_no_time():
