@@ -40,7 +40,7 @@ from s3seg.tasks.object_keys import new_image_key
 from s3seg.tasks.records import Identity, NewImage
 
 PICTURES = Path(__file__).parent.parent / "examples" / "pictures"
-KEY = "benchmark"
+KEY = "a-key-for-benchmarks"
 USER = Identity(user_id="00000000-0000-4000-8000-000000000001", tier=Tier.ENTERPRISE)
 PROMPTS = ("car", "tree", "house", "star", "cup", "dog")
 REQUESTS = {1: 12, 4: 36, 16: 72, 64: 144}

@@ -10,8 +10,7 @@ import torch
 from benchmarks.gpu.models import ours_from, peer_config, random_peer
 from benchmarks.held_network import HeldNetwork
 from s3seg import checkpoints
-from s3seg.checkpoints.metadata import CheckpointMetadata
-from s3seg.inference.stages import MAX_PIXELS, EncodedImage, Sam3Network
+from s3seg.inference.stages import EncodedImage, Sam3Network
 from s3seg.results.segmentation import ModelInfo
 from s3seg.sam3.predictor import Detections, Predictor, Query
 from s3seg.sam3.tokenizer import Tokenizer
@@ -28,14 +27,14 @@ class RandomNetwork(Sam3Network):
 
     def __init__(self, *, device: torch.device, dtype: torch.dtype, quick: bool) -> None:
         """Make the weights on the device; ``quick`` makes a tiny network instead."""
-        folder = checkpoints.resolve("embedded").folder  # words are tokenized as for it
-        self.metadata = CheckpointMetadata.from_folder(folder)
+        embedded = checkpoints.resolve("embedded")
+        super().__init__(embedded, device="cpu")  # words are tokenized as for it
         peer = random_peer(peer_config("sam3", quick=quick, vocab_size=4000), device)
         model = ours_from(peer, dtype)
         del peer
-        self.predictor = Predictor(model, Tokenizer.from_folder(folder, context=model.config.text.context))
+        tokenizer = Tokenizer.from_folder(embedded.folder, context=model.config.text.context)
+        self.predictor = Predictor(model, tokenizer)
         self.model = ModelInfo("random", "1", str(device), str(dtype).removeprefix("torch."))
-        self._max_pixels = MAX_PIXELS
         self._shown = HeldNetwork().predict([(EncodedImage(None, (1, 1), 0), "")])[0]
 
     def predict(self, pairs: Sequence[tuple[EncodedImage, str]]) -> list[Detections]:
