@@ -117,6 +117,8 @@ class TestBadDisks:
                 image_url = http.post("/api/v1/upload", files=files).json()["data"]["image_url"]
                 order = {"image_url": image_url, "text_prompt": "cat"}
                 resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+                while http.get("/ready").status_code == 200:
+                    time.sleep(0.1)  # the check at start is remembered for a second
                 for _ in range(3):
                     for response in (
                         http.post("/api/v1/upload", files=files),
