@@ -40,7 +40,6 @@ CAPTIONS = {
     "tasks": "the domain, the ports",
     "decoding": "untrusted pictures",
     "errors": "every error",
-    "version": "its number",
 }
 
 _WIDTH, _BOX, _HEIGHT, _ROW, _LABELS = 960, 150, 46, 92, 30

@@ -12,8 +12,6 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from s3seg.version import __version__
-
 if TYPE_CHECKING:
     from s3seg.app import local
     from s3seg.client import AsyncClient, Client
@@ -31,6 +29,8 @@ if TYPE_CHECKING:
     from s3seg.inference.segmenter import Embedding, Segmenter
     from s3seg.results import draw, export
     from s3seg.results.segmentation import Instance, Segmentation
+
+__version__ = "0.1.0.dev0"
 
 _NAMES = {
     "AsyncClient": "client",

@@ -11,13 +11,13 @@ from typing import Annotated
 
 import typer
 
+from s3seg import __version__
 from s3seg.commands import admin, db, models, serve, token
 from s3seg.commands.doctor.command import doctor
 from s3seg.commands.errors import ErrorHandlingGroup
 from s3seg.commands.help import CommandWithSections
 from s3seg.commands.segment.command import segment
 from s3seg.commands.worker import worker
-from s3seg.version import __version__
 
 app = typer.Typer(
     name="s3seg",

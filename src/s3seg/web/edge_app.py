@@ -11,10 +11,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 from starlette.types import Lifespan
 
+from s3seg import __version__
 from s3seg.api.envelope import ApiResponse
 from s3seg.edge import Edge
 from s3seg.tasks.limits import RATE_LIMITS, RateTable
-from s3seg.version import __version__
 from s3seg.web.app import build_app
 from s3seg.web.cors import EnvelopedCORSMiddleware
 from s3seg.web.envelope import mount_path, render_error

@@ -10,10 +10,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Lifespan
 
+from s3seg import __version__
 from s3seg.api.envelope import ErrorBody, GpuErrorResponse
 from s3seg.errors import AuthInvalidError, AuthRequiredError
 from s3seg.inference.engine import Engine
-from s3seg.version import __version__
 from s3seg.web.app import build_app
 from s3seg.web.errors import ErrorResponse
 from s3seg.web.gpu_metrics import EngineGauges

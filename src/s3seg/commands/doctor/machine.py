@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from s3seg import checkpoints
+from s3seg import __version__, checkpoints
 from s3seg.errors import CheckpointError
-from s3seg.version import __version__
 
 Status = Literal["ok", "note", "problem"]
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from starlette.requests import Request
 from starlette.responses import Response
 
+from s3seg import __version__
 from s3seg.api.additions import EdgeHealthResponse, ReadyResponse
 from s3seg.edge import Edge
 from s3seg.errors import UnavailableError
-from s3seg.version import __version__
 from s3seg.web.envelope import enveloped, success
 from s3seg.web.metrics import HttpMetrics
 from s3seg.web.operations import Handler, Operation, ResponseSpec
