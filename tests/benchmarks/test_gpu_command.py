@@ -54,6 +54,7 @@ def test_equal_compares_every_output_in_three_precisions(tmp_path):
     assert len(tables["Range of activations"]) == 4
 
 
+@pytest.mark.slow
 def test_alone_times_ours_and_transformers(tmp_path):
     content = _quick("alone", tmp_path)
     times = {(row["program"], row["what"]): row["ms"] for row in content["tables"]["Milliseconds"]}
@@ -65,6 +66,7 @@ def test_alone_times_ours_and_transformers(tmp_path):
     assert [one["what"] for one in content["left_out"]] == ["waits for the device"]
 
 
+@pytest.mark.slow
 def test_serving_answers_every_request(tmp_path):
     (row,) = _quick("serving", tmp_path)["tables"]["Serving"]
     assert row["errors"] == 0
