@@ -79,7 +79,7 @@ def _measured(
 
 
 def _waits(url: str, token: str, photo: bytes) -> list[tuple[str, float, int | str]]:
-    body, content_type = _multipart(photo)
+    body, form = _multipart(photo)
     waits: list[tuple[str, float, int | str]] = []
     end = time.monotonic() + _SECONDS
     with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=60) as client:
@@ -97,7 +97,7 @@ def _waits(url: str, token: str, photo: bytes) -> list[tuple[str, float, int | s
         image_url, task_id = "", ""
         while time.monotonic() < end:
             ask("account", "GET", "/api/v1/me")
-            uploaded = ask("upload", "POST", "/api/v1/upload", content=body, headers={"Content-Type": content_type})
+            uploaded = ask("upload", "POST", "/api/v1/upload", content=body, headers=form)
             if uploaded is not None and uploaded.status_code == 200:
                 image_url = uploaded.json()["data"]["image_url"]
             if image_url:
@@ -155,9 +155,9 @@ def unread_answers(url: str, token: str, seconds: float) -> None:
 
 def waiting_requests(url: str, token: str, seconds: float) -> None:
     """Wait for a task that nobody processes, on many connections."""
-    body, content_type = _multipart(_photo(0.1))
+    body, form = _multipart(_photo(0.1))
     with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=60) as client:
-        image = client.post("/api/v1/upload", content=body, headers={"Content-Type": content_type}).json()["data"]
+        image = client.post("/api/v1/upload", content=body, headers=form).json()["data"]
         request = {"image_url": image["image_url"], "text_prompt": "x"}
         task_id = client.post("/api/v1/segment", json=request).json()["data"]["task_id"]
     head = f"GET /api/v1/tasks/{task_id}/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n"
@@ -178,11 +178,11 @@ ATTACKS: dict[str, Callable[[str, str, float], None]] = {
 def _upload_in_threads(url: str, token: str, seconds: float, picture: bytes) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
-    body, content_type = _multipart(picture)
+    body, form = _multipart(picture)
     end = time.monotonic() + seconds
 
     def upload() -> None:
-        headers = {"Authorization": f"Bearer {token}", "Content-Type": content_type}
+        headers = {"Authorization": f"Bearer {token}", **form}
         with httpx.Client(base_url=url, headers=headers, timeout=120) as client:
             while time.monotonic() < end:
                 with contextlib.suppress(httpx.TransportError):
