@@ -545,7 +545,11 @@ def test_files_outside_the_cache_are_checked_but_not_verified(tmp_path: Path) ->
     }
 
 
-@pytest.mark.parametrize("content", [gzip.compress(b"a b")[:-3], b"a b", gzip.compress(b"a b" * 99)[:-8] + bytes(8)])
+@pytest.mark.parametrize(
+    "content",
+    [gzip.compress(b"a b")[:-3], b"a b", gzip.compress(b"a b" * 99)[:-8] + bytes(8)],
+    ids=["cut short", "not gzip", "wrong checksum"],
+)
 def test_a_damaged_gzip_vocabulary_is_noticed(tmp_path: Path, content: bytes) -> None:
     shutil.copytree(checkpoints.resolve("embedded").path, tmp_path / "mine")
     (tmp_path / "mine" / "bpe.txt.gz").write_bytes(content)
