@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ import typer
 from s3seg.commands.parts import run_with_parts
 from s3seg.commands.users import User, user_id
 from s3seg.errors import InvalidRequestError
+from s3seg.tasks.backlog import Backlog, workers_for
 from s3seg.tasks.limits import Tier
 
 if TYPE_CHECKING:
@@ -105,6 +107,76 @@ def gc(
     typer.echo(
         f"{verb} {garbage.objects} objects ({garbage.size_bytes} bytes) and {garbage.partial_writes} partial writes"
     )
+
+
+@app.command()
+def backlog(
+    wait: Annotated[
+        float | None,
+        typer.Option("--wait", metavar="SECONDS", min=1, help="Tell how many workers do every task within SECONDS."),
+    ] = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            "--rate", metavar="TASKS", min=0.001, help="Tasks a second that one worker does; else as measured."
+        ),
+    ] = None,
+    price: Annotated[
+        float | None, typer.Option("--price", metavar="AMOUNT", min=0, help="What one worker costs an hour.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON, for programs that start and stop workers.")
+    ] = False,
+) -> None:
+    """Show how many tasks wait and for how long, and how many workers would keep up."""
+    import json
+    from dataclasses import asdict
+
+    found = run_with_parts(lambda parts: parts.task_queue.backlog())
+    plan = None if wait is None else _plan(found, wait=wait, rate=rate, price=price)
+    if as_json:
+        typer.echo(json.dumps({**asdict(found), "done_per_s": found.rate, **({} if plan is None else asdict(plan))}))
+        return
+    typer.echo(f"waiting   {found.waiting} tasks, the oldest for {found.oldest_wait_s:.0f} s")
+    typer.echo(f"running   {found.running} tasks on {found.workers} workers")
+    typer.echo(f"done      {found.rate:.2f} tasks a second over the last 5 minutes")
+    if plan is not None:
+        typer.echo(plan.sentence())
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """How many workers do every task in time, and what they cost."""
+
+    wait_s: float
+    rate_per_worker: float
+    workers_needed: int
+    cost_per_hour: float | None
+
+    def sentence(self) -> str:
+        """Return the plan for people."""
+        cost = "" if self.cost_per_hour is None else f", which cost {self.cost_per_hour:g} an hour"
+        return (
+            f"needed    {self.workers_needed} workers at {self.rate_per_worker:.2f} tasks a second each, "
+            f"to do every task within {self.wait_s:g} s{cost}"
+        )
+
+
+def _plan(backlog: Backlog, *, wait: float, rate: float | None, price: float | None) -> _Plan:
+    """Plan workers from what is done now; new tasks are taken to arrive as fast as tasks were done lately.
+
+    Raises:
+        InvalidRequestError: No rate is given, and none can be measured, since no worker is doing anything.
+    """
+    if rate is None:
+        if not backlog.workers or not backlog.ended_recently:
+            raise InvalidRequestError(
+                "the rate of a worker cannot be measured, since none has done a task in the last 5 minutes or none "
+                "holds one now; pass --rate with the tasks a second that one worker does"
+            )
+        rate = backlog.rate / backlog.workers
+    needed = workers_for(arrivals=backlog.rate, waiting=backlog.waiting, wait_s=wait, rate=rate)
+    return _Plan(wait, rate, needed, None if price is None else needed * price)
 
 
 @app.command()
