@@ -6,6 +6,7 @@ import math
 import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -177,6 +178,42 @@ def _plan(backlog: Backlog, *, wait: float, rate: float | None, price: float | N
         rate = backlog.rate / backlog.workers
     needed = workers_for(arrivals=backlog.rate, waiting=backlog.waiting, wait_s=wait, rate=rate)
     return _Plan(wait, rate, needed, None if price is None else needed * price)
+
+
+@app.command()
+def backup(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder, or a backup to bring up to date.")],
+) -> None:
+    """Copy database, objects and signing key into FOLDER, while the services run."""
+    from s3seg.app.backup import back_up
+
+    info = run_with_parts(lambda parts: back_up(parts, folder, progress=_report_copied))
+    typer.echo(f"{folder}: {info.tasks} tasks and {info.objects - info.missing} objects, as of {info.created_at}")
+    if info.missing:
+        typer.echo(f"{info.missing} objects were deleted while the backup was taken", err=True)
+    if (folder / "signing-key.pem").exists():
+        typer.echo("the backup holds the key that signs tokens: keep it as safe as a password", err=True)
+
+
+@app.command()
+def restore(folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A backup.")]) -> None:
+    """Restore a backup into an empty S3SEG_DATA_DIR; then start the services on it."""
+    from s3seg.app.backup import restore as restore_backup
+    from s3seg.app.settings import Settings
+
+    info = run_with_parts(lambda parts: restore_backup(parts, folder, progress=_report_copied))
+    typer.echo(f"restored {info.tasks} tasks and {info.objects - info.missing} objects, as of {info.created_at}")
+    if info.public_base_url != Settings().public_base_url:
+        typer.echo(
+            f"the backup's services had S3SEG_PUBLIC_BASE_URL={info.public_base_url}; set it to the same value, since "
+            "it is part of the URL of every stored image",
+            err=True,
+        )
+
+
+def _report_copied(copied: int) -> None:
+    if copied % 1000 == 0:
+        typer.echo(f"{copied} objects copied ...", err=True)
 
 
 @app.command()
