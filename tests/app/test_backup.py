@@ -128,7 +128,7 @@ async def test_a_killed_backup_leaves_the_earlier_one_usable(service: Running, t
     await upload(ann)
     earlier = await back_up(service.parts, tmp_path / "backup")
     await upload(ann)
-    monkeypatch.setattr("s3seg.app.backup._copy_key", lambda source, target: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr("s3seg.app.backup._copy_file", lambda source, target: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         await back_up(service.parts, tmp_path / "backup")
     monkeypatch.undo()

@@ -1,6 +1,7 @@
 """Backup and restore of an installation whose tasks are in SQLite: database, objects and signing key.
 
-A backup is a folder: ``tasks.sqlite3``, ``objects/``, ``signing-key.pem`` and ``backup.json``, which is written last.
+A backup is a folder: ``tasks.sqlite3``, ``objects/``, ``signing-key.pem``, ``revoked.json`` if tokens were revoked,
+and ``backup.json``, which is written last.
 It is taken while the services run. The database is copied first, as one consistent snapshot; an object is stored
 before the row that refers to it, so all objects of the snapshot exist by then, except those deleted since.
 """
@@ -28,6 +29,7 @@ from s3seg.tasks.private_files import make_private_folder, open_private
 
 _DATABASE = "tasks.sqlite3"
 _KEY = "signing-key.pem"
+_REVOKED = "revoked.json"
 _INFO = "backup.json"
 _FORMAT = 1
 _REFERENCED = "SELECT object_key FROM images UNION SELECT object_key FROM task_objects"
@@ -84,7 +86,8 @@ async def back_up(parts: Parts, folder: Path, *, progress: Callable[[int], None]
     await asyncio.to_thread(_snapshot, database, partial)
     copies = FileObjectStore(folder / "objects", public_base=parts.settings.public_base_url)
     kept = await _copy_objects(parts.objects, copies, progress)
-    _copy_key(parts.settings.data_dir / "auth" / _KEY, folder / _KEY)
+    _copy_file(parts.settings.data_dir / "auth" / _KEY, folder / _KEY)
+    _copy_file(parts.settings.data_dir / "auth" / _REVOKED, folder / _REVOKED)
     tasks, referenced, base = await asyncio.to_thread(_contents, partial)
     info = BackupInfo(
         created_at=created_at.isoformat(timespec="seconds"),
@@ -122,7 +125,8 @@ async def restore(parts: Parts, folder: Path, *, progress: Callable[[int], None]
     await asyncio.to_thread(_require_sound, folder / _DATABASE)
     copies = FileObjectStore(folder / "objects", public_base=info.public_base_url)
     await _copy_objects(copies, parts.objects, progress)
-    _copy_key(saved_key, key)
+    _copy_file(saved_key, key)
+    _copy_file(folder / _REVOKED, key.with_name(_REVOKED))
     make_private_folder(database.parent)
     partial = database.with_name(f".{database.name}.partial")
     await asyncio.to_thread(_snapshot, folder / _DATABASE, partial)
@@ -191,7 +195,7 @@ async def _copy_objects(source: ObjectStore, target: ObjectStore, progress: Call
     return found
 
 
-def _copy_key(source: Path, target: Path) -> None:
+def _copy_file(source: Path, target: Path) -> None:
     if source.exists():
         make_private_folder(target.parent)
         _write(target, source.read_bytes())

@@ -88,6 +88,22 @@ def _can_ask() -> bool:
 
 
 @app.command()
+def revoke(user: User) -> None:
+    """Revoke all access tokens of USER, within a minute; tokens printed afterwards are valid."""
+    from s3seg.app import Settings, revoked_tokens
+    from s3seg.errors import ConfigurationError
+
+    settings = Settings()
+    if settings.authenticator != "local":
+        raise ConfigurationError(
+            f"S3SEG_AUTHENTICATOR={settings.authenticator}: its tokens are not issued here; sign "
+            "the user out, or ban the user, where they are"
+        )
+    revoked_tokens(settings).revoke(user_id(user))
+    typer.echo(f"{user}: all tokens are revoked; services stop accepting them within a minute")
+
+
+@app.command()
 def gc(
     older_than: Annotated[
         float,
