@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PICTURES := examples/pictures
-# Tests start many processes: each works on one core, and finds modules compiled, also where the environment says otherwise.
+# Tests start many processes: each works on one core, and finds modules compiled, whatever the environment says.
 TESTING := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
 
 .PHONY: demo test test-slow check bench bench-serve bench-edge clean help

@@ -16,7 +16,7 @@ hypothesis.settings.load_profile("s3seg")
 
 @pytest.fixture(scope="session", autouse=True)
 def _certificates_read_once():
-    """Share one TLS context among all clients: each reads a list of certificates, which takes longer than most tests."""
+    """Share one TLS context among all clients: reading the list of certificates takes longer than most tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("httpx._transports.default.create_ssl_context", functools.cache(httpx.create_ssl_context))
         yield

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from benchmarks.gpu.part import run_part
 
 ROOT = Path(__file__).parents[2]
