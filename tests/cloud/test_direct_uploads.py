@@ -65,8 +65,7 @@ async def test_a_picture_is_sent_to_the_storage_and_registered_once(service, ann
     begun = await begin(ann)
     assert await send(begun, encoded()) == 200
     first, second = await asyncio.gather(*(complete(ann, begun, project_id=project) for _ in range(2)))
-    images = [answer.json()["data"] for answer in (first, second, await complete(ann, begun)) if answer.is_success]
-    assert len(images) >= 2, "a repeat returns the same image"
+    images = [answer.json()["data"] for answer in (first, second, await complete(ann, begun))]
     assert all(image == images[0] for image in images)
     assert (images[0]["content_type"], images[0]["size_bytes"]) == ("image/png", len(encoded()))
     task = await ann("POST", "/api/v1/segment", json={"image_url": images[0]["image_url"], "text_prompt": "cat"})
@@ -76,9 +75,9 @@ async def test_a_picture_is_sent_to_the_storage_and_registered_once(service, ann
 async def test_what_is_no_such_picture_is_refused_and_removed(service, ann):
     jpeg = encoded("JPEG")
     for body, message in (
-        (b"<html>no picture</html>", "not a PNG"),
+        (b"<html>no picture</html>", "PNG"),
         (jpeg, "announced as image/png"),
-        (encoded()[:-9], ""),
+        (encoded()[:-9], "truncated"),
     ):
         begun = await begin(ann, size_bytes=len(body))
         assert await send(begun, body) == 200
