@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import time
+
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
 from starlette.requests import Request
 from starlette.responses import Response
+
+_WRITTEN_TTL_S = 1.0
 
 
 class HttpMetrics:
@@ -31,6 +36,8 @@ class HttpMetrics:
         self._errors = Counter(
             "s3seg_http_errors", "Error responses by the contract's code", ("route", "code"), registry=self.registry
         )
+        self._written = b""
+        self._written_until = -math.inf
 
     def answered(self, *, method: str, route: str, status: int, seconds: float) -> None:
         """Count a response."""
@@ -45,5 +52,9 @@ class HttpMetrics:
         self._errors.labels(route, code).inc()
 
     async def endpoint(self, request: Request) -> Response:
-        """GET /metrics."""
-        return Response(generate_latest(self.registry), media_type=CONTENT_TYPE_LATEST)
+        """GET /metrics. An answer is good for a second, as anybody may ask and it takes milliseconds to write."""
+        now = time.monotonic()
+        if now >= self._written_until:
+            self._written = generate_latest(self.registry)
+            self._written_until = now + _WRITTEN_TTL_S
+        return Response(self._written, media_type=CONTENT_TYPE_LATEST)
