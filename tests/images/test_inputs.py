@@ -201,6 +201,13 @@ def test_members_of_archives_and_spooled_files_are_read(tmp_path: Path) -> None:
         assert inside.source == str(tmp_path / "a.zip" / "in/noise.png")
         with pytest.raises(ImageDecodeError, match="cannot be read"):
             images.load(zipfile.Path(archive, "in/missing.png"))
+    in_memory = io.BytesIO((tmp_path / "a.zip").read_bytes())
+    with zipfile.ZipFile(in_memory) as archive:  # its paths have no text: str() of them is a TypeError
+        unnamed = images.load(zipfile.Path(archive, "in/noise.png"))
+        assert np.array_equal(unnamed.pixels, NOISE)
+        assert unnamed.source is None
+        with pytest.raises(ImageDecodeError, match="Path: cannot be read"):
+            images.load(zipfile.Path(archive, "in/missing.png"))
     with tempfile.SpooledTemporaryFile() as file:
         file.write(PNG)
         assert np.array_equal(images.load(file).pixels, NOISE)

@@ -131,7 +131,9 @@ def _load(
         notes = depth_notes(pixels, bits)
         return LoadedImage(pixels, None, "array", str(array.dtype), steps, notes), None
     if callable(getattr(source, "read_bytes", None)):  # zipfile.Path and others that are paths in all but type
-        return _decode_bytes(_read_bytes(source), name or str(source), limits, reduce_to), str(source)
+        own_name = _streams.text_of(source)
+        label = name or own_name or type(source).__name__
+        return _decode_bytes(_read_bytes(source, label), label, limits, reduce_to), own_name
     raise ImageDecodeError(
         f"cannot load a picture from {_with_article(type(source).__name__)}; "
         "pass a path, a URL, bytes, a file object, a PIL image, a numpy array or a torch tensor"
@@ -175,13 +177,13 @@ def _name_of_pil(picture: Image.Image) -> str | None:
     return f"{path}#frame={frame}" if frame else path
 
 
-def _read_bytes(source: Any) -> bytes:
+def _read_bytes(source: Any, label: str) -> bytes:
     try:
         content = source.read_bytes()
     except (OSError, ValueError, KeyError, TypeError) as err:
-        raise ImageDecodeError(f"{source}: cannot be read: {err}") from err
+        raise ImageDecodeError(f"{label}: cannot be read: {err}") from err
     if not isinstance(content, bytes | bytearray | memoryview):
-        raise ImageDecodeError(f"{source}: read_bytes() returned {type(content).__name__} where bytes are expected")
+        raise ImageDecodeError(f"{label}: read_bytes() returned {type(content).__name__} where bytes are expected")
     return bytes(content)
 
 

@@ -73,6 +73,14 @@ def name_of(source: Any) -> str | None:
     return os.fsdecode(name)
 
 
+def text_of(source: object) -> str | None:
+    """Return the text of an object that is like a path, or None: a `zipfile.Path` in an archive in memory has none."""
+    try:
+        return str(source)
+    except TypeError:
+        return None
+
+
 def position(stream: Any) -> int:
     """Return the position of a file object; 0 if it cannot seek."""
     try:

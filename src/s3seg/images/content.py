@@ -60,7 +60,7 @@ def read_content(source: Any, *, max_bytes: int = MAX_BYTES, timeout: float = 30
         return Content(_from_stream(stream, name or "file object", max_bytes), name)
     read_bytes: Any = getattr(source, "read_bytes", None)
     if callable(read_bytes):  # zipfile.Path and others that are like a path
-        name = _text_of(source)
+        name = _streams.text_of(source)
         try:
             data: Any = read_bytes()
             return Content(bytes(data), name)
@@ -77,13 +77,6 @@ def _from_stream(stream: Any, label: str, max_bytes: int) -> bytes:
         whole = _streams.read_all(stream, label, max_bytes=max_bytes)
         return whole if _is_picture(whole) or not content else content
     return content
-
-
-def _text_of(source: object) -> str | None:
-    try:
-        return str(source)
-    except TypeError:  # zipfile.Path in an archive in memory, which has no file name
-        return None
 
 
 def _is_picture(content: bytes) -> bool:
