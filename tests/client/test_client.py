@@ -306,7 +306,7 @@ class TestAgainstTheService:
     async def test_results_note_what_was_lost_in_reading_the_image(self, service):
         user = await service.user()
         tiff = io.BytesIO()
-        Image.new("RGB", (8, 8)).save(tiff, "TIFF", save_all=True, append_images=[Image.new("RGB", (8, 8))])
+        Image.new("RGB", (8, 6)).save(tiff, "TIFF", save_all=True, append_images=[Image.new("RGB", (8, 6))])
         client = AsyncClient("http://edge.example", user.token, http=service.http)
         working = asyncio.create_task(_work_on_everything(service))
         result = await client.segment(tiff.getvalue(), "cat")

@@ -181,7 +181,7 @@ def _read_bytes(source: Any, label: str) -> bytes:
     try:
         content = source.read_bytes()
     except (OSError, ValueError, KeyError, TypeError) as err:
-        raise ImageDecodeError(f"{label}: cannot be read: {err}") from err
+        raise ImageDecodeError(f"{label}: cannot be read: {_streams.text_of(err) or type(err).__name__}") from err
     if not isinstance(content, bytes | bytearray | memoryview):
         raise ImageDecodeError(f"{label}: read_bytes() returned {type(content).__name__} where bytes are expected")
     return bytes(content)

@@ -65,7 +65,8 @@ def read_content(source: Any, *, max_bytes: int = MAX_BYTES, timeout: float = 30
             data: Any = read_bytes()
             return Content(bytes(data), name)
         except (OSError, ValueError, KeyError, TypeError) as err:
-            raise ImageDecodeError(f"{name or type(source).__name__}: cannot be read: {err}") from err
+            why = _streams.text_of(err) or type(err).__name__
+            raise ImageDecodeError(f"{name or type(source).__name__}: cannot be read: {why}") from err
     return None
 
 

@@ -39,7 +39,8 @@ class Limits:
 
     Attributes:
         pictures: Pictures encoded in one pass.
-        prompts: Prompts decoded in one batch, each counted once for a picture. More are not faster, and delay the results of the first ones.
+        prompts: Prompts decoded in one batch, each counted once for a picture. More are not faster, and delay the
+            results of the first ones.
         cache_bytes: Device memory for embeddings of earlier pictures.
     """
 

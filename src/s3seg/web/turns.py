@@ -21,13 +21,14 @@ class Turns:
         self._waiting: deque[Callable[[], object]] = deque()
 
     def take(self, start: Callable[[], object]) -> None:
-        """Call ``start`` when it is its turn: at once if nothing waits and the round has room."""
+        """Call ``start`` when it is its turn."""
         self._waiting.append(start)
         if len(self._waiting) == 1:
             asyncio.get_running_loop().call_soon(self._round)
 
     def _round(self) -> None:
+        loop = asyncio.get_running_loop()
         for _ in range(min(_STARTED_AT_ONCE, len(self._waiting))):
-            self._waiting.popleft()()
+            loop.call_soon(self._waiting.popleft())  # rather than here: an error of one must not stop the others
         if self._waiting:
-            asyncio.get_running_loop().call_soon(self._round)
+            loop.call_soon(self._round)
