@@ -95,6 +95,7 @@ async def test_a_folder_that_cannot_be_created_is_unavailable(tmp_path):
 
 async def every_use_of(store):
     """Use the store in every way, and give the errors."""
+
     async def listed():
         return [info async for info in store.list("")]
 

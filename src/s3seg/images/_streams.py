@@ -74,7 +74,7 @@ def name_of(source: Any) -> str | None:
 
 
 def text_of(source: object) -> str | None:
-    """Return the text of an object, or None: a `zipfile.Path` in an archive in memory, and an error about it, has none."""
+    """Return the text of an object; None if it has none, as a `zipfile.Path` in an archive in memory."""
     try:
         return str(source)
     except TypeError:
