@@ -462,6 +462,15 @@ class TestOperation:
         assert "objects: the folder of the object store was deleted" in not_ready.json()["error"]["message"]
         assert not (service.settings.data_dir / "objects").exists()
 
+    async def test_a_deleted_signing_key_is_told(self, service, ann):
+        await ann.credits()
+        (service.settings.data_dir / "auth" / "signing-key.pem").unlink()
+        not_ready = await service.http.get("/ready")
+        assert error_of(not_ready) == (503, "UNAVAILABLE")
+        assert "authenticator: the signing key was deleted" in not_ready.json()["error"]["message"]
+        assert await ann.credits() == 10  # tokens are good as long as the service runs
+        assert not (service.settings.data_dir / "auth" / "signing-key.pem").exists()
+
     async def test_metrics_count_routes_not_paths(self, service, ann):
         await ann("GET", f"/api/v1/tasks/{ID}")
         await ann("GET", "/nowhere/secret")
