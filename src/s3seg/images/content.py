@@ -55,6 +55,8 @@ def read_content(source: Any, *, max_bytes: int = MAX_BYTES, timeout: float = 30
         label = path if len(path) <= 300 else f"{path[:300]}..."
         with _streams.opened(path, label, max_bytes=max_bytes) as file:
             return Content(_streams.read_all(file, label, max_bytes=max_bytes), path)
+    if (body := _streams.body_of(source)) is not None:
+        return Content(body, None)
     if (stream := _streams.file_object(source)) is not None:
         name = _streams.name_of(source)
         return Content(_from_stream(stream, name or "file object", max_bytes), name)
