@@ -244,9 +244,8 @@ def test_a_number_of_instances_or_pictures_is_a_whole_one(seg, street, number):
         Image.new("RGB", (9, 9)),
         np.zeros((9, 9, 3), np.uint8),
         np.zeros((9, 9), np.uint8),
-        {"street": STREET},
     ],
-    ids=["str", "path", "bytes", "bytearray", "file", "PIL", "array", "grey array", "dict"],
+    ids=["str", "path", "bytes", "bytearray", "file", "PIL", "array", "grey array"],
 )
 def test_one_picture_is_not_taken_for_many(seg, source):
     with pytest.raises(

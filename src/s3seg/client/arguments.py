@@ -13,7 +13,6 @@ from s3seg.tasks.limits import MAX_IDEMPOTENCY_KEY_CHARS, MAX_PROMPTS
 from s3seg.tasks.prompts import normalize_prompts
 
 _T = TypeVar("_T")
-_NOT_SEVERAL = (str, bytes, bytearray, memoryview, os.PathLike, dict)
 
 
 def check_prompts(prompt: str | Iterable[str]) -> list[str]:
@@ -66,9 +65,9 @@ def check_sources(sources: Iterable[_T]) -> Iterable[_T]:
     """Return the sources of a call that takes several images, or refuse what is one image.
 
     Raises:
-        InvalidRequestError: It is text, a path, bytes or a dict, whose parts are no images.
+        InvalidRequestError: It is text, a path or bytes, whose parts are no images.
     """
-    if isinstance(sources, _NOT_SEVERAL) or not isinstance(sources, Iterable):
+    if isinstance(sources, str | bytes | bytearray | memoryview | os.PathLike) or not isinstance(sources, Iterable):
         raise InvalidRequestError(
             f"segment_many takes several images, such as a list of paths, got {type(sources).__name__}; "
             "for one image use segment"

@@ -261,7 +261,7 @@ class Segmenter:
         Raises:
             S3segError: The same errors as :meth:`segment`.
         """
-        if _is_one_picture(sources) or isinstance(sources, dict):
+        if _is_one_picture(sources):
             one = f"{sources!r:.80}" if isinstance(sources, str | os.PathLike) else f"one ({type(sources).__name__})"
             raise InvalidRequestError(
                 f"segment_many takes a list of pictures, got {one}; "
