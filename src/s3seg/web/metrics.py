@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
+from collections.abc import Awaitable, Callable
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -23,6 +26,7 @@ class HttpMetrics:
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry or CollectorRegistry()
+        self._before_scrape: list[Callable[[], Awaitable[None]]] = []
         self._seconds = Histogram(
             "s3seg_http_request_seconds",
             "Time from the first byte of a request to the last of its response",
@@ -36,6 +40,7 @@ class HttpMetrics:
         self._errors = Counter(
             "s3seg_http_errors", "Error responses by the contract's code", ("route", "code"), registry=self.registry
         )
+        self._writing = asyncio.Lock()
         self._written = b""
         self._written_until = -math.inf
 
@@ -51,10 +56,17 @@ class HttpMetrics:
         """Count an error response."""
         self._errors.labels(route, code).inc()
 
+    def add(self, collector: Collector, *, refresh: Callable[[], Awaitable[None]]) -> None:
+        """Add a collector whose ``refresh`` is awaited before each scrape; it must not raise."""
+        self.registry.register(collector)
+        self._before_scrape.append(refresh)
+
     async def endpoint(self, request: Request) -> Response:
         """GET /metrics. An answer is good for a second, as anybody may ask and it takes milliseconds to write."""
-        now = time.monotonic()
-        if now >= self._written_until:
-            self._written = generate_latest(self.registry)
-            self._written_until = now + _WRITTEN_TTL_S
+        async with self._writing:
+            if time.monotonic() >= self._written_until:
+                for refresh in self._before_scrape:
+                    await refresh()
+                self._written = generate_latest(self.registry)
+                self._written_until = time.monotonic() + _WRITTEN_TTL_S
         return Response(self._written, media_type=CONTENT_TYPE_LATEST)
