@@ -80,7 +80,8 @@ def test_the_limits_that_the_security_page_gives_are_those_of_the_code():
     limits.pop("speed of an upload")  # given as an average
     limits.pop("unanswered requests on a connection")
     limits.pop("headers of a part of an upload")
-    clients = ConnectionLimits()
+    clients, decoding = ConnectionLimits(), DecodingOptions()
+    patience_s = inspect.signature(ConcurrencyLimiter).parameters["patience_s"].default
     speed = f"KiB a second on average, after {clients.grace_s:g} s"
     assert limits == {
         "size of an upload": f"{MAX_UPLOAD_BYTES // 2**20} MB",
@@ -91,13 +92,15 @@ def test_the_limits_that_the_security_page_gives_are_those_of_the_code():
             f"{clients.head_bytes // 1024} KiB, {clients.fields} fields of {clients.field_bytes // 1024} KiB, "
             f"a URL of {clients.target_bytes // 1024} KiB"
         ),
-        "requests that start in a round of the event loop": f"{turns._STARTED_AT_ONCE}, in the order in which they came",
+        "requests that start in a round of the event loop": (
+            f"{turns._STARTED_AT_ONCE}, in the order in which they came"
+        ),
         "answer that the system holds beyond the client's window": f"{server._UNSENT_BYTES // 1024} KiB",
         "age of an answer of `/metrics`": f"up to {metrics._WRITTEN_TTL_S:g} s",
         "time until an upload that arrives slowly may have to give way": (
-            f"{inspect.signature(ConcurrencyLimiter).parameters['patience_s'].default:g} s; none for a user with several"
+            f"{patience_s:g} s; none for a user with several"
         ),
-        f"of these, for users whose pictures took {DecodingOptions().slow_s:g} s or more in the last "
+        f"of these, for users whose pictures took {decoding.slow_s:g} s or more in the last "
         f"{pool._SLOW_FOR_S / 60:g} minutes": "all but one",
         "time to send a head": f"{clients.head_s:g} s",
         "speed of a body": f"{clients.bytes_per_s // 1024} {speed}; {clients.body_s:g} s in all",
