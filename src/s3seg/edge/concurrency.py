@@ -72,8 +72,9 @@ class Slot:
         Raises:
             UnavailableError: It was ended.
         """
+        end = asyncio.timeout(None)
         try:
-            async with asyncio.timeout(None) as end:
+            async with end:
                 self._end = end
                 try:
                     yield
