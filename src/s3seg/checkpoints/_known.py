@@ -100,3 +100,6 @@ KNOWN = {
         ),
     )
 }
+
+FOR_PHOTOGRAPHS = f"s3seg models pull litetext ({KNOWN['litetext'].size}, no account needed)"
+"""The command that gets a checkpoint for photographs and for any words, with its size."""

@@ -20,6 +20,7 @@ from s3seg.inference.prefetch import batches, map_ahead
 from s3seg.inference.process_guard import refuse_copying
 from s3seg.inference.prompts import Box, checked_positive, checked_prompts, checked_threshold, make_queries
 from s3seg.inference.stages import EncodedImage, ResizedImage, Sam3Network, make_result
+from s3seg.results.hints import joined
 from s3seg.results.segmentation import Segmentation
 from s3seg.tasks.prompts import normalize_prompt
 
@@ -123,7 +124,7 @@ class Segmenter:
 
     def hint(self, prompt: str) -> str | None:
         """Return a line for the user if the prompt lists several things, or has words unknown to the checkpoint."""
-        return self.network.hint(normalize_prompt(prompt))
+        return joined(self.network.hints(normalize_prompt(prompt)))
 
     def encode(self, image: ImageSource) -> Embedding:
         """Encode a picture once, for many calls of :meth:`segment`.
@@ -364,6 +365,7 @@ class Segmenter:
                 one,
                 threshold=threshold,
                 timings=timings,
+                photograph=image.photograph,
                 picture=embedding.image,
                 image_id=embedding.image_id,
             )

@@ -20,6 +20,7 @@ _PAGE = "index.html"
 _FILES = (
     "style.css",
     "page.js",
+    "hints.js",
     "listing.js",
     "stage.js",
     "drawing.js",
