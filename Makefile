@@ -3,7 +3,6 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-PICTURES := examples/pictures
 
 .PHONY: demo test test-slow check bench bench-serve bench-edge clean help
 
@@ -26,8 +25,7 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY)
 	@mkdir -p out
-	@$(BIN)/s3seg segment $(PICTURES)/park.png tree --prompt sun --prompt cloud --overlay out/demo.png
-	@echo "drawn: out/demo.png"
+	@$(BIN)/s3seg demo --output out/demo.png
 
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope
