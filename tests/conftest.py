@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import hypothesis
 import pytest
 
@@ -9,6 +11,9 @@ from tests.helpers.fixtures import ann, anyio_backend, bob, service, system  # n
 
 hypothesis.settings.register_profile("s3seg", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("s3seg")
+
+
+os.environ["S3SEG_DTYPE"] = "float32"  # results do not depend on what the processor is fast at
 
 
 @pytest.fixture(autouse=True)

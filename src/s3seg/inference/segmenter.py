@@ -85,7 +85,8 @@ class Segmenter:
                 been pulled; or what `s3seg.checkpoints.resolve` returned for one. None takes ``S3SEG_CHECKPOINT`` if
                 it is set, else the first that is on this machine: full SAM 3.1 or 3, "litetext", the embedded one.
             device: "auto" (CUDA, else Apple's MPS, else the CPU), or a name such as "cuda:1".
-            dtype: "float32", "bfloat16", "float16", or "auto": bfloat16 on CUDA, else float32.
+            dtype: "float32", "bfloat16", "float16", or "auto": ``S3SEG_DTYPE`` if it is set, else bfloat16 where it is
+                fast (CUDA, and processors that multiply it in hardware), else float32.
             image_size: Side of the square that pictures are resized to, in pixels, a multiple of the patch size.
                 None takes the checkpoint's own. A smaller size is faster and misses more.
 

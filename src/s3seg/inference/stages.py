@@ -181,7 +181,8 @@ class Sam3Network:
         Args:
             checkpoint: As `s3seg.checkpoints.resolve` returns it.
             device: "auto" (CUDA, else Apple's MPS, else the CPU), or a name such as "cuda:1".
-            dtype: "float32", "bfloat16", "float16", or "auto": bfloat16 on CUDA, else float32.
+            dtype: "float32", "bfloat16", "float16", or "auto": ``S3SEG_DTYPE`` if it is set, else bfloat16 where it is
+                fast (CUDA, and processors that multiply it in hardware), else float32.
             image_size: Side of the network's input in pixels; None takes the checkpoint's own.
             max_pixels: `read` refuses pictures with more pixels.
 
