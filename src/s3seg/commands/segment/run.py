@@ -258,7 +258,7 @@ def _print_summary(summary: RunSummary, files: OutputFiles, terminal: Terminal, 
 def _hint(hint: Hint, pictures: Sequence[str], summary: RunSummary, *, at_service: bool) -> str:
     """Return the line that shows a hint once for all the pictures that it is about."""
     which = f"{_names(pictures)}: " if hint.kind == "photograph" and summary.done > 1 else ""
-    where = " (on the machine of the service)" if at_service and hint.kind in _ABOUT_THE_CHECKPOINT else ""
+    where = ", on the machine of the service" if at_service and hint.kind in _ABOUT_THE_CHECKPOINT else ""
     return f"{which}{hint.text}{where}"
 
 
