@@ -13,7 +13,7 @@ hypothesis.settings.register_profile("s3seg", deadline=None, suppress_health_che
 hypothesis.settings.load_profile("s3seg")
 
 
-os.environ["S3SEG_DTYPE"] = "float32"  # results do not depend on what the processor is fast at
+os.environ.setdefault("S3SEG_DTYPE", "float32")  # results do not depend on what the processor is fast at
 
 
 @pytest.fixture(autouse=True)
