@@ -52,7 +52,7 @@ class MLP(nn.Module):
         first, *others = self.layers  # a slice would be a new ModuleList, which takes as long as a layer
         x = first(x)
         for layer in others:
-            x = layer(F.relu(x))
+            x = layer(F.relu(x, inplace=True))
         return x
 
 
