@@ -299,13 +299,12 @@ class Sam3Network:
             max_instances: Keep at most this many for each query, the best; None keeps all.
 
         Returns:
-            Detections in the CPU's memory, one for each pair.
+            Detections, one for each pair. Their logits may still be on the way to the host's memory.
         """
         self.check_process()
-        detections = self.predictor.predict_pairs(
+        return self.predictor.predict_pairs(
             [(image.features, query) for image, query in pairs], threshold=threshold, max_instances=max_instances
         )
-        return [one.on_cpu() for one in detections]
 
     def free(self) -> None:
         """Release device memory that PyTorch's allocator holds in reserve."""
@@ -331,7 +330,7 @@ def make_result(
         network: The network that predicted them.
         size: (height, width) of the picture; masks are made at this size.
         prompt: The prompt.
-        detections: In the CPU's memory.
+        detections: What the network predicted; if their logits are still being copied, this waits for them.
         threshold: The threshold that was applied to them.
         timings: Milliseconds of the steps before; the time for the masks is added as "masks".
         picture: To be kept in the result, with its source.

@@ -103,7 +103,7 @@ class Decoder(nn.Module):
         positions: Tensor,
         grid: tuple[int, int],
         prompt: Tensor,
-        valid: Tensor,
+        valid: Tensor | None,
         initial: DecoderState,
     ) -> Iterator[DecoderOutput]:
         """Yield the output of each layer. Inference uses the last one; training has a loss on all of them.
@@ -113,11 +113,11 @@ class Decoder(nn.Module):
             positions: Position encodings of the image tokens, (h * w, C).
             grid: The patch grid, (h, w).
             prompt: Prompt tokens, (P, M, C).
-            valid: bool (P, M), False where a prompt token is padding.
+            valid: bool (P, M), False where a prompt token is padding; None without padding.
             initial: The result of `initial_state` for this grid.
         """
         mask, keys = attention_mask(valid), image + positions
-        tokens, boxes = initial.tokens.expand(len(image), -1, -1), initial.boxes_cxcywh
+        tokens, boxes = initial.tokens.expand(image.shape[0], -1, -1), initial.boxes_cxcywh
         token_positions, bias = initial.positions, initial.attention_bias
         for number, layer in enumerate(self.layers):
             if number:
@@ -184,7 +184,7 @@ class DecoderLayer(nn.Module):
         tokens: Tensor,
         positions: Tensor,
         prompt: Tensor,
-        mask: Tensor,
+        mask: Tensor | None,
         keys: Tensor,
         image: Tensor,
         bias: Tensor,
@@ -195,7 +195,7 @@ class DecoderLayer(nn.Module):
             tokens: (P, 1 + Q, C).
             positions: (P, 1 + Q, C), or (1, 1 + Q, C) for all prompts.
             prompt: (P, M, C).
-            mask: bool (P, 1, 1, M), False where a prompt token is padding.
+            mask: bool (P, 1, 1, M), False where a prompt token is padding; None without padding.
             keys: Image tokens with their position encodings, (P, h * w, C).
             image: Image tokens, (P, h * w, C).
             bias: (P, heads, 1 + Q, h * w), or (1, heads, 1 + Q, h * w) for all prompts.

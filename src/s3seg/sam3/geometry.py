@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from s3seg.sam3.config import Sam3Config, TransformerConfig
 from s3seg.sam3.layers import MLP, Attention, attention_mask, cxcywh_to_xyxy
@@ -34,7 +35,7 @@ class GeometryEncoder(nn.Module):
 
     def forward(
         self, boxes_cxcywh: Tensor, labels: Tensor, valid: Tensor, image: Tensor, image_positions: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor | None]:
         """Encode the boxes of each prompt.
 
         Args:
@@ -45,18 +46,20 @@ class GeometryEncoder(nn.Module):
             image_positions: Its position encodings, (h * w, C).
 
         Returns:
-            Tokens (P, B + 1, C), of which the last is the CLS token, and which of them are real, bool (P, B + 1).
+            Tokens (P, B + 1, C), of which the last is the CLS token, and which of them are real, bool (P, B + 1); None
+            for B = 0, when all are.
         """
-        prompts = len(boxes_cxcywh)
+        prompts, boxes, _ = boxes_cxcywh.shape
         tokens = self.cls.expand(prompts, 1, -1)
-        if boxes_cxcywh.shape[1]:
+        real = None
+        if boxes:
             tokens = torch.cat([self._encode_boxes(boxes_cxcywh, labels, image), tokens], dim=1)
-        valid = torch.cat([valid, valid.new_ones(prompts, 1)], dim=1)
+            real = F.pad(valid, (0, 1), value=True)
         tokens = self.norm(self.project(tokens))
         memory = image.flatten(2).transpose(1, 2)  # (P, h * w, C)
         for layer in self.layers:
-            tokens = layer(tokens, memory, memory + image_positions, attention_mask(valid))
-        return self.output_norm(tokens), valid
+            tokens = layer(tokens, memory, memory + image_positions, attention_mask(real))
+        return self.output_norm(tokens), real
 
     def _encode_boxes(self, boxes_cxcywh: Tensor, labels: Tensor, image: Tensor) -> Tensor:
         dtype = image.dtype
@@ -84,8 +87,8 @@ class GeometryLayer(nn.Module):
         self.norm3 = nn.LayerNorm(channels)
         self.mlp = MLP(channels, config.mlp_width, channels)
 
-    def forward(self, tokens: Tensor, memory: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
-        """Tokens (P, M, C), memory and keys (P, h * w, C), bool mask (P, 1, 1, M) -> (P, M, C)."""
+    def forward(self, tokens: Tensor, memory: Tensor, keys: Tensor, mask: Tensor | None) -> Tensor:
+        """Tokens (P, M, C), memory and keys (P, h * w, C), mask bool (P, 1, 1, M) or None -> (P, M, C)."""
         x = self.norm1(tokens)
         tokens = tokens + self.self_attention(x, x, x, mask)
         tokens = tokens + self.image_attention(self.norm2(tokens), keys, memory)

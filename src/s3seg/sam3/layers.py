@@ -56,9 +56,12 @@ class MLP(nn.Module):
         return x
 
 
-def attention_mask(valid: Tensor) -> Tensor:
-    """Make an attention mask, bool (B, 1, 1, M), from a padding mask, bool (B, M), that is True for real tokens."""
-    return valid[:, None, None, :]
+def attention_mask(valid: Tensor | None) -> Tensor | None:
+    """Make an attention mask, bool (B, 1, 1, M), from a padding mask, bool (B, M), that is True for real tokens.
+
+    None means that there is no padding. Without a mask, CUDA has faster attention kernels to choose from.
+    """
+    return None if valid is None else valid[:, None, None, :]
 
 
 def inverse_sigmoid(x: Tensor, eps: float = 1e-3) -> Tensor:
