@@ -321,6 +321,7 @@ def _network_loader(settings: Settings) -> Callable[[], Network]:
             device=settings.device,
             dtype=settings.dtype,
             max_pixels=int(settings.max_megapixels * 1e6),
+            compile=settings.compile,
         )
 
     return load

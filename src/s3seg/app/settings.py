@@ -201,6 +201,13 @@ class Settings(BaseSettings):
     dtype: Annotated[str, Field(description="auto (bfloat16 on CUDA, else float32), float32, bfloat16, float16")] = (
         "auto"
     )
+    compile: Annotated[
+        bool,
+        Field(
+            description="Compile the network, and record CUDA graphs on CUDA; the first start takes minutes, later "
+            "ones use the compiled code in TORCHINDUCTOR_CACHE_DIR (~/.cache/s3seg/compiled)"
+        ),
+    ] = False
     batch_images: Annotated[int, Field(ge=1, le=256, description="Pictures encoded in one forward pass")] = 8
     batch_prompts: Annotated[int, Field(ge=1, le=1024, description="Prompts decoded in one batch")] = 12
     embedding_cache_mb: Annotated[

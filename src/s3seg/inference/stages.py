@@ -166,6 +166,7 @@ class Sam3Network:
         dtype: str = "auto",
         image_size: int | None = None,
         max_pixels: int = MAX_PIXELS,
+        compile: bool = False,
     ) -> None:
         """Load a checkpoint.
 
@@ -175,15 +176,19 @@ class Sam3Network:
             dtype: "float32", "bfloat16", "float16", or "auto": bfloat16 on CUDA, else float32.
             image_size: Side of the network's input in pixels; None takes the checkpoint's own.
             max_pixels: `read` refuses pictures with more pixels.
+            compile: Compile the network; see `s3seg.sam3.compiled`.
 
         Raises:
             CheckpointError: The files are incomplete, or are not a SAM 3.
             InvalidRequestError: The device, precision or image size is not supported here.
+            InferenceError: The network cannot be compiled here.
         """
         self.metadata = CheckpointMetadata.from_folder(checkpoint.folder)
         from s3seg.sam3.predictor import Predictor
 
-        self.predictor = Predictor.from_path(checkpoint.path, device=device, dtype=dtype, image_size=image_size)
+        self.predictor = Predictor.from_path(
+            checkpoint.path, device=device, dtype=dtype, image_size=image_size, compile=compile
+        )
         self.model = ModelInfo(
             name=self.metadata.name or checkpoint.name,
             version=self.metadata.version or checkpoint.version,

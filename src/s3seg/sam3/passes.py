@@ -45,7 +45,7 @@ class Passes:
 
     def __init__(self, model: Sam3, constants: Constants) -> None:
         self.model = model
-        self._constants = constants
+        self.constants = constants
 
     def rows(self, count: int) -> int:
         """Return how many images or prompts a pass over ``count`` of them shall have; the caller repeats the last."""
@@ -64,10 +64,18 @@ class Passes:
         return self.model.encode_image(normalise(pixels).to(self.model.vision.trunk.patch_embed.weight.dtype))
 
     def detect(self, image: ImageFeatures, text: Tensor, valid: Tensor | None, boxes: BoxPrompts | None) -> Detected:
-        """Predict everything but masks; the arguments are those of `Sam3.prompt`."""
+        """Predict everything but masks.
+
+        Args:
+            image: One row for each prompt, or a single one for all.
+            text: As for `Sam3.prompt`.
+            valid: As for `Sam3.prompt`.
+            boxes: As for `Sam3.prompt`.
+        """
+        image = _for_each(image, text.shape[0])
         prompt = self.model.prompt(image, text, valid, boxes)
         encoded = self.model.encode_prompted(image, prompt)
-        found = self.model.detect(image, encoded, prompt, self._constants)
+        found = self.model.detect(image, encoded, prompt, self.constants)
         scores = found.scores.nan_to_num(0)
         order = scores.argsort(dim=1, descending=True, stable=True)
         corners = cxcywh_to_xyxy(_rows(found.boxes_cxcywh, order)).clamp(0, 1)
@@ -76,14 +84,25 @@ class Passes:
         return Detected(encoded, prompt, _rows(found.queries, order), packed)
 
     def masks(self, image: ImageFeatures, detected: Detected, instances: int) -> Tensor:
-        """Compute mask logits of the best instances of each prompt: fp32 (P, instances, 4h, 4w)."""
+        """Compute mask logits of the best instances of each prompt: fp32 (P, instances, 4h, 4w).
+
+        Args:
+            image: One row for each prompt, or a single one for all.
+            detected: The result of `detect`.
+            instances: How many masks to make for each prompt.
+        """
+        image = _for_each(image, detected.encoded.shape[0])
         queries = detected.queries[:, :instances]
-        return self.model.masks(image, detected.encoded, detected.prompt, queries, self._constants).float()
+        return self.model.masks(image, detected.encoded, detected.prompt, queries, self.constants).float()
 
 
 def normalise(pixels: Tensor) -> Tensor:
     """Scale 0..255 to -1..1, fp32."""
     return pixels.float() / 127.5 - 1
+
+
+def _for_each(image: ImageFeatures, prompts: int) -> ImageFeatures:
+    return image.repeat(prompts) if image.coarse.shape[0] == 1 else image
 
 
 def _rows(values: Tensor, order: Tensor) -> Tensor:

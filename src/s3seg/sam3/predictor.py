@@ -102,7 +102,13 @@ class Predictor:
 
     @classmethod
     def from_path(
-        cls, path: Path, *, device: str = "auto", dtype: str = "auto", image_size: int | None = None
+        cls,
+        path: Path,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        image_size: int | None = None,
+        compile: bool = False,
     ) -> Predictor:
         """Load a checkpoint folder or weight file.
 
@@ -111,6 +117,7 @@ class Predictor:
             device: A torch device, or "auto": CUDA, else MPS, else the CPU.
             dtype: One of :data:`DTYPES`, or "auto": bfloat16 on CUDA, else float32.
             image_size: Side of the network's input in pixels; None takes the checkpoint's own.
+            compile: Compile the network, which takes minutes the first time; see `s3seg.sam3.compiled`.
 
         Raises:
             CheckpointError: The weights cannot be loaded, or the tokenizer is missing or of another model.
@@ -127,7 +134,27 @@ class Predictor:
                 f"the tokenizer in {folder} is of another model: it has {known} tokens, the weights {embedded}; "
                 "use the tokenizer that came with the weights"
             )
-        return cls(model, tokenizer)
+        predictor = cls(model, tokenizer)
+        if compile:
+            predictor.compile()
+        return predictor
+
+    @torch.inference_mode()
+    def compile(self, *, backend: str = "inductor") -> None:
+        """Compile the network for its most common shapes. Not while other threads use it.
+
+        Args:
+            backend: The compiler, as for `torch.compile`.
+
+        Raises:
+            InferenceError: It cannot be compiled here, for example because there is no C++ compiler.
+        """
+        from s3seg.sam3.compiled import CompiledPasses
+
+        with _stage("compiled"):
+            passes = CompiledPasses(self.model, self._passes.constants, backend=backend)
+            passes.warm()
+        self._passes = passes
 
     @property
     def device(self) -> torch.device:
@@ -329,9 +356,9 @@ def _stage(name: str) -> Iterator[None]:
 
 
 def _stack(images: Sequence[ImageFeatures]) -> ImageFeatures:
-    """Stack features, one row for each image; if all are the same image, nothing is copied."""
+    """Stack features, one row for each image; if all are the same image, it is returned as it is."""
     if all(image is images[0] for image in images):
-        return images[0].repeat(len(images))
+        return images[0]
     return ImageFeatures(
         torch.cat([image.coarse for image in images]),
         torch.cat([image.tokens for image in images]),
