@@ -32,6 +32,8 @@ class HeldNetwork:
     def __init__(self) -> None:
         self._detections = _eight_ellipses()
 
+    problem = None
+
     def device_status(self) -> DeviceStatus:
         """Report that there is no GPU."""
         return DeviceStatus(False)
@@ -63,6 +65,9 @@ class HeldNetwork:
         return [self._detections for _ in pairs]
 
     def free(self) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
         """Do nothing."""
 
 

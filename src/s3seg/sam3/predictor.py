@@ -20,7 +20,7 @@ from s3seg.checkpoints.weight_files import find_weights
 from s3seg.errors import CheckpointError, InferenceError, InvalidRequestError, OutOfMemoryError
 from s3seg.results.masks import RLE
 from s3seg.sam3 import postprocess
-from s3seg.sam3.device import prepare
+from s3seg.sam3.device import DeviceStatus, device_status, free_cached_memory, prepare
 from s3seg.sam3.load import load
 from s3seg.sam3.model import BoxPrompts, ImageFeatures, Sam3
 from s3seg.sam3.passes import Detected, Passes, normalise
@@ -180,6 +180,22 @@ class Predictor:
     def weights_bytes(self) -> int:
         """The size of the weights in the device's memory."""
         return sum(p.numel() * p.element_size() for p in self.model.parameters())
+
+    def device_status(self) -> DeviceStatus:
+        """Ask the device for its name and memory. May be called from any thread."""
+        return device_status(self.device)
+
+    def free_cached_memory(self) -> None:
+        """Release device memory that PyTorch's allocator holds in reserve."""
+        free_cached_memory(self.device)
+
+    def close(self) -> None:
+        """Do nothing: its memory is freed with it."""
+
+    @property
+    def problem(self) -> str | None:
+        """Why it cannot compute at the moment: None. A predictor in another process may have a reason."""
+        return None
 
     @torch.inference_mode()
     def encode_images(self, images: Sequence[np.ndarray]) -> list[ImageFeatures]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -46,3 +47,8 @@ class HostCopies:
         if self._event is not None:
             self._event.synchronize()
         return self.tensors
+
+
+def from_array(array: np.ndarray) -> Tensor:
+    """Make a tensor of an array, without copying it."""
+    return torch.from_numpy(array)
