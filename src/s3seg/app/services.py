@@ -223,7 +223,7 @@ def make_engine(
             prompts=settings.batch_prompts,
             cache_bytes=settings.embedding_cache_mb * 2**20,
         ),
-        network_threads=2 if settings.networks_in_processes and load is None else 1,
+        network_threads=2 if settings.networks_in_processes else 1,
         retry_after_s=settings.retry_after_s,
         **({} if settings.cpu_threads is None else {"cpu_threads": settings.cpu_threads}),
     )
