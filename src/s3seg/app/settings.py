@@ -275,6 +275,15 @@ class Settings(BaseSettings):
         30.0
     )
 
+    max_connections: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=100_000,
+            description="Connections that a service keeps open; at most half as many as files that it may open",
+        ),
+    ] = 1000
+
     gpu_url: Annotated[Address, Field(description="Address of the gpu service, for inference=http")] = (
         "http://127.0.0.1:8001"
     )

@@ -187,10 +187,7 @@ class Core:
         if task.status == TaskStatus.ERROR:
             raise InferenceError(f"{task.error_message} (task {task_id}; its credits were refunded)")
         found = yield from self.segmentations(task_id, threshold=threshold, max_instances=max_instances)
-        results = [
-            replace(one, source=prepared.source, image=prepared.pixels, timings=dict(one.timings))
-            for one in one_each(prompts, found)
-        ]
+        results = [replace(one, **prepared.shown, timings=dict(one.timings)) for one in one_each(prompts, found)]
         return results[0] if isinstance(prompt, str) else results
 
     # ---- helpers ----

@@ -45,7 +45,8 @@ class EdgeOptions:
         max_pixels: Largest picture accepted.
         max_uploads: Uploads held in memory at the same time, at most 10 MB each.
         max_uploads_per_user: Uploads of one user at the same time, so that a few slow senders do not block the rest.
-        upload_wait_s: Seconds that a further upload waits, its body unread, before it is answered 503.
+        upload_wait_s: Seconds that a further upload waits, its body unread, before it is answered 503. One that arrives
+            slowly gives way to it, as `ConcurrencyLimiter` says.
         max_decodes: Pictures decoded at the same time in threads of the edge, if it has no decoding processes.
         max_watchers: Requests that may wait for a task to end at the same time.
         max_watchers_per_user: Of these, of one user.
@@ -144,9 +145,10 @@ class Edge:
                 too much memory to decode.
             InvalidRequestError: The project is not the caller's.
         """
-        async with self._uploads.slot(caller.user_id):
+        async with self._uploads.slot(caller.user_id) as slot:
             if not isinstance(upload, Upload):
-                upload = await upload()
+                async with slot.giving_way():  # while the client sends
+                    upload = await upload()
             picture = await self._inspect(caller, upload.data)
             return await store_picture(caller, upload, picture, objects=self._objects, tasks=self.tasks)
 

@@ -4,7 +4,7 @@
 
 With several networks, one on each device, a picture goes to the one that knows it already, or else to the one with the
 fewest waiting requests. Pictures are identified by the SHA-256 of their bytes, so that a repeated picture is neither
-read nor encoded again.
+read nor encoded again, and a prompt that a batch asks of the same picture twice is decoded once.
 """
 
 from __future__ import annotations

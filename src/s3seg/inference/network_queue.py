@@ -30,7 +30,8 @@ class Limits:
 
     Attributes:
         pictures: Pictures encoded in one pass.
-        prompts: Prompts decoded in one batch. More are not faster, and delay the results of the first ones.
+        prompts: Prompts decoded in one batch, each counted once for a picture. More are not faster, and delay the
+            results of the first ones.
         cache_bytes: Device memory for embeddings of earlier pictures.
     """
 
@@ -51,6 +52,11 @@ class Job:
     on_begin: Callable[[], None]
     since: float = field(default_factory=time.perf_counter)
     dropped: bool = False
+
+    @property
+    def pairs(self) -> list[tuple[bytes, str]]:
+        """What is asked of the network: for each prompt the picture's digest, and the prompt."""
+        return [(self.digest, prompt) for prompt in self.prompts]
 
     def begin(self) -> None:
         """Call ``on_begin`` on the event loop."""
@@ -163,7 +169,7 @@ class NetworkQueue:
         first, self._held = self._held or self._jobs.get(), None
         if first is None:
             return []
-        batch, digests, prompts = [first], {first.digest}, len(first.prompts)
+        batch, digests, pairs = [first], {first.digest}, set(first.pairs)
         while True:
             try:
                 job = self._jobs.get_nowait()
@@ -173,8 +179,8 @@ class NetworkQueue:
                 self._jobs.put(None)  # it is the end of the next batch
                 return batch
             digests.add(job.digest)
-            prompts += len(job.prompts)
-            if len(digests) > self._limits.pictures or prompts > self._limits.prompts:
+            pairs.update(job.pairs)
+            if len(digests) > self._limits.pictures or len(pairs) > self._limits.prompts:
                 self._held = job
                 return batch
             batch.append(job)
@@ -216,13 +222,14 @@ class NetworkQueue:
         start = time.perf_counter()
         images, fresh = self._encode(batch)
         encoded = time.perf_counter()
-        pairs = [(images[job.digest], prompt) for job in batch for prompt in job.prompts]
-        detections = self.network.predict(pairs)
+        pairs = list(dict.fromkeys(pair for job in batch for pair in job.pairs))
+        detections = self.network.predict([(images[digest], prompt) for digest, prompt in pairs])
+        found = dict(zip(pairs, detections, strict=True))
         image_s = (encoded - start) / max(1, len(fresh))
         prompt_s = (time.perf_counter() - encoded) / len(pairs)
         self._metrics.batch(pictures=len(fresh), prompts=len(pairs))
         for job in batch:
-            own, detections = detections[: len(job.prompts)], detections[len(job.prompts) :]
+            own = [found[pair] for pair in job.pairs]
             job.settle(Prediction(own, image_s if job.digest in fresh else 0.0, prompt_s))
 
     def _encode(self, batch: list[Job]) -> tuple[dict[bytes, EncodedImage], frozenset[bytes]]:
