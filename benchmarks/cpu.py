@@ -13,6 +13,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.timing import in_turns, show
@@ -98,7 +99,7 @@ def stages(model: Sam3, *, runs: int = 3) -> list[Stage]:
     }
     measured = []
     for name, run in work.items():
-        with FlopCounterMode(display=False) as counter:
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:  # it counts no fused attention
             run()
         measured.append(Stage(name, counter.get_total_flops() / 1e9, min(_seconds(run) for _ in range(runs))))
     return measured

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import torch
 
@@ -20,6 +22,16 @@ def test_all_stages_of_a_prompt_are_measured(model):
     found = cpu.stages(model, runs=1)
     assert [stage.name for stage in found] == ["prompt", "encoder", "decoder", "masks"]
     assert all(stage.gflop > 0 and stage.seconds > 0 for stage in found)
+
+
+def test_attention_is_counted(model, monkeypatch):
+    """PyTorch's counter leaves out the fused kernel that the CPU uses."""
+    counted = {stage.name: stage.gflop for stage in cpu.stages(model, runs=1)}
+    monkeypatch.setattr(cpu, "sdpa_kernel", lambda _: contextlib.nullcontext())
+    without = {stage.name: stage.gflop for stage in cpu.stages(model, runs=1)}
+    tokens, layers = 8 * 8, model.config.encoder.depth - 1  # the first is computed once for an image
+    products = 2 * 2 * tokens * tokens * model.config.channels * layers / 1e9  # queries by keys, and weights by values
+    assert counted["encoder"] - without["encoder"] >= products
 
 
 def test_random_weights_keep_activations_in_range(model):
