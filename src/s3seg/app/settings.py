@@ -211,9 +211,9 @@ class Settings(BaseSettings):
             "unset: if the device is cuda, or if there are several devices"
         ),
     ] = None
-    dtype: Annotated[str, Field(description="auto (bfloat16 on CUDA, else float32), float32, bfloat16, float16")] = (
-        "auto"
-    )
+    dtype: Annotated[
+        str, Field(description="auto (bfloat16 on CUDA and CPUs that are fast at it, else float32) or a precision")
+    ] = "auto"
     compile: Annotated[
         bool,
         Field(

@@ -126,6 +126,7 @@ class Batcher:
             picture.size,
             threshold=MIN_SCORE,
             timings=timings,
+            photograph=prediction.photograph,
             image_id=f"file:{digest.hex()[:16]}",
         )
         results = await asyncio.gather(

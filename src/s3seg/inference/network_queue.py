@@ -90,6 +90,8 @@ class Prediction:
     """One for each prompt of the job."""
     image_s: float
     prompt_s: float
+    photograph: bool
+    """`EncodedImage.photograph` of the picture."""
 
 
 class NetworkQueue:
@@ -230,7 +232,8 @@ class NetworkQueue:
         self._metrics.batch(pictures=len(fresh), prompts=len(pairs))
         for job in batch:
             own = [found[pair] for pair in job.pairs]
-            job.settle(Prediction(own, image_s if job.digest in fresh else 0.0, prompt_s))
+            own_image_s = image_s if job.digest in fresh else 0.0
+            job.settle(Prediction(own, own_image_s, prompt_s, images[job.digest].photograph))
 
     def _encode(self, batch: list[Job]) -> tuple[dict[bytes, EncodedImage], frozenset[bytes]]:
         """Encode the pictures that are neither in the cache nor being encoded by another thread, together.
