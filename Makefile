@@ -35,6 +35,7 @@ test: $(READY)
 	$(TESTING) $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 test-slow: $(READY)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --group ray
 	$(TESTING) $(BIN)/python -m pytest -m slow
 
 check: $(READY)
