@@ -92,3 +92,13 @@ def wait_for(url: str, path: str = "/health") -> None:
                 return
         assert time.monotonic() < give_up, f"{url} does not answer"
         time.sleep(0.05)
+
+
+def wait_until_listening(port: int) -> None:
+    """Wait until something on this machine accepts connections on a port."""
+    give_up = time.monotonic() + 60
+    while True:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
+            return
+        assert time.monotonic() < give_up, f"nothing listens on port {port}"
+        time.sleep(0.05)

@@ -152,7 +152,7 @@ def gpu_app(
 
     own = parts is None
     parts = parts or Parts(settings)
-    keys = _gpu_keys(parts.settings, insecure_no_key=insecure_no_key)
+    keys = gpu_keys(parts.settings, insecure_no_key=insecure_no_key)
     metrics = HttpMetrics()
     engine = make_engine(parts, metrics=PrometheusMetrics(metrics.registry), load=load)
 
@@ -335,12 +335,21 @@ def _woken_by(parts: Parts) -> dict[str, Callable[[float], Awaitable[object]]]:
     return {}
 
 
-def _gpu_keys(settings: Settings, *, insecure_no_key: bool) -> list[str]:
+def gpu_keys(settings: Settings, *, insecure_no_key: bool) -> list[str]:
+    """Return the keys that the settings have for services that are called by programs, not by users.
+
+    Args:
+        settings: The settings.
+        insecure_no_key: Allow that there is none.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
     chosen = (settings.api_secret_key, settings.api_secret_key_previous)
     keys = [key.get_secret_value() for key in chosen if key is not None and key.get_secret_value().strip()]
     if not keys and not insecure_no_key:
         raise ConfigurationError(
-            "the gpu service needs a key: set API_SECRET_KEY to a long random value, the same as in the edge "
-            "(or pass --insecure-no-key if it listens on loopback only)"
+            "this service needs a key: set API_SECRET_KEY to a long random value (for the gpu service, the same as in "
+            "the edge), or pass --insecure-no-key if it listens on loopback only"
         )
     return keys

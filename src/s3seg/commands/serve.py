@@ -90,16 +90,22 @@ def serve_gpu(
 ) -> None:
     """Serve the inference API: run waiting tasks, and answer the edge."""
     from s3seg.app import gpu_app
-    from s3seg.errors import InvalidRequestError
     from s3seg.web.logs import configure_logging
 
     configure_logging()
+    check_no_key(insecure_no_key, host)
+    settings = model_settings(checkpoint, device, dtype)
+    _run_with_worker(gpu_app(settings, insecure_no_key=insecure_no_key), settings, host, port)
+
+
+def check_no_key(insecure_no_key: bool, host: str) -> None:
+    """Raise InvalidRequestError if a service would be open to other machines without a key."""
+    from s3seg.errors import InvalidRequestError
+
     if insecure_no_key and host not in _LOOPBACK:
         raise InvalidRequestError(
             f"--insecure-no-key serves on loopback only, and --host is {host}; set API_SECRET_KEY instead"
         )
-    settings = model_settings(checkpoint, device, dtype)
-    _run_with_worker(gpu_app(settings, insecure_no_key=insecure_no_key), settings, host, port)
 
 
 def public_settings(settings: Settings, host: str, port: int) -> Settings:

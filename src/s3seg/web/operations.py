@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from s3seg.tasks.limits import Action
+from s3seg.web.keys import KEY_HEADER
 
 Handler = Callable[[Request], Awaitable[Response]]
 """Answers a request; raises errors of `s3seg.errors`."""
@@ -57,6 +58,8 @@ class Operation:
         headers: Request headers that it reads, with their meanings.
         path_formats: Formats of path parameters, such as ``{"task_id": "uuid"}``.
         secured: Whether the guard requires credentials.
+        key_headers: Header fields that may carry the key, in services whose credentials are keys; see `ApiKeys.check`.
+        checks_key: Whether the handler checks the key itself, because it may be elsewhere in the request.
         tag: Group in the documentation.
     """
 
@@ -75,6 +78,8 @@ class Operation:
     headers: Mapping[str, str] = field(default_factory=dict)
     path_formats: Mapping[str, str] = field(default_factory=dict)
     secured: bool = True
+    key_headers: tuple[str, ...] = (KEY_HEADER,)
+    checks_key: bool = False
     tag: str = ""
 
 
