@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from s3seg.inference.engine import Engine
     from s3seg.inference.metrics import InferenceMetrics
     from s3seg.inference.stages import Network
+    from s3seg.web.operations import Operation
 
 _log = logging.getLogger(__name__)
 
@@ -144,14 +145,16 @@ def gpu_app(
         load: Loads the network, instead of the one that the settings name.
 
     Raises:
-        ConfigurationError: No key is set, and ``insecure_no_key`` is false.
+        ConfigurationError: No key is set, and ``insecure_no_key`` is false; or an integration is not known.
     """
+    from s3seg.integrations.routes import check_names
     from s3seg.web.gpu_app import build_gpu_app
     from s3seg.web.gpu_metrics import PrometheusMetrics
     from s3seg.web.metrics import HttpMetrics
 
     own = parts is None
     parts = parts or Parts(settings)
+    check_names(parts.settings.integrations)
     keys = gpu_keys(parts.settings, insecure_no_key=insecure_no_key)
     metrics = HttpMetrics()
     engine = make_engine(parts, metrics=PrometheusMetrics(metrics.registry), load=load)
@@ -169,9 +172,21 @@ def gpu_app(
             if own:
                 await parts.aclose()
 
-    app = build_gpu_app(engine, keys=keys, metrics=metrics, lifespan=lifespan)
+    more = _integrations(parts.settings, engine, keys)
+    app = build_gpu_app(engine, keys=keys, metrics=metrics, lifespan=lifespan, more_operations=more)
     app.state.engine = engine
     return app
+
+
+def _integrations(settings: Settings, engine: Engine, keys: Sequence[str]) -> Sequence[Operation]:
+    """Return the operations of the tools that the settings name."""
+    if not settings.integrations:
+        return ()
+    from s3seg.integrations.door import Door
+    from s3seg.integrations.routes import operations
+    from s3seg.web.keys import ApiKeys
+
+    return operations(settings.integrations, Door(engine, ApiKeys(keys)))
 
 
 def make_engine(

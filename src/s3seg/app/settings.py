@@ -255,6 +255,11 @@ class Settings(BaseSettings):
         30.0
     )
 
+    integrations: Annotated[
+        tuple[str, ...],
+        Field(description="Tools whose routes the gpu service offers, as a JSON list; see `s3seg serve gpu --help`"),
+    ] = ()
+
     gpu_url: Annotated[Address, Field(description="Address of the gpu service, for inference=http")] = (
         "http://127.0.0.1:8001"
     )

@@ -20,6 +20,7 @@ app = typer.Typer(help="Serve over HTTP until Ctrl-C: all in one process, or `ed
 
 _LOCAL_CREDITS = 1000
 _TOKEN_TTL_S = 86_400
+_TOOLS = "openai"
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
@@ -87,6 +88,10 @@ def serve_gpu(
     insecure_no_key: Annotated[
         bool, typer.Option("--insecure-no-key", help="Serve without API_SECRET_KEY; on loopback only.")
     ] = False,
+    with_: Annotated[
+        list[str] | None,
+        typer.Option("--with", metavar="TOOL,...", help=f"Offer the routes of these tools: {_TOOLS}; repeatable."),
+    ] = None,
 ) -> None:
     """Serve the inference API: run waiting tasks, and answer the edge."""
     from s3seg.app import gpu_app
@@ -95,6 +100,9 @@ def serve_gpu(
     configure_logging()
     check_no_key(insecure_no_key, host)
     settings = model_settings(checkpoint, device, dtype)
+    if with_:
+        names = tuple(name.strip() for names in with_ for name in names.split(",") if name.strip())
+        settings = settings.model_copy(update={"integrations": names})
     _run_with_worker(gpu_app(settings, insecure_no_key=insecure_no_key), settings, host, port)
 
 

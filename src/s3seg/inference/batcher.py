@@ -25,12 +25,13 @@ from s3seg.errors import InferenceError, OutOfMemoryError
 from s3seg.inference.embedding_cache import EmbeddingCache
 from s3seg.inference.metrics import InferenceMetrics, NoMetrics
 from s3seg.inference.process_guard import ProcessGuard
+from s3seg.inference.prompts import BoxedPrompt
 from s3seg.inference.stages import EncodedImage, Network, ResizedImage, make_result
 from s3seg.results.instances_file import MIN_SCORE
 from s3seg.results.segmentation import Segmentation
 
 if TYPE_CHECKING:
-    from s3seg.sam3.predictor import Detections
+    from s3seg.sam3.predictor import Detections, Query
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +55,7 @@ class _Job:
 
     digest: bytes
     picture: ResizedImage | EncodedImage
-    prompts: tuple[str, ...]
+    prompts: tuple[str | Query, ...]
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[_Prediction]
     on_begin: Callable[[], None]
@@ -145,7 +146,7 @@ class Batcher:
     async def segment(
         self,
         content: bytes,
-        prompts: Sequence[str],
+        prompts: Sequence[str | BoxedPrompt],
         *,
         name: str,
         user_id: str = "",
@@ -157,7 +158,7 @@ class Batcher:
 
         Args:
             content: The bytes of a picture file.
-            prompts: What to look for.
+            prompts: What to look for, in words or with boxes that show it.
             name: What error messages call the picture.
             user_id: Whose picture it is; decoding processes read one of a user at a time.
             on_begin: Called on the event loop when the network begins with the request.
@@ -168,15 +169,17 @@ class Batcher:
         Raises:
             ImageDecodeError: The picture cannot be read, or takes too long to decode.
             PromptError: A prompt does not fit the model.
+            InvalidRequestError: A box is not inside the picture, or the checkpoint has not learnt box prompts.
             InferenceError: The network failed, also in the second attempt if there was one.
         """
         self._guard.check()
         loop = asyncio.get_running_loop()
-        self.network.check_prompts(prompts)
+        self.network.check_prompts([prompt for prompt in prompts if isinstance(prompt, str)])
         start = time.perf_counter()
         digest, picture = await self._read(content, name, user_id)
         read_s = time.perf_counter() - start
-        job = _Job(digest, picture, tuple(prompts), loop, loop.create_future(), on_begin)
+        queries = tuple(one if isinstance(one, str) else self.network.query(one, picture.size) for one in prompts)
+        job = _Job(digest, picture, queries, loop, loop.create_future(), on_begin)
         self._jobs.put(job)
         try:
             prediction = await job.future
@@ -195,7 +198,7 @@ class Batcher:
         )
         results = await asyncio.gather(
             *(
-                loop.run_in_executor(self._cpu, make, prompt, detections)
+                loop.run_in_executor(self._cpu, make, prompt if isinstance(prompt, str) else prompt.text, detections)
                 for prompt, detections in zip(prompts, prediction.detections, strict=True)
             )
         )

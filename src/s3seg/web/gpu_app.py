@@ -29,6 +29,7 @@ def build_gpu_app(
     keys: Sequence[str],
     metrics: HttpMetrics,
     lifespan: Lifespan[Starlette] | None = None,
+    more_operations: Sequence[Operation] = (),
 ) -> Starlette:
     """Build the application.
 
@@ -37,6 +38,7 @@ def build_gpu_app(
         keys: Accepted values of ``X-API-Key``; with none, the routes are open.
         metrics: Where requests are counted; the engine's gauges are registered there too.
         lifespan: Context manager that runs around the application.
+        more_operations: Operations beside the contract's.
     """
 
     async def openapi(request: Request) -> Response:
@@ -55,6 +57,7 @@ def build_gpu_app(
     operations = (
         *GpuProbeRoutes(engine, metrics, openapi).operations(),
         *PredictionRoutes(engine).operations(),
+        *more_operations,
     )
     return build_app(
         operations,
