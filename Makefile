@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PICTURES := examples/pictures
 
-.PHONY: demo test test-slow check bench bench-serve bench-edge clean help
+.PHONY: demo test test-slow test-integrations check bench bench-serve bench-edge clean help
 
 help:
 	@echo "make demo       set up, then find things in a picture and draw them (out/demo.png)"
 	@echo "make test       set up, then run the tests"
 	@echo "make test-slow  the tests that take minutes"
+	@echo "make test-integrations  the tests with other tools' own clients, installed beside"
 	@echo "make check      formatting, lint, types, layers"
 	@echo "make bench      measure, side by side with the peers"
 	@echo "make bench-serve  the gpu service beside LitServe"
@@ -34,6 +35,16 @@ test: $(READY)
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
+
+# The clients' requirements contradict those of each other and of constraints.txt, so they have environments of their own.
+test-integrations:
+	@test -x .venv-integrations/bin/python || $(PYTHON) -m venv .venv-integrations
+	@.venv-integrations/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	@.venv-integrations/bin/python -m pip install --quiet --disable-pip-version-check --editable . --group test --group integrations
+	@test -x .venv-label-studio/bin/python || $(PYTHON) -m venv .venv-label-studio
+	@.venv-label-studio/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	@.venv-label-studio/bin/python -m pip install --quiet --disable-pip-version-check --group label-studio
+	LABEL_STUDIO=.venv-label-studio/bin/label-studio .venv-integrations/bin/python -m pytest tests/integrations -m "slow or not slow"
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -17,7 +17,7 @@ from s3seg.integrations import openai_route
 from s3seg.integrations.openai_route import SegmentationsResponse
 from tests.helpers.inference_system import PICTURES, ScriptedNetwork, png
 from tests.helpers.pictures import encoded
-from tests.integrations.running import KEY, serving
+from tests.integrations.running import KEY, same_mask, serving
 
 pytestmark = [
     pytest.mark.anyio,
@@ -39,13 +39,13 @@ async def test_png_masks_are_those_of_the_segmenter():
     told = SegmentationsResponse.model_validate(answer.json())
     expected = Segmenter("embedded").segment(PARK, "tree")
     assert (told.width, told.height, told.mask_format) == (800, 640, "png")
-    assert [one.score for one in told.data] == expected.scores.tolist()
+    assert [one.score for one in told.data] == pytest.approx(expected.scores.tolist(), abs=1e-4)
     for one, instance in zip(told.data, expected, strict=True):
         picture = Image.open(io.BytesIO(base64.b64decode(one.mask)))
         assert picture.mode == "L"
         assert set(np.unique(picture)) == {0, 255}
-        assert np.array_equal(np.asarray(picture) == 255, instance.mask)
-        assert one.box == pytest.approx(instance.box)
+        assert same_mask(np.asarray(picture) == 255, instance.mask)
+        assert one.box == pytest.approx(instance.box, abs=0.1)
 
 
 async def test_rle_masks_are_read_by_pycocotools():
@@ -53,7 +53,7 @@ async def test_rle_masks_are_read_by_pycocotools():
         answer = await ask(client, prompt="tree", mask_format="rle")
     expected = Segmenter("embedded").segment(PARK, "tree")
     for one, instance in zip(answer.json()["data"], expected, strict=True):
-        assert np.array_equal(coco.decode(one["mask"]).astype(bool), instance.mask)
+        assert same_mask(coco.decode(one["mask"]).astype(bool), instance.mask)
 
 
 async def test_boxes_show_what_to_find_and_what_not():
@@ -66,11 +66,10 @@ async def test_boxes_show_what_to_find_and_what_not():
     segmenter = Segmenter("embedded")
     expected = segmenter.segment(PARK, boxes=boxes[:1])
     assert len(expected) > 0
-    assert [one["mask"] for one in alone.json()["data"]] == [
-        {"size": [640, 800], "counts": one.rle.counts} for one in expected
-    ]
+    for one, instance in zip(alone.json()["data"], expected, strict=True):
+        assert same_mask(coco.decode(one["mask"]).astype(bool), instance.mask)
     expected = segmenter.segment(PARK, "tree", boxes=boxes[:1], negative_boxes=boxes[1:], threshold=0.2)
-    assert [one["score"] for one in both.json()["data"]] == pytest.approx(expected.scores.tolist(), abs=1e-5)
+    assert [one["score"] for one in both.json()["data"]] == pytest.approx(expected.scores.tolist(), abs=1e-4)
 
 
 async def test_threshold_and_number_of_instances_can_be_chosen():

@@ -15,7 +15,13 @@ def _openai(door: Door) -> Sequence[Operation]:
     return OpenAiRoutes(door).operations()
 
 
-_ROUTES: dict[str, Callable[[Door], Sequence[Operation]]] = {"openai": _openai}
+def _roboflow(door: Door) -> Sequence[Operation]:
+    from s3seg.integrations.roboflow import RoboflowRoutes
+
+    return RoboflowRoutes(door).operations()
+
+
+_ROUTES: dict[str, Callable[[Door], Sequence[Operation]]] = {"openai": _openai, "roboflow": _roboflow}
 
 
 def check_names(names: Iterable[str]) -> None:

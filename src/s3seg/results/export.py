@@ -14,7 +14,7 @@ from s3seg.results import masks
 from s3seg.results.columns import Columns
 from s3seg.results.label_map import encode_label_map
 from s3seg.results.pictures import Results, as_list, check_one_picture, group_by_picture
-from s3seg.results.polygons import Polygon
+from s3seg.results.polygons import Polygon, joined_rings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,7 +106,7 @@ def _yolo(results: Iterable[Columns], classes: dict[str, int]) -> str:
         for rle in result.rles:
             rings = [ring for polygon in masks.polygons(rle) for ring in polygon]
             if rings:
-                path = _joined(rings) / np.array([width, height])
+                path = joined_rings(rings) / np.array([width, height])
                 values = " ".join(f"{value:.7g}" for value in path.ravel().tolist())
                 lines.append(f"{classes[result.prompt or _UNNAMED]} {values}\n")
     return "".join(lines)
@@ -262,22 +262,6 @@ def _names(results: Sequence[Columns]) -> list[str]:
     """Return the distinct name of each result's picture."""
     names = {id(one): picture.name for picture in group_by_picture(results) for one in picture.results}
     return [names[id(result)] for result in results]
-
-
-def _joined(rings: list[np.ndarray]) -> np.ndarray:
-    """Join all rings into one path (K, 2) that enters and leaves each further ring over the same bridge."""
-    path = rings[0]
-    for ring in rings[1:]:
-        exit_ = _nearest(path, ring[0])
-        entry = _nearest(ring, path[exit_])
-        exit_ = _nearest(path, ring[entry])
-        detour = np.roll(ring, -entry, axis=0)
-        path = np.concatenate([path[: exit_ + 1], detour, detour[:1], path[exit_:]])
-    return path
-
-
-def _nearest(vertices: np.ndarray, point: np.ndarray) -> int:
-    return int(np.argmin(np.sum((vertices.astype(np.float64) - point) ** 2, axis=1)))
 
 
 def _geometry(polygons: list[Polygon]) -> dict[str, Any] | None:

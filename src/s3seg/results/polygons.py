@@ -7,6 +7,7 @@ never cross or touch themselves, which makes the polygons valid in the OGC sense
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -39,6 +40,25 @@ def trace_polygons(mask: np.ndarray, *, offset: tuple[int, int] = (0, 0)) -> lis
         polygon = polygons[owner[k]]
         polygon.insert(0 if areas[k] > 0 else len(polygon), vertices)
     return list(polygons.values())
+
+
+def joined_rings(rings: Sequence[Ring]) -> Ring:
+    """Join all rings into one path (K, 2) that enters and leaves each further ring over the same bridge.
+
+    Filling the path gives what the rings enclose, holes left out, in tools that know only paths.
+    """
+    path = rings[0]
+    for ring in rings[1:]:
+        exit_ = _nearest(path, ring[0])
+        entry = _nearest(ring, path[exit_])
+        exit_ = _nearest(path, ring[entry])
+        detour = np.roll(ring, -entry, axis=0)
+        path = np.concatenate([path[: exit_ + 1], detour, detour[:1], path[exit_:]])
+    return path
+
+
+def _nearest(vertices: np.ndarray, point: np.ndarray) -> int:
+    return int(np.argmin(np.sum((vertices.astype(np.float64) - point) ** 2, axis=1)))
 
 
 def _corners(padded: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

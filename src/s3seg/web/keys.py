@@ -25,6 +25,11 @@ class ApiKeys:
     def __init__(self, keys: Sequence[str]) -> None:
         self._accepted = [key.encode() for key in keys]
 
+    @property
+    def needed(self) -> bool:
+        """Whether requests need a key."""
+        return bool(self._accepted)
+
     def check(self, request: Request, headers: Sequence[str] = (KEY_HEADER,), *, otherwise: str | None = None) -> None:
         """Check the key of a request.
 
@@ -32,7 +37,7 @@ class ApiKeys:
             request: The request.
             headers: Header fields that may carry the key; the first that is there counts. In ``Authorization`` it is
                 that of the schemes Bearer and Token, or the password of Basic.
-            otherwise: A key that was found elsewhere, for requests that have none of these fields.
+            otherwise: A key that was found elsewhere, as ``api_key``, for requests that have none of these fields.
 
         Raises:
             AuthRequiredError: There is no key.

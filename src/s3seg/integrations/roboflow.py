@@ -1,0 +1,346 @@
+"""Roboflow's routes for SAM 3, so that code written for its inference server runs against this service.
+
+``/sam3/concept_segment`` finds every instance of words and example boxes, ``/sam3/visual_segment`` the object in a box.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, Literal, TypeVar
+
+import numpy as np
+from pydantic import Field, model_validator
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from s3seg.api.fields import RequestModel, ResponseModel
+from s3seg.edge.concurrency import ConcurrencyLimiter
+from s3seg.errors import InvalidRequestError
+from s3seg.inference.prompts import BoxedPrompt
+from s3seg.integrations.door import (
+    ERRORS,
+    KEY_HEADERS,
+    Door,
+    EncodedPicture,
+    check_number_of_prompts,
+    checked_prompt,
+    ok,
+)
+from s3seg.results import masks
+from s3seg.results.polygons import joined_rings
+from s3seg.results.segmentation import Instance, Segmentation
+from s3seg.web.errors import ErrorResponse
+from s3seg.web.keys import has_key
+from s3seg.web.operations import Operation
+
+_KEYLESS_AT_ONCE = 2  # requests whose key is in the body, which is read before it is checked
+_MAX_COMPARED = 500  # instances
+_Score = Annotated[float, Field(ge=0, le=1)]
+_Format = Literal["polygon", "rle", "json"]
+
+
+class Picture(RequestModel):
+    """The picture of a request."""
+
+    type: Literal["base64"] = "base64"
+    value: EncodedPicture
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_url(cls, value: object) -> object:
+        if isinstance(value, dict) and value.get("type") == "url":
+            raise ValueError("this service does not download pictures; send the file, with the type base64")
+        return value
+
+
+class CornerBox(RequestModel):
+    """A box by its top left corner, or by two corners, in pixels."""
+
+    x: float | None = None
+    y: float | None = None
+    width: float | None = None
+    height: float | None = None
+    x0: float | None = None
+    y0: float | None = None
+    x1: float | None = None
+    y1: float | None = None
+
+    def xyxy(self) -> tuple[float, float, float, float]:
+        """Return the corners.
+
+        Raises:
+            InvalidRequestError: Some of the numbers are not there.
+        """
+        if None not in (corners := (self.x0, self.y0, self.x1, self.y1)):
+            return corners  # type: ignore[return-value] (none of them is None)
+        if self.x is None or self.y is None or self.width is None or self.height is None:
+            raise InvalidRequestError("boxes: a box has x, y, width and height, or x0, y0, x1 and y1")
+        return self.x, self.y, self.x + self.width, self.y + self.height
+
+
+class ConceptPrompt(RequestModel):
+    """Words, boxes around examples, or both."""
+
+    type: str | None = None
+    text: str | None = None
+    boxes: list[CornerBox] | None = None
+    box_labels: list[bool] | None = Field(None, description="For each box: 1 to find such, 0 for not such")
+    output_prob_thresh: _Score | None = Field(None, description="Keep higher scores; overrides that of the request")
+
+
+class _AnyRequest(RequestModel):
+    image: Picture
+    api_key: str | None = Field(None, description="The key, where it is not in the header")
+
+
+class ConceptRequest(_AnyRequest):
+    """POST /sam3/concept_segment."""
+
+    prompts: list[ConceptPrompt]
+    output_prob_thresh: _Score = 0.5
+    format: _Format = "polygon"
+    nms_iou_threshold: _Score | None = Field(
+        None, description="Drop instances that overlap a better one of any prompt by more than this IoU"
+    )
+
+
+class CentreBox(RequestModel):
+    """A box by its centre, in pixels."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+class VisualPrompt(RequestModel):
+    """What one object is in."""
+
+    box: CentreBox | None = None
+    points: list[dict[str, Any]] | None = None
+
+
+class VisualPrompts(RequestModel):
+    """The prompts of a visual request."""
+
+    prompts: list[VisualPrompt]
+
+
+class VisualRequest(_AnyRequest):
+    """POST /sam3/visual_segment."""
+
+    prompts: VisualPrompts | list[VisualPrompt]
+    format: _Format = "json"
+
+
+class Prediction(ResponseModel):
+    """One instance."""
+
+    masks: list[list[list[int]]] | dict[str, Any] = Field(description="Polygons of [x, y] pixels, or compressed RLE")
+    confidence: float
+    format: Literal["polygon", "rle"]
+
+
+class Echo(ResponseModel):
+    """The prompt, as it was understood."""
+
+    prompt_index: int
+    type: str
+    text: str | None
+    num_boxes: int
+
+
+class PromptResult(ResponseModel):
+    """Every instance of one prompt."""
+
+    prompt_index: int
+    echo: Echo
+    predictions: list[Prediction]
+
+
+class ConceptResponse(ResponseModel):
+    """One result for each prompt."""
+
+    prompt_results: list[PromptResult]
+    time: float
+
+
+class VisualResponse(ResponseModel):
+    """One prediction for each prompt."""
+
+    predictions: list[Prediction]
+    time: float
+
+
+_R = TypeVar("_R", bound=_AnyRequest)
+
+
+class RoboflowRoutes:
+    """POST /sam3/concept_segment and /sam3/visual_segment."""
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+        self._keyless = ConcurrencyLimiter(
+            _KEYLESS_AT_ONCE, per_user=_KEYLESS_AT_ONCE, wait_s=10.0, name="requests without a key in a header arrive"
+        )
+
+    def operations(self) -> Sequence[Operation]:
+        """Return the table of these routes."""
+        return (
+            Operation(
+                method="POST",
+                path="/sam3/concept_segment",
+                handler=self.concept,
+                summary="Segment every instance of words and example boxes",
+                body=ConceptRequest,
+                responses=ok("Every instance of each prompt", ConceptResponse),
+                **_SHARED,
+            ),
+            Operation(
+                method="POST",
+                path="/sam3/visual_segment",
+                handler=self.visual,
+                summary="Segment the object in each box",
+                body=VisualRequest,
+                responses=ok("The object of each prompt", VisualResponse),
+                **_SHARED,
+            ),
+        )
+
+    async def concept(self, request: Request) -> Response:
+        """Segment every instance of the prompts."""
+        start = time.perf_counter()
+        async with self._body(request, ConceptRequest) as body:
+            check_number_of_prompts(len(body.prompts))
+            prompts = [_concept(prompt) for prompt in body.prompts]
+            thresholds = [
+                body.output_prob_thresh if one.output_prob_thresh is None else one.output_prob_thresh
+                for one in body.prompts
+            ]
+            results = await self._door.segment(request, body.image.value, prompts, thresholds=thresholds)
+            if body.nms_iou_threshold is not None:
+                results = await asyncio.to_thread(_without_duplicates, results, body.nms_iou_threshold)
+            predictions = await asyncio.to_thread(
+                lambda: [[_prediction(one, body.format) for one in result] for result in results]
+            )
+        told = [
+            PromptResult(
+                prompt_index=index,
+                echo=Echo(
+                    prompt_index=index,
+                    type="visual" if prompt.boxes else "text",
+                    text=prompt.text,
+                    num_boxes=len(prompt.boxes or ()),
+                ),
+                predictions=found,
+            )
+            for index, (prompt, found) in enumerate(zip(body.prompts, predictions, strict=True))
+        ]
+        return JSONResponse(ConceptResponse(prompt_results=told, time=time.perf_counter() - start).model_dump())
+
+    async def visual(self, request: Request) -> Response:
+        """Segment the object in each box."""
+        start = time.perf_counter()
+        async with self._body(request, VisualRequest) as body:
+            asked = body.prompts.prompts if isinstance(body.prompts, VisualPrompts) else body.prompts
+            check_number_of_prompts(len(asked))
+            boxes = [_visual(prompt) for prompt in asked]
+            prompts = [checked_prompt(None, [box], [True]) for box in boxes]
+            results = await self._door.segment(request, body.image.value, prompts, thresholds=[0.0] * len(prompts))
+            predictions = await asyncio.to_thread(
+                lambda: [
+                    _prediction(_best_in(box, result), body.format) for box, result in zip(boxes, results, strict=True)
+                ]
+            )
+        return JSONResponse(VisualResponse(predictions=predictions, time=time.perf_counter() - start).model_dump())
+
+    @asynccontextmanager
+    async def _body(self, request: Request, model: type[_R]) -> AsyncIterator[_R]:
+        """Check the key, take a place, and read the body.
+
+        Roboflow's clients send the key in the body unless they are told otherwise, so that the body has to be read
+        first. Such requests have few places of their own.
+        """
+        door, in_query = self._door, request.query_params.get("api_key")
+        if in_query or has_key(request, KEY_HEADERS) or not door.keys.needed:
+            door.keys.check(request, KEY_HEADERS, otherwise=in_query)
+            async with door.place(request):
+                yield await door.read_json(request, model)
+            return
+        async with self._keyless.slot("" if request.client is None else request.client.host):
+            body = await door.read_json(request, model)
+            door.keys.check(request, KEY_HEADERS, otherwise=body.api_key)
+        async with door.place(request):
+            yield body
+
+
+def _render_error(error: ErrorResponse, request_id: str) -> Response:
+    """Write an error with the ``message`` that Roboflow's clients show, beside the body of the service."""
+    body = {"message": error.message, "error": {"code": error.code, "message": error.message}}
+    return JSONResponse(body, error.status)
+
+
+_SHARED: dict[str, Any] = {
+    "description": "Nothing is stored. The key is a bearer token, or `api_key` in the query or the body.",
+    "errors": ERRORS,
+    "checks_key": True,
+    "render_error": _render_error,
+    "tag": "roboflow",
+}
+
+
+def _concept(prompt: ConceptPrompt) -> BoxedPrompt:
+    return checked_prompt(prompt.text, [box.xyxy() for box in prompt.boxes or ()], prompt.box_labels or ())
+
+
+def _visual(prompt: VisualPrompt) -> tuple[float, float, float, float]:
+    if prompt.points:
+        raise InvalidRequestError("points: this service does not take clicks; give the box around the object")
+    if prompt.box is None:
+        raise InvalidRequestError("prompts: each prompt needs a box")
+    box = prompt.box
+    half_width, half_height = box.width / 2, box.height / 2
+    return box.x - half_width, box.y - half_height, box.x + half_width, box.y + half_height
+
+
+def _best_in(box: Sequence[float], result: Segmentation) -> Instance | None:
+    """Return the instance whose box overlaps the given one most (IoU); None if none overlaps it."""
+    if not len(result):
+        return None
+    x1, y1 = np.maximum(result.boxes[:, :2], box[:2]).T
+    x2, y2 = np.minimum(result.boxes[:, 2:], box[2:]).T
+    shared = np.clip(x2 - x1, 0, None) * np.clip(y2 - y1, 0, None)
+    areas = np.prod(result.boxes[:, 2:] - result.boxes[:, :2], axis=1)
+    overlaps = shared / (areas + (box[2] - box[0]) * (box[3] - box[1]) - shared)
+    best = int(np.argmax(overlaps))
+    return result[best] if overlaps[best] > 0 else None
+
+
+def _prediction(instance: Instance | None, format_: _Format) -> Prediction:
+    if instance is None:
+        return Prediction(masks=[], confidence=0.0, format="polygon")
+    if format_ == "rle":
+        return Prediction(masks=masks.to_coco(instance.rle), confidence=instance.score, format="rle")
+    paths = [joined_rings(polygon).tolist() for polygon in instance.polygons()]
+    return Prediction(masks=paths, confidence=instance.score, format="polygon")
+
+
+def _without_duplicates(results: Sequence[Segmentation], iou: float) -> list[Segmentation]:
+    """Drop instances whose mask overlaps that of a better one, of any prompt, by more than ``iou``."""
+    scored = [(float(score), k, n) for k, result in enumerate(results) for n, score in enumerate(result.scores)]
+    if len(scored) > _MAX_COMPARED:
+        raise InvalidRequestError(
+            f"nms_iou_threshold: {len(scored)} instances are too many to compare; raise output_prob_thresh"
+        )
+    scored.sort(key=lambda one: -one[0])
+    rles = [results[k].rles[n] for _, k, n in scored]
+    overlaps = masks.iou(rles, rles)
+    kept: list[int] = []
+    for place in range(len(scored)):
+        if not kept or overlaps[place, kept].max() <= iou:
+            kept.append(place)
+    chosen = {scored[place][1:] for place in kept}
+    return [result[[n for n in range(len(result)) if (k, n) in chosen]] for k, result in enumerate(results)]
