@@ -66,5 +66,5 @@ def embedded_network() -> Sam3Network:
 
 
 def same_mask(one: np.ndarray, other: np.ndarray) -> bool:
-    """Whether two masks differ in at most a few pixels, as those of two runs may whose sums were rounded differently."""
+    """Whether two masks differ in at most a few pixels, as those of two runs may, which round sums differently."""
     return one.shape == other.shape and bool((one ^ other).sum() <= 3 + 1e-4 * other.sum())
