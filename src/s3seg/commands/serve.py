@@ -20,7 +20,7 @@ app = typer.Typer(help="Serve over HTTP until Ctrl-C: all in one process, or `ed
 
 _LOCAL_CREDITS = 1000
 _TOKEN_TTL_S = 86_400
-_TOOLS = "openai, roboflow"
+_TOOLS = "openai, roboflow, x-anylabeling"
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 Host = Annotated[str, typer.Option(help="Address to listen on.")]

@@ -15,7 +15,7 @@ from starlette.requests import Request
 
 from s3seg.edge.concurrency import ConcurrencyLimiter
 from s3seg.errors import FileTooLargeError, InvalidRequestError
-from s3seg.inference.engine import Engine
+from s3seg.inference.engine import Engine, ModelState
 from s3seg.inference.prompts import BoxedPrompt, checked_prompts
 from s3seg.results.segmentation import Segmentation
 from s3seg.tasks.limits import MAX_PROMPT_CHARS, MAX_PROMPTS, MAX_UPLOAD_BYTES
@@ -91,6 +91,11 @@ class Door:
         self._places = ConcurrencyLimiter(_AT_ONCE, per_user=_AT_ONCE, wait_s=_WAIT_S, name="pictures are segmented")
         self._parsing = asyncio.Semaphore(_PARSED_AT_ONCE)
         self._turns = itertools.count()
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the model is loaded."""
+        return self._engine.state is ModelState.READY
 
     @property
     def model(self) -> str:

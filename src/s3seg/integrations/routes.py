@@ -21,7 +21,17 @@ def _roboflow(door: Door) -> Sequence[Operation]:
     return RoboflowRoutes(door).operations()
 
 
-_ROUTES: dict[str, Callable[[Door], Sequence[Operation]]] = {"openai": _openai, "roboflow": _roboflow}
+def _x_anylabeling(door: Door) -> Sequence[Operation]:
+    from s3seg.integrations.x_anylabeling import XAnyLabelingRoutes
+
+    return XAnyLabelingRoutes(door).operations()
+
+
+_ROUTES: dict[str, Callable[[Door], Sequence[Operation]]] = {
+    "openai": _openai,
+    "roboflow": _roboflow,
+    "x-anylabeling": _x_anylabeling,
+}
 
 
 def check_names(names: Iterable[str]) -> None:
