@@ -1,7 +1,7 @@
 """The protocol of X-AnyLabeling's remote server, written from its documentation: a model, and predictions as shapes.
 
-The routes are below ``/x-anylabeling``, which is part of the address that is entered in the application. Errors have the
-documented body, but the status that says what happened: the application shows an error only if the status is one.
+The routes are below ``/x-anylabeling``, which is part of the address that is entered in the application. Errors have
+the documented body, but the status that says what happened: the application shows only errors that have one.
 """
 
 from __future__ import annotations
