@@ -83,9 +83,9 @@ def edge_process(data: Path, **environment: str) -> Iterator[tuple[Process, str]
         process.kill()
 
 
-def wait_for(url: str, path: str = "/health") -> None:
+def wait_for(url: str, path: str = "/health", *, seconds: float = 60) -> None:
     """Wait until a service answers 200."""
-    give_up = time.monotonic() + 60
+    give_up = time.monotonic() + seconds
     while True:
         with contextlib.suppress(httpx.TransportError):
             if httpx.get(url + path, timeout=5).status_code == 200:

@@ -14,7 +14,7 @@ import numpy as np
 from s3seg.checkpoints import resolve
 from s3seg.inference.stages import Sam3Network
 from s3seg.integrations.door import Door
-from s3seg.integrations.routes import operations
+from s3seg.integrations.routes import ToolOptions, operations
 from s3seg.web.gpu_app import build_gpu_app
 from s3seg.web.keys import ApiKeys
 from s3seg.web.metrics import HttpMetrics
@@ -26,14 +26,15 @@ CLI = "from s3seg.cli import main; main()"
 
 
 @contextlib.asynccontextmanager
-async def serving(*tools: str, key: str | None = KEY, network: Any = None) -> AsyncIterator[httpx.AsyncClient]:
+async def serving(
+    *tools: str, key: str | None = KEY, network: Any = None, options: ToolOptions | None = None
+) -> AsyncIterator[httpx.AsyncClient]:
     """Serve the routes of tools, with the embedded checkpoint unless a network is given; the client sends no key."""
     system = InferenceSystem()
     engine = system.engine(load=lambda: network or embedded_network())
     keys = [key] if key else []
-    app = build_gpu_app(
-        engine, keys=keys, metrics=HttpMetrics(), more_operations=operations(tools, Door(engine, ApiKeys(keys)))
-    )
+    more = operations(tools, Door(engine, ApiKeys(keys)), options)
+    app = build_gpu_app(engine, keys=keys, metrics=HttpMetrics(), more_operations=more)
     engine.start()
     await engine.loaded()
     transport = httpx.ASGITransport(app)

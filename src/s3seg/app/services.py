@@ -194,10 +194,13 @@ def _integrations(settings: Settings, engine: Engine, keys: Sequence[str]) -> Se
     if not settings.integrations:
         return ()
     from s3seg.integrations.door import Door
-    from s3seg.integrations.routes import operations
+    from s3seg.integrations.routes import ToolOptions, operations
     from s3seg.web.keys import ApiKeys
 
-    return operations(settings.integrations, Door(engine, ApiKeys(keys)))
+    options = ToolOptions(
+        label_studio_url=settings.label_studio_url, label_studio_api_key=settings.label_studio_api_key
+    )
+    return operations(settings.integrations, Door(engine, ApiKeys(keys)), options)
 
 
 def make_engine(

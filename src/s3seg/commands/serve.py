@@ -20,7 +20,7 @@ app = typer.Typer(help="Serve over HTTP until Ctrl-C: all in one process, or `ed
 
 _LOCAL_CREDITS = 1000
 _TOKEN_TTL_S = 86_400
-_TOOLS = "openai, roboflow, x-anylabeling"
+_TOOLS = "openai, roboflow, x-anylabeling, label-studio"
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
@@ -92,7 +92,7 @@ def serve_gpu(
     ] = False,
     with_: Annotated[
         list[str] | None,
-        typer.Option("--with", metavar="TOOL,...", help=f"Offer the routes of these tools: {_TOOLS}; repeatable."),
+        typer.Option("--with", metavar="TOOL,...", help=f"Offer routes: {_TOOLS}; repeatable."),
     ] = None,
 ) -> None:
     """Serve the inference API: run waiting tasks, and answer the edge."""

@@ -107,6 +107,16 @@ class Door:
         return self._engine.network.model.name
 
     @property
+    def version(self) -> str:
+        """The name and the version of the model that is loaded.
+
+        Raises:
+            CheckpointError: None is.
+        """
+        model = self._engine.network.model
+        return f"{model.name} {model.version}"
+
+    @property
     def threshold(self) -> float:
         """The score above which an instance counts by default.
 
@@ -147,7 +157,7 @@ class Door:
 
     async def segment(
         self,
-        request: Request,
+        request: Request | None,
         picture: bytes,
         prompts: Sequence[BoxedPrompt],
         *,
@@ -157,7 +167,7 @@ class Door:
         """Segment a picture; the work ends when the client is gone.
 
         Args:
-            request: The request, whose body has been read.
+            request: The request, whose body has been read; None if the caller watches for its end.
             picture: The bytes of a file.
             prompts: What to look for.
             thresholds: For each prompt, keep instances that score above this; None takes the model's. Below 0.1 is 0.1.
@@ -169,7 +179,7 @@ class Door:
         asked = [prompt if prompt.boxes or prompt.negative_boxes else prompt.text for prompt in prompts]
         turn = f"door {next(self._turns) % _DECODED_AT_ONCE}"
         work = self._engine.batcher.segment(picture, asked, name="the picture", user_id=turn)
-        results = await until_disconnect(request, work)
+        results = await (work if request is None else until_disconnect(request, work))
         limits = [self.threshold if one is None else one for one in thresholds]
         return [result[result.scores > limit][:max_instances] for result, limit in zip(results, limits, strict=True)]
 

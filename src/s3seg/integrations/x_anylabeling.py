@@ -63,7 +63,7 @@ class PredictBody(RequestModel):
 
     model: str
     image: EncodedPicture
-    params: Params = Field(default_factory=Params)
+    params: Params = Params(text_prompt="")
 
 
 class XAnyLabelingRoutes:

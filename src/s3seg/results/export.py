@@ -17,9 +17,11 @@ from s3seg.results.pictures import Results, as_list, check_one_picture, group_by
 from s3seg.results.polygons import Polygon, joined_rings
 
 if TYPE_CHECKING:
+    import fiftyone as fo  # pyright: ignore[reportMissingImports]
     import pandas as pd
     import supervision as sv
 
+_NUDGE = 1e-6  # pixels: FiftyOne cuts off fractions, so 31 / 800 * 800 = 30.999... would become 30
 _UNNAMED = "object"  # the category of results that were prompted with boxes only
 
 
@@ -252,6 +254,35 @@ def supervision(results: Results) -> sv.Detections:
         class_id=np.array([classes[name] for name in names], dtype=np.int64),
         data={"class_name": np.array(names, dtype=np.str_)},
     )
+
+
+def fiftyone(results: Results) -> fo.Detections:
+    """Convert one or more results on one picture to `fiftyone.Detections`: a label, box, mask and confidence each.
+
+    Boxes are those of the masks, relative to the picture, and each mask is cut to its box. Empty masks are left out.
+
+    Raises:
+        InvalidRequestError: fiftyone is not installed, or the results are of several pictures.
+    """
+    try:
+        import fiftyone as fo  # pyright: ignore[reportMissingImports]
+    except ImportError as err:
+        raise InvalidRequestError("to_fiftyone needs fiftyone: pip install fiftyone") from err
+
+    columns = as_list(results)
+    if columns:
+        check_one_picture(columns, "convert the results of each picture by themselves")
+    detections = []
+    for result in columns:
+        height, width = result.size
+        for rle, score in zip(result.rles, result.scores.tolist(), strict=True):
+            mask, (y, x) = masks.decode_box(rle)
+            if mask.size:
+                left, top = (x + _NUDGE) / width, (y + _NUDGE) / height
+                box = [left, top, mask.shape[1] / width, mask.shape[0] / height]
+                label = result.prompt or _UNNAMED
+                detections.append(fo.Detection(label=label, bounding_box=box, mask=mask, confidence=score))
+    return fo.Detections(detections=detections)
 
 
 def _prompts(results: Iterable[Columns]) -> list[str]:

@@ -24,6 +24,7 @@ from s3seg.results.masks import RLE, Box
 from s3seg.results.polygons import Polygon
 
 if TYPE_CHECKING:
+    import fiftyone as fo  # pyright: ignore[reportMissingImports]
     import pandas as pd
     import PIL.Image
     import supervision as sv
@@ -415,6 +416,19 @@ class Segmentation:
         from s3seg.results import export
 
         return export.supervision([self])
+
+    @classmethod
+    def from_supervision(cls, detections: sv.Detections) -> list[Segmentation]:
+        """Turn `supervision.Detections` into results, one per class; see `s3seg.results.from_supervision`."""
+        from s3seg.results.from_supervision import from_supervision
+
+        return from_supervision(detections)
+
+    def to_fiftyone(self) -> fo.Detections:
+        """Return `fiftyone.Detections`; see `s3seg.results.export.fiftyone`."""
+        from s3seg.results import export
+
+        return export.fiftyone([self])
 
     # ---- representations ----
 
