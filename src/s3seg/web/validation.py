@@ -25,6 +25,7 @@ async def read_json(request: Request, model: type[_M], *, max_bytes: int = MAX_J
         InvalidRequestError: The body is not JSON, too long, or does not fit the model; names the field.
     """
     check_json_type(request)
+    require_uncompressed(request)
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
@@ -57,6 +58,13 @@ def parse_json(body: bytes, model: type[_M]) -> _M:
     except UnicodeEncodeError:  # valid in JSON's escapes, but neither in UTF-8 nor in databases
         raise InvalidRequestError("the body contains a lone surrogate (such as \\ud800), which is not text") from None
     return validated
+
+
+def require_uncompressed(request: Request) -> None:
+    """Raise `InvalidRequestError` if the body is compressed."""
+    coding = request.headers.get("content-encoding", "").strip().lower()
+    if coding not in ("", "identity"):
+        raise InvalidRequestError(f"the body must not be compressed, but Content-Encoding is {coding[:40]!r}")
 
 
 def read_query(request: Request, model: type[_M]) -> _M:
