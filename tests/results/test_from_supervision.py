@@ -9,14 +9,13 @@ import supervision as sv
 from s3seg.errors import InvalidRequestError
 from s3seg.inference.segmenter import Segmenter
 from s3seg.results import export
-from s3seg.results.from_supervision import from_supervision
 from s3seg.results.segmentation import Segmentation
 from tests.helpers.inference_system import PICTURES
 
 
 def test_results_survive_the_way_to_supervision_and_back():
     results = Segmenter("embedded").segment(PICTURES / "park.png", ["tree", "cloud"])
-    back = from_supervision(export.supervision(results), model=results[0].model)
+    back = Segmentation.from_supervision(export.supervision(results), model=results[0].model)
     assert [one.prompt for one in back] == ["tree", "cloud"]
     for one, other in zip(back, results, strict=True):
         assert (one.rles, one.size, one.model) == (other.rles, other.size, other.model)
@@ -46,13 +45,13 @@ def test_detections_survive_the_way_to_results_and_back():
 def test_detections_without_names_and_scores_get_numbers_and_one():
     mask = np.ones((2, 4, 4), bool)
     boxes = np.array([[0, 0, 4, 4]] * 2, np.float32)
-    numbered = from_supervision(sv.Detections(xyxy=boxes, mask=mask, class_id=np.array([7, 3])))
-    plain = from_supervision(sv.Detections(xyxy=boxes, mask=mask))
+    numbered = Segmentation.from_supervision(sv.Detections(xyxy=boxes, mask=mask, class_id=np.array([7, 3])))
+    plain = Segmentation.from_supervision(sv.Detections(xyxy=boxes, mask=mask))
     assert [(one.prompt, one.scores.tolist()) for one in numbered] == [("7", [1.0]), ("3", [1.0])]
     assert [(one.prompt, len(one)) for one in plain] == [("object", 2)]
 
 
 def test_no_detections_are_no_results_and_boxes_alone_an_error():
-    assert from_supervision(sv.Detections.empty()) == []
+    assert Segmentation.from_supervision(sv.Detections.empty()) == []
     with pytest.raises(InvalidRequestError, match="no masks"):
-        from_supervision(sv.Detections(xyxy=np.array([[0, 0, 4, 4]], np.float32)))
+        Segmentation.from_supervision(sv.Detections(xyxy=np.array([[0, 0, 4, 4]], np.float32)))

@@ -1,31 +1,38 @@
-"""Results from `supervision.Detections`, such as those of other models or after supervision's own filters."""
+"""Results from `supervision.Detections`, such as those of other models or after supervision's own filters.
+
+`Segmentation` calls this module and says what to make of what was read: the module does not import that class.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from s3seg.errors import InvalidRequestError
 from s3seg.results import masks
-from s3seg.results.segmentation import ModelInfo, Segmentation
+from s3seg.results.model_info import ModelInfo
 
 if TYPE_CHECKING:
     import supervision as sv
 
+_T = TypeVar("_T")
 _UNKNOWN = ModelInfo(name="unknown", version="", device="", dtype="")
 
 
-def from_supervision(detections: sv.Detections, *, model: ModelInfo | None = None) -> list[Segmentation]:
-    """Turn detections with masks into results, one for each class, in order of appearance.
+def from_supervision(detections: sv.Detections, *, make: Callable[..., _T], model: ModelInfo | None = None) -> list[_T]:
+    """Read detections with masks, and call ``make`` with the arguments of `Segmentation` for each class.
 
     Args:
         detections: Of one picture. The prompts are its class names (``data["class_name"]``), or else the numbers of its
             classes. Detections without a confidence have the score 1.
+        make: `Segmentation`.
         model: The network that found them, if it is known.
 
     Returns:
-        The results; the presence is the highest score, because supervision does not keep it. None for no detections.
+        What ``make`` returned, in order of appearance. The presence is the highest score, because supervision does not
+        keep it. Without detections the list is empty.
 
     Raises:
         InvalidRequestError: The detections have no masks.
@@ -36,12 +43,12 @@ def from_supervision(detections: sv.Detections, *, model: ModelInfo | None = Non
         raise InvalidRequestError("these detections have no masks (detections.mask is None), only boxes")
     names = _names(detections)
     scores = np.ones(len(names)) if detections.confidence is None else np.asarray(detections.confidence)
-    results: list[Segmentation] = []
+    results: list[_T] = []
     for name in dict.fromkeys(names):
         chosen = [k for k, other in enumerate(names) if other == name]
         rles = tuple(masks.encode(np.asarray(detections.mask[k], dtype=np.bool_)) for k in chosen)
         results.append(
-            Segmentation(
+            make(
                 prompt=name,
                 size=rles[0].size,
                 rles=rles,

@@ -416,11 +416,21 @@ class Segmentation:
         return export.supervision([self])
 
     @classmethod
-    def from_supervision(cls, detections: sv.Detections) -> list[Segmentation]:
-        """Turn `supervision.Detections` into results, one per class; see `s3seg.results.from_supervision`."""
+    def from_supervision(cls, detections: sv.Detections, *, model: ModelInfo | None = None) -> list[Segmentation]:
+        """Turn `supervision.Detections` of one picture into results, one for each class, in order of appearance.
+
+        The prompts are the names of the classes, or else their numbers. Detections without a confidence get the score 1.
+
+        Args:
+            detections: With masks.
+            model: The network that found them, if it is known.
+
+        Raises:
+            InvalidRequestError: The detections have no masks.
+        """
         from s3seg.results.from_supervision import from_supervision
 
-        return from_supervision(detections)
+        return from_supervision(detections, make=cls, model=model)
 
     def to_fiftyone(self) -> fo.Detections:
         """Return `fiftyone.Detections`; see `s3seg.results.export.fiftyone`."""
