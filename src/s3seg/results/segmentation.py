@@ -419,7 +419,7 @@ class Segmentation:
     def from_supervision(cls, detections: sv.Detections, *, model: ModelInfo | None = None) -> list[Segmentation]:
         """Turn `supervision.Detections` of one picture into results, one for each class, in order of appearance.
 
-        The prompts are the names of the classes, or else their numbers. Detections without a confidence get the score 1.
+        The prompts are the names of the classes, or else their numbers; without a confidence, the score is 1.
 
         Args:
             detections: With masks.
