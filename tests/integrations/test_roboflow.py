@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from s3seg.inference.segmenter import Segmenter
-from s3seg.integrations.roboflow import ConceptResponse, VisualResponse
+from s3seg.integrations.roboflow_models import ConceptResponse, VisualResponse
 from s3seg.results import masks
 from tests.helpers.inference_system import PICTURES, ScriptedNetwork, png
 from tests.integrations.running import KEY, same_mask, serving

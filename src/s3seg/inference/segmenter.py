@@ -202,7 +202,7 @@ class Segmenter:
         prompts = checked_prompts(prompt, has_boxes=bool(len(boxes)))
         threshold, max_instances = self._checked(threshold, max_instances)
         if len(boxes) or len(negative_boxes):
-            self.network.check_boxes()
+            self.network.require_boxes()
         embedding = image if isinstance(image, Embedding) else self.encode(image)
         if embedding.owner is not self:
             raise InvalidRequestError(f"{embedding!r} was encoded by another Segmenter; encode it with this one")

@@ -298,12 +298,12 @@ class Sam3Network:
 
     def query(self, prompt: BoxedPrompt, size: tuple[int, int]) -> Query:
         """Turn a prompt with boxes into a query."""
-        self.check_boxes()
+        self.require_boxes()
         (query,) = make_queries([prompt.text], prompt.boxes, prompt.negative_boxes, size=size)
         self.check_prompts([query.text])
         return query
 
-    def check_boxes(self) -> None:
+    def require_boxes(self) -> None:
         """Raise InvalidRequestError if the checkpoint has not learnt box prompts."""
         if not self.metadata.box_prompts:
             raise InvalidRequestError(

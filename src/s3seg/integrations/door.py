@@ -22,7 +22,7 @@ from s3seg.tasks.limits import MAX_PROMPT_CHARS, MAX_PROMPTS, MAX_UPLOAD_BYTES
 from s3seg.web.disconnects import until_disconnect
 from s3seg.web.keys import KEY_HEADER, ApiKeys
 from s3seg.web.operations import ResponseSpec
-from s3seg.web.validation import check_json_type, parse_json
+from s3seg.web.validation import check_json_type, parse_json, require_uncompressed
 
 MAX_BOXES = 64
 """Most boxes of a prompt."""
@@ -147,6 +147,7 @@ class Door:
             FileTooLargeError: It is longer than a picture of 10 MB takes.
         """
         check_json_type(request)
+        require_uncompressed(request)
         body = bytearray()
         async for chunk in request.stream():
             body += chunk
