@@ -14,7 +14,8 @@ from tests.cloud.direct_client import register, submit, user_with_data
 TABLES = ("profiles", "credit_ledger", "projects", "images", "segmentation_results")
 USER_FUNCTIONS = {
     "my_account", "register_image", "submit_segmentation", "cancel_task", "delete_task", "delete_image",
-    "count_request", "find_repeat", "create_webhook", "my_webhooks", "delete_webhook", "my_deliveries", "replay_delivery",
+    "count_request", "find_repeat", "create_webhook", "my_webhooks", "delete_webhook", "my_deliveries",
+    "replay_delivery",
 }  # fmt: skip
 SERVICE_FUNCTIONS = {
     "worker_get", "worker_claim", "worker_claim_batch", "worker_renew", "worker_release", "worker_finish",

@@ -24,7 +24,7 @@ from s3seg.web.validation import read_json
 
 
 class WebhookRoutes:
-    """Everything under /api/v1/webhooks."""
+    """Everything under /api/v1/webhooks and /api/v1/webhook-deliveries."""
 
     def __init__(self, edge: Edge) -> None:
         self._edge = edge
@@ -67,7 +67,7 @@ class WebhookRoutes:
             ),
             Operation(
                 method="GET",
-                path="/api/v1/webhooks/deliveries",
+                path="/api/v1/webhook-deliveries",
                 handler=self.deliveries,
                 action=Action.RESULTS,
                 summary="List the latest deliveries, newest first",
@@ -77,7 +77,7 @@ class WebhookRoutes:
             ),
             Operation(
                 method="POST",
-                path="/api/v1/webhooks/deliveries/{delivery_id}/replay",
+                path="/api/v1/webhook-deliveries/{delivery_id}/replay",
                 handler=self.replay,
                 action=Action.RESULTS,
                 summary="Send a delivery again, with the same id",
