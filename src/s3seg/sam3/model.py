@@ -6,11 +6,12 @@ Shapes in this module: B images, P prompts, Q queries, M prompt tokens, C channe
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
+from s3seg.sam3.clicks import ClickHead
 from s3seg.sam3.config import LiteTextConfig, Sam3Config
 from s3seg.sam3.decoder import Decoder, DecoderOutput, DecoderState
 from s3seg.sam3.encoder import Encoder
@@ -32,6 +33,8 @@ class ImageFeatures:
     """(B, h * w, C): `coarse` after the encoder's first self-attention; see `Encoder.first_self_attention`."""
     laterals: tuple[Tensor, ...]
     """(B, C, s * h, s * w) for s = 2, 4: the inputs of the pixel decoder; see `MaskHead.laterals`."""
+    patches: Tensor | None = None
+    """(B, h, w, width): the ViT's output, of which `ClickHead.features` is computed; None without a click head."""
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -41,15 +44,15 @@ class ImageFeatures:
     @property
     def nbytes(self) -> int:
         """Size of all tensors in bytes."""
-        return sum(part.nbytes for part in (self.coarse, self.tokens, *self.laterals))
+        return sum(part.nbytes for part in (self.coarse, self.tokens, *self.laterals, self.patches) if part is not None)
 
     def select(self, index: Tensor | list[int]) -> ImageFeatures:
-        """Copy some images: row p of the result is image ``index[p]``."""
+        """Copy some images, without `patches`: row p of the result is image ``index[p]``."""
         laterals = tuple(lateral[index] for lateral in self.laterals)
         return ImageFeatures(self.coarse[index], self.tokens[index], laterals)
 
     def repeat(self, prompts: int) -> ImageFeatures:
-        """Expand a single image (B = 1) to one row per prompt, without copying it."""
+        """Expand a single image (B = 1) to one row per prompt, without copying it, and without `patches`."""
         laterals = tuple(lateral.expand(prompts, -1, -1, -1) for lateral in self.laterals)
         return ImageFeatures(self.coarse.expand(prompts, -1, -1, -1), self.tokens.expand(prompts, -1, -1), laterals)
 
@@ -127,10 +130,13 @@ class Sam3(nn.Module):
         self.decoder = Decoder(config)
         self.scoring = Scoring(config)
         self.mask_head = MaskHead(config)
+        self.clicks = None if config.clicks is None else ClickHead(config.clicks, config.vision, config.channels)
 
     def encode_image(self, pixels: Tensor) -> ImageFeatures:
         """Encode pixels (B, 3, H, W) in -1..1, with H and W multiples of the patch size."""
-        return self.features(self.vision(pixels))
+        patches = self.vision.trunk(pixels)
+        features = self.features(self.vision.neck(patches))
+        return features if self.clicks is None else replace(features, patches=patches)
 
     def features(self, maps: Sequence[Tensor]) -> ImageFeatures:
         """Compute everything that needs no prompt from the maps of the vision encoder, finest first."""
