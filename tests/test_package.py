@@ -19,6 +19,7 @@ PUBLIC = {
     "AsyncClient",
     "CheckpointError",
     "CheckpointNotFoundError",
+    "Clicks",
     "Client",
     "Embedding",
     "ImageDecodeError",

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from s3seg.inference.segmenter import Embedding, Segmenter
     from s3seg.results import draw, export
     from s3seg.results.segmentation import Instance, Segmentation
+    from s3seg.tasks.clicks import Clicks
 
 __version__ = "0.1.0.dev0"
 
@@ -36,6 +37,7 @@ _NAMES = {
     "AsyncClient": "client",
     "CheckpointError": "errors",
     "CheckpointNotFoundError": "errors",
+    "Clicks": "tasks.clicks",
     "Client": "client",
     "Embedding": "inference.segmenter",
     "ImageDecodeError": "errors",
@@ -56,6 +58,7 @@ __all__ = [
     "AsyncClient",
     "CheckpointError",
     "CheckpointNotFoundError",
+    "Clicks",
     "Client",
     "Embedding",
     "ImageDecodeError",

@@ -8,7 +8,7 @@ import itertools
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
@@ -18,18 +18,31 @@ from s3seg.errors import InvalidRequestError, S3segError
 from s3seg.images import ImageSource, LoadedImage
 from s3seg.inference.prefetch import batches, map_ahead
 from s3seg.inference.process_guard import refuse_copying
-from s3seg.inference.prompts import Box, checked_positive, checked_prompts, checked_threshold, make_queries
-from s3seg.inference.stages import EncodedImage, ResizedImage, Sam3Network, make_result
-from s3seg.results.segmentation import Segmentation
+from s3seg.inference.prompts import (
+    Box,
+    checked_mask,
+    checked_positive,
+    checked_prompts,
+    checked_threshold,
+    make_click_queries,
+    make_queries,
+)
+from s3seg.inference.refiner import Refiner
+from s3seg.inference.stages import EncodedImage, ResizedImage, Sam3Network, make_click_result, make_result
+from s3seg.results.masks import RLE
+from s3seg.results.segmentation import Instance, Segmentation
+from s3seg.tasks.clicks import Clicks
 from s3seg.tasks.prompts import normalize_prompt
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from s3seg.sam3.predictor import Predictor
 
 S = TypeVar("S")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Embedding:
     """A picture that a `Segmenter` has encoded. Further prompts on it take a fraction of the time of the first.
 
@@ -98,6 +111,7 @@ class Segmenter:
         self.metadata = self.network.metadata
         self.model = self.network.model
         self._encodings = itertools.count(1)
+        self._encoded_again: Embedding | None = None
 
     def __repr__(self) -> str:
         model = self.model
@@ -203,11 +217,72 @@ class Segmenter:
             raise InvalidRequestError(
                 f"the {self.model.name} checkpoint has not learnt box prompts; use words, or another checkpoint"
             )
-        embedding = image if isinstance(image, Embedding) else self.encode(image)
-        if embedding.owner is not self:
-            raise InvalidRequestError(f"{embedding!r} was encoded by another Segmenter; encode it with this one")
+        embedding = self._embedding(image)
         results = self._predict(embedding, prompts, boxes, negative_boxes, threshold, max_instances)
         return results[0] if prompt is None or isinstance(prompt, str) else results
+
+    def click(
+        self,
+        image: ImageSource | Embedding,
+        points: Sequence[Sequence[float]] = (),
+        labels: Sequence[int] | None = None,
+        *,
+        box: Box | None = None,
+        mask: np.ndarray | RLE | Instance | None = None,
+        alternatives: bool = False,
+    ) -> Segmentation:
+        """Segment the one object that points, a box, or both show; the checkpoint must have a click head.
+
+        Args:
+            image: A picture (path, URL, bytes, PIL, numpy, torch) or an :class:`Embedding`, with which a further click
+                takes a fraction of the time.
+            points: (x, y) in pixels of the picture, up to 64.
+            labels: For each point 1 if it is on the object, 0 if it is on what does not belong to it; None if all are
+                on it.
+            box: (x1, y1, x2, y2) around the object, in pixels.
+            mask: A mask of the object to correct, of the size of the picture; see also :meth:`Segmentation.refine`.
+            alternatives: Return several masks to choose from, three with SAM 3, the best first: a single point may
+                mean a thing, a part of it, or what it belongs to.
+
+        Returns:
+            A result with one instance (or the alternatives) and an empty prompt. Scores are the predicted IoU of mask
+            and object; ``presence`` is the probability that there is an object.
+
+        Raises:
+            ImageDecodeError: The picture cannot be read.
+            InvalidRequestError: A point or the box is malformed or outside the picture; the mask has another size; or
+                the checkpoint has no click head.
+            InferenceError: The network failed, for example because memory ran out.
+        """
+        clicks = Clicks(points, labels, box)
+        return self._click(image, [clicks], mask=mask, alternatives=alternatives)[0]
+
+    def click_many(self, image: ImageSource | Embedding, objects: Sequence[Clicks]) -> list[Segmentation]:
+        """Segment several objects of one picture, each from its own points and box, in shared forward passes.
+
+        Args:
+            image: As for :meth:`click`.
+            objects: What shows each object.
+
+        Returns:
+            One result for each object, in order, as :meth:`click` returns it.
+
+        Raises:
+            S3segError: The same errors as :meth:`click`.
+        """
+        for one in objects:
+            if not isinstance(one, Clicks):
+                raise InvalidRequestError(
+                    f"every object must be a Clicks, such as Clicks([(120, 80)]); got {one!r:.60}"
+                )
+        return self._click(image, objects) if objects else []
+
+    def encode_again(self, pixels: np.ndarray, image_id: str | None) -> Embedding:
+        """Encode the picture of a result whose `Embedding` is gone; the last picture is kept for further calls."""
+        known = self._encoded_again
+        if known is None or image_id is None or known.image_id != image_id:
+            known = self._encoded_again = replace(self.encode(pixels), image_id=image_id or "")
+        return known
 
     @overload
     def segment_many(  # pyright: ignore[reportOverlappingOverload] (a str is a sequence of str)
@@ -339,6 +414,46 @@ class Segmenter:
         number = "" if one.picture.source else f":{next(self._encodings)}"
         return f"pixels:{one.digest}{number}"
 
+    def _embedding(self, image: ImageSource | Embedding) -> Embedding:
+        embedding = image if isinstance(image, Embedding) else self.encode(image)
+        if embedding.owner is not self:
+            raise InvalidRequestError(f"{embedding!r} was encoded by another Segmenter; encode it with this one")
+        return embedding
+
+    def _click(
+        self,
+        image: ImageSource | Embedding,
+        objects: Sequence[Clicks],
+        *,
+        mask: np.ndarray | RLE | Instance | None = None,
+        alternatives: bool = False,
+    ) -> list[Segmentation]:
+        self.network.check_process()
+        self.network.require_clicks()
+        embedding = self._embedding(image)
+        encoded = embedding.encoded
+        starts = [] if mask is None else [checked_mask(mask, encoded.size)]
+        queries = make_click_queries(objects, size=encoded.size, starts=starts)
+        start = time.perf_counter()
+        found = self.network.click_queries(encoded, queries, alternatives=alternatives)
+        timings = embedding.milliseconds | {"prompt": _milliseconds_since(start) / len(objects)}
+        refiner = Refiner(self, embedding)
+        return [
+            replace(
+                make_click_result(
+                    self.network,
+                    encoded.size,
+                    "",
+                    one,
+                    timings=timings,
+                    picture=embedding.image,
+                    image_id=embedding.image_id,
+                ),
+                refiner=refiner,
+            )
+            for one in found
+        ]
+
     def _predict(
         self,
         embedding: Embedding,
@@ -356,16 +471,20 @@ class Segmenter:
             [(image, query) for query in queries], threshold=threshold, max_instances=max_instances
         )
         timings = embedding.milliseconds | {"prompt": _milliseconds_since(start) / len(distinct)}
+        refiner = Refiner(self, embedding)
         results = {
-            prompt: make_result(
-                self.network,
-                image.size,
-                prompt,
-                one,
-                threshold=threshold,
-                timings=timings,
-                picture=embedding.image,
-                image_id=embedding.image_id,
+            prompt: replace(
+                make_result(
+                    self.network,
+                    image.size,
+                    prompt,
+                    one,
+                    threshold=threshold,
+                    timings=timings,
+                    picture=embedding.image,
+                    image_id=embedding.image_id,
+                ),
+                refiner=refiner,
             )
             for prompt, one in zip(distinct, detections, strict=True)
         }

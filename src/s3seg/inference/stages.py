@@ -17,14 +17,18 @@ from s3seg import images
 from s3seg.checkpoints import Checkpoint
 from s3seg.checkpoints.metadata import CheckpointMetadata
 from s3seg.decoding import DecodingPool
-from s3seg.errors import ImageDecodeError
+from s3seg.errors import ImageDecodeError, InvalidRequestError
 from s3seg.images import LoadedImage
 from s3seg.inference.process_guard import ProcessGuard, refuse_copying
+from s3seg.inference.prompts import make_click_queries
+from s3seg.results import masks
 from s3seg.results.instances_file import MIN_SCORE
 from s3seg.results.segmentation import ModelInfo, Segmentation
+from s3seg.tasks.clicks import Clicks
 from s3seg.tasks.prompts import several_things_hint
 
 if TYPE_CHECKING:
+    from s3seg.sam3.click_predictor import ClickedMasks, ClickQuery
     from s3seg.sam3.device import DeviceStatus
     from s3seg.sam3.predictor import Detections, Query
 
@@ -140,6 +144,20 @@ class Network(Protocol):
 
         Raises:
             OutOfMemoryError: The batch does not fit into the device's memory.
+            InferenceError: The network failed.
+        """
+        ...
+
+    def require_clicks(self) -> None:
+        """Raise InvalidRequestError if the checkpoint has no click head. May be called from any thread."""
+        ...
+
+    def click(self, image: EncodedImage, objects: Sequence[Clicks]) -> list[ClickedMasks]:
+        """Predict a mask for each object in a picture. Call it from the accelerator's thread.
+
+        Raises:
+            InvalidRequestError: A point or a box is outside the picture.
+            OutOfMemoryError: The objects do not fit into the device's memory.
             InferenceError: The network failed.
         """
         ...
@@ -307,6 +325,31 @@ class Sam3Network:
         )
         return [one.on_cpu() for one in detections]
 
+    def require_clicks(self) -> None:
+        """Raise InvalidRequestError if the checkpoint has no click head."""
+        if not self.predictor.has_clicks:
+            raise InvalidRequestError(
+                f"the {self.model.name} checkpoint has no head for clicks: it finds things by words or by boxes around "
+                "examples; for clicks use full SAM 3 or 3.1: Segmenter('sam3'), or --checkpoint sam3"
+            )
+
+    def click(self, image: EncodedImage, objects: Sequence[Clicks]) -> list[ClickedMasks]:
+        """Predict a mask for each object in a picture."""
+        return self.click_queries(image, make_click_queries(objects, size=image.size))
+
+    def click_queries(
+        self, image: EncodedImage, queries: Sequence[ClickQuery], *, alternatives: bool = False
+    ) -> list[ClickedMasks]:
+        """Predict the masks of objects, which may start from a mask; see `ClickPredictor.predict`.
+
+        Returns:
+            Masks in the CPU's memory, one result for each object.
+        """
+        self.check_process()
+        self.require_clicks()
+        found = self.predictor.click(image.features, queries, alternatives=alternatives)
+        return [one.on_cpu() for one in found]
+
     def free(self) -> None:
         """Release device memory that PyTorch's allocator holds in reserve."""
         from s3seg.sam3.device import free_cached_memory
@@ -352,6 +395,46 @@ def make_result(
         timings={**timings, "masks": (time.perf_counter() - start) * 1000},
         notes=() if picture is None else picture.notes,
         hint=network.hint(prompt),
+        source=None if picture is None else picture.source,
+        image=None if picture is None else picture.pixels,
+        image_id=image_id,
+    )
+
+
+def make_click_result(
+    network: Network,
+    size: tuple[int, int],
+    prompt: str,
+    found: ClickedMasks,
+    *,
+    timings: Mapping[str, float],
+    picture: LoadedImage | None = None,
+    image_id: str | None = None,
+) -> Segmentation:
+    """Turn the masks of one object into a result, as `make_result` does. Scores are predicted IoUs.
+
+    Args:
+        network: The network that predicted them.
+        size: (height, width) of the picture; masks are made at this size.
+        prompt: What the result calls the object.
+        found: In the CPU's memory.
+        timings: Milliseconds of the steps before; the time for the masks is added as "masks".
+        picture: To be kept in the result, with its source.
+        image_id: Identifies the picture; see `Segmentation`.
+    """
+    start = time.perf_counter()
+    rles = found.rles(size)
+    return Segmentation(
+        prompt=prompt,
+        size=size,
+        rles=rles,
+        boxes=np.array([masks.box(rle) for rle in rles], np.float32),
+        scores=found.ious,
+        presence=found.presence,
+        threshold=0.0,
+        model=network.model,
+        timings={**timings, "masks": (time.perf_counter() - start) * 1000},
+        notes=() if picture is None else picture.notes,
         source=None if picture is None else picture.source,
         image=None if picture is None else picture.pixels,
         image_id=image_id,

@@ -23,7 +23,7 @@ from s3seg.sam3.text import ClipTextEncoder, TextEncoder
 from s3seg.sam3.vision import VisionEncoder
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class ImageFeatures:
     """Everything that is computed from images before a prompt is known."""
 

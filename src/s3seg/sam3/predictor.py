@@ -19,6 +19,7 @@ from s3seg.checkpoints.weight_files import find_weights
 from s3seg.errors import CheckpointError, InferenceError, InvalidRequestError, OutOfMemoryError
 from s3seg.results.masks import RLE
 from s3seg.sam3 import postprocess
+from s3seg.sam3.click_predictor import ClickedMasks, ClickPredictor, ClickQuery
 from s3seg.sam3.layers import cxcywh_to_xyxy
 from s3seg.sam3.load import load
 from s3seg.sam3.model import BoxPrompts, ImageFeatures, Sam3
@@ -84,6 +85,7 @@ class Predictor:
         side = self.image_size // model.config.vision.patch_size
         with torch.inference_mode():
             self._constants = model.constants((side, side))
+        self._clicks = None if model.clicks is None else ClickPredictor(model.clicks)
         self._texts: LRUCache[str, Tensor] = LRUCache(max_cached_texts)
         self._texts_lock = threading.Lock()
 
@@ -154,8 +156,10 @@ class Predictor:
         with _stage("image"):
             pixels = normalise(torch.cat(list(resized)).to(self.device)).to(self.dtype)
             features = self.model.encode_image(pixels)
+        patches = features.patches
         return [
-            features.select([i]) for i in range(len(resized))
+            replace(features.select([i]), patches=None if patches is None else patches[i : i + 1].clone())
+            for i in range(len(resized))
         ]  # copies, so that keeping one does not keep the whole batch
 
     @torch.inference_mode()
@@ -222,6 +226,25 @@ class Predictor:
                 images = _stack([image for image, _ in pairs[part]])
                 detections += self._decode(images, queries, texts[part], threshold, max_instances)
         return detections
+
+    @property
+    def has_clicks(self) -> bool:
+        """Whether the checkpoint has a click head."""
+        return self._clicks is not None
+
+    def click(
+        self, image: ImageFeatures, queries: Sequence[ClickQuery], *, alternatives: bool = False
+    ) -> list[ClickedMasks]:
+        """Predict the masks of objects in one encoded image; see `ClickPredictor.predict`.
+
+        Raises:
+            InvalidRequestError: The checkpoint has no click head.
+            InferenceError: The network failed, or computed values that are not finite.
+        """
+        if self._clicks is None:
+            raise InvalidRequestError("the checkpoint has no click head")
+        with _stage("click"):
+            return self._clicks.predict(image, queries, alternatives=alternatives)
 
     def _decode(
         self,

@@ -121,7 +121,7 @@ def run(options: SegmentOptions) -> int:
             raise InvalidRequestError("no picture to segment: all that were found are outputs of an earlier run")
         return summary.exit_code
     request = options.request
-    backend = choose_backend(options.model, boxes=request.has_boxes)
+    backend = choose_backend(options.model, boxes=request.has_boxes, clicks=request.clicks is not None)
     options.output.check_counts(pictures=len(pictures), prompts=len(request.prompts))
     pictures = checked(pictures, on_error=input_failed)  # told before a model is loaded
     if not pictures:
@@ -193,7 +193,7 @@ def _segment(
         summary.milliseconds["load"] = _milliseconds_since(start)
         if bar:
             bar.update(
-                bar.task_ids[0], description=f"looking for {one_line(', '.join(request.prompts)) or 'the boxes'}"
+                bar.task_ids[0], description=f"looking for {one_line(', '.join(request.prompts)) or 'what was marked'}"
             )
         for picture, results in _results(model, pictures, request, picture_failed):
             start = time.perf_counter()
@@ -209,6 +209,16 @@ def _results(
     model: Segmenter | Client, pictures: Sequence[Picture], request: Request, on_error: Callable[[S3segError], None]
 ) -> Iterator[tuple[Picture, list[Segmentation]]]:
     """Yield the results of all prompts, picture by picture."""
+    if (clicks := request.clicks) is not None:
+        for picture in pictures:
+            try:
+                labels = [int(label) for label in clicks.labels]
+                result = model.click(picture.open(), clicks.points, labels, box=clicks.box)
+            except S3segError as err:
+                on_error(err)
+            else:
+                yield picture, [result]
+        return
     if request.has_boxes:
         for picture in pictures:
             try:
