@@ -6,7 +6,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from s3seg.api.fields import ImageUrl, PromptStr, RequestModel, ResponseModel
+from s3seg.api.edge import ClickedObject
+from s3seg.api.fields import ImageUrl, Omissible, PromptStr, RequestModel, ResponseModel
 from s3seg.tasks.limits import MAX_PROMPTS
 
 
@@ -28,6 +29,10 @@ class PredictRequest(RequestModel):
     text_prompt: Annotated[str, Field(min_length=1, description="text_prompt of the task")]
     user_id: Annotated[str, Field(description="Owner of the task")]
     task_id: str
+    clicks: Annotated[
+        Omissible[Annotated[tuple[ClickedObject, ...], Field(min_length=1, max_length=MAX_PROMPTS)]],
+        Field(description="Addition: the clicks of the task, if it has any; they need not be sent"),
+    ]
 
 
 class PredictResponse(ResponseModel):

@@ -203,6 +203,7 @@ class Edge:
             prompts=request.prompts,
             project_id=request.project_id,
             idempotency_key=idempotency_key,
+            visual=request.visual,
         )
         try:
             self.rate_limits.require_may_submit(caller)

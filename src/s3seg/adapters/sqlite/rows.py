@@ -24,7 +24,8 @@ _SELECT_TASK = """
            t.mask_image_url, t.labels, t.metadata, t.error_code, t.error_message,
            t.created_at, t.updated_at, t.deadline,
            l.attempt, l.released, l.worker, l.expires_at,
-           (SELECT json_group_array(o.object_key) FROM task_objects o WHERE o.task_id = t.task_id)
+           (SELECT json_group_array(o.object_key) FROM task_objects o WHERE o.task_id = t.task_id),
+           t.visual
     FROM tasks t LEFT JOIN leases l ON l.task_id = t.task_id
 """
 _SELECT_IMAGE = """
@@ -194,8 +195,8 @@ def insert_task(connection: sqlite3.Connection, task: Task, *, idempotency_key: 
     connection.execute(
         """
         INSERT INTO tasks (task_id, user_id, project_id, image_id, source_image_url, prompts, status,
-                           idempotency_key, fingerprint, created_at, updated_at, deadline)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                           idempotency_key, fingerprint, created_at, updated_at, deadline, visual)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
         """,
         (
             task.task_id,
@@ -210,6 +211,7 @@ def insert_task(connection: sqlite3.Connection, task: Task, *, idempotency_key: 
             microseconds(task.created_at),
             microseconds(task.updated_at),
             microseconds(task.deadline),
+            None if task.visual is None else json.dumps(task.visual),
         ),
     )
 
@@ -280,4 +282,5 @@ def _task(row: Sequence[Any]) -> Task:
         if claimed
         else Attempts(),
         object_keys=tuple(sorted(from_json(row[19]))),
+        visual=None if row[20] is None else from_json(row[20]),
     )

@@ -169,8 +169,13 @@ _VERSION_1 = (
 )
 
 
-TASKS = Schema("the task database", (_VERSION_1, counts.STATEMENTS))
-"""Tasks, accounts, images and projects, and recent submits. Version 2 added the recent submits."""
+_VERSION_3 = ("ALTER TABLE tasks ADD COLUMN visual TEXT",)
+
+TASKS = Schema("the task database", (_VERSION_1, counts.STATEMENTS, _VERSION_3))
+"""Tasks, accounts, images and projects, and recent submits.
+
+Version 2 added the recent submits, version 3 what tasks ask for beside words.
+"""
 
 COUNTS = Schema("the database of rate limits", ((_META, *counts.STATEMENTS),), synced=False)
 """Recent actions of users, for the rate limiter. After a power failure the window has passed anyway."""

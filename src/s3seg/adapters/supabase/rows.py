@@ -47,6 +47,7 @@ def task_of(row: Row) -> Task:
         object_keys=tuple(sorted(row["object_keys"])),
         error_code=row["error_code"],
         error_message=row["error_message"],
+        visual=row["visual"],
         attempts=Attempts(
             number=claimed,
             released=row["released"],

@@ -29,7 +29,7 @@ _TASKS, _IMAGES, _PROJECTS = "segmentation_results", "images", "projects"
 _TASK_COLUMNS = (
     *("id", "user_id", "project_id", "image_id", "source_image_url", "text_prompts", "status"),
     *("created_at", "updated_at", "deadline", "mask_image_url", "labels", "metadata", "object_keys"),
-    *("error_code", "error_message"),
+    *("error_code", "error_message", "visual"),
 )
 
 
@@ -212,6 +212,7 @@ def _submit_arguments(request: TaskRequest) -> dict[str, Any]:
         "p_text_prompts": list(request.prompts),
         "p_project_id": _project_argument(request.project_id),
         "p_idempotency_key": request.idempotency_key,
+        "p_visual": request.visual,
     }
 
 

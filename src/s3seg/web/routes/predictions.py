@@ -98,6 +98,10 @@ class PredictionRoutes:
         task = await self._find(request, body)
         if normalize_prompt(body.text_prompt) != normalize_prompt(task.text_prompt):
             raise InvalidRequestError("text_prompt: not the prompt of this task")
+        if body.clicks is not None and tuple(dict.fromkeys(one.clicks() for one in body.clicks)) != clicks_of(
+            task.visual
+        ):
+            raise InvalidRequestError("clicks: not the clicks of this task")
         task = await self._process(request, task)
         return JSONResponse(_response(task).model_dump())
 
