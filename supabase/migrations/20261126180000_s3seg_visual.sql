@@ -82,7 +82,11 @@ begin
   end if;
   rate := private.count_action(account, 'segment');
 
-  select id into image from public.images where image_url = p_image_url and user_id = account.user_id;
+  -- an image is also found by the URL that it would have today: the public base URL may have changed since it was stored
+  select i.id into image from public.images i, private.config c
+    where i.user_id = account.user_id and (i.image_url = p_image_url or (
+      starts_with(p_image_url, c.public_base_url || '/')
+      and i.object_key = substr(p_image_url, length(c.public_base_url) + 2)));
   if not found then raise exception using errcode = 'PT400', message = 'UNKNOWN_IMAGE'; end if;
   perform private.require_project(account.user_id, p_project_id);
   cost := cardinality(p_text_prompts);
@@ -104,7 +108,7 @@ begin
 end $$;
 
 create or replace function public.s3seg_info() returns jsonb language sql stable security definer set search_path = '' as
-$$ select jsonb_build_object('version', 3, 'public_base_url', public_base_url) from private.config $$;
+$$ select jsonb_build_object('version', 4, 'public_base_url', public_base_url) from private.config $$;
 
 grant select (visual) on public.segmentation_results to authenticated;
 revoke all on all functions in schema private from public, anon, authenticated, service_role;

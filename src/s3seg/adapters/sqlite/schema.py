@@ -169,12 +169,14 @@ _VERSION_1 = (
 )
 
 
-_VERSION_3 = ("ALTER TABLE tasks ADD COLUMN visual TEXT",)
+_VERSION_3 = ("CREATE INDEX tasks_done ON tasks (updated_at) WHERE status = 'done'",)
+_VERSION_4 = ("ALTER TABLE tasks ADD COLUMN visual TEXT",)
 
-TASKS = Schema("the task database", (_VERSION_1, counts.STATEMENTS, _VERSION_3))
+TASKS = Schema("the task database", (_VERSION_1, counts.STATEMENTS, _VERSION_3, _VERSION_4))
 """Tasks, accounts, images and projects, and recent submits.
 
-Version 2 added the recent submits, version 3 what tasks ask for beside words.
+Version 2 added the recent submits, version 3 an index to count tasks that were done lately, and version 4 what tasks
+ask for beside words.
 """
 
 COUNTS = Schema("the database of rate limits", ((_META, *counts.STATEMENTS),), synced=False)

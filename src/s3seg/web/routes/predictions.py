@@ -20,6 +20,7 @@ from s3seg.errors import InferenceError, InvalidRequestError
 from s3seg.inference.engine import Engine
 from s3seg.tasks.model import Task, TaskStatus
 from s3seg.tasks.prompts import normalize_prompt
+from s3seg.tasks.visual import clicks_of
 from s3seg.web.logs import remember_task
 from s3seg.web.operations import Operation, ResponseSpec
 from s3seg.web.validation import read_json
