@@ -12,9 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
-from s3seg.errors import InferenceError, LeaseLostError, UnavailableError
+from s3seg.errors import InferenceError, InvalidRequestError, LeaseLostError, UnavailableError
 from s3seg.results.segmentation import Segmentation
-from s3seg.tasks.model import TaskStatus
+from s3seg.tasks.clicks import Clicks
+from s3seg.tasks.model import TaskRequest, TaskStatus
 from s3seg.tasks.state_machine import Rules
 from tests.helpers.inference_system import USER, InferenceSystem, png
 
@@ -94,6 +95,76 @@ async def test_several_prompts_have_a_mask_each_and_one_together(system):
     assert task.metadata["inference_time_ms"] == pytest.approx(
         sum(one["inference_time_ms"] for one in task.metadata["prompts"]), abs=0.01
     )
+
+
+async def test_clicked_objects_are_found_however_low_they_score_and_have_a_mask_each(system):
+    task = await system.submit_clicks(Clicks([(7, 1)]), Clicks([(1, 1), (7, 5)], [1, 0]), content=png(size=(8, 6)))
+    assert await system.credits() == 998
+    task = await run(system, task)
+    assert task.status == TaskStatus.DONE
+    assert task.labels == ("point 7,1", "point 1,1; not 7,5")
+    assert task.metadata["confidence"] == 0.25
+    labels = np.asarray(Image.open(io.BytesIO(await stored(system, task.mask_image_url))))
+    assert set(np.unique(labels[:, :4])) == {2}
+    assert set(np.unique(labels[:, 4:])) == {1}
+    alone = np.asarray(Image.open(io.BytesIO(await stored(system, task.metadata["prompts"][1]["mask_url"]))))
+    assert (alone[:, :4] == 1).all()
+    assert (alone[:, 4:] == 0).all()
+    found = json.loads(await stored(system, task.metadata["instances_url"]))
+    assert found["threshold"] == 0
+    assert [len(Segmentation.from_dict(one)) for one in found["results"]] == [1, 1]
+
+
+async def test_words_and_clicks_share_a_batch_and_an_encoding(system):
+    system.network.go.clear()
+    batcher = system.batcher()
+    picture = png(size=(8, 6))
+    asked = [asyncio.ensure_future(batcher.segment(png(1), ["wait"], name="x"))]
+    await asyncio.to_thread(system.network.began.wait, 5)
+    asked.append(asyncio.ensure_future(batcher.segment(picture, ["left"], name="x")))
+    asked.append(asyncio.ensure_future(batcher.segment(picture, ["a"], objects=[Clicks([(1, 1)])], name="x")))
+    while batcher.waiting < 2:
+        await asyncio.sleep(0.01)
+    system.network.go.set()
+    _, (words,), (clicked,) = await asyncio.gather(*asked)
+    assert system.network.encoded == [1, 1]
+    assert words[0].score == 0.75
+    assert (clicked[0].score, clicked.prompt) == (0.25, "a")
+    assert clicked.rles[0] == words.rles[0]
+    await batcher.aclose()
+
+
+@pytest.mark.parametrize(
+    ("visual", "message"),
+    [
+        ({"clicks": [{"points": [[99, 1]], "labels": [1]}]}, "99,1 is not inside the picture of 8 x 6 pixels"),
+        ({"clicks": [{"points": [], "labels": []}]}, "neither a point nor a box"),
+        ({"clicks": [{"points": [[1, 1]] * 65, "labels": [1] * 65}]}, "at most 64 points"),
+        ({"clicks": [{"points": [[1, 1]], "labels": [1]}] * 2}, "malformed"),
+        ({"clicks": [{"points": [["x", {}]], "labels": [1]}]}, "two numbers"),
+        ({"clicks": [3]}, "malformed"),
+        ({"clicks": {"a": 3}}, "malformed"),
+        ({"clicks": None}, "malformed"),
+        ({"clicks": [{"labels": [1]}]}, "malformed"),
+    ],
+)
+async def test_clicks_that_make_no_sense_end_their_task_at_once_with_a_refund(system, visual, message):
+    url = await system.upload(png(size=(8, 6)))
+    task = (await system.store.submit(USER, TaskRequest(image_url=url, prompts=("thing",), visual=visual))).task
+    task = await run(system, task)
+    assert (task.status, task.error_code) == (TaskStatus.ERROR, "INVALID_REQUEST")
+    assert message in task.error_message
+    assert await system.credits() == 1000
+
+
+async def test_a_checkpoint_without_a_click_head_ends_the_task_with_a_sentence_and_a_refund(system, monkeypatch):
+    def require_clicks():
+        raise InvalidRequestError("no head for clicks")
+
+    monkeypatch.setattr(system.network, "require_clicks", require_clicks)
+    task = await run(system, await system.submit_clicks(Clicks([(1, 1)])))
+    assert (task.status, task.error_message) == (TaskStatus.ERROR, "no head for clicks")
+    assert await system.credits() == 1000
 
 
 async def test_where_prompts_overlap_the_higher_score_wins(system):

@@ -25,6 +25,7 @@ from s3seg.client._core import DEFAULT_CONCURRENCY, Core
 from s3seg.client._steps import Call, Request, RetryPolicy, Sleep, Steps
 from s3seg.client.arguments import check_prompts, check_sources
 from s3seg.errors import InferenceError, S3segError
+from s3seg.tasks.clicks import Clicks
 
 if TYPE_CHECKING:
     from s3seg.images import ImageSource
@@ -205,6 +206,59 @@ class Client:
                     yield source, result
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+    def click(
+        self,
+        image: ImageSource,
+        points: Sequence[Sequence[float]] = (),
+        labels: Sequence[int] | None = None,
+        *,
+        box: Sequence[float] | None = None,
+        project_id: str | None = None,
+        timeout: float = 600.0,
+    ) -> Segmentation:
+        """Segment the one object that points, a box, or both show, and return the same as `Segmenter.click`.
+
+        The service's checkpoint must have a click head. An object costs one credit.
+
+        Args:
+            image: An image, as for `segment`.
+            points: (x, y) in pixels of the image, up to 64.
+            labels: For each point 1 if it is on the object, 0 if it is on what does not belong to it; None if all are
+                on it.
+            box: (x1, y1, x2, y2) around the object.
+            project_id: Add the image and the result to this project.
+            timeout: Seconds to wait for the result; after that the task is cancelled and refunded.
+
+        Raises:
+            InvalidRequestError: A point or the box is malformed.
+            InferenceError: The task failed, for example because a point is outside the image or the checkpoint has no
+                click head; its credit was refunded.
+            TimeoutError: The result was not available within ``timeout`` seconds.
+        """
+        objects = [Clicks(points, labels, box)]
+        return (self.click_many(image, objects, project_id=project_id, timeout=timeout))[0]
+
+    def click_many(
+        self,
+        image: ImageSource,
+        objects: Sequence[Clicks],
+        *,
+        project_id: str | None = None,
+        timeout: float = 600.0,
+    ) -> list[Segmentation]:
+        """Segment up to 16 objects of one image in one task, and return the same as `Segmenter.click_many`.
+
+        Args:
+            image: An image, as for `segment`.
+            objects: What shows each object; duplicates count once.
+            project_id: Add the image and the result to this project.
+            timeout: Seconds to wait for the result; after that the task is cancelled and refunded.
+
+        Raises:
+            S3segError: The same errors as `click`.
+        """
+        return self._run(self._core.click(image, objects, project_id=project_id, timeout=timeout))
 
     def upload(self, image: ImageSource, *, project_id: str | None = None) -> UploadResponse:
         """Upload an image; pass the ``image_url`` of the response to `submit`."""

@@ -25,11 +25,13 @@ from s3seg.errors import InferenceError, OutOfMemoryError
 from s3seg.inference.embedding_cache import EmbeddingCache
 from s3seg.inference.metrics import InferenceMetrics, NoMetrics
 from s3seg.inference.process_guard import ProcessGuard
-from s3seg.inference.stages import EncodedImage, Network, ResizedImage, make_result
+from s3seg.inference.stages import EncodedImage, Network, ResizedImage, make_click_result, make_result
 from s3seg.results.instances_file import MIN_SCORE
 from s3seg.results.segmentation import Segmentation
+from s3seg.tasks.clicks import Clicks
 
 if TYPE_CHECKING:
+    from s3seg.sam3.click_predictor import ClickedMasks
     from s3seg.sam3.predictor import Detections
 
 
@@ -58,6 +60,7 @@ class _Job:
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[_Prediction]
     on_begin: Callable[[], None]
+    objects: tuple[Clicks, ...] = ()
     since: float = field(default_factory=time.perf_counter)
     dropped: bool = False
 
@@ -87,8 +90,8 @@ class _Job:
 
 @dataclass(frozen=True, slots=True)
 class _Prediction:
-    detections: list[Detections]
-    """One for each prompt of the job."""
+    detections: Sequence[Detections | ClickedMasks]
+    """One for each prompt or object of the job."""
     image_s: float
     prompt_s: float
 
@@ -147,6 +150,7 @@ class Batcher:
         content: bytes,
         prompts: Sequence[str],
         *,
+        objects: Sequence[Clicks] = (),
         name: str,
         user_id: str = "",
         on_begin: Callable[[], None] = lambda: None,
@@ -157,7 +161,8 @@ class Batcher:
 
         Args:
             content: The bytes of a picture file.
-            prompts: What to look for.
+            prompts: What to look for; with ``objects``, what the results call them.
+            objects: Objects that are shown by clicks, instead of by words.
             name: What error messages call the picture.
             user_id: Whose picture it is; decoding processes read one of a user at a time.
             on_begin: Called on the event loop when the network begins with the request.
@@ -168,15 +173,21 @@ class Batcher:
         Raises:
             ImageDecodeError: The picture cannot be read, or takes too long to decode.
             PromptError: A prompt does not fit the model.
+            InvalidRequestError: A click is outside the picture, or the checkpoint has no click head.
             InferenceError: The network failed, also in the second attempt if there was one.
         """
         self._guard.check()
         loop = asyncio.get_running_loop()
-        self.network.check_prompts(prompts)
+        if objects:
+            self.network.require_clicks()
+        else:
+            self.network.check_prompts(prompts)
         start = time.perf_counter()
         digest, picture = await self._read(content, name, user_id)
         read_s = time.perf_counter() - start
-        job = _Job(digest, picture, tuple(prompts), loop, loop.create_future(), on_begin)
+        for one in objects:
+            one.require_inside(picture.size)
+        job = _Job(digest, picture, tuple(prompts), loop, loop.create_future(), on_begin, tuple(objects))
         self._jobs.put(job)
         try:
             prediction = await job.future
@@ -186,10 +197,9 @@ class Batcher:
         start = time.perf_counter()
         timings = {"decode": read_s * 1000, "image": prediction.image_s * 1000, "prompt": prediction.prompt_s * 1000}
         make = partial(
-            make_result,
+            make_click_result if objects else partial(make_result, threshold=MIN_SCORE),
             self.network,
             picture.size,
-            threshold=MIN_SCORE,
             timings=timings,
             image_id=f"file:{digest.hex()[:16]}",
         )
@@ -306,13 +316,17 @@ class Batcher:
         start = time.perf_counter()
         images, fresh = self._encode(batch)
         encoded = time.perf_counter()
-        pairs = [(images[job.digest], prompt) for job in batch for prompt in job.prompts]
-        detections = self.network.predict(pairs)
+        pairs = [(images[job.digest], prompt) for job in batch if not job.objects for prompt in job.prompts]
+        detections = self.network.predict(pairs) if pairs else []
+        clicked = {id(job): self.network.click(images[job.digest], job.objects) for job in batch if job.objects}
+        count = sum(len(job.prompts) for job in batch)
         image_s = (encoded - start) / max(1, len(fresh))
-        prompt_s = (time.perf_counter() - encoded) / len(pairs)
-        self._metrics.batch(pictures=len(fresh), prompts=len(pairs))
+        prompt_s = (time.perf_counter() - encoded) / count
+        self._metrics.batch(pictures=len(fresh), prompts=count)
         for job in batch:
-            own, detections = detections[: len(job.prompts)], detections[len(job.prompts) :]
+            own: Sequence[Detections | ClickedMasks] = clicked.get(id(job), ())
+            if not job.objects:
+                own, detections = detections[: len(job.prompts)], detections[len(job.prompts) :]
             job.settle(_Prediction(own, image_s if job.digest in fresh else 0.0, prompt_s))
 
     def _encode(self, batch: list[_Job]) -> tuple[dict[bytes, EncodedImage], frozenset[bytes]]:

@@ -17,11 +17,10 @@ from typing import cast
 
 from s3seg.api.codes import code_of
 from s3seg.errors import (
-    ImageDecodeError,
     InferenceError,
+    InvalidRequestError,
     LeaseLostError,
     NotFoundError,
-    PromptError,
     S3segError,
     UnavailableError,
 )
@@ -31,6 +30,7 @@ from s3seg.inference.metrics import InferenceMetrics, NoMetrics
 from s3seg.tasks.model import Claim, Failure, Lease, Task
 from s3seg.tasks.object_keys import owner_of, public_url, split_image_url
 from s3seg.tasks.ports import ObjectStore, TaskQueue
+from s3seg.tasks.visual import clicks_of
 
 _log = logging.getLogger(__name__)
 _FINISH_ATTEMPTS = 5
@@ -128,18 +128,27 @@ class Pipeline:
         if found is None or owner_of(found[1]) != task.user_id:
             raise NotFoundError("the image is not stored in this service; upload it first")
         public_base, key = found
+        objects = clicks_of(task.visual)
+        if objects and len(objects) != len(task.prompts):
+            raise InvalidRequestError("the clicks of the task are malformed")
         with self._timed("fetch", stages):
             content = await self._fetch(key)
         with self._timed("segment", stages):
             batcher = self._batcher()
             results = await batcher.segment(
-                content, task.prompts, name="the image", user_id=task.user_id, on_begin=on_begin
+                content,
+                task.prompts,
+                objects=objects,
+                name="the image",
+                user_id=task.user_id,
+                on_begin=on_begin,
             )
+        threshold = 0.0 if objects else batcher.threshold  # what was clicked is found, however low its score
         with self._timed("outcome", stages):
             return await asyncio.get_running_loop().run_in_executor(
                 self._cpu,
                 lambda: make_artifacts(
-                    task, results, threshold=batcher.threshold, url=lambda key: public_url(public_base, key)
+                    task, results, threshold=threshold, url=lambda key: public_url(public_base, key)
                 ),
             )
 
@@ -207,7 +216,7 @@ class Pipeline:
 
         Messages of unexpected errors go to the log only; they may contain secrets.
         """
-        if isinstance(err, ImageDecodeError | PromptError | NotFoundError):
+        if isinstance(err, InvalidRequestError | NotFoundError):
             return Failure(code=code_of(err), message=str(err)), True
         expected = isinstance(err, UnavailableError | InferenceError)
         _log.log(

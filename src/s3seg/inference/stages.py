@@ -296,7 +296,7 @@ class Sam3Network:
         self.check_process()
         encoded = self.predictor.encode_resized([picture.pixels for picture in pictures])
         return [
-            EncodedImage(features, picture.size, features.nbytes)
+            EncodedImage(features, picture.size, self.predictor.encoded_bytes(features))
             for picture, features in zip(pictures, encoded, strict=True)
         ]
 

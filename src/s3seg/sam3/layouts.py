@@ -504,13 +504,15 @@ REFERENCE_31 = replace(
     click_prefixes=(_INTERACTIVE, "tracker.model.interactivity_no_mem_embed", f"{_INTERACTIVE_NECK}."),
     click_marker=f"{_INTERACTIVE}mask_decoder.iou_token.weight",
     marker=f"{_INTERACTIVE}mask_decoder.iou_token.weight",
-    table=REFERENCE.table
-    | _reference_clicks(
-        _INTERACTIVE_NECK,
-        f"{_INTERACTIVE}prompt_encoder",
-        f"{_INTERACTIVE}mask_decoder",
-        "tracker.model.interactivity_no_mem_embed",
-    ),
+    table={
+        **REFERENCE.table,
+        **_reference_clicks(
+            _INTERACTIVE_NECK,
+            f"{_INTERACTIVE}prompt_encoder",
+            f"{_INTERACTIVE}mask_decoder",
+            "tracker.model.interactivity_no_mem_embed",
+        ),
+    },
 )
 """SAM 3.1's ``sam3.1_multiplex.pt``, where the click head is apart from the tracker of videos."""
 

@@ -227,6 +227,10 @@ class Predictor:
                 detections += self._decode(images, queries, texts[part], threshold, max_instances)
         return detections
 
+    def encoded_bytes(self, image: ImageFeatures) -> int:
+        """Return the memory that an encoded image takes, with what its first click adds; see `ClickFeatures`."""
+        return image.nbytes + (5 * image.coarse.nbytes if self.has_clicks else 0)
+
     @property
     def has_clicks(self) -> bool:
         """Whether the checkpoint has a click head."""

@@ -15,10 +15,12 @@ from s3seg.errors import (
     NotFoundError,
     RateLimitedError,
 )
+from s3seg.tasks.clicks import Clicks, click_texts
 from s3seg.tasks.limits import Tier
 from s3seg.tasks.model import Failure, TaskRequest, TaskStatus
 from s3seg.tasks.object_keys import new_image_key, public_url
 from s3seg.tasks.records import Cursor, Identity, NewImage
+from s3seg.tasks.visual import clicks_of, visual_of_clicks
 from s3seg.testing.harness import PUBLIC_BASE, AsyncSuite, TaskHarness, outcome_for
 
 ABSENT_IDS = ("", "x", "..", "null", "0" * 5000, "é", "\ud800", "'; DROP TABLE tasks; --", str(uuid.UUID(int=7)))
@@ -152,6 +154,48 @@ class TaskStoreSuite(AsyncSuite):
         for prompts in (("a", "b"), ("a",), ("a, b", "c")):
             with pytest.raises(InvalidRequestError):
                 await harness.submit(user, image=image, prompts=prompts, key="k")
+        assert await harness.credits(user) == 9
+
+    # --- what is asked for beside words
+
+    async def test_a_task_keeps_what_it_asks_for_beside_words(self, harness: TaskHarness) -> None:
+        user = await harness.user()
+        image = await harness.image(user)
+        objects = (Clicks([(1.5, 2)], box=(0, 0, 3, 3)), Clicks([(3, 2), (0, 1)], [1, 0]))
+        request = TaskRequest(image_url=image.image_url, prompts=click_texts(objects), visual=visual_of_clicks(objects))
+        task = (await harness.store.submit(user, request)).task
+        assert clicks_of(task.visual) == objects
+        assert await harness.credits(user) == 8
+        assert await harness.store.get_task(user, task.task_id) == task
+        assert (await harness.store.list_tasks(user)).tasks == (task,)
+        claim = await harness.queue.claim("worker-1", task.task_id, lease_s=30)
+        assert claim is not None
+        assert clicks_of(claim.task.visual) == objects
+        done = await harness.queue.finish(claim.lease, outcome_for(task))
+        assert clicks_of(done.visual) == objects
+        assert clicks_of((await harness.submit(user)).visual) == ()
+
+    async def test_the_same_key_with_other_clicks_is_refused(self, harness: TaskHarness) -> None:
+        user = await harness.user()
+        image = await harness.image(user)
+        requests = [
+            TaskRequest(
+                image_url=image.image_url,
+                prompts=("thing",),
+                idempotency_key="k",
+                visual=None if x is None else visual_of_clicks([Clicks([(x, 2)])]),
+            )
+            for x in (1, 1.25, None)
+        ]
+        first = await harness.store.submit(user, requests[0])
+        repeat = await harness.store.submit(user, requests[0])
+        assert (repeat.created, repeat.task) == (False, first.task)
+        found = await harness.store.find_repeat(user, requests[0])
+        assert found is not None
+        assert found.task_id == first.task.task_id
+        for other in requests[1:]:
+            with pytest.raises(InvalidRequestError):
+                await harness.store.submit(user, other)
         assert await harness.credits(user) == 9
 
     async def test_two_users_may_use_the_same_key(self, harness: TaskHarness) -> None:
