@@ -10,7 +10,12 @@ from griffe2md import ConfigDict, render_object_docs
 
 SOURCE = Path(__file__).parents[2] / "src"
 CHAPTERS = {
-    "Segmenting": ("inference.segmenter.Segmenter", "inference.segmenter.Embedding", "images.LoadedImage"),
+    "Segmenting": (
+        "inference.segmenter.Segmenter",
+        "inference.segmenter.Embedding",
+        "tasks.clicks.Clicks",
+        "images.LoadedImage",
+    ),
     "Results": ("results.segmentation.Segmentation", "results.segmentation.Instance", "results.segmentation.ModelInfo"),
     "Services": ("app.services.local", "app.in_process.Local", "client.Client", "client.AsyncClient"),
     "Errors": ("errors",),

@@ -228,6 +228,28 @@ def test_a_task_has_one_to_sixteen_prompts(sign_up):
     assert client.rows("profiles").json()[0]["credits"] == 84
 
 
+@pytest.mark.parametrize(
+    "visual",
+    [
+        [],
+        3,
+        "x",
+        {"clicks": []},
+        {"clicks": [{}] * 2},  # two objects for the price of one
+        {"clicks": {}},
+        {"clicks": None},
+        {"other": "x" * 65536},
+    ],
+)
+def test_what_is_asked_beside_words_is_bounded_and_paid_for(sign_up, visual):
+    user_id, client = sign_up(credits=5)
+    image = register(client, user_id).json()
+    refused = submit(client, image, ["thing"], p_visual=visual)
+    assert (refused.status_code, refused.json()["message"]) == (400, "BAD_VISUAL")
+    assert submit(client, image, ["thing"], p_visual={"clicks": [{}]}).status_code == 200
+    assert client.rows("profiles").json()[0]["credits"] == 4
+
+
 # --- workers
 
 
