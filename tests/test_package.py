@@ -21,6 +21,7 @@ PUBLIC = {
     "CheckpointNotFoundError",
     "Clicks",
     "Client",
+    "Concept",
     "Embedding",
     "ImageDecodeError",
     "InferenceError",

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         S3segError,
     )
     from s3seg.images import LoadedImage
+    from s3seg.inference.concepts import Concept
     from s3seg.inference.segmenter import Embedding, Segmenter
     from s3seg.results import draw, export
     from s3seg.results.segmentation import Instance, Segmentation
@@ -39,6 +40,7 @@ _NAMES = {
     "CheckpointNotFoundError": "errors",
     "Clicks": "tasks.clicks",
     "Client": "client",
+    "Concept": "inference.concepts",
     "Embedding": "inference.segmenter",
     "ImageDecodeError": "errors",
     "InferenceError": "errors",
@@ -60,6 +62,7 @@ __all__ = [
     "CheckpointNotFoundError",
     "Clicks",
     "Client",
+    "Concept",
     "Embedding",
     "ImageDecodeError",
     "InferenceError",

@@ -10,12 +10,15 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast, overload
+
+import numpy as np
 
 from s3seg import checkpoints, images
 from s3seg.checkpoints import Checkpoint
 from s3seg.errors import InvalidRequestError, S3segError
 from s3seg.images import ImageSource, LoadedImage
+from s3seg.inference.concepts import MAX_BOXES, MAX_EXAMPLES, Concept
 from s3seg.inference.prefetch import batches, map_ahead
 from s3seg.inference.process_guard import refuse_copying
 from s3seg.inference.prompts import (
@@ -35,8 +38,6 @@ from s3seg.tasks.clicks import Clicks
 from s3seg.tasks.prompts import normalize_prompt
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from s3seg.sam3.predictor import Predictor
 
 S = TypeVar("S")
@@ -112,6 +113,7 @@ class Segmenter:
         self.model = self.network.model
         self._encodings = itertools.count(1)
         self._encoded_again: Embedding | None = None
+        self._weights: str | None = None
 
     def __repr__(self) -> str:
         model = self.model
@@ -157,7 +159,7 @@ class Segmenter:
     def segment(
         self,
         image: ImageSource | Embedding,
-        prompt: str | None = None,
+        prompt: str | Concept | None = None,
         *,
         boxes: Sequence[Box] = (),
         negative_boxes: Sequence[Box] = (),
@@ -178,7 +180,7 @@ class Segmenter:
     def segment(
         self,
         image: ImageSource | Embedding,
-        prompt: str | Sequence[str] | None = None,
+        prompt: str | Concept | Sequence[str] | None = None,
         *,
         boxes: Sequence[Box] = (),
         negative_boxes: Sequence[Box] = (),
@@ -191,7 +193,7 @@ class Segmenter:
             image: A picture (path, URL, bytes, PIL, numpy, torch) or an :class:`Embedding` of :meth:`encode`.
             prompt: What to look for, one thing in a few words, or a list of prompts, which share the encoding of the
                 picture. White space, zero-width marks and smart quotes are normalized. None, together with boxes, looks
-                for what is in the boxes.
+                for what is in the boxes. Or a concept of :meth:`concept`.
             boxes: Examples of what to find, xyxy in pixels of the picture.
             negative_boxes: Examples of what not to find, xyxy in pixels.
             threshold: Keep instances that score above this, 0..1; by default the checkpoint's threshold.
@@ -204,22 +206,78 @@ class Segmenter:
         Raises:
             ImageDecodeError: The picture cannot be read.
             PromptError: A prompt is empty, not text, or too long for the model.
-            InvalidRequestError: A box, the threshold or the number is out of range, or the checkpoint has not learnt
-                box prompts.
+            InvalidRequestError: A box, the threshold or the number is out of range; the checkpoint has not learnt
+                box prompts; or the concept was made by other weights.
             InferenceError: The network failed, for example because memory ran out; or this is a forked child of the
                 process that loaded it.
         """
         self.network.check_process()
         boxes, negative_boxes = (() if group is None else group for group in (boxes, negative_boxes))
-        prompts = checked_prompts(prompt, has_boxes=bool(len(boxes)))
         threshold, max_instances = self._checked(threshold, max_instances)
-        if (len(boxes) or len(negative_boxes)) and not self.metadata.box_prompts:
-            raise InvalidRequestError(
-                f"the {self.model.name} checkpoint has not learnt box prompts; use words, or another checkpoint"
-            )
+        if len(boxes) or len(negative_boxes):
+            self._require_boxes()
+        concept = prompt if isinstance(prompt, Concept) else None
+        if concept is not None:
+            concept.require_made_by(self._fingerprint(), self._described())
+            prompts = [concept.words or ""]
+        else:
+            prompts = checked_prompts(cast("str | Sequence[str] | None", prompt), has_boxes=bool(len(boxes)))
         embedding = self._embedding(image)
-        results = self._predict(embedding, prompts, boxes, negative_boxes, threshold, max_instances)
-        return results[0] if prompt is None or isinstance(prompt, str) else results
+        results = self._predict(embedding, prompts, boxes, negative_boxes, threshold, max_instances, concept)
+        return results[0] if prompt is None or isinstance(prompt, str | Concept) else results
+
+    def concept(
+        self,
+        words: str | None,
+        examples: Sequence[tuple[ImageSource | Embedding, Sequence[Box], Sequence[Box]]],
+        *,
+        name: str | None = None,
+    ) -> Concept:
+        """Make a concept of what boxes show on some pictures, to be found on others with :meth:`segment`.
+
+        Whether a checkpoint finds things by examples on other pictures depends on its training: the documentation says
+        what was measured for the embedded one.
+
+        Args:
+            words: What it is called, if that is to be searched too; None searches by the examples alone.
+            examples: For each picture, the picture, boxes around examples of what to find, and boxes around what not
+                to find; xyxy in pixels. Up to 16 pictures with 64 boxes on all of them.
+            name: What results call it; by default the words.
+
+        Raises:
+            ImageDecodeError: A picture cannot be read.
+            PromptError: The words are empty, not text, or too long for the model.
+            InvalidRequestError: A box is malformed or outside its picture; there are no examples or too many; or the
+                checkpoint has not learnt box prompts.
+            InferenceError: The network failed.
+        """
+        self.network.check_process()
+        self._require_boxes()
+        if words is not None:
+            (words,) = checked_prompts([words], has_boxes=False)
+            self.network.check_prompts([words])
+        boxes = sum(len(positive) + len(negative) for _, positive, negative in examples)
+        if not 1 <= len(examples) <= MAX_EXAMPLES or boxes > MAX_BOXES:
+            raise InvalidRequestError(
+                f"a concept has examples on 1 to {MAX_EXAMPLES} pictures, with at most {MAX_BOXES} boxes; "
+                f"got {len(examples)} pictures with {boxes} boxes"
+            )
+        tokens = []
+        for image, positive, negative in examples:
+            if not len(positive):
+                raise InvalidRequestError("every picture of a concept needs a box around an example of what to find")
+            encoded = self._embedding(image).encoded
+            (query,) = make_queries([""], positive, negative, size=encoded.size)
+            tokens.append(self.predictor.encode_examples(encoded.features, query.boxes))
+        return Concept(
+            name=name or words or "concept",
+            words=words,
+            tokens=np.concatenate(tokens),
+            examples=len(examples),
+            boxes=boxes,
+            fingerprint=self._fingerprint(),
+            model=self._described(),
+        )
 
     def click(
         self,
@@ -462,10 +520,13 @@ class Segmenter:
         negative_boxes: Sequence[Box],
         threshold: float,
         max_instances: int | None,
+        concept: Concept | None = None,
     ) -> list[Segmentation]:
         image = embedding.encoded
         distinct = list(dict.fromkeys(prompts))
         queries = make_queries(distinct, boxes, negative_boxes, size=image.size)
+        if concept is not None:
+            queries = [replace(query, examples=concept.tokens) for query in queries]
         start = time.perf_counter()
         detections = self.network.predict_queries(
             [(image, query) for query in queries], threshold=threshold, max_instances=max_instances
@@ -485,10 +546,25 @@ class Segmenter:
                     image_id=embedding.image_id,
                 ),
                 refiner=refiner,
+                **({} if concept is None else {"prompt": concept.name}),
             )
             for prompt, one in zip(distinct, detections, strict=True)
         }
         return [results[prompt] for prompt in prompts]
+
+    def _require_boxes(self) -> None:
+        if not self.metadata.box_prompts:
+            raise InvalidRequestError(
+                f"the {self.model.name} checkpoint has not learnt box prompts; use words, or another checkpoint"
+            )
+
+    def _fingerprint(self) -> str:
+        if self._weights is None:
+            self._weights = self.predictor.fingerprint()
+        return self._weights
+
+    def _described(self) -> str:
+        return f"{self.model.name} {self.model.version}"
 
     def _checked(self, threshold: float | None, max_instances: int | None) -> tuple[float, int | None]:
         if max_instances is not None:

@@ -164,12 +164,22 @@ class Sam3(nn.Module):
                 return Prompt(text, text_valid)
             none = torch.zeros(len(text), 0, dtype=torch.bool, device=text.device)
             boxes = BoxPrompts(torch.zeros(len(text), 0, 4, device=text.device), labels=none, valid=none)
-        tokens, valid = self.geometry(
-            boxes.boxes_cxcywh, boxes.labels, boxes.valid, image.coarse, _positions(image.coarse)
-        )
+        tokens, valid = self.examples(image, boxes)
         if not self.config.cls_on_text_prompts:  # a prompt without boxes gets no CLS token from its neighbors
             valid = valid & boxes.valid.any(1, keepdim=True)
         return Prompt(torch.cat([text, tokens], dim=1), torch.cat([text_valid, valid], dim=1))
+
+    def examples(self, image: ImageFeatures, boxes: BoxPrompts) -> tuple[Tensor, Tensor]:
+        """Encode what boxes show in images as prompt tokens, which may be used on other images too.
+
+        Args:
+            image: Image features, one row per set of boxes.
+            boxes: The boxes.
+
+        Returns:
+            Tokens (P, B + 1, C), one for each box and the CLS token, and which of them are real, bool (P, B + 1).
+        """
+        return self.geometry(boxes.boxes_cxcywh, boxes.labels, boxes.valid, image.coarse, _positions(image.coarse))
 
     def encode_prompted(self, image: ImageFeatures, prompt: Prompt) -> Tensor:
         """Run the DETR encoder: image tokens conditioned on each prompt, (P, h * w, C)."""

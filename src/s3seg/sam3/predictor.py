@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import threading
 from collections.abc import Iterator, Sequence
@@ -40,12 +41,14 @@ class BoxPrompt:
     """Whether it shows what to find."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Query:
     """One prompt: words, boxes, or both. For boxes without words the text is ``visual``, as in the reference."""
 
     text: str
     boxes: tuple[BoxPrompt, ...] = ()
+    examples: np.ndarray | None = None
+    """float32 (K, C): tokens of what was shown on other images; see `Predictor.encode_examples`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +189,40 @@ class Predictor:
         return [known[prompt] for prompt in prompts]
 
     @torch.inference_mode()
+    def encode_examples(self, image: ImageFeatures, boxes: Sequence[BoxPrompt]) -> np.ndarray:
+        """Encode what boxes show in an encoded image as tokens that can be used on other images.
+
+        Returns:
+            float32 (len(boxes) + 1, C): one token for each box, and one for all of them.
+        """
+        with _stage("prompt"):
+            prompts = self._boxes([Query("", tuple(boxes))])
+            if prompts is None:
+                raise InvalidRequestError("an example needs at least one box")
+            tokens, _ = self.model.examples(image, prompts)
+        return tokens[0].float().cpu().numpy()
+
+    @torch.inference_mode()
+    def fingerprint(self) -> str:
+        """Return a digest of the weights: 16 values of each tensor, at the precision of bfloat16.
+
+        It does not depend on the file that they were loaded from, nor on the device.
+        """
+        parts = []
+        for _, tensor in sorted(self.model.state_dict().items()):
+            flat = tensor.flatten()
+            places = torch.linspace(0, len(flat) - 1, min(16, len(flat)), device=flat.device).long()
+            parts.append(flat[places].to(torch.bfloat16).float())
+        values = torch.cat(parts).cpu().numpy()
+        return hashlib.sha256(values.astype("<f4").tobytes()).hexdigest()[:32]
+
+    def _with_examples(self, text: Tensor, query: Query) -> Tensor:
+        """Append the tokens of examples to those of a text, (T, C) -> (T + K, C)."""
+        if query.examples is None:
+            return text
+        return torch.cat([text, torch.from_numpy(query.examples).to(text.device, text.dtype)])
+
+    @torch.inference_mode()
     def predict(
         self, image: ImageFeatures, queries: Sequence[Query], *, threshold: float, max_instances: int | None = None
     ) -> list[Detections]:
@@ -216,6 +253,7 @@ class Predictor:
         if not pairs:
             return []
         texts = self.encode_texts([query.text for _, query in pairs])
+        texts = [self._with_examples(text, query) for text, (_, query) in zip(texts, pairs, strict=True)]
         height, width = pairs[0][0].grid
         chunk = max(1, _TOKENS_AT_ONCE // (height * width))
         detections: list[Detections] = []
