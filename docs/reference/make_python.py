@@ -14,6 +14,7 @@ CHAPTERS = {
         "inference.segmenter.Segmenter",
         "inference.segmenter.Embedding",
         "tasks.clicks.Clicks",
+        "inference.concepts.Concept",
         "images.LoadedImage",
     ),
     "Results": ("results.segmentation.Segmentation", "results.segmentation.Instance", "results.segmentation.ModelInfo"),

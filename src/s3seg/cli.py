@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from s3seg import __version__
-from s3seg.commands import admin, db, models, serve, token
+from s3seg.commands import admin, concept, db, models, serve, token
 from s3seg.commands.doctor.command import doctor
 from s3seg.commands.errors import ErrorHandlingGroup
 from s3seg.commands.help import CommandWithSections
@@ -49,6 +49,7 @@ def _root(
 
 
 app.command("segment", cls=CommandWithSections)(segment)
+app.add_typer(concept.app, name="concept")
 app.add_typer(models.app, name="models")
 app.command("doctor", cls=CommandWithSections)(doctor)
 app.add_typer(token.app)

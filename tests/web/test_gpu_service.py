@@ -249,7 +249,7 @@ async def test_a_task_of_clicks_is_predicted_like_one_of_words(system):
         assert [one["labels"] for one in each] == [["point 1,1"], ["point 7,1"]]
 
 
-@pytest.mark.parametrize("clicks", [[{"points": [[1, 2]]}], [{"points": [[1, 1]], "labels": [0]}], [], "x"])
+@pytest.mark.parametrize("clicks", [[{"points": [[1, 2]]}], [{"points": [[1, 1]], "labels": [0]}], [], [{}], "x"])
 async def test_clicks_that_differ_from_the_row_are_400(system, clicks):
     async with serving(system) as client:
         answer = await predict(client, await system.submit_clicks(Clicks([(1, 1)])), clicks=clicks)

@@ -50,6 +50,8 @@ _Coordinate = Annotated[float, Field(allow_inf_nan=False)]
 class ClickedObject(RequestModel):
     """Addition: points and a box, in pixels, that show one object; at least one point or the box."""
 
+    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["points"]}, {"required": ["box"]}]})
+
     points: Annotated[
         tuple[tuple[_Coordinate, _Coordinate], ...], Field(max_length=MAX_POINTS, description="x, y of each point")
     ] = ()

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
-from s3seg.api.edge import ClickedObject
 from s3seg.api.fields import ImageUrl, Omissible, PromptStr, RequestModel, ResponseModel
 from s3seg.tasks.limits import MAX_PROMPTS
 
@@ -30,8 +29,8 @@ class PredictRequest(RequestModel):
     user_id: Annotated[str, Field(description="Owner of the task")]
     task_id: str
     clicks: Annotated[
-        Omissible[Annotated[tuple[ClickedObject, ...], Field(min_length=1, max_length=MAX_PROMPTS)]],
-        Field(description="Addition: the clicks of the task, if it has any; they need not be sent"),
+        Omissible[Annotated[list[dict[str, Any]], Field(max_length=MAX_PROMPTS)]],
+        Field(description="Addition: the clicks of the task, as sent to /segment, if it has any; need not be sent"),
     ]
 
 

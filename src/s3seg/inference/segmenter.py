@@ -218,13 +218,21 @@ class Segmenter:
             self._require_boxes()
         concept = prompt if isinstance(prompt, Concept) else None
         if concept is not None:
-            concept.require_made_by(self._fingerprint(), self._described())
+            self.require_own(concept)
             prompts = [concept.words or ""]
         else:
             prompts = checked_prompts(cast("str | Sequence[str] | None", prompt), has_boxes=bool(len(boxes)))
         embedding = self._embedding(image)
         results = self._predict(embedding, prompts, boxes, negative_boxes, threshold, max_instances, concept)
         return results[0] if prompt is None or isinstance(prompt, str | Concept) else results
+
+    def require_own(self, concept: Concept) -> None:
+        """Raise InvalidRequestError if other weights made the concept, or the checkpoint has not learnt boxes."""
+        self._require_boxes()
+        concept.require_made_by(self._fingerprint(), self._described())
+        width = self.predictor.model.config.channels
+        if concept.tokens.shape[1:] != (width,):  # a file that was made by hand
+            raise InvalidRequestError(f"the concept has tokens of {concept.tokens.shape[-1]} numbers, not {width}")
 
     def concept(
         self,

@@ -122,13 +122,14 @@ class RemoteBackend:
         return "service", self.url
 
 
-def choose_backend(options: ModelOptions, *, boxes: bool, clicks: bool = False) -> Backend:
+def choose_backend(options: ModelOptions, *, boxes: bool, clicks: bool = False, concept: bool = False) -> Backend:
     """Return the backend for the options. Resolves the checkpoint, and loads nothing.
 
     Args:
         options: Which model to use.
         boxes: Whether the request has boxes.
         clicks: Whether it has points.
+        concept: Whether it has a concept.
 
     Raises:
         CheckpointNotFoundError: The checkpoint is not on this machine.
@@ -136,7 +137,7 @@ def choose_backend(options: ModelOptions, *, boxes: bool, clicks: bool = False) 
     """
     if options.url is None:
         checkpoint = checkpoints.resolve(options.checkpoint)
-        if boxes:
+        if boxes or concept:
             _check_box_prompts(checkpoint)
         return LocalBackend(
             checkpoint=checkpoint,
@@ -155,6 +156,8 @@ def choose_backend(options: ModelOptions, *, boxes: bool, clicks: bool = False) 
         raise InvalidRequestError(f"{', '.join(given)} cannot be used with --url: the service chooses its own model")
     if boxes:
         raise InvalidRequestError("boxes cannot be used with --url: the service takes text prompts and points")
+    if concept:
+        raise InvalidRequestError("a concept cannot be used with --url: it belongs to weights on this machine")
     return RemoteBackend(options.url, options.token)
 
 

@@ -51,6 +51,10 @@ def segment(
         list[str] | None,
         typer.Option("--not-point", metavar="X,Y", help="Point on what does not belong to it; repeatable."),
     ] = None,
+    concept: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Find what a file of `s3seg concept make` shows, instead of a prompt."),
+    ] = None,
     threshold: Annotated[
         float | None,
         typer.Option(
@@ -170,7 +174,8 @@ def segment(
 
     output = None if output == "-" else output
     format_ = choose_format(json=json, jsonl=jsonl, format_=format_, output=output)
-    inputs, all_prompts = split_words(words, prompts or [], has_marks=bool(boxes or points or negative_points))
+    marks = bool(boxes or points or negative_points or concept)
+    inputs, all_prompts = split_words(words, prompts or [], has_marks=marks)
     options = SegmentOptions(
         inputs=inputs,
         recursive=recursive,
@@ -180,6 +185,7 @@ def segment(
             negative_boxes=[parse_box(box) for box in negative_boxes or []],
             points=[parse_point(point) for point in points or []],
             negative_points=[parse_point(point) for point in negative_points or []],
+            concept=concept,
             threshold=threshold,
             max_instances=max_instances,
         ),

@@ -35,6 +35,7 @@ class Request:
         negative_boxes: Examples of what not to find.
         points: Points on the one object to segment.
         negative_points: Points on what does not belong to it.
+        concept: File with a concept, instead of prompts; None without one.
         threshold: Minimum score, 0..1; None for the checkpoint's default.
         max_instances: Maximum number of instances for each prompt; None for all.
 
@@ -47,12 +48,17 @@ class Request:
     negative_boxes: Sequence[Box] = ()
     points: Sequence[Point] = ()
     negative_points: Sequence[Point] = ()
+    concept: str | None = None
     threshold: float | None = None
     max_instances: int | None = None
 
     def __post_init__(self) -> None:
         if self.threshold is not None and not 0 <= self.threshold <= 1:  # NaN too, which typer lets pass
             raise InvalidRequestError(f"--threshold must be a score between 0 and 1, got {self.threshold}")
+        if self.concept is not None and (self.prompts or self.boxes or self.negative_boxes or self.points):
+            raise InvalidRequestError(
+                "--concept cannot be used with a prompt, boxes or points: it has its own words and examples"
+            )
         if not (self.points or self.negative_points):
             return
         excluded = {

@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
+from pydantic import ValidationError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
+from s3seg.api.edge import ClickedObject
 from s3seg.api.gpu import (
     BatchPredictRequest,
     BatchPredictResponse,
@@ -99,9 +101,7 @@ class PredictionRoutes:
         task = await self._find(request, body)
         if normalize_prompt(body.text_prompt) != normalize_prompt(task.text_prompt):
             raise InvalidRequestError("text_prompt: not the prompt of this task")
-        if body.clicks is not None and tuple(dict.fromkeys(one.clicks() for one in body.clicks)) != clicks_of(
-            task.visual
-        ):
+        if body.clicks is not None and not _same_clicks(body.clicks, task):
             raise InvalidRequestError("clicks: not the clicks of this task")
         task = await self._process(request, task)
         return JSONResponse(_response(task).model_dump())
@@ -141,6 +141,14 @@ class PredictionRoutes:
         if task.status != TaskStatus.DONE:
             raise InferenceError(task.error_message or "the task ended without a result")
         return task
+
+
+def _same_clicks(sent: list[dict[str, Any]], task: Task) -> bool:
+    try:
+        objects = tuple(dict.fromkeys(ClickedObject.model_validate(one).clicks() for one in sent))
+    except ValidationError:
+        return False
+    return objects == clicks_of(task.visual)
 
 
 def _response(task: Task) -> PredictResponse:
