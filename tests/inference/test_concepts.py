@@ -47,8 +47,7 @@ def test_an_example_on_one_picture_finds_the_same_on_another(seg, tree):
     assert found.hint is None
 
 
-def test_on_its_own_picture_a_concept_is_what_the_network_makes_of_boxes(seg, tree):
-    """The tokens are those that a box prompt on the picture gets from the geometry encoder."""
+def test_the_tokens_of_a_concept_are_those_of_a_box_prompt_without_the_cls_token(seg, tree):
     park = seg.encode(PARK)
     model = seg.predictor.model
     x1, y1, x2, y2 = boxes_of(PARK, "tree")[0]
@@ -56,12 +55,23 @@ def test_on_its_own_picture_a_concept_is_what_the_network_makes_of_boxes(seg, tr
     box = torch.tensor([[[(x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height]]])
     one = torch.ones(1, 1, dtype=torch.bool)
     with torch.inference_mode():
-        text = torch.zeros(1, 1, model.config.channels)
-        prompt = model.prompt(park.encoded.features, text, one, BoxPrompts(box, one, one))
-    np.testing.assert_allclose(tree.tokens, prompt.tokens[0, 1:].numpy(), atol=1e-5)
-    on_itself, with_a_box = seg.segment(park, tree), seg.segment(park, boxes=[(x1, y1, x2, y2)])
-    np.testing.assert_allclose(on_itself.scores, with_a_box.scores, atol=1e-4)
-    assert on_itself.rles == with_a_box.rles
+        text = model.encode_text(torch.tensor([seg.predictor.tokenizer("visual")]))
+        valid = torch.ones(text.shape[:2], dtype=torch.bool)
+        prompt = model.prompt(park.encoded.features, text, valid, BoxPrompts(box, one, one))
+    np.testing.assert_allclose(tree.tokens, prompt.tokens[0, text.shape[1] : -1].numpy(), atol=1e-5)
+
+
+def test_a_prompt_of_a_concept_has_the_tokens_of_its_words_and_of_its_examples(seg, tree):
+    street = seg.encode(STREET)
+    model = seg.predictor.model
+    with torch.inference_mode():
+        text = model.encode_text(torch.tensor([seg.predictor.tokenizer("visual")]))
+        tokens = torch.cat([text, torch.from_numpy(tree.tokens)[None]], dim=1)
+        features = street.encoded.features
+        prompt = model.prompt(features, tokens, torch.ones(tokens.shape[:2], dtype=torch.bool), None)
+        expected = model.detect(features, model.encode_prompted(features, prompt), prompt).scores
+    found = seg.segment(street, tree, threshold=0.1)
+    np.testing.assert_allclose(found.scores, expected[expected > 0.1].sort(descending=True)[0], atol=1e-4)
 
 
 def test_words_and_several_examples_add_up(seg, tree):
@@ -70,7 +80,7 @@ def test_words_and_several_examples_add_up(seg, tree):
     )
     assert (both.name, both.words, both.examples) == ("tree", "tree", 2)
     assert both.boxes == len(boxes_of(PARK, "tree") + boxes_of(PARK, "sun") + boxes_of(STREET, "tree"))
-    assert both.tokens.shape == (both.boxes + 2, tree.tokens.shape[1])
+    assert both.tokens.shape == (both.boxes, tree.tokens.shape[1])
     assert seg.segment(STREET, both).prompt == "tree"
     assert seg.segment(STREET, both).scores[0] != seg.segment(STREET, tree).scores[0]
 
@@ -117,7 +127,7 @@ def test_files_that_are_no_concepts_are_refused(tree, tmp_path):
         "words": b"hello, this is no safetensors file at all",
         "other": save({"tokens": np.zeros((2, 64), np.float32)}),
         "shape": save({"tokens": np.zeros(64, np.float32)}, described),
-        "many": save({"tokens": np.zeros((81, 64), np.float32)}, described),
+        "many": save({"tokens": np.zeros((65, 64), np.float32)}, described),
         "type": save({"tokens": np.zeros((2, 64), np.float64)}, described),
         "nan": save({"tokens": nan}, described),
         "large": bytes(5 << 20),

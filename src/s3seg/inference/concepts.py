@@ -32,7 +32,7 @@ class Concept:
     Attributes:
         name: What results call it.
         words: The words that are searched too, or None.
-        tokens: float32 (K, C), what the network made of the examples.
+        tokens: float32 (boxes, C), what the network made of the examples.
         examples: The number of pictures.
         boxes: The number of boxes on them.
         fingerprint: Of the weights that made it; no others can use it.
@@ -105,8 +105,7 @@ class Concept:
             )
         except (SafetensorError, ValueError, KeyError, TypeError) as err:
             raise InvalidRequestError(f"{file} is not a concept that s3seg saved, or is damaged: {err!r:.80}") from err
-        most = MAX_BOXES + MAX_EXAMPLES
-        if tokens.ndim != 2 or tokens.dtype != np.float32 or not 1 <= len(tokens) <= most:
+        if tokens.ndim != 2 or tokens.dtype != np.float32 or not 1 <= len(tokens) <= MAX_BOXES:
             raise InvalidRequestError(f"{file} is damaged: its tokens are {tokens.dtype} of shape {tokens.shape}")
         if not np.isfinite(tokens).all():
             raise InvalidRequestError(f"{file} is damaged: its tokens are not finite")

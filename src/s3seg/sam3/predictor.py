@@ -192,15 +192,18 @@ class Predictor:
     def encode_examples(self, image: ImageFeatures, boxes: Sequence[BoxPrompt]) -> np.ndarray:
         """Encode what boxes show in an encoded image as tokens that can be used on other images.
 
+        The geometry encoder's CLS token is left out: it says that the concept is in the image of the boxes, and on
+        other images the network then finds it where it is not.
+
         Returns:
-            float32 (len(boxes) + 1, C): one token for each box, and one for all of them.
+            float32 (len(boxes), C): one token for each box.
         """
         with _stage("prompt"):
             prompts = self._boxes([Query("", tuple(boxes))])
             if prompts is None:
                 raise InvalidRequestError("an example needs at least one box")
             tokens, _ = self.model.examples(image, prompts)
-        return tokens[0].float().cpu().numpy()
+        return tokens[0, :-1].float().cpu().numpy()
 
     @torch.inference_mode()
     def fingerprint(self) -> str:
