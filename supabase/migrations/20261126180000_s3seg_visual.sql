@@ -107,6 +107,37 @@ begin
   return jsonb_build_object('task', to_jsonb(t), 'created', true, 'rate', rate);
 end $$;
 
+-- Concepts: examples on images of the user's own, read by the worker when they are used.
+create table public.concepts (
+  id uuid primary key default gen_random_uuid(),
+  user_id uuid not null default auth.uid() references auth.users (id) on delete cascade,
+  name text not null check (private.is_text(name, 120)),
+  definition jsonb not null check (jsonb_typeof(definition) = 'object' and octet_length(definition::text) <= 32768),
+  created_at timestamptz not null default private.now());
+create index concepts_user on public.concepts (user_id, created_at desc, id desc);
+alter table public.concepts enable row level security;
+revoke all on public.concepts from public, anon, authenticated, service_role;
+grant select on public.concepts to service_role;
+grant select (id, user_id, name, definition, created_at), insert (name, definition), delete on public.concepts
+  to authenticated;
+create policy own_rows on public.concepts for all to authenticated
+  using ((select private.caller()) = user_id) with check ((select private.caller()) = user_id);
+
+-- Counted like a request of the edge's, and at most 100 a user, whose account is locked meanwhile.
+create function private.count_concept() returns trigger language plpgsql security definer set search_path = '' as $$
+declare account public.profiles;
+begin
+  if private.caller() is not null then  -- the owner of the schema may put in what it likes
+    account := private.require_account();
+    perform private.count_action(account, 'results');
+    if (select count(*) from public.concepts where user_id = account.user_id) >= 100 then
+      raise exception using errcode = 'PT400', message = 'TOO_MANY_CONCEPTS';
+    end if;
+  end if;
+  return new;
+end $$;
+create trigger count before insert on public.concepts for each row execute function private.count_concept();
+
 create or replace function public.s3seg_info() returns jsonb language sql stable security definer set search_path = '' as
 $$ select jsonb_build_object('version', 4, 'public_base_url', public_base_url) from private.config $$;
 

@@ -77,12 +77,17 @@ class ClickedObject(RequestModel):
 class SegmentRequest(RequestModel):
     """Ask for the masks of one prompt (``text_prompt``), or by one of the additions.
 
-    These are several prompts (``text_prompts``) and clicks on objects (``clicks``).
+    These are several prompts (``text_prompts``), clicks on objects (``clicks``), and a concept (``concept_id``).
     """
 
     model_config = ConfigDict(
         json_schema_extra={
-            "anyOf": [{"required": ["text_prompt"]}, {"required": ["text_prompts"]}, {"required": ["clicks"]}],
+            "anyOf": [
+                {"required": ["text_prompt"]},
+                {"required": ["text_prompts"]},
+                {"required": ["clicks"]},
+                {"required": ["concept_id"]},
+            ],
             "examples": [
                 {"image_url": "https://cdn.example.com/users/u/images/i.png", "text_prompt": "cat"},
                 {
@@ -107,12 +112,16 @@ class SegmentRequest(RequestModel):
         Omissible[Annotated[tuple[ClickedObject, ...], Field(min_length=1, max_length=MAX_PROMPTS)]],
         Field(description="Addition: objects shown by clicks instead of words, 1 credit each; duplicates count once"),
     ]
+    concept_id: Annotated[
+        OmissibleUuid, Field(description="Addition: one of the caller's concepts instead of words, 1 credit")
+    ]
     project_id: Annotated[OmissibleUuid, Field(description="Project that the result belongs to")]
 
     @model_validator(mode="after")
     def _exactly_one_kind_of_prompt(self) -> Self:
-        if sum(kind is not None for kind in (self.text_prompt, self.text_prompts, self.clicks)) != 1:
-            raise ValueError("send either text_prompt or text_prompts, or clicks")
+        kinds = (self.text_prompt, self.text_prompts, self.clicks, self.concept_id)
+        if sum(kind is not None for kind in kinds) != 1:
+            raise ValueError("send either text_prompt or text_prompts, or clicks or concept_id")
         return self
 
     @property
@@ -127,7 +136,7 @@ class SegmentRequest(RequestModel):
 
     @property
     def prompts(self) -> tuple[str, ...]:
-        """The prompts of the task, in order, each once; at least one. Clicks are described."""
+        """The prompts of the task, in order, each once; none for a concept. Clicks are described."""
         if self.clicks:
             return click_texts(self.objects)
         prompts = self.text_prompts or ((self.text_prompt,) if self.text_prompt else ())

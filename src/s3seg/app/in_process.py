@@ -20,11 +20,12 @@ from s3seg.inference.engine import Engine
 from s3seg.results import instances_file
 from s3seg.results.segmentation import Segmentation
 from s3seg.tasks.clicks import Clicks, click_texts
+from s3seg.tasks.concepts import Box, ConceptDefinition, ConceptExample
 from s3seg.tasks.limits import Tier
 from s3seg.tasks.model import Task, TaskRequest
 from s3seg.tasks.ports import ObjectStore, TaskStore, WorkerNotifier
-from s3seg.tasks.records import Identity, StoredImage
-from s3seg.tasks.visual import visual_of_clicks
+from s3seg.tasks.records import Concept, Identity, StoredImage
+from s3seg.tasks.visual import visual_of_clicks, visual_of_concept
 
 
 class Local:
@@ -103,11 +104,66 @@ class Local:
         unique = check_objects(objects)
         stored, shown = await self._stored(image)
         request = TaskRequest(image_url=stored.image_url, prompts=click_texts(unique), visual=visual_of_clicks(unique))
-        submitted = await self._tasks.submit(self.user, request)
-        await self._inference.wake(submitted.task)
-        found = await self.results(await self.finished(submitted.task))
+        found = await self.results(await self._finish(request))
         by_object = dict(zip(unique, found, strict=True))
         return [replace(by_object[one], prompt="", **shown) for one in objects]
+
+    async def create_concept(
+        self,
+        name: str,
+        examples: Sequence[tuple[StoredImage | ImageSource, Sequence[Box], Sequence[Box]]],
+        *,
+        words: str | None = None,
+    ) -> Concept:
+        """Keep what boxes show on pictures as a concept; takes the same as `Client.create_concept`.
+
+        Raises:
+            S3segError: As the other methods do.
+        """
+        shown = []
+        for image, boxes, negative_boxes in examples:
+            stored, _ = await self._stored(image)
+            shown.append(ConceptExample(stored.image_url, tuple(boxes), tuple(negative_boxes)))
+        if words is not None:
+            (words,) = check_prompts(words)
+        definition = ConceptDefinition(words, tuple(shown))
+        return await self._tasks.create_concept(self.user, name, definition.to_dict())
+
+    async def concepts(self) -> Sequence[Concept]:
+        """Return all concepts, newest first."""
+        return await self._tasks.list_concepts(self.user)
+
+    async def delete_concept(self, concept_id: str) -> None:
+        """Delete a concept, or raise NotFoundError."""
+        await self._tasks.delete_concept(self.user, concept_id)
+
+    async def segment_concept(
+        self,
+        image: StoredImage | ImageSource,
+        concept_id: str,
+        *,
+        threshold: float | None = None,
+        max_instances: int | None = None,
+    ) -> Segmentation:
+        """Segment every instance of a concept; takes and returns the same as `Client.segment_concept`.
+
+        Raises:
+            NotFoundError: There is no such concept.
+            S3segError: As the other methods do.
+        """
+        check_numbers(threshold, max_instances)
+        concept = await self._tasks.get_concept(self.user, concept_id)
+        stored, shown = await self._stored(image)
+        request = TaskRequest(image_url=stored.image_url, prompts=(concept.name,), visual=visual_of_concept(concept))
+        task = await self._finish(request)
+        (found,) = await self.results(task, threshold=threshold, max_instances=max_instances)
+        return replace(found, **shown)
+
+    async def _finish(self, request: TaskRequest) -> Task:
+        """Submit a task, wake the worker, and wait for its end."""
+        submitted = await self._tasks.submit(self.user, request)
+        await self._inference.wake(submitted.task)
+        return await self.finished(submitted.task)
 
     async def submit(self, image: StoredImage, prompt: str | Iterable[str]) -> Task:
         """Submit a task for one prompt or several, and wake the worker. Duplicates count once.

@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import httpx
 from pydantic import BaseModel, SecretStr
 
-from s3seg.api.additions import DeletedResponse, MeResponse, ProjectResponse, ProjectsListResponse
+from s3seg.api.additions import (
+    ConceptResponse,
+    ConceptsListResponse,
+    DeletedResponse,
+    MeResponse,
+    ProjectResponse,
+    ProjectsListResponse,
+)
 from s3seg.api.edge import ResultDetailResponse, ResultsListResponse, SegmentResponse, TaskResponse, UploadResponse
 from s3seg.client._images import EncodedImage, prepare
 from s3seg.client._settings import checked_token, checked_url
@@ -29,6 +36,7 @@ from s3seg.client.arguments import (
 )
 from s3seg.errors import InferenceError, InvalidRequestError, S3segError
 from s3seg.tasks.clicks import Clicks
+from s3seg.tasks.concepts import Box
 from s3seg.tasks.model import TaskStatus
 
 if TYPE_CHECKING:
@@ -210,6 +218,53 @@ class Core:
         found = yield from self._finish(uploaded.image_url, asked, project_id, timeout=timeout)
         by_object = dict(zip(unique, found, strict=True))
         return [replace(by_object[one], prompt="", source=prepared.source, image=prepared.pixels) for one in objects]
+
+    def create_concept(
+        self,
+        name: str,
+        examples: Sequence[tuple[ImageSource, Sequence[Box], Sequence[Box]]],
+        *,
+        words: str | None = None,
+    ) -> Steps[ConceptResponse]:
+        shown = []
+        for image, boxes, negative_boxes in examples:
+            uploaded = yield from self.upload(image)
+            corners = {"boxes": [list(box) for box in boxes], "negative_boxes": [list(box) for box in negative_boxes]}
+            shown.append({"image_url": uploaded.image_url, **corners})
+        body: dict[str, Any] = {"name": name, "examples": shown}
+        if words is not None:
+            body["words"] = words
+        return (yield from self._fetch("POST", "/concepts", ConceptResponse, repeatable=False, json=body))
+
+    def concepts(self) -> Steps[list[ConceptResponse]]:
+        return (yield from self._fetch("GET", "/concepts", ConceptsListResponse)).concepts
+
+    def delete_concept(self, concept_id: str) -> Steps[None]:
+        yield from self._fetch("DELETE", f"/concepts/{check_id(concept_id)}", DeletedResponse)
+
+    def segment_concept(
+        self,
+        image: ImageSource,
+        concept_id: str,
+        *,
+        threshold: float | None = None,
+        max_instances: int | None = None,
+        project_id: str | None = None,
+        timeout: float = 600.0,
+    ) -> Steps[Segmentation]:
+        asked = {"concept_id": check_id(concept_id)}
+        check_numbers(threshold, max_instances)
+        prepared: EncodedImage = yield Call(lambda: prepare(image))
+        uploaded = yield from self._upload(prepared, project_id)
+        (found,) = yield from self._finish(
+            uploaded.image_url,
+            asked,
+            project_id,
+            timeout=timeout,
+            threshold=threshold,
+            max_instances=max_instances,
+        )
+        return replace(found, source=prepared.source, image=prepared.pixels)
 
     # ---- helpers ----
 

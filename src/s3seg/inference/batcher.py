@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
@@ -25,6 +25,7 @@ from s3seg.errors import InferenceError, OutOfMemoryError
 from s3seg.inference.embedding_cache import EmbeddingCache
 from s3seg.inference.metrics import InferenceMetrics, NoMetrics
 from s3seg.inference.process_guard import ProcessGuard
+from s3seg.inference.prompts import Box, make_queries
 from s3seg.inference.stages import EncodedImage, Network, ResizedImage, make_click_result, make_result
 from s3seg.results.instances_file import MIN_SCORE
 from s3seg.results.segmentation import Segmentation
@@ -32,7 +33,7 @@ from s3seg.tasks.clicks import Clicks
 
 if TYPE_CHECKING:
     from s3seg.sam3.click_predictor import ClickedMasks
-    from s3seg.sam3.predictor import Detections
+    from s3seg.sam3.predictor import BoxPrompt, Detections
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +51,27 @@ class Limits:
     cache_bytes: int = 1 << 30
 
 
+@dataclass(frozen=True, slots=True)
+class ShownConcept:
+    """Examples on pictures, to be found on another.
+
+    Attributes:
+        words: Words that are searched too, or None.
+        examples: The bytes of each picture file, and boxes around what to find and what not to find on it.
+    """
+
+    words: str | None
+    examples: Sequence[tuple[bytes, Sequence[Box], Sequence[Box]]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Concept:
+    """A concept whose pictures were read."""
+
+    words: str | None
+    examples: tuple[tuple[bytes, ResizedImage | EncodedImage, Sequence[BoxPrompt]], ...]
+
+
 @dataclass(slots=True, eq=False)
 class _Job:
     """A request that waits for the network, or is being processed by it."""
@@ -61,8 +83,15 @@ class _Job:
     future: asyncio.Future[_Prediction]
     on_begin: Callable[[], None]
     objects: tuple[Clicks, ...] = ()
+    concept: _Concept | None = None
     since: float = field(default_factory=time.perf_counter)
     dropped: bool = False
+
+    @property
+    def pictures(self) -> list[tuple[bytes, ResizedImage | EncodedImage]]:
+        """The picture and those of examples, each with its digest."""
+        examples = () if self.concept is None else self.concept.examples
+        return [(self.digest, self.picture), *((digest, picture) for digest, picture, _ in examples)]
 
     def begin(self) -> None:
         """Call ``on_begin`` on the event loop."""
@@ -151,6 +180,7 @@ class Batcher:
         prompts: Sequence[str],
         *,
         objects: Sequence[Clicks] = (),
+        concept: ShownConcept | None = None,
         name: str,
         user_id: str = "",
         on_begin: Callable[[], None] = lambda: None,
@@ -161,8 +191,9 @@ class Batcher:
 
         Args:
             content: The bytes of a picture file.
-            prompts: What to look for; with ``objects``, what the results call them.
+            prompts: What to look for; with ``objects`` or a ``concept``, what the results call them.
             objects: Objects that are shown by clicks, instead of by words.
+            concept: What is shown on other pictures, instead of words.
             name: What error messages call the picture.
             user_id: Whose picture it is; decoding processes read one of a user at a time.
             on_begin: Called on the event loop when the network begins with the request.
@@ -173,13 +204,17 @@ class Batcher:
         Raises:
             ImageDecodeError: The picture cannot be read, or takes too long to decode.
             PromptError: A prompt does not fit the model.
-            InvalidRequestError: A click is outside the picture, or the checkpoint has no click head.
+            InvalidRequestError: A click or a box is outside its picture, or the checkpoint has not learnt clicks or
+                boxes.
             InferenceError: The network failed, also in the second attempt if there was one.
         """
         self._guard.check()
         loop = asyncio.get_running_loop()
         if objects:
             self.network.require_clicks()
+        elif concept is not None:
+            self.network.require_boxes()
+            self.network.check_prompts([concept.words] if concept.words else [])
         else:
             self.network.check_prompts(prompts)
         start = time.perf_counter()
@@ -187,7 +222,8 @@ class Batcher:
         read_s = time.perf_counter() - start
         for one in objects:
             one.require_inside(picture.size)
-        job = _Job(digest, picture, tuple(prompts), loop, loop.create_future(), on_begin, tuple(objects))
+        read = None if concept is None else await self._read_examples(concept, user_id)
+        job = _Job(digest, picture, tuple(prompts), loop, loop.create_future(), on_begin, tuple(objects), read)
         self._jobs.put(job)
         try:
             prediction = await job.future
@@ -203,12 +239,15 @@ class Batcher:
             timings=timings,
             image_id=f"file:{digest.hex()[:16]}",
         )
+        searched = prompts if concept is None else [concept.words or ""]  # for the hint
         results = await asyncio.gather(
             *(
                 loop.run_in_executor(self._cpu, make, prompt, detections)
-                for prompt, detections in zip(prompts, prediction.detections, strict=True)
+                for prompt, detections in zip(searched, prediction.detections, strict=True)
             )
         )
+        if concept is not None:
+            results = [replace(result, prompt=prompt) for result, prompt in zip(results, prompts, strict=True)]
         for stage, seconds in (
             ("read", read_s),
             ("image", prediction.image_s),
@@ -237,6 +276,14 @@ class Batcher:
             reading.add_done_callback(lambda done: done.cancelled() or done.exception())
             self._reading[digest] = reading
         return digest, await asyncio.shield(reading)  # shared: one caller's cancellation must not stop it
+
+    async def _read_examples(self, concept: ShownConcept, user_id: str) -> _Concept:
+        examples = []
+        for content, boxes, negative_boxes in concept.examples:
+            digest, picture = await self._read(content, "the image of an example", user_id)
+            (query,) = make_queries([""], boxes, negative_boxes, size=picture.size)
+            examples.append((digest, picture, query.boxes))
+        return _Concept(concept.words, tuple(examples))
 
     async def _read_once(self, digest: bytes, content: bytes, name: str, user_id: str) -> ResizedImage:
         loop = asyncio.get_running_loop()
@@ -268,7 +315,7 @@ class Batcher:
         Returns:
             The batch, the first job that did not fit into it, and whether to stop after the batch.
         """
-        batch, digests, prompts = [first], {first.digest}, len(first.prompts)
+        batch, digests, prompts = [first], {digest for digest, _ in first.pictures}, len(first.prompts)
         while True:
             try:
                 job = self._jobs.get_nowait()
@@ -276,7 +323,7 @@ class Batcher:
                 return batch, None, False
             if job is None:
                 return batch, None, True
-            digests.add(job.digest)
+            digests.update(digest for digest, _ in job.pictures)
             prompts += len(job.prompts)
             if len(digests) > self._limits.pictures or prompts > self._limits.prompts:
                 return batch, job, False
@@ -316,16 +363,23 @@ class Batcher:
         start = time.perf_counter()
         images, fresh = self._encode(batch)
         encoded = time.perf_counter()
-        pairs = [(images[job.digest], prompt) for job in batch if not job.objects for prompt in job.prompts]
+        shown: dict[int, Sequence[Detections | ClickedMasks]] = {}
+        for job in batch:
+            if job.objects:
+                shown[id(job)] = self.network.click(images[job.digest], job.objects)
+            elif job.concept is not None:
+                examples = [(images[digest], boxes) for digest, _, boxes in job.concept.examples]
+                found = self.network.predict_concept(images[job.digest], job.concept.words, examples)
+                shown[id(job)] = [found]
+        pairs = [(images[job.digest], prompt) for job in batch if id(job) not in shown for prompt in job.prompts]
         detections = self.network.predict(pairs) if pairs else []
-        clicked = {id(job): self.network.click(images[job.digest], job.objects) for job in batch if job.objects}
         count = sum(len(job.prompts) for job in batch)
         image_s = (encoded - start) / max(1, len(fresh))
         prompt_s = (time.perf_counter() - encoded) / count
         self._metrics.batch(pictures=len(fresh), prompts=count)
         for job in batch:
-            own: Sequence[Detections | ClickedMasks] = clicked.get(id(job), ())
-            if not job.objects:
+            own = shown.get(id(job))
+            if own is None:
                 own, detections = detections[: len(job.prompts)], detections[len(job.prompts) :]
             job.settle(_Prediction(own, image_s if job.digest in fresh else 0.0, prompt_s))
 
@@ -337,13 +391,13 @@ class Batcher:
         """
         images: dict[bytes, EncodedImage] = {}
         new: dict[bytes, ResizedImage] = {}
-        for job in batch:
-            known = job.picture if isinstance(job.picture, EncodedImage) else self._cache.get(job.digest)
-            self._metrics.cache(hit=known is not None or job.digest in new)
+        for digest, picture in (one for job in batch for one in job.pictures):
+            known = picture if isinstance(picture, EncodedImage) else self._cache.get(digest)
+            self._metrics.cache(hit=known is not None or digest in new)
             if known is not None:
-                images[job.digest] = known
-            elif isinstance(job.picture, ResizedImage):
-                new[job.digest] = job.picture
+                images[digest] = known
+            elif isinstance(picture, ResizedImage):
+                new[digest] = picture
         if new:
             for digest, image in zip(new, self.network.encode(list(new.values())), strict=True):
                 images[digest] = image

@@ -215,7 +215,7 @@ class Segmenter:
         boxes, negative_boxes = (() if group is None else group for group in (boxes, negative_boxes))
         threshold, max_instances = self._checked(threshold, max_instances)
         if len(boxes) or len(negative_boxes):
-            self._require_boxes()
+            self.network.require_boxes()
         concept = prompt if isinstance(prompt, Concept) else None
         if concept is not None:
             self.require_own(concept)
@@ -228,7 +228,7 @@ class Segmenter:
 
     def require_own(self, concept: Concept) -> None:
         """Raise InvalidRequestError if other weights made the concept, or the checkpoint has not learnt boxes."""
-        self._require_boxes()
+        self.network.require_boxes()
         concept.require_made_by(self._fingerprint(), self._described())
         width = self.predictor.model.config.channels
         if concept.tokens.shape[1:] != (width,):  # a file that was made by hand
@@ -260,7 +260,7 @@ class Segmenter:
             InferenceError: The network failed.
         """
         self.network.check_process()
-        self._require_boxes()
+        self.network.require_boxes()
         if words is not None:
             (words,) = checked_prompts([words], has_boxes=False)
             self.network.check_prompts([words])
@@ -559,12 +559,6 @@ class Segmenter:
             for prompt, one in zip(distinct, detections, strict=True)
         }
         return [results[prompt] for prompt in prompts]
-
-    def _require_boxes(self) -> None:
-        if not self.metadata.box_prompts:
-            raise InvalidRequestError(
-                f"the {self.model.name} checkpoint has not learnt box prompts; use words, or another checkpoint"
-            )
 
     def _fingerprint(self) -> str:
         if self._weights is None:

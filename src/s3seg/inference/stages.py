@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import numpy as np
@@ -20,7 +20,7 @@ from s3seg.decoding import DecodingPool
 from s3seg.errors import ImageDecodeError, InvalidRequestError
 from s3seg.images import LoadedImage
 from s3seg.inference.process_guard import ProcessGuard, refuse_copying
-from s3seg.inference.prompts import make_click_queries
+from s3seg.inference.prompts import make_click_queries, make_queries
 from s3seg.results import masks
 from s3seg.results.instances_file import MIN_SCORE
 from s3seg.results.segmentation import ModelInfo, Segmentation
@@ -30,7 +30,7 @@ from s3seg.tasks.prompts import several_things_hint
 if TYPE_CHECKING:
     from s3seg.sam3.click_predictor import ClickedMasks, ClickQuery
     from s3seg.sam3.device import DeviceStatus
-    from s3seg.sam3.predictor import Detections, Query
+    from s3seg.sam3.predictor import BoxPrompt, Detections, Query
 
 MAX_PIXELS = 100_000_000
 """The largest picture that a service reads: 100 megapixels. Masks are made at the size of the picture."""
@@ -158,6 +158,23 @@ class Network(Protocol):
         Raises:
             InvalidRequestError: A point or a box is outside the picture.
             OutOfMemoryError: The objects do not fit into the device's memory.
+            InferenceError: The network failed.
+        """
+        ...
+
+    def require_boxes(self) -> None:
+        """Raise InvalidRequestError if the checkpoint has not learnt box prompts. May be called from any thread."""
+        ...
+
+    def predict_concept(
+        self, image: EncodedImage, words: str | None, examples: Sequence[tuple[EncodedImage, Sequence[BoxPrompt]]]
+    ) -> Detections:
+        """Predict the instances of what boxes show on other pictures, above `MIN_SCORE`.
+
+        Call it from the accelerator's thread.
+
+        Raises:
+            OutOfMemoryError: It does not fit into the device's memory.
             InferenceError: The network failed.
         """
         ...
@@ -349,6 +366,22 @@ class Sam3Network:
         self.require_clicks()
         found = self.predictor.click(image.features, queries, alternatives=alternatives)
         return [one.on_cpu() for one in found]
+
+    def require_boxes(self) -> None:
+        """Raise InvalidRequestError if the checkpoint has not learnt box prompts."""
+        if not self.metadata.box_prompts:
+            raise InvalidRequestError(
+                f"the {self.model.name} checkpoint has not learnt box prompts; use words, or another checkpoint"
+            )
+
+    def predict_concept(
+        self, image: EncodedImage, words: str | None, examples: Sequence[tuple[EncodedImage, Sequence[BoxPrompt]]]
+    ) -> Detections:
+        """Predict the instances of what boxes show on other pictures, above `MIN_SCORE`."""
+        tokens = [self.predictor.encode_examples(example.features, boxes) for example, boxes in examples]
+        (query,) = make_queries([words or ""], (), (), size=image.size)
+        query = replace(query, examples=np.concatenate(tokens))
+        return self.predict_queries([(image, query)], threshold=MIN_SCORE)[0]
 
     def free(self) -> None:
         """Release device memory that PyTorch's allocator holds in reserve."""

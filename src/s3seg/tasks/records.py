@@ -6,7 +6,7 @@ import base64
 import binascii
 import struct
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -135,6 +135,21 @@ class Project:
     name: str
     created_at: datetime
     updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Concept:
+    """A named concept of a user.
+
+    Attributes:
+        definition: JSON values that only `ConceptDefinition.from_dict` reads.
+    """
+
+    concept_id: str
+    user_id: str
+    name: str
+    definition: Mapping[str, Any]
+    created_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

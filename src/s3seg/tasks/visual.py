@@ -11,6 +11,8 @@ from typing import Any
 
 from s3seg.errors import InvalidRequestError
 from s3seg.tasks.clicks import Clicks
+from s3seg.tasks.concepts import ConceptDefinition
+from s3seg.tasks.records import Concept
 
 MAX_VISUAL_CHARS = 65_536
 """Largest size of the JSON."""
@@ -19,6 +21,22 @@ MAX_VISUAL_CHARS = 65_536
 def visual_of_clicks(objects: Sequence[Clicks]) -> dict[str, Any]:
     """Return what a task stores that asks for the masks of these objects."""
     return {"clicks": [one.to_dict() for one in objects]}
+
+
+def visual_of_concept(concept: Concept) -> dict[str, Any]:
+    """Return what a task stores that looks for a concept: all of it, so that the concept may be deleted meanwhile."""
+    return {"concept": {"id": concept.concept_id, **concept.definition}}
+
+
+def concept_of(visual: Mapping[str, Any] | None) -> ConceptDefinition | None:
+    """Return the concept that a task looks for, or None.
+
+    Raises:
+        InvalidRequestError: It is malformed.
+    """
+    if visual is None or "concept" not in visual:
+        return None
+    return ConceptDefinition.from_dict(visual["concept"])
 
 
 def clicks_of(visual: Mapping[str, Any] | None) -> tuple[Clicks, ...]:

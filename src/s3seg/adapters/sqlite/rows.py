@@ -16,7 +16,7 @@ from s3seg.tasks import state_machine
 from s3seg.tasks.health import MismatchError
 from s3seg.tasks.limits import RATE_LIMITS, RateTable, Tier
 from s3seg.tasks.model import Attempts, Task, TaskStatus
-from s3seg.tasks.records import Account, Project, StoredImage, from_microseconds, microseconds
+from s3seg.tasks.records import Account, Concept, Project, StoredImage, from_microseconds, microseconds
 from s3seg.tasks.state_machine import Rules
 
 _SELECT_TASK = """
@@ -130,6 +130,21 @@ def select_projects(connection: sqlite3.Connection, where: str, values: Sequence
             updated_at=from_microseconds(row[4]),
         )
         for row in connection.execute(f"{_SELECT_PROJECT} {where}", values)
+    ]
+
+
+def select_concepts(connection: sqlite3.Connection, where: str, values: Sequence[object]) -> list[Concept]:
+    """Return the concepts that match a constant SQL condition."""
+    columns = "SELECT concept_id, user_id, name, definition, created_at FROM concepts"
+    return [
+        Concept(
+            concept_id=row[0],
+            user_id=row[1],
+            name=row[2],
+            definition=from_json(row[3]),
+            created_at=from_microseconds(row[4]),
+        )
+        for row in connection.execute(f"{columns} {where}", values)
     ]
 
 

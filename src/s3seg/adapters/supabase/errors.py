@@ -31,6 +31,7 @@ _REASONS = {
     "UNKNOWN_IMAGE": "image_url is not one of your uploads",
     "UNKNOWN_PROJECT": "project_id is not one of your projects",
     "KEY_REUSED": "Idempotency-Key was used for another request",
+    "TOO_MANY_CONCEPTS": "you have 100 concepts, which is the most; delete one first",
     "BAD_VISUAL": "clicks or a concept are malformed or too large",
     "BAD_PROMPTS": "a task has 1 to 16 prompts of 1 to 500 characters without control characters",
 }
