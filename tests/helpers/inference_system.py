@@ -94,6 +94,7 @@ class ScriptedNetwork:
     model = ModelInfo("obedient", "1", "cpu", "float32")
     parameters = 7
     weights_bytes = 28
+    concept_hint = "concepts are scripted"
 
     def __init__(self) -> None:
         self.go = threading.Event()

@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -15,8 +16,11 @@ from PIL import Image
 from s3seg.errors import InferenceError, InvalidRequestError, LeaseLostError, UnavailableError
 from s3seg.results.segmentation import Segmentation
 from s3seg.tasks.clicks import Clicks
+from s3seg.tasks.concepts import ConceptDefinition, ConceptExample
 from s3seg.tasks.model import TaskRequest, TaskStatus
+from s3seg.tasks.records import Concept
 from s3seg.tasks.state_machine import Rules
+from s3seg.tasks.visual import visual_of_concept
 from tests.helpers.inference_system import USER, InferenceSystem, png
 
 pytestmark = pytest.mark.anyio
@@ -134,9 +138,56 @@ async def test_words_and_clicks_share_a_batch_and_an_encoding(system):
     await batcher.aclose()
 
 
+async def test_a_concept_is_encoded_with_its_examples_and_named_in_the_result(system):
+    example = await system.upload(png(1, size=(8, 6)))
+    examples = (
+        ConceptExample(example, ((1, 1, 4, 4),), ((5, 1, 7, 4),)),
+        ConceptExample(example, ((2, 2, 3, 3),)),
+    )
+    concept = Concept(
+        concept_id="c",
+        user_id=USER.user_id,
+        name="my thing",
+        definition=ConceptDefinition(
+            "thing",
+            (ConceptExample(example, ((1, 1, 4, 4),), ((5, 1, 7, 4),)), ConceptExample(example, ((2, 2, 3, 3),))),
+        ).to_dict(),
+        created_at=datetime.now(UTC),
+    )
+    url = await system.upload(png(2, size=(8, 6)))
+    request = TaskRequest(image_url=url, prompts=("my thing",), visual=visual_of_concept(concept))
+    task = await run(system, (await system.store.submit(USER, request)).task)
+    assert task.status == TaskStatus.DONE
+    assert task.labels == ("my thing",)
+    assert task.metadata["confidence"] == 0.5 + 3 / 16
+    assert task.metadata["hint"] == "concepts are scripted"
+    assert system.network.asked == [["thing", "2", "1"]]
+    assert system.network.encoded == [2]  # the picture, and the one picture of both examples
+    assert await system.credits() == 999
+
+
+@pytest.mark.parametrize(
+    "url", ["http://169.254.169.254/latest", "https://x/users/8d1f7f3e-2a55-4c58-9d8c-0c7a6f0f2b11/images/a.png"]
+)
+async def test_only_images_of_the_user_are_examples(system, url):
+    picture = await system.upload(png())
+    example = {"image_url": url, "boxes": [[1, 1, 4, 4]], "negative_boxes": []}
+    visual = {"concept": {"words": None, "examples": [example]}}
+    request = TaskRequest(image_url=picture, prompts=("x",), visual=visual)
+    task = await run(system, (await system.store.submit(USER, request)).task)
+    assert (task.status, task.error_code) == (TaskStatus.ERROR, "INVALID_REQUEST")
+    assert "not one of your uploads" in task.error_message
+    assert await system.credits() == 1000
+
+
 @pytest.mark.parametrize(
     ("visual", "message"),
     [
+        ({"concept": {}}, "malformed"),
+        ({"concept": {"words": None, "examples": []}}, "1 to 4 images"),
+        ({"concept": {"words": None, "examples": [{"image_url": "x", "boxes": 3, "negative_boxes": []}]}}, "malformed"),
+        ({"concept": {"words": None, "examples": [{"image_url": "x", "boxes": [["a"]]}]}}, "malformed"),
+        ({"concept": None}, "malformed"),
         ({"clicks": [{"points": [[99, 1]], "labels": [1]}]}, "99,1 is not inside the picture of 8 x 6 pixels"),
         ({"clicks": [{"points": [], "labels": []}]}, "neither a point nor a box"),
         ({"clicks": [{"points": [[1, 1]] * 65, "labels": [1] * 65}]}, "at most 64 points"),

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
@@ -26,7 +26,7 @@ from s3seg.inference.embedding_cache import EmbeddingCache
 from s3seg.inference.metrics import InferenceMetrics, NoMetrics
 from s3seg.inference.process_guard import ProcessGuard
 from s3seg.inference.prompts import Box, make_queries
-from s3seg.inference.stages import EncodedImage, Network, ResizedImage, make_click_result, make_result
+from s3seg.inference.stages import EncodedImage, Network, ResizedImage, make_click_result, make_result, name_concept
 from s3seg.results.instances_file import MIN_SCORE
 from s3seg.results.segmentation import Segmentation
 from s3seg.tasks.clicks import Clicks
@@ -247,7 +247,7 @@ class Batcher:
             )
         )
         if concept is not None:
-            results = [replace(result, prompt=prompt) for result, prompt in zip(results, prompts, strict=True)]
+            results = [name_concept(self.network, result, name) for result, name in zip(results, prompts, strict=True)]
         for stage, seconds in (
             ("read", read_s),
             ("image", prediction.image_s),

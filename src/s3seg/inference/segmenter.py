@@ -31,7 +31,7 @@ from s3seg.inference.prompts import (
     make_queries,
 )
 from s3seg.inference.refiner import Refiner
-from s3seg.inference.stages import EncodedImage, ResizedImage, Sam3Network, make_click_result, make_result
+from s3seg.inference.stages import EncodedImage, ResizedImage, Sam3Network, make_click_result, make_result, name_concept
 from s3seg.results.masks import RLE
 from s3seg.results.segmentation import Instance, Segmentation
 from s3seg.tasks.clicks import Clicks
@@ -554,11 +554,11 @@ class Segmenter:
                     image_id=embedding.image_id,
                 ),
                 refiner=refiner,
-                **({} if concept is None else {"prompt": concept.name}),
             )
             for prompt, one in zip(distinct, detections, strict=True)
         }
-        return [results[prompt] for prompt in prompts]
+        found = [results[prompt] for prompt in prompts]
+        return found if concept is None else [name_concept(self.network, one, concept.name) for one in found]
 
     def _fingerprint(self) -> str:
         if self._weights is None:

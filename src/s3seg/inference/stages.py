@@ -162,6 +162,11 @@ class Network(Protocol):
         """
         ...
 
+    @property
+    def concept_hint(self) -> str:
+        """A line for users of concepts: how well the checkpoint finds on one picture what is shown on others."""
+        ...
+
     def require_boxes(self) -> None:
         """Raise InvalidRequestError if the checkpoint has not learnt box prompts. May be called from any thread."""
         ...
@@ -367,6 +372,11 @@ class Sam3Network:
         found = self.predictor.click(image.features, queries, alternatives=alternatives)
         return [one.on_cpu() for one in found]
 
+    @property
+    def concept_hint(self) -> str:
+        """A line for users of concepts: how well the checkpoint finds on one picture what is shown on others."""
+        return self.metadata.concept_hint
+
     def require_boxes(self) -> None:
         """Raise InvalidRequestError if the checkpoint has not learnt box prompts."""
         if not self.metadata.box_prompts:
@@ -472,3 +482,9 @@ def make_click_result(
         image=None if picture is None else picture.pixels,
         image_id=image_id,
     )
+
+
+def name_concept(network: Network, result: Segmentation, name: str) -> Segmentation:
+    """Return the result of a concept under its name, with the hint that belongs to concepts."""
+    hints = (result.hint, network.concept_hint)
+    return replace(result, prompt=name, hint="; ".join(hint for hint in hints if hint) or None)
