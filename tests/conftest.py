@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import os
+
+import httpx
 import hypothesis
 import pytest
 
@@ -9,6 +13,17 @@ from tests.helpers.fixtures import ann, anyio_backend, bob, service, system  # n
 
 hypothesis.settings.register_profile("s3seg", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("s3seg")
+
+
+os.environ.setdefault("S3SEG_DTYPE", "float32")  # results do not depend on what the processor is fast at
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _certificates_read_once():
+    """Share one TLS context among all clients: reading the list of certificates takes longer than most tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("httpx._transports.default.create_ssl_context", functools.cache(httpx.create_ssl_context))
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ CHAPTERS = {
         "inference.concepts.Concept",
         "images.LoadedImage",
     ),
-    "Results": ("results.segmentation.Segmentation", "results.segmentation.Instance", "results.segmentation.ModelInfo"),
+    "Results": ("results.segmentation.Segmentation", "results.segmentation.Instance", "results.model_info.ModelInfo"),
     "Services": ("app.services.local", "app.in_process.Local", "client.Client", "client.AsyncClient"),
     "Errors": ("errors",),
     "Masks": ("results.masks",),

@@ -257,7 +257,7 @@ def test_concepts_are_counted_and_bounded(project, sign_up):
         {"name": "x", "definition": []},
         {"name": "x", "definition": {"x": "y" * 32768}},
         {"name": "x", "definition": None},
-        [{"name": "x", "definition": {}}] * 61,  # every row counts
+        [{"name": "x", "definition": {}}] * 101,  # every row counts
     ):
         assert client.send("POST", "/concepts", json=refused).status_code in (400, 429), refused
     for _ in range(2):

@@ -148,10 +148,7 @@ async def test_a_concept_is_encoded_with_its_examples_and_named_in_the_result(sy
         concept_id="c",
         user_id=USER.user_id,
         name="my thing",
-        definition=ConceptDefinition(
-            "thing",
-            (ConceptExample(example, ((1, 1, 4, 4),), ((5, 1, 7, 4),)), ConceptExample(example, ((2, 2, 3, 3),))),
-        ).to_dict(),
+        definition=ConceptDefinition("thing", examples).to_dict(),
         created_at=datetime.now(UTC),
     )
     url = await system.upload(png(2, size=(8, 6)))

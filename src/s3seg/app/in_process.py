@@ -260,7 +260,7 @@ class Local:
         if isinstance(image, StoredImage):
             return image, {}
         encoded = await asyncio.to_thread(prepare, image, max_bytes=images.MAX_BYTES)
-        return await self._store(encoded), {"source": encoded.source, "image": encoded.pixels}
+        return await self._store(encoded), encoded.shown
 
     async def _store(self, image: EncodedImage) -> StoredImage:
         picture = await asyncio.to_thread(inspect, image.data, max_pixels=images.MAX_PIXELS, max_bytes=images.MAX_BYTES)

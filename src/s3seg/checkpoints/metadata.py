@@ -32,6 +32,7 @@ class CheckpointMetadata:
         vocabulary: The phrases the model was trained on; None if it accepts any text.
         summary: One line on what the model can find, if given.
         concept_hint: One line for users of concepts: how well the model finds on one picture what is shown on others.
+        drawings_only: Whether the model was trained on drawings and does not know photographs.
     """
 
     name: str | None = None
@@ -41,6 +42,7 @@ class CheckpointMetadata:
     vocabulary: Vocabulary | None = None
     summary: str | None = None
     concept_hint: str = CONCEPTS_NOT_MEASURED
+    drawings_only: bool = False
 
     @classmethod
     def from_folder(cls, folder: Path) -> CheckpointMetadata:
@@ -65,6 +67,7 @@ class CheckpointMetadata:
                 vocabulary=None if words is None else Vocabulary(words),
                 summary=section.get("summary"),
                 concept_hint=str(section.get("concept_hint", CONCEPTS_NOT_MEASURED)),
+                drawings_only=bool(section.get("drawings_only", False)),
             )
         except (OSError, ValueError, TypeError, AttributeError) as err:
             raise CheckpointError(f"the s3seg section of {config} cannot be read: {err!r}") from err

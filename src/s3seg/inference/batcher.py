@@ -4,7 +4,7 @@
 
 A batch is whatever waits when the network becomes free; there is no delay to fill it. An idle service answers at once,
 and a busy one fills its batches. Pictures are identified by the SHA-256 of their bytes, so that a repeated picture is
-neither read nor encoded again.
+neither read nor encoded again, and a prompt that a batch asks of the same picture twice is decoded once.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ class Limits:
 
     Attributes:
         pictures: Pictures encoded in one pass.
-        prompts: Prompts decoded in one batch. More are not faster, and delay the results of the first ones.
+        prompts: Prompts decoded in one batch, each counted once for a picture. More are not faster, and delay the
+            results of the first ones.
         cache_bytes: Device memory for embeddings of earlier pictures.
     """
 
@@ -93,6 +94,12 @@ class _Job:
         examples = () if self.concept is None else self.concept.examples
         return [(self.digest, self.picture), *((digest, picture) for digest, picture, _ in examples)]
 
+    @property
+    def pairs(self) -> list[tuple[bytes, object]]:
+        """What is asked of the network: the picture's digest, with each prompt, object or the concept."""
+        asked: Sequence[object] = self.objects or ((self.concept,) if self.concept else self.prompts)
+        return [(self.digest, one) for one in asked]
+
     def begin(self) -> None:
         """Call ``on_begin`` on the event loop."""
         self._on_loop(self.on_begin)
@@ -123,6 +130,8 @@ class _Prediction:
     """One for each prompt or object of the job."""
     image_s: float
     prompt_s: float
+    photograph: bool
+    """`EncodedImage.photograph` of the picture."""
 
 
 class Batcher:
@@ -232,8 +241,9 @@ class Batcher:
             raise
         start = time.perf_counter()
         timings = {"decode": read_s * 1000, "image": prediction.image_s * 1000, "prompt": prediction.prompt_s * 1000}
+        words = partial(make_result, threshold=MIN_SCORE, photograph=prediction.photograph)
         make = partial(
-            make_click_result if objects else partial(make_result, threshold=MIN_SCORE),
+            make_click_result if objects else words,
             self.network,
             picture.size,
             timings=timings,
@@ -315,7 +325,8 @@ class Batcher:
         Returns:
             The batch, the first job that did not fit into it, and whether to stop after the batch.
         """
-        batch, digests, prompts = [first], {digest for digest, _ in first.pictures}, len(first.prompts)
+        batch, pairs = [first], set(first.pairs)
+        digests = {digest for digest, _ in first.pictures}
         while True:
             try:
                 job = self._jobs.get_nowait()
@@ -324,8 +335,8 @@ class Batcher:
             if job is None:
                 return batch, None, True
             digests.update(digest for digest, _ in job.pictures)
-            prompts += len(job.prompts)
-            if len(digests) > self._limits.pictures or prompts > self._limits.prompts:
+            pairs.update(job.pairs)
+            if len(digests) > self._limits.pictures or len(pairs) > self._limits.prompts:
                 return batch, job, False
             batch.append(job)
 
@@ -363,25 +374,24 @@ class Batcher:
         start = time.perf_counter()
         images, fresh = self._encode(batch)
         encoded = time.perf_counter()
-        shown: dict[int, Sequence[Detections | ClickedMasks]] = {}
+        pairs = list(dict.fromkeys((d, one) for job in batch for d, one in job.pairs if isinstance(one, str)))
+        detections = self.network.predict([(images[digest], prompt) for digest, prompt in pairs]) if pairs else []
+        found: dict[tuple[bytes, object], Detections | ClickedMasks] = {}
+        found.update(zip(pairs, detections, strict=True))
         for job in batch:
+            image = images[job.digest]
             if job.objects:
-                shown[id(job)] = self.network.click(images[job.digest], job.objects)
+                found.update(zip(job.pairs, self.network.click(image, job.objects), strict=True))
             elif job.concept is not None:
                 examples = [(images[digest], boxes) for digest, _, boxes in job.concept.examples]
-                found = self.network.predict_concept(images[job.digest], job.concept.words, examples)
-                shown[id(job)] = [found]
-        pairs = [(images[job.digest], prompt) for job in batch if id(job) not in shown for prompt in job.prompts]
-        detections = self.network.predict(pairs) if pairs else []
-        count = sum(len(job.prompts) for job in batch)
+                found[job.pairs[0]] = self.network.predict_concept(image, job.concept.words, examples)
         image_s = (encoded - start) / max(1, len(fresh))
-        prompt_s = (time.perf_counter() - encoded) / count
-        self._metrics.batch(pictures=len(fresh), prompts=count)
+        prompt_s = (time.perf_counter() - encoded) / len(found)
+        self._metrics.batch(pictures=len(fresh), prompts=len(found))
         for job in batch:
-            own = shown.get(id(job))
-            if own is None:
-                own, detections = detections[: len(job.prompts)], detections[len(job.prompts) :]
-            job.settle(_Prediction(own, image_s if job.digest in fresh else 0.0, prompt_s))
+            own = [found[pair] for pair in job.pairs]
+            own_image_s = image_s if job.digest in fresh else 0.0
+            job.settle(_Prediction(own, own_image_s, prompt_s, images[job.digest].photograph))
 
     def _encode(self, batch: list[_Job]) -> tuple[dict[bytes, EncodedImage], frozenset[bytes]]:
         """Encode the pictures that are not in the cache, together.

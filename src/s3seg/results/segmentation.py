@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
-from s3seg.errors import InvalidRequestError, MaskError
+from s3seg.errors import InvalidRequestError, MaskError, S3segError
 from s3seg.results import masks
 from s3seg.results.files import json_text, write_atomically
+from s3seg.results.hints import Hint, joined
 from s3seg.results.masks import RLE, Box
+from s3seg.results.model_info import ModelInfo
 from s3seg.results.polygons import Polygon
 
 if TYPE_CHECKING:
@@ -29,25 +31,6 @@ if TYPE_CHECKING:
     import supervision as sv
 
     from s3seg.images import ImageSource
-
-
-@dataclass(frozen=True, slots=True)
-class ModelInfo:
-    """The network that found the instances, and the device and precision it ran with.
-
-    Attributes:
-        name: of the checkpoint, such as "embedded" or "sam3".
-        version: of the checkpoint.
-        device: such as "cpu", "cuda:0" or "mps".
-        dtype: such as "float32" or "bfloat16".
-        summary: one line on what the model can find, if the checkpoint has one, as the embedded one does.
-    """
-
-    name: str
-    version: str
-    device: str
-    dtype: str
-    summary: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +86,7 @@ class Segmentation:
         model: the network, and the device and precision it ran with.
         timings: milliseconds by stage: "decode", "image", "prompt", "masks".
         notes: what was lost or left out when the picture was read, such as "only page 1 of 3 was read".
-        hint: one line for the user, for example that the prompt is not in the checkpoint's vocabulary.
+        hints: what the user should know, for example that the checkpoint does not know a word of the prompt.
         source: the picture's path, URL or other name, if it has one.
         image_id: identifies the picture, so that exports keep pictures apart that have no name, or the same: results
             with the same id are of the same picture. "kind:digest", where the digest is of the picture's content, or
@@ -126,7 +109,7 @@ class Segmentation:
     model: ModelInfo
     timings: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    hint: str | None = None
+    hints: tuple[Hint, ...] = ()
     source: str | None = None
     image_id: str | None = None
     image: np.ndarray | None = None
@@ -285,6 +268,11 @@ class Segmentation:
         boxes[k] = masks.box(rle)
         return replace(self, rles=(*self.rles[:k], rle, *self.rles[k + 1 :]), boxes=boxes)
 
+    @property
+    def hint(self) -> str | None:
+        """The `hints` as one line, or None if there are none."""
+        return joined(self.hints)
+
     # ---- masks ----
 
     @property
@@ -329,7 +317,7 @@ class Segmentation:
         """
         from s3seg.results import json_form
 
-        return json_form.from_dict(data)
+        return json_form.from_dict(data, make=cls)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Save the result to a file; after a failure there is no partly written file.
@@ -380,7 +368,17 @@ class Segmentation:
         """
         from s3seg.results import json_form
 
-        return json_form.load_all(path)
+        content = Path(path).read_bytes()
+        try:
+            stored = json_form.read_file(content)
+            results = [cls.from_dict(one) for one in stored.results]
+            return results if stored.threshold is None else [cut(one, stored.threshold) for one in results]
+        except MaskError as err:
+            raise MaskError(f"{path}: {err}") from err
+        except S3segError as err:
+            raise InvalidRequestError(f"{path}: {err}") from err
+        except ValueError as err:
+            raise InvalidRequestError(f"{path} is not JSON: {err}") from err
 
     # ---- pictures ----
 
@@ -477,10 +475,26 @@ class Segmentation:
         which = f"{self.model.name} {self.model.version}"
         known = f"; {self.model.summary}" if self.model.summary else ""
         rows += [("presence", f"{self.presence:.2f}"), ("model", which + known)]
-        rows += [("hint", self.hint)] if self.hint else []
+        rows += [("hint", hint.text) for hint in self.hints]
         cells = "".join(f"<tr><th>{name}</th><td>{html.escape(value)}</td></tr>" for name, value in rows)
         picture = b64encode(self._repr_png_()).decode("ascii")
         return f'<img src="data:image/png;base64,{picture}" alt="instances"/><table>{cells}</table>'
+
+
+def cut(result: Segmentation, threshold: float, *, max_instances: int | None = None) -> Segmentation:
+    """Keep the instances that score above a threshold.
+
+    The comparison is in float32, the type of the scores, as in the network: cutting later keeps the same instances as
+    asking the network with this threshold.
+
+    Args:
+        result: With every instance above a lower threshold.
+        threshold: 0..1; becomes the ``threshold`` of the returned result.
+        max_instances: Keep at most this many, the best; None keeps all.
+    """
+    count = int(np.count_nonzero(result.scores > np.float32(threshold)))  # sorted: the best come first
+    count = count if max_instances is None else min(count, max_instances)
+    return replace(result[:count], threshold=threshold)
 
 
 def _index_array(index: object, count: int) -> np.ndarray:

@@ -228,6 +228,19 @@ class ObjectInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PresignedPut:
+    """A request with which anybody may store one object once, without other credentials.
+
+    Attributes:
+        url: Where to send a PUT request with the bytes; never shown in a repr, since it is a credential.
+        headers: Headers that the request must have, as they are, beside ``Content-Length``.
+    """
+
+    url: str = field(repr=False)
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectStream:
     """An object that is being read: its info, and its bytes as chunks, in order."""
 
