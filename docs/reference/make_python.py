@@ -18,6 +18,7 @@ CHAPTERS = {
         "images.LoadedImage",
     ),
     "Results": ("results.segmentation.Segmentation", "results.segmentation.Instance", "results.model_info.ModelInfo"),
+    "Many pictures": ("bulk.api.bulk", "bulk.segmenting.Segment", "bulk.storage.S3Access"),
     "Services": ("app.services.local", "app.in_process.Local", "client.Client", "client.AsyncClient"),
     "Errors": ("errors",),
     "Masks": ("results.masks",),

@@ -22,7 +22,7 @@ from s3seg.images import LoadedImage
 from s3seg.images.photographs import looks_like_photograph
 from s3seg.inference.hints import hints_for
 from s3seg.inference.process_guard import ProcessGuard, refuse_copying
-from s3seg.inference.prompts import make_click_queries, make_queries
+from s3seg.inference.prompts import BoxedPrompt, make_click_queries, make_queries
 from s3seg.results import masks
 from s3seg.results.hints import Hint
 from s3seg.results.instances_file import MIN_SCORE
@@ -30,6 +30,7 @@ from s3seg.results.segmentation import ModelInfo, Segmentation
 from s3seg.tasks.clicks import Clicks
 
 if TYPE_CHECKING:
+    from s3seg.inference.accelerator.process import PredictorProcess
     from s3seg.sam3.click_predictor import ClickedMasks, ClickQuery
     from s3seg.sam3.device import DeviceStatus
     from s3seg.sam3.predictor import BoxPrompt, Detections, Query
@@ -91,6 +92,11 @@ class Network(Protocol):
         """The size of the weights in memory."""
         ...
 
+    @property
+    def problem(self) -> str | None:
+        """Why it cannot compute at the moment, such as a restart of its process; None if it can."""
+        ...
+
     def device_status(self) -> DeviceStatus:
         """Ask the device for its name and memory. May be called from any thread."""
         ...
@@ -130,6 +136,19 @@ class Network(Protocol):
         """
         ...
 
+    def query(self, prompt: BoxedPrompt, size: tuple[int, int]) -> Query:
+        """Turn a prompt with boxes into a query. Fast; may be called from any thread.
+
+        Args:
+            prompt: The prompt.
+            size: (height, width) of the picture.
+
+        Raises:
+            PromptError: Its text does not fit the model.
+            InvalidRequestError: The checkpoint has not learnt box prompts, or a box is not inside the picture.
+        """
+        ...
+
     def hints(self, prompt: str, *, photograph: bool = False) -> tuple[Hint, ...]:
         """Return what the user should know about a prompt on a picture.
 
@@ -148,8 +167,11 @@ class Network(Protocol):
         """
         ...
 
-    def predict(self, pairs: Sequence[tuple[EncodedImage, str]]) -> list[Detections]:
+    def predict(self, pairs: Sequence[tuple[EncodedImage, str | Query]]) -> list[Detections]:
         """Predict each prompt's instances above `MIN_SCORE`, all pairs together. Call it from the accelerator's thread.
+
+        Args:
+            pairs: A picture, and a text prompt or what `query` returned.
 
         Raises:
             OutOfMemoryError: The batch does not fit into the device's memory.
@@ -197,6 +219,10 @@ class Network(Protocol):
         """Release device memory that is only held in reserve. Call it from the accelerator's thread."""
         ...
 
+    def close(self) -> None:
+        """End what it has started, such as a process. It is not used any more."""
+        ...
+
 
 class Sam3Network:
     """A SAM 3 checkpoint as a `Network`. Safe to share between threads.
@@ -215,6 +241,8 @@ class Sam3Network:
         dtype: str = "auto",
         image_size: int | None = None,
         max_pixels: int = MAX_PIXELS,
+        compile: bool = False,
+        predictor: PredictorProcess | None = None,
     ) -> None:
         """Load a checkpoint.
 
@@ -225,15 +253,21 @@ class Sam3Network:
                 fast (CUDA, and processors that multiply it in hardware), else float32.
             image_size: Side of the network's input in pixels; None takes the checkpoint's own.
             max_pixels: `read` refuses pictures with more pixels.
+            compile: Compile the network; see `s3seg.sam3.compiled`.
+            predictor: Computes in a process of its own, instead of a predictor that is loaded here. It has been loaded
+                from the same checkpoint.
 
         Raises:
             CheckpointError: The files are incomplete, or are not a SAM 3.
             InvalidRequestError: The device, precision or image size is not supported here.
+            InferenceError: The network cannot be compiled here.
         """
         self.metadata = CheckpointMetadata.from_folder(checkpoint.folder)
         from s3seg.sam3.predictor import Predictor
 
-        self.predictor = Predictor.from_path(checkpoint.path, device=device, dtype=dtype, image_size=image_size)
+        self.predictor: Any = predictor or Predictor.from_path(
+            checkpoint.path, device=device, dtype=dtype, image_size=image_size, compile=compile
+        )
         self.model = ModelInfo(
             name=self.metadata.name or checkpoint.name,
             version=self.metadata.version or checkpoint.version,
@@ -266,11 +300,16 @@ class Sam3Network:
         """The size of the weights in the device's memory."""
         return self.predictor.weights_bytes
 
-    def device_status(self) -> DeviceStatus:
-        """Ask the device for its name and memory."""
-        from s3seg.sam3.device import device_status
+    @property
+    def problem(self) -> str | None:
+        """Why it cannot compute at the moment; None if it can."""
+        return self.predictor.problem
 
-        return device_status(self.predictor.device)
+    def device_status(self) -> DeviceStatus:
+        """Return the name and memory of the device; of another process, those that it sent last."""
+        from s3seg.sam3.device import DeviceStatus
+
+        return self.predictor.device_status() or DeviceStatus(gpu=False)
 
     def read(self, content: bytes, *, name: str) -> ResizedImage:
         """Decode an encoded picture and resize it; a large JPEG is decoded at 1/2, 1/4 or 1/8 of its size."""
@@ -324,16 +363,31 @@ class Sam3Network:
             for picture, features in zip(pictures, encoded, strict=True)
         ]
 
+    def query(self, prompt: BoxedPrompt, size: tuple[int, int]) -> Query:
+        """Turn a prompt with boxes into a query."""
+        self.require_boxes()
+        (query,) = make_queries([prompt.text], prompt.boxes, prompt.negative_boxes, size=size)
+        self.check_prompts([query.text])
+        return query
+
+    def require_boxes(self) -> None:
+        """Raise InvalidRequestError if the checkpoint has not learnt box prompts."""
+        if not self.metadata.box_prompts:
+            raise InvalidRequestError(
+                f"the {self.model.name} checkpoint has not learnt box prompts; use words, or another checkpoint"
+            )
+
     def _is_foreign_photograph(self, picture: ResizedImage) -> bool:
         if not self.metadata.drawings_only:
             return False
         return looks_like_photograph(picture.pixels[0].permute(1, 2, 0).numpy())
 
-    def predict(self, pairs: Sequence[tuple[EncodedImage, str]]) -> list[Detections]:
+    def predict(self, pairs: Sequence[tuple[EncodedImage, str | Query]]) -> list[Detections]:
         """Predict each prompt's instances above `MIN_SCORE` in its picture."""
         from s3seg.sam3.predictor import Query
 
-        return self.predict_queries([(image, Query(prompt)) for image, prompt in pairs], threshold=MIN_SCORE)
+        queries = [(image, Query(prompt) if isinstance(prompt, str) else prompt) for image, prompt in pairs]
+        return self.predict_queries(queries, threshold=MIN_SCORE)
 
     def predict_queries(
         self, pairs: Sequence[tuple[EncodedImage, Query]], *, threshold: float, max_instances: int | None = None
@@ -346,13 +400,12 @@ class Sam3Network:
             max_instances: Keep at most this many for each query, the best; None keeps all.
 
         Returns:
-            Detections in the CPU's memory, one for each pair.
+            Detections, one for each pair. Their logits may still be on the way to the host's memory.
         """
         self.check_process()
-        detections = self.predictor.predict_pairs(
+        return self.predictor.predict_pairs(
             [(image.features, query) for image, query in pairs], threshold=threshold, max_instances=max_instances
         )
-        return [one.on_cpu() for one in detections]
 
     def require_clicks(self) -> None:
         """Raise InvalidRequestError if the checkpoint has no click head."""
@@ -376,20 +429,12 @@ class Sam3Network:
         """
         self.check_process()
         self.require_clicks()
-        found = self.predictor.click(image.features, queries, alternatives=alternatives)
-        return [one.on_cpu() for one in found]
+        return self.predictor.click(image.features, queries, alternatives=alternatives)
 
     @property
     def concept_hint(self) -> str:
         """A line for users of concepts: how well the checkpoint finds on one picture what is shown on others."""
         return self.metadata.concept_hint
-
-    def require_boxes(self) -> None:
-        """Raise InvalidRequestError if the checkpoint has not learnt box prompts."""
-        if not self.metadata.box_prompts:
-            raise InvalidRequestError(
-                f"the {self.model.name} checkpoint has not learnt box prompts; use words, or another checkpoint"
-            )
 
     def predict_concept(
         self, image: EncodedImage, words: str | None, examples: Sequence[tuple[EncodedImage, Sequence[BoxPrompt]]]
@@ -402,9 +447,11 @@ class Sam3Network:
 
     def free(self) -> None:
         """Release device memory that PyTorch's allocator holds in reserve."""
-        from s3seg.sam3.device import free_cached_memory
+        self.predictor.free_cached_memory()
 
-        free_cached_memory(self.predictor.device)
+    def close(self) -> None:
+        """End the process of the predictor, if it has one."""
+        self.predictor.close()
 
 
 def make_result(
@@ -425,7 +472,7 @@ def make_result(
         network: The network that predicted them.
         size: (height, width) of the picture; masks are made at this size.
         prompt: The prompt.
-        detections: In the CPU's memory.
+        detections: What the network predicted; if their logits are still being copied, this waits for them.
         threshold: The threshold that was applied to them.
         timings: Milliseconds of the steps before; the time for the masks is added as "masks".
         photograph: `EncodedImage.photograph` of the picture.

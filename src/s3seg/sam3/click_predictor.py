@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -46,17 +46,13 @@ class ClickedMasks:
     ious: np.ndarray
     """float32 (N,), 0..1: the predicted IoU of each mask with the object."""
     mask_logits: Tensor
-    """fp32 (N, h, w); h and w are 4 times the patch grid."""
+    """fp32 (N, h, w), in the CPU's memory; h and w are 4 times the patch grid."""
     presence: float
     """The probability that there is an object, 0..1."""
 
     def rles(self, size: tuple[int, int]) -> tuple[RLE, ...]:
         """Make the masks at the size (height, width) of the image."""
-        return tuple(postprocess.encode(logits, size) for logits in self.mask_logits.cpu().numpy())
-
-    def on_cpu(self) -> ClickedMasks:
-        """Copy the logits to the CPU's memory, so that masks can be made without the accelerator."""
-        return replace(self, mask_logits=self.mask_logits.cpu())
+        return tuple(postprocess.encode(logits, size) for logits in self.mask_logits.numpy())
 
 
 class ClickPredictor:
@@ -128,7 +124,7 @@ class ClickPredictor:
         return [
             ClickedMasks(one_iou, one_logits, one_presence)
             for one_iou, one_logits, one_presence in zip(
-                ious.cpu().numpy(), logits.float(), presence.tolist(), strict=True
+                ious.cpu().numpy(), logits.float().cpu(), presence.tolist(), strict=True
             )
         ]
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 from pydantic import ValidationError
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from s3seg.api.edge import ClickedObject
@@ -23,11 +22,11 @@ from s3seg.inference.engine import Engine
 from s3seg.tasks.model import Task, TaskStatus
 from s3seg.tasks.prompts import normalize_prompt
 from s3seg.tasks.visual import clicks_of
+from s3seg.web.disconnects import until_disconnect
 from s3seg.web.logs import remember_task
 from s3seg.web.operations import Operation, ResponseSpec
 from s3seg.web.validation import read_json
 
-_T = TypeVar("_T")
 _PREDICTION_ERRORS = (
     "INVALID_REQUEST",
     "AUTH_REQUIRED",
@@ -90,7 +89,7 @@ class PredictionRoutes:
                 model_version=network.model.version,
                 parameters=network.parameters,
                 weights_size_gb=network.weights_bytes / 1e9,
-                device=network.model.device,
+                device=", ".join(one.model.device for one in self._engine.networks),
                 dtype=network.model.dtype,
             ).model_dump()
         )
@@ -137,7 +136,7 @@ class PredictionRoutes:
         if not task.ended:
             self._engine.network  # noqa: B018 (raises if the model is not loaded)
             self._engine.worker.require_room()
-            task = await _until_disconnect(request, self._engine.worker.predict(task.task_id))
+            task = await until_disconnect(request, self._engine.worker.predict(task.task_id))
         if task.status != TaskStatus.DONE:
             raise InferenceError(task.error_message or "the task ended without a result")
         return task
@@ -159,23 +158,3 @@ def _response(task: Task) -> PredictResponse:
         inference_time_ms=task.metadata["inference_time_ms"],
         confidence=task.metadata["confidence"],
     )
-
-
-async def _until_disconnect(request: Request, work: Coroutine[Any, Any, _T]) -> _T:
-    """Return the result of ``work``; cancel it and raise `ClientDisconnect` if the client closes the connection."""
-    working = asyncio.ensure_future(work)
-    disconnected = asyncio.ensure_future(_disconnect(request))
-    try:
-        await asyncio.wait({working, disconnected}, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        raise ClientDisconnect
-    finally:
-        for future in (working, disconnected):
-            future.cancel()
-        await asyncio.gather(working, disconnected, return_exceptions=True)
-
-
-async def _disconnect(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
