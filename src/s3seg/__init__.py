@@ -27,9 +27,11 @@ if TYPE_CHECKING:
         S3segError,
     )
     from s3seg.images import LoadedImage
+    from s3seg.inference.concepts import Concept
     from s3seg.inference.segmenter import Embedding, Segmenter
     from s3seg.results import draw, export
     from s3seg.results.segmentation import Instance, Segmentation
+    from s3seg.tasks.clicks import Clicks
 
 __version__ = "0.1.0.dev0"
 
@@ -37,7 +39,9 @@ _NAMES = {
     "AsyncClient": "client",
     "CheckpointError": "errors",
     "CheckpointNotFoundError": "errors",
+    "Clicks": "tasks.clicks",
     "Client": "client",
+    "Concept": "inference.concepts",
     "Embedding": "inference.segmenter",
     "ImageDecodeError": "errors",
     "InferenceError": "errors",
@@ -57,7 +61,9 @@ __all__ = [
     "AsyncClient",
     "CheckpointError",
     "CheckpointNotFoundError",
+    "Clicks",
     "Client",
+    "Concept",
     "Embedding",
     "ImageDecodeError",
     "InferenceError",

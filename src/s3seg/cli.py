@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from s3seg import __version__
-from s3seg.commands import admin, db, models, serve, token
+from s3seg.commands import admin, concept, db, models, serve, token
 from s3seg.commands.bulk import command as bulk
 from s3seg.commands.demo.command import demo
 from s3seg.commands.doctor.command import doctor
@@ -53,6 +53,7 @@ def _root(
 
 app.command("demo", cls=CommandWithSections)(demo)
 app.command("segment", cls=CommandWithSections)(segment)
+app.add_typer(concept.app, name="concept")
 app.add_typer(bulk.app, name="bulk")
 app.add_typer(models.app, name="models")
 app.command("doctor", cls=CommandWithSections)(doctor)

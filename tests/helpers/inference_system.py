@@ -33,13 +33,16 @@ from s3seg.inference.stages import EncodedImage, ResizedImage
 from s3seg.inference.worker import WorkerLimits
 from s3seg.results.hints import Hint
 from s3seg.results.segmentation import ModelInfo
+from s3seg.sam3.click_predictor import ClickedMasks
 from s3seg.sam3.device import DeviceStatus
 from s3seg.sam3.predictor import Detections
+from s3seg.tasks.clicks import Clicks, click_texts
 from s3seg.tasks.limits import Tier
 from s3seg.tasks.model import Task, TaskRequest
 from s3seg.tasks.object_keys import new_image_key
 from s3seg.tasks.records import Identity, NewImage
 from s3seg.tasks.state_machine import Rules
+from s3seg.tasks.visual import visual_of_clicks
 
 PICTURES = Path(__file__).parent.parent.parent / "examples" / "pictures"
 STREET = (PICTURES / "street.png").read_bytes()
@@ -93,6 +96,7 @@ class ScriptedNetwork:
     model = ModelInfo("obedient", "1", "cpu", "float32")
     parameters = 7
     weights_bytes = 28
+    concept_hint = "concepts are scripted"
 
     def __init__(self) -> None:
         self.go = threading.Event()
@@ -141,6 +145,27 @@ class ScriptedNetwork:
             self.detections(left, scores=[0.75, 0.25]) if prompt != "nothing" else self.detections(left[:0], scores=[])
             for _, prompt in pairs
         ]
+
+    def require_clicks(self) -> None:
+        return None
+
+    def click(self, image: EncodedImage, objects: Sequence[Clicks]) -> list[ClickedMasks]:
+        """The half of the picture in which the first point of each object is, with an IoU of 0.25."""
+        self.asked.append([one.text() for one in objects])
+        left, right = torch.tensor([[[1.0, -1.0]]]), torch.tensor([[[-1.0, 1.0]]])
+        return [
+            ClickedMasks(np.array([0.25], np.float32), left if one.points[0][0] < image.size[1] / 2 else right, 0.9)
+            for one in objects
+        ]
+
+    def require_boxes(self) -> None:
+        return None
+
+    def predict_concept(self, image: EncodedImage, words: str | None, examples: Sequence[Any]) -> Detections:
+        """The left half, with a score that tells how many boxes there are."""
+        self.asked.append([words or "", *(str(len(boxes)) for _, boxes in examples)])
+        count = sum(len(boxes) for _, boxes in examples)
+        return self.detections(torch.tensor([[[1.0, -1.0]]]), scores=[0.5 + count / 16])
 
     @staticmethod
     def detections(mask_logits: torch.Tensor, *, scores: Sequence[float]) -> Detections:
@@ -209,6 +234,11 @@ class InferenceSystem:
     async def submit(self, *prompts: str, content: bytes | None = None, image_url: str | None = None) -> Task:
         url = image_url or await self.upload(content if content is not None else png())
         return (await self.store.submit(USER, TaskRequest(image_url=url, prompts=prompts or ("left",)))).task
+
+    async def submit_clicks(self, *objects: Clicks, content: bytes | None = None) -> Task:
+        url = await self.upload(content if content is not None else png())
+        request = TaskRequest(image_url=url, prompts=click_texts(objects), visual=visual_of_clicks(objects))
+        return (await self.store.submit(USER, request)).task
 
     async def credits(self) -> int:
         account = await self.store.account(USER)

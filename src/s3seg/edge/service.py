@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 
+from s3seg.api.additions import ConceptRequest
 from s3seg.api.edge import SegmentRequest
 from s3seg.decoding import DecodingPool
 from s3seg.edge import direct_uploads
@@ -34,7 +35,8 @@ from s3seg.tasks.health import health_check
 from s3seg.tasks.model import Task, TaskRequest
 from s3seg.tasks.object_keys import owner_of
 from s3seg.tasks.ports import Authenticator, ObjectStore, Part, RateLimiter, TaskStore, WorkerNotifier
-from s3seg.tasks.records import Identity, ObjectStream, StoredImage, Submitted
+from s3seg.tasks.records import Concept, Identity, ObjectStream, StoredImage, Submitted
+from s3seg.tasks.visual import visual_of_concept
 from s3seg.tasks.webhook_address import check_url
 from s3seg.tasks.webhooks import Webhook, Webhooks
 
@@ -241,15 +243,22 @@ class Edge:
             idempotency_key: A repeat with the same key and the same request returns the same task, debited once.
 
         Raises:
-            InvalidRequestError: The image or project is not the caller's, or the key was used for another request.
+            InvalidRequestError: The image, concept or project is not the caller's, or the key was used for another
+                request.
             InsufficientCreditsError: The account has less than one credit per prompt.
             RateLimitedError: The caller's submits, or refused submits, have reached the limit.
         """
+        if request.concept_id is None:
+            prompts, visual = request.prompts, request.visual
+        else:
+            concept = await self._concept(caller, request.concept_id)
+            prompts, visual = (concept.name,), visual_of_concept(concept)
         task_request = TaskRequest(
             image_url=request.image_url,
-            prompts=request.prompts,
+            prompts=prompts,
             project_id=request.project_id,
             idempotency_key=idempotency_key,
+            visual=visual,
         )
         try:
             self.rate_limits.require_may_submit(caller)
@@ -266,6 +275,24 @@ class Edge:
         if not submitted.task.ended:
             self._notifications.send(submitted.task)
         return submitted
+
+    async def _concept(self, caller: Identity, concept_id: str) -> Concept:
+        try:
+            return await self.tasks.get_concept(caller, concept_id)
+        except NotFoundError:
+            self.rate_limits.require_may_submit(caller)
+            await self.rate_limits.count_refused_submit(caller)
+            raise InvalidRequestError("concept_id is not one of your concepts") from None
+
+    async def create_concept(self, caller: Identity, request: ConceptRequest) -> Concept:
+        """Keep examples on the caller's images as a concept.
+
+        Raises:
+            InvalidRequestError: An image is not the caller's, or the caller has too many concepts.
+        """
+        definition = request.definition()
+        definition.require_owner(caller.user_id)
+        return await self.tasks.create_concept(caller, request.name, definition.to_dict())
 
     def can_wait(self, caller: Identity) -> bool:
         """Whether one more request of the caller may wait for a task to end."""

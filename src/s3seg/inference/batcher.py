@@ -14,16 +14,31 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from functools import partial
 
 from s3seg.decoding import DecodingPool
 from s3seg.inference.metrics import InferenceMetrics, NoMetrics
-from s3seg.inference.network_queue import Job, Limits, NetworkQueue
+from s3seg.inference.network_queue import Asked, Job, Limits, NetworkQueue, ReadConcept
 from s3seg.inference.process_guard import ProcessGuard
-from s3seg.inference.prompts import BoxedPrompt
-from s3seg.inference.stages import EncodedImage, Network, ResizedImage, make_result
+from s3seg.inference.prompts import Box, BoxedPrompt, make_queries
+from s3seg.inference.stages import EncodedImage, Network, ResizedImage, make_click_result, make_result, name_concept
 from s3seg.results.instances_file import MIN_SCORE
 from s3seg.results.segmentation import Segmentation
+from s3seg.tasks.clicks import Clicks
+
+
+@dataclass(frozen=True, slots=True)
+class ShownConcept:
+    """Examples on pictures, to be found on another.
+
+    Attributes:
+        words: Words that are searched too, or None.
+        examples: The bytes of each picture file, and boxes around what to find and what not to find on it.
+    """
+
+    words: str | None
+    examples: Sequence[tuple[bytes, Sequence[Box], Sequence[Box]]]
 
 
 class Batcher:
@@ -82,6 +97,8 @@ class Batcher:
         content: bytes,
         prompts: Sequence[str | BoxedPrompt],
         *,
+        objects: Sequence[Clicks] = (),
+        concept: ShownConcept | None = None,
         name: str,
         user_id: str = "",
         on_begin: Callable[[], None] = lambda: None,
@@ -92,7 +109,10 @@ class Batcher:
 
         Args:
             content: The bytes of a picture file.
-            prompts: What to look for, in words or with boxes that show it.
+            prompts: What to look for, in words or with boxes that show it; with ``objects`` or a ``concept``, what
+                the results call them.
+            objects: Objects that are shown by clicks, instead of by words.
+            concept: What is shown on other pictures, instead of words.
             name: What error messages call the picture.
             user_id: Whose picture it is; decoding processes read one of a user at a time.
             on_begin: Called on the event loop when the network begins with the request.
@@ -103,18 +123,33 @@ class Batcher:
         Raises:
             ImageDecodeError: The picture cannot be read, or takes too long to decode.
             PromptError: A prompt does not fit the model.
-            InvalidRequestError: A box is not inside the picture, or the checkpoint has not learnt box prompts.
+            InvalidRequestError: A click or a box is outside its picture, or the checkpoint has not learnt clicks or
+                boxes.
             InferenceError: The network failed, also in the second attempt if there was one.
         """
         self._guard.check()
         loop = asyncio.get_running_loop()
-        self.network.check_prompts([prompt for prompt in prompts if isinstance(prompt, str)])
+        if objects:
+            self.network.require_clicks()
+        elif concept is not None:
+            self.network.require_boxes()
+            self.network.check_prompts([concept.words] if concept.words else [])
+        else:
+            self.network.check_prompts([prompt for prompt in prompts if isinstance(prompt, str)])
         start = time.perf_counter()
         digest, picture, queue = await self._read(content, name, user_id)
         read_s = time.perf_counter() - start
-        queries = tuple(one if isinstance(one, str) else self.network.query(one, picture.size) for one in prompts)
-        job = Job(digest, picture, queries, loop, loop.create_future(), on_begin)
+        for one in objects:
+            one.require_inside(picture.size)
         queue = queue or self._choose(digest)
+        asked: tuple[Asked, ...]
+        if objects:
+            asked = tuple(objects)
+        elif concept is not None:
+            asked = (await self._read_examples(concept, user_id, queue),)
+        else:
+            asked = tuple(one if isinstance(one, str) else self.network.query(one, picture.size) for one in prompts)
+        job = Job(digest, picture, asked, loop, loop.create_future(), on_begin)
         queue.put(job)
         try:
             prediction = await job.future
@@ -123,21 +158,25 @@ class Batcher:
             raise
         start = time.perf_counter()
         timings = {"decode": read_s * 1000, "image": prediction.image_s * 1000, "prompt": prediction.prompt_s * 1000}
+        words = partial(make_result, threshold=MIN_SCORE, photograph=prediction.photograph)
         make = partial(
-            make_result,
+            make_click_result if objects else words,
             queue.network,
             picture.size,
-            threshold=MIN_SCORE,
             timings=timings,
-            photograph=prediction.photograph,
             image_id=f"file:{digest.hex()[:16]}",
         )
+        searched = [prompt if isinstance(prompt, str) else prompt.text for prompt in prompts]
+        if concept is not None:
+            searched = [concept.words or ""]  # for the hints
         results = await asyncio.gather(
             *(
-                loop.run_in_executor(self._cpu, make, prompt if isinstance(prompt, str) else prompt.text, detections)
-                for prompt, detections in zip(prompts, prediction.detections, strict=True)
+                loop.run_in_executor(self._cpu, make, prompt, detections)
+                for prompt, detections in zip(searched, prediction.detections, strict=True)
             )
         )
+        if concept is not None:
+            results = [name_concept(queue.network, results[0], str(prompts[0]))]
         for stage, seconds in (
             ("read", read_s),
             ("image", prediction.image_s),
@@ -178,13 +217,30 @@ class Batcher:
         for queue in self._able():
             if (cached := queue.cache.get(digest)) is not None:
                 return digest, cached, queue
+        return digest, await self._read_shared(digest, content, name, user_id), None
+
+    async def _read_shared(self, digest: bytes, content: bytes, name: str, user_id: str) -> ResizedImage:
+        """Read a picture, once for all callers that wait for it."""
         reading = self._reading.get(digest)
         if reading is None:
             reading = asyncio.ensure_future(self._read_once(digest, content, name, user_id))
             # marks the exception as retrieved; callers that still wait get it from their own await
             reading.add_done_callback(lambda done: done.cancelled() or done.exception())
             self._reading[digest] = reading
-        return digest, await asyncio.shield(reading), None  # shared: one caller's cancellation must not stop it
+        return await asyncio.shield(reading)  # shared: one caller's cancellation must not stop it
+
+    async def _read_examples(self, concept: ShownConcept, user_id: str, queue: NetworkQueue) -> ReadConcept:
+        """Read the pictures of a concept, unless the network that will use it has encoded them."""
+        loop = asyncio.get_running_loop()
+        examples = []
+        for content, boxes, negative_boxes in concept.examples:
+            digest = await loop.run_in_executor(self._cpu, lambda content=content: hashlib.sha256(content).digest())
+            picture: ResizedImage | EncodedImage | None = queue.cache.get(digest)
+            if picture is None:
+                picture = await self._read_shared(digest, content, "the image of an example", user_id)
+            (query,) = make_queries([""], boxes, negative_boxes, size=picture.size)
+            examples.append((digest, picture, query.boxes))
+        return ReadConcept(concept.words, tuple(examples))
 
     async def _read_once(self, digest: bytes, content: bytes, name: str, user_id: str) -> ResizedImage:
         loop = asyncio.get_running_loop()

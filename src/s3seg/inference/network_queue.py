@@ -9,19 +9,21 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from s3seg.errors import InferenceError, OutOfMemoryError
 from s3seg.inference.embedding_cache import EmbeddingCache
 from s3seg.inference.metrics import InferenceMetrics
 from s3seg.inference.stages import EncodedImage, Network, ResizedImage
+from s3seg.tasks.clicks import Clicks
 
 if TYPE_CHECKING:
-    from s3seg.sam3.predictor import Detections, Query
+    from s3seg.sam3.click_predictor import ClickedMasks
+    from s3seg.sam3.predictor import BoxPrompt, Detections, Query
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,13 +42,25 @@ class Limits:
     cache_bytes: int = 1 << 30
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class ReadConcept:
+    """Examples whose pictures were read: digest, picture and boxes of each, and perhaps words."""
+
+    words: str | None
+    examples: tuple[tuple[bytes, ResizedImage | EncodedImage, Sequence[BoxPrompt]], ...]
+
+
+Asked: TypeAlias = "str | Query | Clicks | ReadConcept"
+"""What a network is asked about a picture."""
+
+
 @dataclass(slots=True, eq=False)
 class Job:
     """A request that waits for the network, or is being processed by it."""
 
     digest: bytes
     picture: ResizedImage | EncodedImage
-    prompts: tuple[str | Query, ...]
+    prompts: tuple[Asked, ...]
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Prediction]
     on_begin: Callable[[], None]
@@ -54,7 +68,14 @@ class Job:
     dropped: bool = False
 
     @property
-    def pairs(self) -> list[tuple[bytes, str | Query]]:
+    def pictures(self) -> list[tuple[bytes, ResizedImage | EncodedImage]]:
+        """The picture and those of examples, each with its digest."""
+        concepts = [one for one in self.prompts if isinstance(one, ReadConcept)]
+        examples = [(digest, picture) for concept in concepts for digest, picture, _ in concept.examples]
+        return [(self.digest, self.picture), *examples]
+
+    @property
+    def pairs(self) -> list[tuple[bytes, Asked]]:
         """What is asked of the network: for each prompt the picture's digest, and the prompt."""
         return [(self.digest, prompt) for prompt in self.prompts]
 
@@ -86,7 +107,7 @@ class Job:
 class Prediction:
     """What a network predicted for a request, and how long it took for each picture and prompt of the batch."""
 
-    detections: list[Detections]
+    detections: Sequence[Detections | ClickedMasks]
     """One for each prompt of the job."""
     image_s: float
     prompt_s: float
@@ -171,7 +192,7 @@ class NetworkQueue:
         first, self._held = self._held or self._jobs.get(), None
         if first is None:
             return []
-        batch, digests, pairs = [first], {first.digest}, set(first.pairs)
+        batch, digests, pairs = [first], {digest for digest, _ in first.pictures}, set(first.pairs)
         while True:
             try:
                 job = self._jobs.get_nowait()
@@ -180,7 +201,7 @@ class NetworkQueue:
             if job is None:
                 self._jobs.put(None)  # it is the end of the next batch
                 return batch
-            digests.add(job.digest)
+            digests.update(digest for digest, _ in job.pictures)
             pairs.update(job.pairs)
             if len(digests) > self._limits.pictures or len(pairs) > self._limits.prompts:
                 self._held = job
@@ -225,8 +246,7 @@ class NetworkQueue:
         images, fresh = self._encode(batch)
         encoded = time.perf_counter()
         pairs = list(dict.fromkeys(pair for job in batch for pair in job.pairs))
-        detections = self.network.predict([(images[digest], prompt) for digest, prompt in pairs])
-        found = dict(zip(pairs, detections, strict=True))
+        found = self._predict(images, pairs)
         image_s = (encoded - start) / max(1, len(fresh))
         prompt_s = (time.perf_counter() - encoded) / len(pairs)
         self._metrics.batch(pictures=len(fresh), prompts=len(pairs))
@@ -234,6 +254,27 @@ class NetworkQueue:
             own = [found[pair] for pair in job.pairs]
             own_image_s = image_s if job.digest in fresh else 0.0
             job.settle(Prediction(own, own_image_s, prompt_s, images[job.digest].photograph))
+
+    def _predict(
+        self, images: dict[bytes, EncodedImage], pairs: list[tuple[bytes, Asked]]
+    ) -> dict[tuple[bytes, Asked], Detections | ClickedMasks]:
+        """Ask the network, all prompts of words and boxes together, and all clicks on a picture."""
+        found: dict[tuple[bytes, Asked], Detections | ClickedMasks] = {}
+        prompts = [(digest, one) for digest, one in pairs if not isinstance(one, Clicks | ReadConcept)]
+        if prompts:
+            detections = self.network.predict([(images[digest], prompt) for digest, prompt in prompts])
+            found.update(zip(prompts, detections, strict=True))
+        clicks: dict[bytes, list[Clicks]] = {}
+        for digest, one in pairs:
+            if isinstance(one, Clicks):
+                clicks.setdefault(digest, []).append(one)
+            elif isinstance(one, ReadConcept):
+                examples = [(images[of_example], boxes) for of_example, _, boxes in one.examples]
+                found[digest, one] = self.network.predict_concept(images[digest], one.words, examples)
+        for digest, objects in clicks.items():
+            masks = self.network.click(images[digest], objects)
+            found.update(((digest, one), mask) for one, mask in zip(objects, masks, strict=True))
+        return found
 
     def _encode(self, batch: list[Job]) -> tuple[dict[bytes, EncodedImage], frozenset[bytes]]:
         """Encode the pictures that are neither in the cache nor being encoded by another thread, together.
@@ -245,18 +286,18 @@ class NetworkQueue:
         new: dict[bytes, ResizedImage] = {}
         others: dict[bytes, Future[EncodedImage]] = {}
         with self._encoding_lock:
-            for job in batch:
-                known = self.cache.get(job.digest)
-                if known is None and isinstance(job.picture, EncodedImage):
-                    known = job.picture
-                other = None if known is not None or job.digest in new else self._encoding.get(job.digest)
-                self._metrics.cache(hit=known is not None or other is not None or job.digest in new)
+            for digest, picture in (one for job in batch for one in job.pictures):
+                known = self.cache.get(digest)
+                if known is None and isinstance(picture, EncodedImage):
+                    known = picture
+                other = None if known is not None or digest in new else self._encoding.get(digest)
+                self._metrics.cache(hit=known is not None or other is not None or digest in new)
                 if known is not None:
-                    images[job.digest] = known
+                    images[digest] = known
                 elif other is not None:
-                    others[job.digest] = other
-                elif isinstance(job.picture, ResizedImage):
-                    new[job.digest] = job.picture
+                    others[digest] = other
+                elif isinstance(picture, ResizedImage):
+                    new[digest] = picture
             self._encoding |= {digest: Future() for digest in new}
         if new:
             images |= self._encode_now(new)

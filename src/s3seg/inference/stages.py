@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import numpy as np
@@ -22,15 +22,18 @@ from s3seg.images import LoadedImage
 from s3seg.images.photographs import looks_like_photograph
 from s3seg.inference.hints import hints_for
 from s3seg.inference.process_guard import ProcessGuard, refuse_copying
-from s3seg.inference.prompts import BoxedPrompt, make_queries
+from s3seg.inference.prompts import BoxedPrompt, make_click_queries, make_queries
+from s3seg.results import masks
 from s3seg.results.hints import Hint
 from s3seg.results.instances_file import MIN_SCORE
 from s3seg.results.segmentation import ModelInfo, Segmentation
+from s3seg.tasks.clicks import Clicks
 
 if TYPE_CHECKING:
     from s3seg.inference.accelerator.process import PredictorProcess
+    from s3seg.sam3.click_predictor import ClickedMasks, ClickQuery
     from s3seg.sam3.device import DeviceStatus
-    from s3seg.sam3.predictor import Detections, Query
+    from s3seg.sam3.predictor import BoxPrompt, Detections, Query
 
 MAX_PIXELS = 100_000_000
 """The largest picture that a service reads: 100 megapixels. Masks are made at the size of the picture."""
@@ -176,6 +179,42 @@ class Network(Protocol):
         """
         ...
 
+    def require_clicks(self) -> None:
+        """Raise InvalidRequestError if the checkpoint has no click head. May be called from any thread."""
+        ...
+
+    def click(self, image: EncodedImage, objects: Sequence[Clicks]) -> list[ClickedMasks]:
+        """Predict a mask for each object in a picture. Call it from the accelerator's thread.
+
+        Raises:
+            InvalidRequestError: A point or a box is outside the picture.
+            OutOfMemoryError: The objects do not fit into the device's memory.
+            InferenceError: The network failed.
+        """
+        ...
+
+    @property
+    def concept_hint(self) -> str:
+        """A line for users of concepts: how well the checkpoint finds on one picture what is shown on others."""
+        ...
+
+    def require_boxes(self) -> None:
+        """Raise InvalidRequestError if the checkpoint has not learnt box prompts. May be called from any thread."""
+        ...
+
+    def predict_concept(
+        self, image: EncodedImage, words: str | None, examples: Sequence[tuple[EncodedImage, Sequence[BoxPrompt]]]
+    ) -> Detections:
+        """Predict the instances of what boxes show on other pictures, above `MIN_SCORE`.
+
+        Call it from the accelerator's thread.
+
+        Raises:
+            OutOfMemoryError: It does not fit into the device's memory.
+            InferenceError: The network failed.
+        """
+        ...
+
     def free(self) -> None:
         """Release device memory that is only held in reserve. Call it from the accelerator's thread."""
         ...
@@ -315,7 +354,12 @@ class Sam3Network:
         self.check_process()
         encoded = self.predictor.encode_resized([picture.pixels for picture in pictures])
         return [
-            EncodedImage(features, picture.size, features.nbytes, photograph=self._is_foreign_photograph(picture))
+            EncodedImage(
+                features,
+                picture.size,
+                self.predictor.encoded_bytes(features),
+                photograph=self._is_foreign_photograph(picture),
+            )
             for picture, features in zip(pictures, encoded, strict=True)
         ]
 
@@ -362,6 +406,44 @@ class Sam3Network:
         return self.predictor.predict_pairs(
             [(image.features, query) for image, query in pairs], threshold=threshold, max_instances=max_instances
         )
+
+    def require_clicks(self) -> None:
+        """Raise InvalidRequestError if the checkpoint has no click head."""
+        if not self.predictor.has_clicks:
+            raise InvalidRequestError(
+                f"the {self.model.name} checkpoint has no head for clicks: it finds things by words or by boxes around "
+                "examples; for clicks use full SAM 3 or 3.1: Segmenter('sam3'), or --checkpoint sam3"
+            )
+
+    def click(self, image: EncodedImage, objects: Sequence[Clicks]) -> list[ClickedMasks]:
+        """Predict a mask for each object in a picture."""
+        return self.click_queries(image, make_click_queries(objects, size=image.size))
+
+    def click_queries(
+        self, image: EncodedImage, queries: Sequence[ClickQuery], *, alternatives: bool = False
+    ) -> list[ClickedMasks]:
+        """Predict the masks of objects, which may start from a mask; see `ClickPredictor.predict`.
+
+        Returns:
+            Masks in the CPU's memory, one result for each object.
+        """
+        self.check_process()
+        self.require_clicks()
+        return self.predictor.click(image.features, queries, alternatives=alternatives)
+
+    @property
+    def concept_hint(self) -> str:
+        """A line for users of concepts: how well the checkpoint finds on one picture what is shown on others."""
+        return self.metadata.concept_hint
+
+    def predict_concept(
+        self, image: EncodedImage, words: str | None, examples: Sequence[tuple[EncodedImage, Sequence[BoxPrompt]]]
+    ) -> Detections:
+        """Predict the instances of what boxes show on other pictures, above `MIN_SCORE`."""
+        tokens = [self.predictor.encode_examples(example.features, boxes) for example, boxes in examples]
+        (query,) = make_queries([words or ""], (), (), size=image.size)
+        query = replace(query, examples=np.concatenate(tokens))
+        return self.predict_queries([(image, query)], threshold=MIN_SCORE)[0]
 
     def free(self) -> None:
         """Release device memory that PyTorch's allocator holds in reserve."""
@@ -416,3 +498,48 @@ def make_result(
         image=None if picture is None else picture.pixels,
         image_id=image_id,
     )
+
+
+def make_click_result(
+    network: Network,
+    size: tuple[int, int],
+    prompt: str,
+    found: ClickedMasks,
+    *,
+    timings: Mapping[str, float],
+    picture: LoadedImage | None = None,
+    image_id: str | None = None,
+) -> Segmentation:
+    """Turn the masks of one object into a result, as `make_result` does. Scores are predicted IoUs.
+
+    Args:
+        network: The network that predicted them.
+        size: (height, width) of the picture; masks are made at this size.
+        prompt: What the result calls the object.
+        found: In the CPU's memory.
+        timings: Milliseconds of the steps before; the time for the masks is added as "masks".
+        picture: To be kept in the result, with its source.
+        image_id: Identifies the picture; see `Segmentation`.
+    """
+    start = time.perf_counter()
+    rles = found.rles(size)
+    return Segmentation(
+        prompt=prompt,
+        size=size,
+        rles=rles,
+        boxes=np.array([masks.box(rle) for rle in rles], np.float32),
+        scores=found.ious,
+        presence=found.presence,
+        threshold=0.0,
+        model=network.model,
+        timings={**timings, "masks": (time.perf_counter() - start) * 1000},
+        notes=() if picture is None else picture.notes,
+        source=None if picture is None else picture.source,
+        image=None if picture is None else picture.pixels,
+        image_id=image_id,
+    )
+
+
+def name_concept(network: Network, result: Segmentation, name: str) -> Segmentation:
+    """Return the result of a concept under its name, with the hint that belongs to concepts."""
+    return replace(result, prompt=name, hints=(*result.hints, Hint("other", network.concept_hint)))

@@ -80,8 +80,9 @@ class CompiledPasses(Passes):
 
     def encode(self, pixels: Tensor) -> ImageFeatures:
         """Encode images: uint8 (B, 3, side, side)."""
-        coarse, tokens, *laterals = self._encode(pixels)
-        return ImageFeatures(coarse, tokens, tuple(laterals))
+        coarse, tokens, *others = self._encode(pixels)
+        patches = None if self.model.clicks is None else others.pop()
+        return ImageFeatures(coarse, tokens, tuple(others), patches)
 
     def detect(self, image: ImageFeatures, text: Tensor, valid: Tensor | None, boxes: BoxPrompts | None) -> Detected:
         """Predict everything but masks. Passes with boxes are compiled, but not recorded: their shapes are many."""
@@ -99,7 +100,8 @@ class CompiledPasses(Passes):
         return self._masks(queries, detected.encoded, prompt.tokens, prompt.valid, *_parts(image))[0]
 
     def _encode_flat(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        return _parts(super().encode(pixels))
+        image = super().encode(pixels)
+        return _parts(image) if image.patches is None else (*_parts(image), image.patches)
 
     def _detect_flat(self, text: Tensor, valid: Tensor, *image: Tensor) -> tuple[Tensor, ...]:
         found = super().detect(_features(image), text, valid, None)

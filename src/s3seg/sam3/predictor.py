@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import threading
@@ -21,6 +22,7 @@ from s3seg.checkpoints.weight_files import find_weights
 from s3seg.errors import CheckpointError, InferenceError, InvalidRequestError, OutOfMemoryError
 from s3seg.results.masks import RLE
 from s3seg.sam3 import postprocess
+from s3seg.sam3.click_predictor import ClickedMasks, ClickPredictor, ClickQuery
 from s3seg.sam3.cpu_precision import bfloat16_is_native
 from s3seg.sam3.device import DeviceStatus, device_status, free_cached_memory, prepare
 from s3seg.sam3.load import load
@@ -49,12 +51,14 @@ class BoxPrompt:
     """Whether it shows what to find."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Query:
     """One prompt: words, boxes, or both. For boxes without words the text is ``visual``, as in the reference."""
 
     text: str
     boxes: tuple[BoxPrompt, ...] = ()
+    examples: np.ndarray | None = None
+    """float32 (K, C): tokens of what was shown on other images; see `Predictor.encode_examples`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,7 @@ class Predictor:
         side = self.image_size // model.config.vision.patch_size
         with torch.inference_mode():
             self._passes = Passes(model, model.constants((side, side)))
+        self._clicks = None if model.clicks is None else ClickPredictor(model.clicks)
         self._texts: LRUCache[str, Tensor] = LRUCache(max_cached_texts)
         self._texts_lock = threading.Lock()
 
@@ -243,6 +248,43 @@ class Predictor:
         return [known[prompt] for prompt in prompts]
 
     @torch.inference_mode()
+    def encode_examples(self, image: ImageFeatures, boxes: Sequence[BoxPrompt]) -> np.ndarray:
+        """Encode what boxes show in an encoded image as tokens that can be used on other images.
+
+        The geometry encoder's CLS token is left out: it says that the concept is in the image of the boxes, and on
+        other images the network then finds it where it is not.
+
+        Returns:
+            float32 (len(boxes), C): one token for each box.
+        """
+        with _stage("prompt"):
+            prompts = self._boxes([Query("", tuple(boxes))])
+            if prompts is None:
+                raise InvalidRequestError("an example needs at least one box")
+            tokens, _ = self.model.examples(image, prompts)
+        return tokens[0, :-1].float().cpu().numpy()
+
+    @torch.inference_mode()
+    def fingerprint(self) -> str:
+        """Return a digest of the weights: 16 values of each tensor, at the precision of bfloat16.
+
+        It does not depend on the file that they were loaded from, nor on the device.
+        """
+        parts = []
+        for _, tensor in sorted(self.model.state_dict().items()):
+            flat = tensor.flatten()
+            places = torch.linspace(0, len(flat) - 1, min(16, len(flat)), device=flat.device).long()
+            parts.append(flat[places].to(torch.bfloat16).float())
+        values = torch.cat(parts).cpu().numpy()
+        return hashlib.sha256(values.astype("<f4").tobytes()).hexdigest()[:32]
+
+    def _with_examples(self, text: Tensor, query: Query) -> Tensor:
+        """Append the tokens of examples to those of a text, (T, C) -> (T + K, C)."""
+        if query.examples is None:
+            return text
+        return torch.cat([text, torch.from_numpy(query.examples).to(text.device, text.dtype)])
+
+    @torch.inference_mode()
     def predict(
         self, image: ImageFeatures, queries: Sequence[Query], *, threshold: float, max_instances: int | None = None
     ) -> list[Detections]:
@@ -273,6 +315,7 @@ class Predictor:
         if not pairs:
             return []
         texts = self.encode_texts([query.text for _, query in pairs])
+        texts = [self._with_examples(text, query) for text, (_, query) in zip(texts, pairs, strict=True)]
         at_once = self._at_once(pairs[0][0].grid)
         detections: list[Detections] = []
         for start in range(0, len(pairs), at_once):
@@ -281,6 +324,29 @@ class Predictor:
             with _stage("prompt"):
                 detections += self._decode(images, queries, texts[part], threshold, max_instances)
         return detections
+
+    def encoded_bytes(self, image: ImageFeatures) -> int:
+        """Return the memory that an encoded image takes, with what its first click adds; see `ClickFeatures`."""
+        return image.nbytes + (5 * image.coarse.nbytes if self.has_clicks else 0)
+
+    @property
+    def has_clicks(self) -> bool:
+        """Whether the checkpoint has a click head."""
+        return self._clicks is not None
+
+    def click(
+        self, image: ImageFeatures, queries: Sequence[ClickQuery], *, alternatives: bool = False
+    ) -> list[ClickedMasks]:
+        """Predict the masks of objects in one encoded image; see `ClickPredictor.predict`.
+
+        Raises:
+            InvalidRequestError: The checkpoint has no click head.
+            InferenceError: The network failed, or computed values that are not finite.
+        """
+        if self._clicks is None:
+            raise InvalidRequestError("the checkpoint has no click head")
+        with _stage("click"):
+            return self._clicks.predict(image, queries, alternatives=alternatives)
 
     def _at_once(self, grid: tuple[int, int]) -> int:
         """How many prompts are decoded together."""

@@ -24,6 +24,7 @@ from s3seg.web.openapi import openapi_document, openapi_handler
 from s3seg.web.operations import Guard, Operation
 from s3seg.web.prefix import PrefixMiddleware
 from s3seg.web.routes.account import AccountRoutes
+from s3seg.web.routes.concepts import ConceptRoutes
 from s3seg.web.routes.objects import ObjectRoutes
 from s3seg.web.routes.probes import ProbeRoutes
 from s3seg.web.routes.projects import ProjectRoutes
@@ -81,6 +82,7 @@ def build_edge_app(
         *ResultRoutes(edge).operations(),
         *ProjectRoutes(edge).operations(),
         *WebhookRoutes(edge).operations(),
+        *ConceptRoutes(edge).operations(),
         *AccountRoutes(edge, rates).operations(),
         *ObjectRoutes(edge).operations(),
         *ProbeRoutes(edge, metrics, openapi).operations(),

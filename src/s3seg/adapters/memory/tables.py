@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from s3seg.tasks import state_machine
 from s3seg.tasks.limits import RATE_LIMITS, RateTable, Tier
 from s3seg.tasks.model import Task
-from s3seg.tasks.records import Account, LedgerEntry, Project, StoredImage
+from s3seg.tasks.records import Account, Concept, LedgerEntry, Project, StoredImage
 from s3seg.tasks.state_machine import Rules
 from s3seg.tasks.webhook_payload import new_delivery_id, payload_of
 from s3seg.tasks.webhooks import Delivery, DeliveryStatus, Webhook
@@ -43,6 +43,7 @@ class MemoryTables:
     ledger: list[LedgerEntry] = field(default_factory=list)
     images: dict[str, StoredImage] = field(default_factory=dict)
     projects: dict[str, Project] = field(default_factory=dict)
+    concepts: dict[str, Concept] = field(default_factory=dict)
     tasks: dict[str, Task] = field(default_factory=dict)
     jobs: dict[str, datetime] = field(default_factory=dict)
     """By name: when a recurring job was last begun."""

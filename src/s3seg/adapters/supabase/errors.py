@@ -34,6 +34,8 @@ _REASONS = {
     "KEY_REUSED": "Idempotency-Key was used for another request",
     "TOO_MANY_WEBHOOKS": f"there are {MAX_WEBHOOKS} webhooks already; delete one first",
     "BAD_WEBHOOK": "url is not an address that can be called",
+    "TOO_MANY_CONCEPTS": "you have 100 concepts, which is the most; delete one first",
+    "BAD_VISUAL": "clicks or a concept are malformed or too large",
     "BAD_PROMPTS": "a task has 1 to 16 prompts of 1 to 500 characters without control characters",
 }
 # invalid values: wrong syntax, NUL characters, out of range, not unique, violating a constraint

@@ -72,6 +72,7 @@ def main() -> None:
             parameters=predictor.parameters,
             weights_bytes=predictor.weights_bytes,
             tokenizer=predictor.tokenizer,
+            has_clicks=predictor.has_clicks,
         ),
     )
     _serve(predictor, kept, messages, requests, replies)

@@ -23,8 +23,9 @@ from s3seg.sam3.predictor import resize
 if TYPE_CHECKING:
     import numpy as np
 
+    from s3seg.sam3.click_predictor import ClickQuery
     from s3seg.sam3.device import DeviceStatus
-    from s3seg.sam3.predictor import Detections, Predictor, Query
+    from s3seg.sam3.predictor import BoxPrompt, Detections, Predictor, Query
     from s3seg.sam3.tokenizer import Tokenizer
 
 _log = logging.getLogger(__name__)
@@ -122,6 +123,23 @@ class PredictorProcess:
     ) -> list[Detections]:
         """Predict the instances of each query in its own encoded image; see `Predictor.predict_pairs`."""
         return self.call("predict_pairs", list(pairs), threshold=threshold, max_instances=max_instances)
+
+    @property
+    def has_clicks(self) -> bool:
+        """Whether the checkpoint has a click head."""
+        return self._loaded.has_clicks
+
+    def encoded_bytes(self, image: RemoteImage) -> int:
+        """Return the memory that an encoded image takes on the device; see `Predictor.encoded_bytes`."""
+        return image.nbytes
+
+    def click(self, image: RemoteImage, queries: Sequence[ClickQuery], *, alternatives: bool = False) -> Any:
+        """Predict the masks of objects in an encoded image; see `Predictor.click`."""
+        return self.call("click", image, list(queries), alternatives=alternatives)
+
+    def encode_examples(self, image: RemoteImage, boxes: Sequence[BoxPrompt]) -> np.ndarray:
+        """Encode what boxes show in an encoded image; see `Predictor.encode_examples`."""
+        return self.call("encode_examples", image, list(boxes))
 
     def device_status(self) -> DeviceStatus | None:
         """Return the status of the device with the last reply; None before the first. Never waits."""

@@ -22,6 +22,7 @@ class Loaded:
     parameters: int
     weights_bytes: int
     tokenizer: Tokenizer
+    has_clicks: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from s3seg.api.edge import ClickedObject
 from s3seg.api.gpu import (
     BatchPredictRequest,
     BatchPredictResponse,
@@ -18,6 +21,7 @@ from s3seg.errors import InferenceError, InvalidRequestError
 from s3seg.inference.engine import Engine
 from s3seg.tasks.model import Task, TaskStatus
 from s3seg.tasks.prompts import normalize_prompt
+from s3seg.tasks.visual import clicks_of
 from s3seg.web.disconnects import until_disconnect
 from s3seg.web.logs import remember_task
 from s3seg.web.operations import Operation, ResponseSpec
@@ -96,6 +100,8 @@ class PredictionRoutes:
         task = await self._find(request, body)
         if normalize_prompt(body.text_prompt) != normalize_prompt(task.text_prompt):
             raise InvalidRequestError("text_prompt: not the prompt of this task")
+        if body.clicks is not None and not _same_clicks(body.clicks, task):
+            raise InvalidRequestError("clicks: not the clicks of this task")
         task = await self._process(request, task)
         return JSONResponse(_response(task).model_dump())
 
@@ -134,6 +140,14 @@ class PredictionRoutes:
         if task.status != TaskStatus.DONE:
             raise InferenceError(task.error_message or "the task ended without a result")
         return task
+
+
+def _same_clicks(sent: list[dict[str, Any]], task: Task) -> bool:
+    try:
+        objects = tuple(dict.fromkeys(ClickedObject.model_validate(one).clicks() for one in sent))
+    except ValidationError:
+        return False
+    return objects == clicks_of(task.visual)
 
 
 def _response(task: Task) -> PredictResponse:
