@@ -12,8 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from s3seg.web.errors import ErrorResponse, RefusedRequestError, error_response
-from s3seg.web.http_protocol import REFUSAL
+from s3seg.web.errors import REFUSAL, ErrorResponse, RefusedRequestError, error_response
 from s3seg.web.logs import bound
 from s3seg.web.metrics import HttpMetrics
 from s3seg.web.operations import route_label
