@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import jwt
+from jwt.types import Options
 from jwt.utils import base64url_decode
 
 from s3seg.errors import AuthInvalidError, ForbiddenError
@@ -29,12 +30,16 @@ VerifySignature = Callable[[VerificationKey, bytes, bytes], Awaitable[bool]]
 """Returns whether the key has signed the bytes: ``(key, signed bytes, signature)``; raises ValueError or TypeError if
 the key cannot be used."""
 
-_REQUIRED = ("exp", "sub", "iat", "aud", "iss")
-_CLAIMS_ONLY = {
+_CLAIMS_ONLY: Options = {
     "verify_signature": False,  # it has been checked; without the others PyJWT would then check nothing at all
-    **dict.fromkeys(("verify_exp", "verify_nbf", "verify_iat", "verify_aud", "verify_iss"), True),
-    **dict.fromkeys(("verify_sub", "verify_jti"), True),
-    "require": list(_REQUIRED),
+    "verify_exp": True,
+    "verify_nbf": True,
+    "verify_iat": True,
+    "verify_aud": True,
+    "verify_iss": True,
+    "verify_sub": True,
+    "verify_jti": True,
+    "require": ["exp", "sub", "iat", "aud", "iss"],
 }
 
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from s3seg.app.parts import Parts
@@ -62,6 +63,7 @@ def whole_app(settings: Settings | None = None) -> Starlette:
 
 def _edge_app(parts: Parts, *, engine: Engine | None, close_parts: bool) -> Starlette:
     from s3seg.edge import Edge, EdgeOptions
+    from s3seg.edge.uploads import inspect_in
     from s3seg.web.edge_app import build_edge_app
 
     settings = parts.settings
@@ -72,7 +74,7 @@ def _edge_app(parts: Parts, *, engine: Engine | None, close_parts: bool) -> Star
         authenticator=parts.authenticator,
         limiter=parts.rate_limiter,
         notifier=parts.notifier,
-        decoding=decoding,
+        inspect=None if decoding is None else partial(inspect_in, decoding),
         options=EdgeOptions(max_pixels=int(settings.upload_megapixels * 1e6)),
     )
 

@@ -23,17 +23,14 @@ class TaskWatcher:
 
     Args:
         tasks: Where tasks are read.
-        max_watchers: Callers that may wait at the same time.
-        per_user: Of these, of one user; fewer while few places are left, as in `UserShares`.
+        watchers: Counts the callers that wait.
         clock: Seconds since 1970.
     """
 
-    def __init__(
-        self, tasks: TaskStore, *, max_watchers: int, per_user: int, clock: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, tasks: TaskStore, *, watchers: UserShares, clock: Callable[[], float] = time.time) -> None:
         self._tasks = tasks
         self._clock = clock
-        self._watchers = UserShares(max_watchers, per_user=per_user)
+        self._watchers = watchers
 
     def has_room(self, caller: Identity) -> bool:
         """Whether one more request of the caller may wait."""
@@ -52,14 +49,14 @@ class TaskWatcher:
                 raise AuthInvalidError("the token has expired")
             return await self._tasks.get_task(caller, task_id)
 
-        self._watchers.take(caller.user_id)
+        place = self._watchers.take(caller.user_id)
         try:
             states = changes(load, timeout_s=timeout_s)
             async with contextlib.aclosing(states):
                 async for task in states:
                     yield task
         finally:
-            self._watchers.give_back(caller.user_id)
+            self._watchers.give_back(place)
 
 
 async def changes(load: Callable[[], Awaitable[Task]], *, timeout_s: float) -> AsyncGenerator[Task, None]:
