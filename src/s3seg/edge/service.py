@@ -49,6 +49,7 @@ class EdgeOptions:
         place_lasts_s: Seconds after which the place of an upload or of a waiting request is free again in any case.
         max_watchers: Requests that may wait for a task to end at the same time.
         max_watchers_per_user: Of these, of one user.
+        longest_pause_s: Seconds between two readings of a task that a request waits for, after the first ones.
         presign_s: Seconds that a redirect to a private object is valid.
     """
 
@@ -58,6 +59,7 @@ class EdgeOptions:
     upload_wait_s: float = 2.0
     max_watchers: int = 500
     max_watchers_per_user: int = 50
+    longest_pause_s: float = 0.5
     presign_s: int = 60
     cached_tokens: int = 10_000
     place_lasts_s: float = math.inf
@@ -77,6 +79,8 @@ class EdgeMemory:
         self.identities = identity_cache(capacity=options.cached_tokens)
         self.rates = RateMemory()
         self.uploads = UserShares(options.max_uploads, per_user=options.max_uploads_per_user, lasts_s=lasts_s)
+        self.checked: dict[str, str | None] = {}
+        self.checked_until = -math.inf
         self.watchers = UserShares(options.max_watchers, per_user=options.max_watchers_per_user, lasts_s=lasts_s)
 
 
@@ -126,11 +130,10 @@ class Edge:
         self._limiter = limiter
         self._uploads = ConcurrencyLimiter(memory.uploads, wait_s=options.upload_wait_s, name="uploads")
         self._inspect = inspect or ThreadedInspection()
-        self._watcher = TaskWatcher(tasks, watchers=memory.watchers)
+        self._watcher = TaskWatcher(tasks, watchers=memory.watchers, longest_pause_s=options.longest_pause_s)
         self._notifications = WorkerNotifications(notifier)
         self._checking = asyncio.Lock()
-        self._checked: dict[str, str | None] = {}
-        self._checked_until = -math.inf
+        self._memory = memory
 
     async def authenticate(self, authorization: str | None) -> Identity:
         """Return the identity that an ``Authorization`` header proves.
@@ -278,15 +281,16 @@ class Edge:
 
         Results are cached for a second, since anybody may ask and a check may write to disk.
         """
+        memory = self._memory
         async with self._checking:
-            if time.monotonic() >= self._checked_until:
-                self._checked = await self._check()
-                self._checked_until = time.monotonic() + _CHECK_TTL_S
-        return self._checked
+            if time.monotonic() >= memory.checked_until:
+                memory.checked = await self._check()
+                memory.checked_until = time.monotonic() + _CHECK_TTL_S
+        return memory.checked
 
-    async def aclose(self) -> None:
-        """Cancel pending notifications. The parts are left open; their maker closes them."""
-        await self._notifications.aclose()
+    async def aclose(self, *, notify_s: float = 0.0) -> None:
+        """Give pending notifications ``notify_s`` seconds, and cancel them. The parts are left to their maker."""
+        await self._notifications.aclose(finish_s=notify_s)
 
     async def _check(self) -> dict[str, str | None]:
         parts: dict[str, Part] = {

@@ -15,7 +15,6 @@ from s3seg.tasks.records import Identity
 
 _FIRST_PAUSE_S = 0.02
 _GROWTH = 1.5
-_LONGEST_PAUSE_S = 0.5
 
 
 class TaskWatcher:
@@ -24,13 +23,15 @@ class TaskWatcher:
     Args:
         tasks: Where tasks are read.
         watchers: Counts the callers that wait.
+        longest_pause_s: Seconds between two readings of a task, after the first ones.
         clock: Seconds since 1970.
     """
 
-    def __init__(self, tasks: TaskStore, *, watchers: UserShares, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, tasks: TaskStore, *, watchers: UserShares, longest_pause_s: float = 0.5, clock: Callable[[], float] = time.time) -> None:
         self._tasks = tasks
         self._clock = clock
         self._watchers = watchers
+        self._longest_pause_s = longest_pause_s
 
     def has_room(self, caller: Identity) -> bool:
         """Whether one more request of the caller may wait."""
@@ -51,7 +52,7 @@ class TaskWatcher:
 
         place = self._watchers.take(caller.user_id)
         try:
-            states = changes(load, timeout_s=timeout_s)
+            states = changes(load, timeout_s=timeout_s, longest_pause_s=self._longest_pause_s)
             async with contextlib.aclosing(states):
                 async for task in states:
                     yield task
@@ -59,12 +60,15 @@ class TaskWatcher:
             self._watchers.give_back(place)
 
 
-async def changes(load: Callable[[], Awaitable[Task]], *, timeout_s: float) -> AsyncGenerator[Task, None]:
+async def changes(
+    load: Callable[[], Awaitable[Task]], *, timeout_s: float, longest_pause_s: float = 0.5
+) -> AsyncGenerator[Task, None]:
     """Yield a task as it is, then after each change of its status, until it has ended or time is up.
 
     Args:
-        load: Reads the task. It is called often at first, later twice a second.
+        load: Reads the task. It is called often at first.
         timeout_s: Seconds after which to stop; the task may not have ended by then.
+        longest_pause_s: Seconds between two readings, after the first ones.
     """
     loop = asyncio.get_running_loop()
     give_up = loop.time() + timeout_s
@@ -73,7 +77,7 @@ async def changes(load: Callable[[], Awaitable[Task]], *, timeout_s: float) -> A
     yield task
     while not task.ended and loop.time() < give_up:
         await asyncio.sleep(min(pause, max(0.0, give_up - loop.time())))
-        pause = min(pause * _GROWTH, _LONGEST_PAUSE_S)
+        pause = min(pause * _GROWTH, longest_pause_s)
         before, task = task.status, await load()
         if task.status != before:
             yield task

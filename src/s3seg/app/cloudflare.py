@@ -1,0 +1,162 @@
+"""The edge service in a Cloudflare Worker: PostgREST over fetch, R2 as a binding, signatures by WebCrypto.
+
+Everything that requests share here is plain data. The runtime ends a request that waits for what another request does,
+so each has an application of its own, with its own locks.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import Any
+
+from js import Object  # pyright: ignore[reportMissingImports]
+
+from s3seg.adapters.cloudflare.fetch import FetchTransport
+from s3seg.adapters.cloudflare.objects import R2BindingObjectStore
+from s3seg.adapters.cloudflare.signatures import load_with_webcrypto, verify_with_webcrypto
+from s3seg.adapters.http_notifier import HttpNotifier
+from s3seg.adapters.jwt import JwtAuthenticator
+from s3seg.adapters.memory import MemoryNotifier, MemoryRateLimiter
+from s3seg.adapters.supabase.auth import KnownKeys, SupabaseKeys
+from s3seg.adapters.supabase.limiter import SupabaseRateLimiter
+from s3seg.adapters.supabase.rest import Rest
+from s3seg.adapters.supabase.tasks import SupabaseTaskStore
+from s3seg.app.settings import Settings
+from s3seg.edge import Edge, EdgeMemory, EdgeOptions
+from s3seg.edge.picture_headers import inspect_header
+from s3seg.errors import ConfigurationError
+from s3seg.tasks.ports import RateLimiter, WorkerNotifier
+from s3seg.web.cloudflare import respond
+from s3seg.web.edge_app import build_edge_app
+from s3seg.web.logs import JsonFormatter, bound_fields
+from s3seg.web.metrics import HttpMetrics
+from s3seg.web.playground import playground_routes
+from s3seg.web.prefix import prefix_of_files
+
+BUCKET = "BUCKET"
+"""Name of the R2 binding."""
+
+_WAKE_UP_S = 25.0  # the runtime ends what is left of a request 30 seconds after its response
+_CHOSEN_HERE = {"object_store": "r2", "task_store": "supabase", "authenticator": "supabase", "inference": "http"}
+
+
+class WorkerEdge:
+    """The edge of one isolate: settings, and what its requests share.
+
+    Args:
+        env: The Worker's ``env``: variables, secrets, and the binding ``BUCKET``.
+
+    Raises:
+        ConfigurationError: A setting or the binding is missing or not valid.
+    """
+
+    def __init__(self, env: Any) -> None:
+        _log_to_console()
+        self._settings = settings = _settings(env)
+        self._bucket = getattr(env, BUCKET, None)
+        if not self._bucket:
+            raise ConfigurationError(f"the Worker has no R2 binding named {BUCKET}; see deploy/cloudflare/wrangler.jsonc")
+        self._options = EdgeOptions(
+            max_pixels=int(settings.upload_megapixels * 1e6),
+            max_uploads=2,  # an isolate has 128 MB, and memory that was taken once is never given back
+            max_uploads_per_user=2,
+            upload_wait_s=0.0,
+            max_watchers=100,
+            max_watchers_per_user=20,
+            longest_pause_s=1.0,  # a request may make 1,000 requests itself
+            cached_tokens=500,
+            place_lasts_s=400.0,
+        )
+        self._memory = EdgeMemory(self._options)
+        self._keys = KnownKeys()
+        self._metrics = HttpMetrics()
+        self._pages = playground_routes(public_base=settings.public_base_url) if settings.playground else ()
+        self._prefix = "" if settings.r2_public else prefix_of_files(settings.public_base_url)
+        self._calls = MemoryRateLimiter(table=settings.rates)
+
+    async def fetch(self, request: Any, *, keep_alive: Any) -> Any:
+        """Answer a request.
+
+        Args:
+            request: A ``Request`` of JavaScript.
+            keep_alive: The Worker's ``waitUntil``.
+
+        Returns:
+            A ``Response`` of JavaScript.
+        """
+        settings, edge = self._settings, self._new_edge()
+        app = build_edge_app(
+            edge,
+            rates=settings.rates,
+            cors_origins=settings.cors_origins,
+            cors_headers=settings.cors_headers,
+            metrics=self._metrics,
+            prefix=self._prefix,
+            more_routes=self._pages,
+        )
+        return await respond(
+            app, request, keep_alive=keep_alive, finish=lambda: edge.aclose(notify_s=_WAKE_UP_S)
+        )
+
+    def _new_edge(self) -> Edge:
+        settings, transport = self._settings, FetchTransport()
+        project = _required(settings.supabase_url, "S3SEG_SUPABASE_URL")
+        key = _required(settings.supabase_publishable_key, "S3SEG_SUPABASE_PUBLISHABLE_KEY")
+        base, issuer = settings.public_base_url, f"{project.rstrip('/')}/auth/v1"
+        rest = Rest(project, key, timeout_s=settings.database_timeout_s, transport=transport)
+        keys = SupabaseKeys(
+            f"{issuer}/.well-known/jwks.json",
+            secret=settings.supabase_jwt_secret,
+            transport=transport,
+            load_key=load_with_webcrypto,
+            known=self._keys,
+        )
+        limiter: RateLimiter = SupabaseRateLimiter(rest, public_base=base)
+        return Edge(
+            objects=R2BindingObjectStore(self._bucket, public_base=base),
+            tasks=SupabaseTaskStore(rest, public_base=base),
+            authenticator=JwtAuthenticator(keys, issuers=[issuer], verify_signature=verify_with_webcrypto),
+            limiter=self._calls if settings.rate_limits == "off" else limiter,
+            notifier=_notifier(settings, transport),
+            inspect=inspect_header,
+            options=self._options,
+            memory=self._memory,
+        )
+
+
+def _settings(env: Any) -> Settings:
+    """Read the settings from the Worker's variables and secrets, which have the names of environment variables."""
+    for name in Object.keys(env):
+        value = getattr(env, name)
+        if isinstance(value, str):
+            os.environ[name] = value
+    return Settings(_env_file=None, **_CHOSEN_HERE)  # type: ignore[call-arg]
+
+
+def _notifier(settings: Settings, transport: FetchTransport) -> WorkerNotifier:
+    if settings.api_secret_key is None:
+        return MemoryNotifier()  # nobody waits on it: workers find tasks by polling
+    return HttpNotifier(
+        settings.gpu_url,
+        api_key=settings.api_secret_key.get_secret_value(),
+        request_id=lambda: bound_fields().get("request_id"),
+        timeout_s=_WAKE_UP_S,
+        transport=transport,
+    )
+
+
+def _required(value: Any, name: str) -> Any:
+    if value is None:
+        raise ConfigurationError(f"the Worker needs {name}, which is not set; see deploy/cloudflare/wrangler.jsonc")
+    return value
+
+
+def _log_to_console() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel("INFO")
+    logging.getLogger("httpx").setLevel("WARNING")

@@ -1,0 +1,156 @@
+"""Requests of a Cloudflare Worker through an ASGI application, with both bodies streamed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import unquote
+
+from js import Object, Response, TransformStream, URL  # pyright: ignore[reportMissingImports]
+from pyodide.ffi import JsException, create_once_callable, create_proxy, to_js  # pyright: ignore[reportMissingImports]
+from starlette.types import ASGIApp, Message, Scope
+
+from s3seg.web.multipart import MAY_LEAVE_BODIES
+
+_log = logging.getLogger("s3seg.server")
+_WITHOUT_BODY = frozenset({101, 204, 205, 304})
+
+
+async def respond(
+    app: ASGIApp,
+    request: Any,
+    *,
+    keep_alive: Callable[[Any], object],
+    finish: Callable[[], Awaitable[None]],
+) -> Any:
+    """Run a request through an application, and return its response as soon as that begins.
+
+    Args:
+        app: An ASGI application; its lifespan does not run.
+        request: A ``Request`` of JavaScript.
+        keep_alive: The Worker's ``waitUntil``: the rest of the response is made after this returns.
+        finish: Called after the response.
+
+    Returns:
+        A ``Response`` of JavaScript.
+    """
+    exchange = _Exchange(request)
+
+    async def run() -> None:
+        try:
+            await app(exchange.scope, exchange.receive, exchange.send)
+        except Exception:
+            _log.exception("a request failed outside the application's own error handling")
+        finally:
+            await exchange.end()
+            await finish()
+
+    running = asyncio.ensure_future(run())
+    response = await exchange.answered
+    if not running.done():
+        proxy = create_proxy(running)
+        running.add_done_callback(lambda _: proxy.destroy())
+        keep_alive(proxy)
+    return response
+
+
+class _Exchange:
+    """One request and its response: ``scope``, ``receive`` and ``send`` of ASGI."""
+
+    def __init__(self, request: Any) -> None:
+        self.scope = _scope(request)
+        self.answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._body = request.body.getReader() if request.body else None
+        self._read_whole = self._body is None
+        self._over = asyncio.Event()
+        self._start: Message | None = None
+        self._writer: Any = None
+        if request.signal:
+            request.signal.addEventListener("abort", create_once_callable(lambda _: self._over.set()))
+
+    async def receive(self) -> Message:
+        """Return the next piece of the body; after the last one, wait until the exchange is over."""
+        if self._body is not None:
+            try:
+                read = await self._body.read()
+            except JsException:
+                self._body = None
+                return {"type": "http.disconnect"}
+            if not read.done:
+                return {"type": "http.request", "body": read.value.to_bytes(), "more_body": True}
+            self._body = None
+            return {"type": "http.request", "body": b"", "more_body": False}
+        if self._read_whole:
+            self._read_whole = False
+            return {"type": "http.request", "body": b"", "more_body": False}
+        await self._over.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        """Send the next piece of the response; the first one answers the request."""
+        if message["type"] == "http.response.start":
+            self._start = message
+            return
+        if message["type"] != "http.response.body" or self._start is None or self._over.is_set():
+            return
+        body, more = message.get("body", b""), message.get("more_body", False)
+        if not self.answered.done():
+            if not more:
+                self._answer(to_js(body) if body else None)
+                self._over.set()
+                return
+            stream = TransformStream.new()
+            self._writer = stream.writable.getWriter()
+            self._answer(stream.readable)
+        try:
+            if body:
+                await self._writer.write(to_js(body))
+            if not more:
+                self._over.set()
+                await self._writer.close()
+        except JsException:  # the client is gone
+            self._over.set()
+
+    async def end(self) -> None:
+        """Close what an application that failed has left open."""
+        self._over.set()
+        if not self.answered.done():
+            self._start = {"status": 500, "headers": []}
+            self._answer(None)
+        elif self._writer is not None:
+            with contextlib.suppress(JsException):
+                await self._writer.close()  # fails if it is closed
+        if self._body is not None:
+            with contextlib.suppress(JsException):
+                await self._body.cancel()
+
+    def _answer(self, body: Any) -> None:
+        assert self._start is not None
+        status = self._start["status"]
+        headers = [[name.decode("latin-1"), value.decode("latin-1")] for name, value in self._start["headers"]]
+        init = to_js({"status": status, "headers": headers}, dict_converter=Object.fromEntries)
+        self.answered.set_result(Response.new(None if status in _WITHOUT_BODY else body, init))
+
+
+def _scope(request: Any) -> Scope:
+    url = URL.new(request.url)
+    headers = [(name.lower().encode("latin-1"), value.encode("latin-1", "replace")) for name, value in request.headers]
+    client = request.headers.get("cf-connecting-ip")
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": request.method,
+        "scheme": url.protocol.removesuffix(":"),
+        "path": unquote(url.pathname),
+        "raw_path": url.pathname.encode("ascii"),
+        "query_string": url.search.removeprefix("?").encode("ascii"),
+        "root_path": "",
+        "headers": headers,
+        "server": (url.hostname, int(url.port) if url.port else None),
+        "client": (client, 0) if client else None,
+        MAY_LEAVE_BODIES: True,
+    }
