@@ -59,35 +59,29 @@ def install_packages(target: Path) -> None:
 
 def copy_edge(target: Path) -> None:
     """Copy the modules of s3seg that the Worker imports, and the files of the page in the browser."""
-    for module in sorted(edge_modules()):
-        file = file_of(module)
-        assert file is not None
+    page = SOURCE / "s3seg" / "web" / "playground"
+    files = [file for file in page.iterdir() if file.suffix in (".html", ".css", ".js", ".svg")]
+    for file in [*edge_modules().values(), *files]:
         place = target / file.relative_to(SOURCE)
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, place)
-    page = Path("s3seg", "web", "playground")
-    for file in (SOURCE / page).iterdir():
-        if file.suffix in (".html", ".css", ".js", ".svg"):
-            shutil.copyfile(file, target / page / file.name)
 
 
-def edge_modules() -> set[str]:
-    """Return the modules of s3seg that are imported when the Worker starts."""
-    found: set[str] = set()
+def edge_modules() -> dict[str, Path]:
+    """Return the modules of s3seg that are imported when the Worker starts, with their files."""
+    found: dict[str, Path] = {}
     waiting = [ENTRY]
     while waiting:
         module = waiting.pop()
-        if module in found or file_of(module) is None:
-            continue
-        found.add(module)
-        waiting += [module.rpartition(".")[0], *imports_of(module)]
+        file = file_of(module)
+        if file is not None and module not in found:
+            found[module] = file
+            waiting += [module.rpartition(".")[0], *imports_of(file)]
     return found
 
 
-def imports_of(module: str) -> Iterator[str]:
+def imports_of(file: Path) -> Iterator[str]:
     """Yield what a module imports at its top: not inside functions, nor for type checkers."""
-    file = file_of(module)
-    assert file is not None
     for node in ast.parse(file.read_text("utf-8")).body:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -100,7 +94,7 @@ def file_of(module: str) -> Path | None:
     """Return the file of a module of s3seg; None for what is not one."""
     path = SOURCE.joinpath(*module.split("."))
     files = (path / "__init__.py", path.with_suffix(".py"))
-    return next((file for file in files if module.startswith("s3seg") and file.is_file()), None)
+    return next((file for file in files if module.partition(".")[0] == "s3seg" and file.is_file()), None)
 
 
 def sizes(target: Path) -> Iterator[tuple[int, str]]:

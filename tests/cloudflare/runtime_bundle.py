@@ -2,9 +2,9 @@
 
 workerd downloads its Python runtime from Cloudflare when a Worker needs it. With the compatibility flag
 ``python_workers_development`` and the option ``--pyodide-bundle-disk-cache-dir`` it reads one from a folder instead,
-which is its own way to run bundles that were built on the machine. The glue between JavaScript and WebAssembly is turned
-to the functions that workerd's module ``pyodide-internal:builtin_wrappers`` has for it, since a Worker may not compile
-WebAssembly or evaluate strings by itself; Cloudflare's own bundle is made in the same way.
+which is its own way to run bundles that were built on the machine. The glue between JavaScript and WebAssembly is
+turned to the functions that workerd's module ``pyodide-internal:builtin_wrappers`` has for it, since a Worker may not
+compile WebAssembly or evaluate strings by itself; Cloudflare's own bundle is made in the same way.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ _TURNED = (
     ("getMemory(metadata.memorySize", "Module.getMemoryPatched(Module,libName,metadata.memorySize", 1),
     ("var findLibraryFS=(", "var findLibraryFS=Module.findLibraryFS=(", 1),
     (
-        'var f=findLibraryFS(libName,flags.rpath);if(f){var libData=FS.readFile(f,{encoding:"binary"});',
-        "{var libData=patchedLoadLibData(Module,libName,flags.rpath);",
+        "function loadLibData(){if(handle){",
+        "function loadLibData(){var given=patchedLoadLibData(Module,libName,flags.rpath);"
+        "return flags.loadAsync?Promise.resolve(given):given;if(handle){",
         1,
     ),
     ("import.meta.url", '"file:///pyodide.asm.mjs"', None),

@@ -1,7 +1,8 @@
 """The edge service as a Python Worker. Everything is imported here, so that the snapshot of a deployment has it."""
 
-from s3seg.app.cloudflare import WorkerEdge
 from workers import WorkerEntrypoint, import_from_javascript
+
+from s3seg.app.cloudflare import WorkerEdge
 
 _edges: list[WorkerEdge] = []  # one, made by the first request: variables and secrets are not known before
 

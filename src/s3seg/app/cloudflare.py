@@ -57,7 +57,9 @@ class WorkerEdge:
         self._settings = settings = _settings(env)
         self._bucket = getattr(env, BUCKET, None)
         if not self._bucket:
-            raise ConfigurationError(f"the Worker has no R2 binding named {BUCKET}; see deploy/cloudflare/wrangler.jsonc")
+            raise ConfigurationError(
+                f"the Worker has no R2 binding named {BUCKET}; see deploy/cloudflare/wrangler.jsonc"
+            )
         self._options = EdgeOptions(
             max_pixels=int(settings.upload_megapixels * 1e6),
             max_uploads=2,  # an isolate has 128 MB, and memory that was taken once is never given back
@@ -96,9 +98,7 @@ class WorkerEdge:
             prefix=self._prefix,
             more_routes=self._pages,
         )
-        return await respond(
-            app, request, keep_alive=keep_alive, finish=lambda: edge.aclose(notify_s=_WAKE_UP_S)
-        )
+        return await respond(app, request, keep_alive=keep_alive, finish=lambda: edge.aclose(notify_s=_WAKE_UP_S))
 
     def _new_edge(self) -> Edge:
         settings, transport = self._settings, FetchTransport()

@@ -27,7 +27,14 @@ class TaskWatcher:
         clock: Seconds since 1970.
     """
 
-    def __init__(self, tasks: TaskStore, *, watchers: UserShares, longest_pause_s: float = 0.5, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        tasks: TaskStore,
+        *,
+        watchers: UserShares,
+        longest_pause_s: float = 0.5,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._tasks = tasks
         self._clock = clock
         self._watchers = watchers

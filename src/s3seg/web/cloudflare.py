@@ -9,10 +9,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import unquote
 
-from js import Object, Response, TransformStream, URL  # pyright: ignore[reportMissingImports]
+from js import URL, Response, TransformStream  # pyright: ignore[reportMissingImports]
 from pyodide.ffi import JsException, create_once_callable, create_proxy, to_js  # pyright: ignore[reportMissingImports]
 from starlette.types import ASGIApp, Message, Scope
 
+from s3seg.adapters.cloudflare.convert import is_nothing, js_object
 from s3seg.web.multipart import MAY_LEAVE_BODIES
 
 _log = logging.getLogger("s3seg.server")
@@ -63,12 +64,12 @@ class _Exchange:
     def __init__(self, request: Any) -> None:
         self.scope = _scope(request)
         self.answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._body = request.body.getReader() if request.body else None
+        self._body = None if is_nothing(request.body) else request.body.getReader()
         self._read_whole = self._body is None
         self._over = asyncio.Event()
         self._start: Message | None = None
         self._writer: Any = None
-        if request.signal:
+        if not is_nothing(request.signal):
             request.signal.addEventListener("abort", create_once_callable(lambda _: self._over.set()))
 
     async def receive(self) -> Message:
@@ -99,12 +100,12 @@ class _Exchange:
         body, more = message.get("body", b""), message.get("more_body", False)
         if not self.answered.done():
             if not more:
-                self._answer(to_js(body) if body else None)
+                self._answer(self._start, to_js(body) if body else None)
                 self._over.set()
                 return
             stream = TransformStream.new()
             self._writer = stream.writable.getWriter()
-            self._answer(stream.readable)
+            self._answer(self._start, stream.readable)
         try:
             if body:
                 await self._writer.write(to_js(body))
@@ -118,8 +119,7 @@ class _Exchange:
         """Close what an application that failed has left open."""
         self._over.set()
         if not self.answered.done():
-            self._start = {"status": 500, "headers": []}
-            self._answer(None)
+            self._answer({"status": 500, "headers": []}, None)
         elif self._writer is not None:
             with contextlib.suppress(JsException):
                 await self._writer.close()  # fails if it is closed
@@ -127,11 +127,10 @@ class _Exchange:
             with contextlib.suppress(JsException):
                 await self._body.cancel()
 
-    def _answer(self, body: Any) -> None:
-        assert self._start is not None
-        status = self._start["status"]
-        headers = [[name.decode("latin-1"), value.decode("latin-1")] for name, value in self._start["headers"]]
-        init = to_js({"status": status, "headers": headers}, dict_converter=Object.fromEntries)
+    def _answer(self, start: Message, body: Any) -> None:
+        status = start["status"]
+        headers = [[name.decode("latin-1"), value.decode("latin-1")] for name, value in start["headers"]]
+        init = js_object({"status": status, "headers": headers})
         self.answered.set_result(Response.new(None if status in _WITHOUT_BODY else body, init))
 
 

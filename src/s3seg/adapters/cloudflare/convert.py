@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from js import Object  # pyright: ignore[reportMissingImports]
-from pyodide.ffi import to_js  # pyright: ignore[reportMissingImports]
+from pyodide.ffi import jsnull, to_js  # pyright: ignore[reportMissingImports]
 
 
 def js_object(fields: dict[str, Any]) -> Any:
@@ -16,3 +16,8 @@ def js_object(fields: dict[str, Any]) -> Any:
 def js_bytes(data: bytes) -> Any:
     """Return bytes as a ``Uint8Array``, copied in one piece."""
     return to_js(data)
+
+
+def is_nothing(value: Any) -> bool:
+    """Return whether a value is JavaScript's null or undefined; objects whose ``size`` is 0 are falsy in Python too."""
+    return value is None or value is jsnull

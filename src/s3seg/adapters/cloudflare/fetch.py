@@ -9,7 +9,7 @@ import httpx
 from js import AbortSignal, fetch  # pyright: ignore[reportMissingImports]
 from pyodide.ffi import JsException  # pyright: ignore[reportMissingImports]
 
-from s3seg.adapters.cloudflare.convert import js_bytes, js_object
+from s3seg.adapters.cloudflare.convert import is_nothing, js_bytes, js_object
 
 _SET_BY_FETCH = frozenset({b"host", b"content-length", b"connection", b"accept-encoding", b"transfer-encoding"})
 _UNPACKED_BY_FETCH = frozenset({"content-encoding", "content-length", "transfer-encoding"})
@@ -36,7 +36,7 @@ class FetchTransport(httpx.AsyncBaseTransport):
 
 class _Body(httpx.AsyncByteStream):
     def __init__(self, stream: Any, request: httpx.Request) -> None:
-        self._reader = stream.getReader() if stream else None
+        self._reader = None if is_nothing(stream) else stream.getReader()
         self._request = request
 
     async def __aiter__(self) -> AsyncIterator[bytes]:

@@ -9,7 +9,7 @@ from typing import Any
 from js import Blob, Headers  # pyright: ignore[reportMissingImports]
 from pyodide.ffi import JsException, to_js  # pyright: ignore[reportMissingImports]
 
-from s3seg.adapters.cloudflare.convert import js_bytes, js_object
+from s3seg.adapters.cloudflare.convert import is_nothing, js_bytes, js_object
 from s3seg.errors import InvalidRequestError, NotFoundError, ObjectExistsError, UnavailableError
 from s3seg.tasks.object_keys import CACHE_CONTROL, check_key, content_type_of, key_of_url, public_url
 from s3seg.tasks.records import ObjectInfo, ObjectStream
@@ -39,7 +39,7 @@ class R2BindingObjectStore:
             "httpMetadata": {"contentType": content_type, "cacheControl": CACHE_CONTROL},
         }
         stored = await _answer(self._bucket.put(key, content, js_object(options)))
-        if not stored:
+        if is_nothing(stored):
             raise ObjectExistsError("an object with this key already exists")
         return _info(stored)
 
@@ -104,7 +104,7 @@ class R2BindingObjectStore:
         except InvalidRequestError:
             raise NotFoundError("no such object") from None
         found = await _answer(self._bucket.get(key))
-        if not found:
+        if is_nothing(found):
             raise NotFoundError("no such object")
         return found
 
