@@ -63,7 +63,9 @@ def worker_parts(tmp_path_factory: pytest.TempPathFactory) -> WorkerParts:
 
 
 @contextmanager
-def deployed(folder: Path, database_server, worker_parts: WorkerParts, **variables: str) -> Iterator[Deployment]:
+def deployed(
+    folder: Path, database_server, worker_parts: WorkerParts, *, ready: str = "/health", **variables: str
+) -> Iterator[Deployment]:
     """Run a new project with a Worker in front of it, and no gpu service yet."""
     port, gpu_port = free_ports(2)
     url, gpu_url = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{gpu_port}"
@@ -80,7 +82,7 @@ def deployed(folder: Path, database_server, worker_parts: WorkerParts, **variabl
             **variables,
         }
         made = make_project(folder / "project", worker_parts.modules, settings)
-        with run_worker(made, worker_parts.tools, port) as server:
+        with run_worker(made, worker_parts.tools, port, ready=ready) as server:
             yield Deployment(project, url, gpu_url, folder, f"{url}/files", server)
 
 

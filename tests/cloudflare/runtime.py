@@ -116,15 +116,15 @@ def configured() -> dict:
 
 
 @contextmanager
-def run_worker(project: Path, found: Tools, port: int) -> Iterator[Server]:
-    """Run a Worker. It is ready when it listens; the interpreter starts with the first request."""
+def run_worker(project: Path, found: Tools, port: int, *, ready: str = "/health") -> Iterator[Server]:
+    """Run a Worker until the path ``ready`` is answered; the interpreter starts before that."""
     (inspector,) = free_ports(1)
     words = ["dev", "--port", str(port), "--ip", "127.0.0.1", "--persist-to", str(project / "state")]
     server = Server(
         "worker",
         found.command(*words, "--inspector-port", str(inspector)),
         log=project / "worker.log",
-        ready=lambda: httpx.get(f"http://127.0.0.1:{port}/health", timeout=110).raise_for_status(),
+        ready=lambda: httpx.get(f"http://127.0.0.1:{port}{ready}", timeout=110).raise_for_status(),
         env=found.environment(),
         cwd=project,
     )

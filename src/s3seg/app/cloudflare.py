@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 from typing import Any
 
 from js import Object  # pyright: ignore[reportMissingImports]
@@ -28,7 +27,7 @@ from s3seg.edge import Edge, EdgeMemory, EdgeOptions
 from s3seg.edge.picture_headers import inspect_header
 from s3seg.errors import ConfigurationError
 from s3seg.tasks.ports import RateLimiter, WorkerNotifier
-from s3seg.web.cloudflare import respond
+from s3seg.web.cloudflare import ConsoleHandler, respond
 from s3seg.web.edge_app import build_edge_app
 from s3seg.web.logs import JsonFormatter, bound_fields
 from s3seg.web.metrics import HttpMetrics
@@ -154,7 +153,7 @@ def _required(value: Any, name: str) -> Any:
 
 
 def _log_to_console() -> None:
-    handler = logging.StreamHandler(sys.stderr)
+    handler = ConsoleHandler()
     handler.setFormatter(JsonFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]

@@ -1,4 +1,4 @@
-"""Requests of a Cloudflare Worker through an ASGI application, with both bodies streamed."""
+"""Requests of a Cloudflare Worker through an ASGI application, with both bodies streamed, and logs to its console."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import unquote
 
-from js import URL, Response, TransformStream  # pyright: ignore[reportMissingImports]
+from js import URL, AbortSignal, Response, TransformStream, WritableStream, console  # pyright: ignore[reportMissingImports]
 from pyodide.ffi import JsException, create_once_callable, create_proxy, to_js  # pyright: ignore[reportMissingImports]
 from starlette.types import ASGIApp, Message, Scope
 
@@ -17,6 +17,7 @@ from s3seg.adapters.cloudflare.convert import is_nothing, js_object
 from s3seg.web.multipart import MAY_LEAVE_BODIES
 
 _log = logging.getLogger("s3seg.server")
+_DISCARD_MS = 10_000
 _WITHOUT_BODY = frozenset({101, 204, 205, 304})
 
 
@@ -58,12 +59,24 @@ async def respond(
     return response
 
 
+class ConsoleHandler(logging.Handler):
+    """Writes log lines to the console of JavaScript, each with the method of its level."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line."""
+        write = console.error if record.levelno >= logging.ERROR else console.log
+        if record.levelno == logging.WARNING:
+            write = console.warn
+        write(self.format(record))
+
+
 class _Exchange:
     """One request and its response: ``scope``, ``receive`` and ``send`` of ASGI."""
 
     def __init__(self, request: Any) -> None:
         self.scope = _scope(request)
         self.answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._request = request
         self._body = None if is_nothing(request.body) else request.body.getReader()
         self._read_whole = self._body is None
         self._over = asyncio.Event()
@@ -99,12 +112,15 @@ class _Exchange:
             return
         body, more = message.get("body", b""), message.get("more_body", False)
         if not self.answered.done():
+            if self._body is not None:
+                await self._discard_body()
             if not more:
                 self._answer(self._start, to_js(body) if body else None)
                 self._over.set()
                 return
             stream = TransformStream.new()
             self._writer = stream.writable.getWriter()
+            self._writer.closed.catch(create_once_callable(lambda _: self._over.set()))  # the client has left
             self._answer(self._start, stream.readable)
         try:
             if body:
@@ -124,8 +140,18 @@ class _Exchange:
             with contextlib.suppress(JsException):
                 await self._writer.close()  # fails if it is closed
         if self._body is not None:
-            with contextlib.suppress(JsException):
-                await self._body.cancel()
+            await self._discard_body()
+
+    async def _discard_body(self) -> None:
+        """Read what the client still sends, for some seconds: many clients read a response only after sending all.
+
+        Its bytes do not come into the interpreter's memory.
+        """
+        self._body.releaseLock()
+        self._body = None
+        limit = js_object({"signal": AbortSignal.timeout(_DISCARD_MS)})
+        with contextlib.suppress(JsException):
+            await self._request.body.pipeTo(WritableStream.new(), limit)
 
     def _answer(self, start: Message, body: Any) -> None:
         status = start["status"]
