@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import httpx
 import jwt
 import pytest
 from pydantic import ValidationError
@@ -12,7 +13,7 @@ from typer.testing import CliRunner
 from s3seg import app
 from s3seg.adapters.memory import MemoryObjectStore, MemoryRateLimiter
 from s3seg.adapters.sqlite import SqliteAccounts, SqliteRateLimiter, SqliteTaskQueue, SqliteTaskStore
-from s3seg.app import maintenance
+from s3seg.app import Parts, maintenance
 from s3seg.app.settings import Settings
 from s3seg.cli import app as cli
 from s3seg.errors import ConfigurationError
@@ -361,3 +362,24 @@ async def test_a_deleted_database_makes_the_service_unavailable_without_a_word_o
         upload = await http.post("/api/v1/upload", files={"file": b"x"})
         assert upload.status_code == 503
     assert not (tmp_path / "data" / "tasks.sqlite3").exists()
+
+
+@anyio
+async def test_metrics_of_both_services_tell_parts_and_queue(monkeypatch):
+    monkeypatch.setenv("API_SECRET_KEY", "k" * 32)
+    parts = Parts(Settings(inference="http"))
+
+    async def gauges(service):
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(service), base_url="http://here") as http:
+            lines = (await http.get("/metrics")).text.splitlines()
+        return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")}
+
+    seen = await gauges(app.edge_app(parts=parts))
+    assert seen['s3seg_part_up{part="tasks"}'] == 1
+    assert seen['s3seg_part_up{part="inference"}'] == 0, "no gpu service listens"
+    assert (seen["s3seg_tasks_waiting"], seen["s3seg_oldest_wait_seconds"]) == (0, 0)
+    seen = await gauges(app.gpu_app(parts=parts))
+    assert seen['s3seg_part_up{part="tasks"}'] == 1
+    assert seen['s3seg_part_up{part="model"}'] == 0, "it is not started"
+    assert seen["s3seg_tasks_waiting"] == 0
+    await parts.aclose()

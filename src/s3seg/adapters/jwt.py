@@ -61,6 +61,7 @@ class JwtAuthenticator:
         audience: Required value of ``aud``.
         leeway_s: Allowed clock difference for ``exp``, ``nbf`` and ``iat``, in seconds.
         verify_signature: Checks signatures.
+        revoked_at: Returns the time, in seconds since 1970, up to which tokens of a user id are revoked, or None.
     """
 
     def __init__(
@@ -71,12 +72,14 @@ class JwtAuthenticator:
         audience: str = "authenticated",
         leeway_s: float = 10,
         verify_signature: VerifySignature = verify_with_pyjwt,
+        revoked_at: Callable[[str], int | None] = lambda user_id: None,
     ) -> None:
         self._keys = keys
         self._issuers = list(issuers)
         self._audience = audience
         self._leeway_s = leeway_s
         self._verify_signature = verify_signature
+        self._revoked_at = revoked_at
 
     async def authenticate(self, token: str) -> Identity:
         """Verify a token and return its user, or raise AuthInvalidError or ForbiddenError."""
@@ -97,7 +100,11 @@ class JwtAuthenticator:
             raise AuthInvalidError("the token has expired") from err
         except (jwt.PyJWTError, ValueError, TypeError, OverflowError) as err:
             raise AuthInvalidError("the token is not valid") from err
-        return _identity(claims, token)
+        identity = _identity(claims, token)
+        revoked_at = self._revoked_at(identity.user_id)
+        if revoked_at is not None and claims["iat"] <= revoked_at:
+            raise AuthInvalidError("the token was revoked; get a new one")
+        return identity
 
     async def check(self) -> None:
         """Check that the key source works."""

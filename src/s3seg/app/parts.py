@@ -31,6 +31,7 @@ from s3seg.tasks.state_machine import Rules
 if TYPE_CHECKING:
     from s3seg.adapters.local_auth import LocalKeys
     from s3seg.adapters.memory import MemoryTables
+    from s3seg.adapters.revoked_tokens import RevokedTokens
 
 
 class Parts:
@@ -148,6 +149,13 @@ def local_keys(settings: Settings) -> LocalKeys:
     return LocalKeys(settings.data_dir / "auth" / "signing-key.pem")
 
 
+def revoked_tokens(settings: Settings) -> RevokedTokens:
+    """Return the list of revoked tokens of an installation without Supabase."""
+    from s3seg.adapters.revoked_tokens import RevokedTokens
+
+    return RevokedTokens(settings.data_dir / "auth" / "revoked.json")
+
+
 def _rules(settings: Settings) -> Rules:
     return Rules(max_attempts=settings.max_attempts, deadline_s=settings.task_deadline_s)
 
@@ -205,7 +213,8 @@ def _local_auth(parts: Parts) -> Authenticator:
     from s3seg.adapters.jwt import JwtAuthenticator
     from s3seg.adapters.local_auth import ISSUER
 
-    return JwtAuthenticator(local_keys(parts.settings), issuers=[ISSUER])
+    revoked_at = revoked_tokens(parts.settings).revoked_at
+    return JwtAuthenticator(local_keys(parts.settings), issuers=[ISSUER], revoked_at=revoked_at)
 
 
 def _supabase_rest(settings: Settings, key: str) -> Any:

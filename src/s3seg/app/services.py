@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from s3seg.inference.engine import Engine
     from s3seg.inference.metrics import InferenceMetrics
     from s3seg.inference.stages import Network
+    from s3seg.tasks.backlog import Backlog
 
 _log = logging.getLogger(__name__)
 
@@ -65,6 +66,8 @@ def _edge_app(parts: Parts, *, engine: Engine | None, close_parts: bool) -> Star
     from s3seg.edge import Edge, EdgeOptions
     from s3seg.edge.uploads import inspect_in
     from s3seg.web.edge_app import build_edge_app
+    from s3seg.web.metrics import HttpMetrics
+    from s3seg.web.state_metrics import StateGauges
 
     settings = parts.settings
     decoding = _decoding_pool(settings, "s3seg.edge.inspection:inspect_upload", wait_s=1.0)
@@ -77,6 +80,10 @@ def _edge_app(parts: Parts, *, engine: Engine | None, close_parts: bool) -> Star
         inspect=None if decoding is None else partial(inspect_in, decoding),
         options=EdgeOptions(max_pixels=int(settings.upload_megapixels * 1e6)),
     )
+
+    metrics = HttpMetrics()
+    state = StateGauges(_with_inference(edge.check, parts), _backlog(parts))
+    metrics.add(state, refresh=state.refresh)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -105,6 +112,7 @@ def _edge_app(parts: Parts, *, engine: Engine | None, close_parts: bool) -> Star
         rates=settings.rates,
         cors_origins=settings.cors_origins,
         cors_headers=settings.cors_headers,
+        metrics=metrics,
         lifespan=lifespan,
         prefix=_prefix(settings),
         more_routes=_playground(settings),
@@ -151,12 +159,15 @@ def gpu_app(
     from s3seg.web.gpu_app import build_gpu_app
     from s3seg.web.gpu_metrics import PrometheusMetrics
     from s3seg.web.metrics import HttpMetrics
+    from s3seg.web.state_metrics import StateGauges
 
     own = parts is None
     parts = parts or Parts(settings)
     keys = _gpu_keys(parts.settings, insecure_no_key=insecure_no_key)
     metrics = HttpMetrics()
     engine = make_engine(parts, metrics=PrometheusMetrics(metrics.registry), load=load)
+    state = StateGauges(engine.check, parts.task_queue.backlog)
+    metrics.add(state, refresh=state.refresh)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -253,6 +264,27 @@ async def maintenance(parts: Parts) -> AsyncIterator[None]:
         yield
     finally:
         await loop.aclose()
+
+
+def _with_inference(
+    check: Callable[[], Awaitable[Mapping[str, str | None]]], parts: Parts
+) -> Callable[[], Awaitable[Mapping[str, str | None]]]:
+    """Add the way to the workers to the health of the parts that requests need."""
+    from s3seg.tasks.health import health_check
+
+    async def check_all() -> Mapping[str, str | None]:
+        needed, inference = await asyncio.gather(check(), health_check(parts.notifier))
+        return {**needed, "inference": inference}
+
+    return check_all
+
+
+def _backlog(parts: Parts) -> Callable[[], Awaitable[Backlog]] | None:
+    """Return the backlog's reader; None for an edge that may not see the tasks of all users."""
+    try:
+        return parts.task_queue.backlog
+    except ConfigurationError:
+        return None
 
 
 async def _report(check: Callable[[], Awaitable[Mapping[str, str | None]]]) -> None:

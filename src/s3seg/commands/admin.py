@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import sys
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +14,7 @@ import typer
 from s3seg.commands.parts import run_with_parts
 from s3seg.commands.users import User, user_id
 from s3seg.errors import InvalidRequestError
+from s3seg.tasks.backlog import Backlog, workers_for
 from s3seg.tasks.limits import Tier
 
 if TYPE_CHECKING:
@@ -85,6 +88,22 @@ def _can_ask() -> bool:
 
 
 @app.command()
+def revoke(user: User) -> None:
+    """Revoke all access tokens of USER, within a minute; tokens printed afterwards are valid."""
+    from s3seg.app import Settings, revoked_tokens
+    from s3seg.errors import ConfigurationError
+
+    settings = Settings()
+    if settings.authenticator != "local":
+        raise ConfigurationError(
+            f"S3SEG_AUTHENTICATOR={settings.authenticator}: its tokens are not issued here; sign "
+            "the user out, or ban the user, where they are"
+        )
+    revoked_tokens(settings).revoke(user_id(user))
+    typer.echo(f"{user}: all tokens are revoked; services stop accepting them within a minute")
+
+
+@app.command()
 def gc(
     older_than: Annotated[
         float,
@@ -105,6 +124,112 @@ def gc(
     typer.echo(
         f"{verb} {garbage.objects} objects ({garbage.size_bytes} bytes) and {garbage.partial_writes} partial writes"
     )
+
+
+@app.command()
+def backlog(
+    wait: Annotated[
+        float | None,
+        typer.Option("--wait", metavar="SECONDS", min=1, help="Tell how many workers do every task within SECONDS."),
+    ] = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            "--rate", metavar="TASKS", min=0.001, help="Tasks a second that one worker does; else as measured."
+        ),
+    ] = None,
+    price: Annotated[
+        float | None, typer.Option("--price", metavar="AMOUNT", min=0, help="What one worker costs an hour.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON, for programs that start and stop workers.")
+    ] = False,
+) -> None:
+    """Show how many tasks wait and for how long, and how many workers would keep up."""
+    import json
+    from dataclasses import asdict
+
+    found = run_with_parts(lambda parts: parts.task_queue.backlog())
+    plan = None if wait is None else _plan(found, wait=wait, rate=rate, price=price)
+    if as_json:
+        typer.echo(json.dumps({**asdict(found), "done_per_s": found.rate, **({} if plan is None else asdict(plan))}))
+        return
+    typer.echo(f"waiting   {found.waiting} tasks, the oldest for {found.oldest_wait_s:.0f} s")
+    typer.echo(f"running   {found.running} tasks on {found.workers} workers")
+    typer.echo(f"done      {found.rate:.2f} tasks a second over the last 5 minutes")
+    if plan is not None:
+        typer.echo(plan.sentence())
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """How many workers do every task in time, and what they cost."""
+
+    wait_s: float
+    rate_per_worker: float
+    workers_needed: int
+    cost_per_hour: float | None
+
+    def sentence(self) -> str:
+        """Return the plan for people."""
+        cost = "" if self.cost_per_hour is None else f", which cost {self.cost_per_hour:g} an hour"
+        return (
+            f"needed    {self.workers_needed} workers at {self.rate_per_worker:.2f} tasks a second each, "
+            f"to do every task within {self.wait_s:g} s{cost}"
+        )
+
+
+def _plan(backlog: Backlog, *, wait: float, rate: float | None, price: float | None) -> _Plan:
+    """Plan workers from what is done now; new tasks are taken to arrive as fast as tasks were done lately.
+
+    Raises:
+        InvalidRequestError: No rate is given, and none can be measured, since no worker is doing anything.
+    """
+    if rate is None:
+        if not backlog.workers or not backlog.ended_recently:
+            raise InvalidRequestError(
+                "the rate of a worker cannot be measured, since none has done a task in the last 5 minutes or none "
+                "holds one now; pass --rate with the tasks a second that one worker does"
+            )
+        rate = backlog.rate / backlog.workers
+    needed = workers_for(arrivals=backlog.rate, waiting=backlog.waiting, wait_s=wait, rate=rate)
+    return _Plan(wait, rate, needed, None if price is None else needed * price)
+
+
+@app.command()
+def backup(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder, or a backup to bring up to date.")],
+) -> None:
+    """Copy database, objects and signing key into FOLDER, while the services run."""
+    from s3seg.app.backup import back_up
+
+    info = run_with_parts(lambda parts: back_up(parts, folder, progress=_report_copied))
+    typer.echo(f"{folder}: {info.tasks} tasks and {info.objects - info.missing} objects, as of {info.created_at}")
+    if info.missing:
+        typer.echo(f"{info.missing} objects were deleted while the backup was taken", err=True)
+    if (folder / "signing-key.pem").exists():
+        typer.echo("the backup holds the key that signs tokens: keep it as safe as a password", err=True)
+
+
+@app.command()
+def restore(folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A backup.")]) -> None:
+    """Restore a backup into an empty S3SEG_DATA_DIR; then start the services on it."""
+    from s3seg.app.backup import restore as restore_backup
+    from s3seg.app.settings import Settings
+
+    info = run_with_parts(lambda parts: restore_backup(parts, folder, progress=_report_copied))
+    typer.echo(f"restored {info.tasks} tasks and {info.objects - info.missing} objects, as of {info.created_at}")
+    if info.public_base_url != Settings().public_base_url:
+        typer.echo(
+            f"the backup's services had S3SEG_PUBLIC_BASE_URL={info.public_base_url}; set it to the same value, since "
+            "it is part of the URL of every stored image",
+            err=True,
+        )
+
+
+def _report_copied(copied: int) -> None:
+    if copied % 1000 == 0:
+        typer.echo(f"{copied} objects copied ...", err=True)
 
 
 @app.command()

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import Protocol
 
+from s3seg.tasks.backlog import Backlog
 from s3seg.tasks.limits import Action, Tier
 from s3seg.tasks.model import Claim, Failure, Lease, Outcome, Task, TaskRequest
 from s3seg.tasks.rate_limit import RateDecision
@@ -352,6 +353,13 @@ class TaskQueue(Part, Protocol):
         """End and refund up to ``limit`` tasks that are past their deadline or out of attempts, and return them.
 
         Concurrent calls never refund a task twice.
+        """
+        ...
+
+    async def backlog(self) -> Backlog:
+        """Return how many tasks wait and run, for how long, and how many were done lately.
+
+        Tasks past their deadline are not counted: no worker may claim them.
         """
         ...
 

@@ -131,6 +131,11 @@ def claimable(task: Task, *, rules: Rules, now: datetime) -> bool:
     )
 
 
+def held(task: Task, *, now: datetime) -> bool:
+    """Return whether a worker holds the task now."""
+    return task.attempts.worker is not None and not _lease_over(task, now)
+
+
 def claim(task: Task, *, worker: str, lease_s: float, rules: Rules, now: datetime) -> Task | None:
     """Return the task as claimed by a worker under a new attempt number, or None if it may not be claimed."""
     if not claimable(task, rules=rules, now=now):

@@ -287,3 +287,32 @@ class TaskQueueSuite(AsyncSuite):
         ended = [task.task_id for batch in batches for task in batch]
         assert len(ended) == len(set(ended)) == 12
         assert await harness.credits(user) == 20
+
+    # --- the backlog
+
+    async def test_the_backlog_tells_what_waits_and_what_runs(self, harness: TaskHarness) -> None:
+        user = await harness.user()
+        before = await harness.queue.backlog()
+        held, waiting, retried, done = [await harness.submit(user) for _ in range(4)]
+        await harness.pass_time(20)
+        await harness.claim(held, worker="ann")
+        await harness.queue.fail(await harness.claim(retried, worker="bob"), FAILURE, retry_after_s=30)
+        await harness.queue.finish(await harness.claim(done, worker="bob"), outcome_for(done))
+        backlog = await harness.queue.backlog()
+        assert backlog.waiting == before.waiting + 2, "the untouched one, and the one to try again"
+        assert backlog.running == before.running + 1
+        assert backlog.workers == before.workers + 1, "a worker that only waits to try again is not counted"
+        assert backlog.ended_recently == before.ended_recently + 1
+        assert backlog.oldest_wait_s >= 20
+        await harness.store.cancel(user, waiting.task_id)
+        assert (await harness.queue.backlog()).waiting == before.waiting + 1
+        await harness.pass_time(31)
+        expired = await harness.queue.backlog()
+        assert (expired.waiting, expired.running) == (before.waiting + 2, before.running), "the lease is over"
+
+    async def test_tasks_past_their_deadline_are_no_backlog(self, harness: TaskHarness) -> None:
+        await harness.submit(await harness.user())
+        await harness.pass_time(harness.rules.deadline_s + 1)
+        backlog = await harness.queue.backlog()
+        assert (backlog.waiting, backlog.running, backlog.workers, backlog.ended_recently) == (0, 0, 0, 0)
+        assert backlog.oldest_wait_s == 0

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -18,6 +21,7 @@ class HttpMetrics:
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry or CollectorRegistry()
+        self._before_scrape: list[Callable[[], Awaitable[None]]] = []
         self._seconds = Histogram(
             "s3seg_http_request_seconds",
             "Time from the first byte of a request to the last of its response",
@@ -44,6 +48,13 @@ class HttpMetrics:
         """Count an error response."""
         self._errors.labels(route, code).inc()
 
+    def add(self, collector: Collector, *, refresh: Callable[[], Awaitable[None]]) -> None:
+        """Add a collector whose ``refresh`` is awaited before each scrape; it must not raise."""
+        self.registry.register(collector)
+        self._before_scrape.append(refresh)
+
     async def endpoint(self, request: Request) -> Response:
         """GET /metrics."""
+        for refresh in self._before_scrape:
+            await refresh()
         return Response(generate_latest(self.registry), media_type=CONTENT_TYPE_LATEST)

@@ -9,8 +9,9 @@ from datetime import timedelta
 from s3seg.adapters.memory.tables import MemoryTables
 from s3seg.errors import InvalidRequestError, LeaseLostError, NotFoundError
 from s3seg.tasks import state_machine
+from s3seg.tasks.backlog import RECENT_S, Backlog
 from s3seg.tasks.limits import Tier
-from s3seg.tasks.model import Claim, Failure, Lease, Outcome, Task
+from s3seg.tasks.model import Claim, Failure, Lease, Outcome, Task, TaskStatus
 from s3seg.tasks.records import Account, LedgerEntry
 
 
@@ -80,6 +81,23 @@ class MemoryTaskQueue:
             if after is not None:
                 ended.append(self._t.save(task, after))
         return ended
+
+    async def backlog(self) -> Backlog:
+        """Return how many tasks wait and run, for how long, and how many were done lately."""
+        now = self._t.now()
+        live = [task for task in self._t.tasks.values() if not task.ended and now < task.deadline]
+        running = [task for task in live if state_machine.held(task, now=now)]
+        waiting = [task for task in live if not state_machine.held(task, now=now)]
+        recent = now - timedelta(seconds=RECENT_S)
+        return Backlog(
+            waiting=len(waiting),
+            running=len(running),
+            workers=len({task.attempts.worker for task in running}),
+            oldest_wait_s=max(((now - task.created_at).total_seconds() for task in waiting), default=0.0),
+            ended_recently=sum(
+                task.status == TaskStatus.DONE and task.updated_at > recent for task in self._t.tasks.values()
+            ),
+        )
 
     async def check(self) -> None:
         """Do nothing: memory is always available."""

@@ -169,8 +169,13 @@ _VERSION_1 = (
 )
 
 
-TASKS = Schema("the task database", (_VERSION_1, counts.STATEMENTS))
-"""Tasks, accounts, images and projects, and recent submits. Version 2 added the recent submits."""
+_VERSION_3 = ("CREATE INDEX tasks_done ON tasks (updated_at) WHERE status = 'done'",)
+
+TASKS = Schema("the task database", (_VERSION_1, counts.STATEMENTS, _VERSION_3))
+"""Tasks, accounts, images and projects, and recent submits.
+
+Version 2 added the recent submits, and version 3 an index to count tasks that were done lately.
+"""
 
 COUNTS = Schema("the database of rate limits", ((_META, *counts.STATEMENTS),), synced=False)
 """Recent actions of users, for the rate limiter. After a power failure the window has passed anyway."""

@@ -10,6 +10,7 @@ from s3seg.adapters.sqlite.database import Database
 from s3seg.adapters.sqlite.rows import Policy
 from s3seg.errors import InvalidRequestError, LeaseLostError, NotFoundError
 from s3seg.tasks import state_machine
+from s3seg.tasks.backlog import RECENT_S, Backlog
 from s3seg.tasks.limits import Tier
 from s3seg.tasks.model import Claim, Failure, Lease, Outcome, Task
 from s3seg.tasks.records import Account, LedgerEntry, from_microseconds, microseconds
@@ -32,6 +33,15 @@ _EXPIRED = """
     SELECT task_id FROM leases WHERE expires_at <= :now AND attempt - released >= :attempts
     LIMIT :limit
 """
+_BACKLOG = """
+    SELECT count(*) FILTER (WHERE NOT held), count(*) FILTER (WHERE held), count(DISTINCT worker) FILTER (WHERE held),
+        coalesce(max(0, :now - min(created_at) FILTER (WHERE NOT held)), 0)
+    FROM (
+        SELECT t.created_at, l.worker, l.worker IS NOT NULL AND l.expires_at > :now AS held
+        FROM tasks t LEFT JOIN leases l ON l.task_id = t.task_id
+        WHERE t.status IN ('pending', 'processing') AND t.deadline > :now)
+"""
+_ENDED_RECENTLY = "SELECT count(*) FROM tasks WHERE status = 'done' AND updated_at > :recent"
 
 
 class SqliteTaskQueue:
@@ -117,6 +127,19 @@ class SqliteTaskQueue:
             return ended
 
         return await self._db.write(work)
+
+    async def backlog(self) -> Backlog:
+        """Return how many tasks wait and run, for how long, and how many were done lately."""
+        now = microseconds(self._policy.now())
+
+        def work(db: sqlite3.Connection) -> Backlog:
+            waiting, running, workers, oldest = db.execute(_BACKLOG, {"now": now}).fetchone()
+            (ended,) = db.execute(_ENDED_RECENTLY, {"recent": now - int(RECENT_S * 1e6)}).fetchone()
+            return Backlog(
+                waiting=waiting, running=running, workers=workers, oldest_wait_s=oldest / 1e6, ended_recently=ended
+            )
+
+        return await self._db.read(work)
 
     async def check(self) -> None:
         """Check that the database file is writable, and that the edge uses the same public base URL."""

@@ -15,6 +15,7 @@ from s3seg.errors import (
     LeaseLostError,
     NotFoundError,
 )
+from s3seg.tasks.backlog import RECENT_S, Backlog
 from s3seg.tasks.limits import Tier
 from s3seg.tasks.model import Claim, Failure, Lease, Outcome, Task
 from s3seg.tasks.records import Account, LedgerEntry
@@ -93,6 +94,10 @@ class SupabaseTaskQueue:
     async def reap(self, *, limit: int = 100) -> Sequence[Task]:
         """End and refund tasks that are past their deadline or out of attempts."""
         return [task_of(row) for row in await self._call("worker_reap", {"p_limit": limit})]
+
+    async def backlog(self) -> Backlog:
+        """Return how many tasks wait and run, for how long, and how many were done lately."""
+        return Backlog(**await self._call("worker_backlog", {"p_recent_s": RECENT_S}, safe=True))
 
     async def check(self) -> None:
         """Check that the database responds, has the schema of s3seg, and accepts the secret key."""
