@@ -85,7 +85,7 @@ def test_a_picture_that_is_something_else_too_has_the_type_of_the_picture(kind):
 
 @pytest.mark.parametrize("size", [(100_000, 100_000), (1 << 30, 1), (1 << 31, 1), (0, 5), (101, 1000)])
 def test_a_picture_with_too_many_pixels_or_none_is_refused(size):
-    with pytest.raises(ImageDecodeError, match=r"too large|cannot have"):
+    with pytest.raises(ImageDecodeError, match=r"too large|has no pixels"):
         header(bomb(*size))
 
 

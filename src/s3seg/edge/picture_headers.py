@@ -16,7 +16,6 @@ from s3seg.edge.uploads import Picture, check_head
 from s3seg.errors import ImageDecodeError
 
 _MAX_PARTS = 20_000  # chunks or segments of a file; a PNG of 10 MB in the usual chunks of 8 KiB has 1,280
-_MAX_SIDE = 2**31 - 1
 _PNG_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}  # by colour type
 _JPEG_FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})  # sequential and progressive, Huffman or arithmetic
 _JPEG_OTHER_FRAMES = frozenset({0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF})  # lossless and hierarchical
@@ -52,11 +51,12 @@ async def inspect_header(data: bytes, *, user_id: str = "", max_pixels: int) -> 
     except IndexError:
         raise _truncated() from None
     width, height = header.width, header.height
-    if not (0 < width <= _MAX_SIDE and 0 < height <= _MAX_SIDE):
-        raise ImageDecodeError(f"file: a picture cannot have {width} x {height} pixels")
+    if width < 1 or height < 1:
+        raise ImageDecodeError(f"file: the picture has no pixels (its size is {width} x {height})")
     if width * height > max_pixels:
         raise ImageDecodeError(
-            f"file: too large: {width} x {height} are {width * height} pixels, and the limit is {max_pixels}"
+            f"file: too large: {width} x {height} is {width * height / 1e6:.1f} megapixels, "
+            f"and the limit is {max_pixels / 1e6:.1f}; make it smaller"
         )
     if header.orientation >= 5:
         width, height = height, width
