@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PICTURES := examples/pictures
 
-.PHONY: demo test test-slow check bench bench-serve bench-edge clean help
+.PHONY: demo test test-slow test-workers check bench bench-serve bench-edge clean help
 
 help:
 	@echo "make demo       set up, then find things in a picture and draw them (out/demo.png)"
 	@echo "make test       set up, then run the tests"
 	@echo "make test-slow  the tests that take minutes"
+	@echo "make test-workers  the edge inside Cloudflare's runtime, which npm has"
 	@echo "make check      formatting, lint, types, layers"
 	@echo "make bench      measure, side by side with the peers"
 	@echo "make bench-serve  the gpu service beside LitServe"
@@ -34,6 +35,10 @@ test: $(READY)
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
+
+test-workers: $(READY)
+	$(BIN)/python -m tests.cloudflare.runtime
+	$(BIN)/python -m pytest tests/cloudflare -m slow
 
 check: $(READY)
 	$(BIN)/ruff check .
