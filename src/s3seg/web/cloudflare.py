@@ -9,15 +9,29 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import unquote
 
-from js import URL, AbortSignal, Response, TransformStream, WritableStream, console  # pyright: ignore[reportMissingImports]
-from pyodide.ffi import JsException, create_once_callable, create_proxy, to_js  # pyright: ignore[reportMissingImports]
+from js import (  # pyright: ignore[reportMissingImports]
+    URL,
+    AbortSignal,
+    Object,
+    Response,
+    TransformStream,
+    WritableStream,
+    console,
+)
+from pyodide.ffi import (  # pyright: ignore[reportMissingImports]
+    JsException,
+    create_once_callable,
+    create_proxy,
+    jsnull,
+    to_js,
+)
 from starlette.types import ASGIApp, Message, Scope
 
-from s3seg.adapters.cloudflare.convert import is_nothing, js_object
 from s3seg.web.multipart import MAY_LEAVE_BODIES
 
 _log = logging.getLogger("s3seg.server")
 _DISCARD_MS = 10_000
+_NOTHING = (None, jsnull)  # undefined and null
 _WITHOUT_BODY = frozenset({101, 204, 205, 304})
 
 
@@ -77,12 +91,12 @@ class _Exchange:
         self.scope = _scope(request)
         self.answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._request = request
-        self._body = None if is_nothing(request.body) else request.body.getReader()
+        self._body: Any = None if request.body in _NOTHING else request.body.getReader()
         self._read_whole = self._body is None
         self._over = asyncio.Event()
         self._start: Message | None = None
         self._writer: Any = None
-        if not is_nothing(request.signal):
+        if request.signal not in _NOTHING:
             request.signal.addEventListener("abort", create_once_callable(lambda _: self._over.set()))
 
     async def receive(self) -> Message:
@@ -149,14 +163,14 @@ class _Exchange:
         """
         self._body.releaseLock()
         self._body = None
-        limit = js_object({"signal": AbortSignal.timeout(_DISCARD_MS)})
+        limit = _object({"signal": AbortSignal.timeout(_DISCARD_MS)})
         with contextlib.suppress(JsException):
             await self._request.body.pipeTo(WritableStream.new(), limit)
 
     def _answer(self, start: Message, body: Any) -> None:
         status = start["status"]
         headers = [[name.decode("latin-1"), value.decode("latin-1")] for name, value in start["headers"]]
-        init = js_object({"status": status, "headers": headers})
+        init = _object({"status": status, "headers": headers})
         self.answered.set_result(Response.new(None if status in _WITHOUT_BODY else body, init))
 
 
@@ -179,3 +193,8 @@ def _scope(request: Any) -> Scope:
         "client": (client, 0) if client else None,
         MAY_LEAVE_BODIES: True,
     }
+
+
+def _object(fields: dict[str, Any]) -> Any:
+    """Return a dictionary as a plain JavaScript object."""
+    return to_js(fields, dict_converter=Object.fromEntries)
