@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,7 @@ import safetensors.numpy
 from typer.testing import CliRunner, Result
 
 from s3seg import checkpoints
+from s3seg.app.settings import Settings
 from s3seg.cli import app
 from s3seg.commands import models
 from s3seg.commands.doctor import machine
@@ -137,6 +140,48 @@ def test_accept_license_asks_nothing_and_is_remembered(lite_text: Mirror, monkey
     assert again.exit_code == 0, again.stderr
     assert "Do you accept" not in again.stderr
     assert _defaults(s3seg("models", "list").stdout) == ["litetext"]
+
+
+def test_where_nobody_watches_a_large_download_is_told_in_tenths(
+    lite_text: Mirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "_LARGE_FILE", 1_000_000)
+    done = s3seg("models", "pull", "litetext", "--accept-license")
+    told = re.findall(r"model.safetensors: (\d+) % of [\d.]+ MB", done.stderr)
+    assert told[-1] == "100"
+    assert len(set(told)) == len(told) <= 10
+    assert "merges.txt" not in done.stderr, "small files are not told"
+
+
+@pytest.mark.parametrize("command", [["worker"], ["serve", "gpu", "--insecure-no-key"]], ids=["worker", "serve gpu"])
+def test_services_pull_missing_weights_before_they_start(
+    lite_text: Mirror, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    started: list[str] = []
+
+    async def work(settings: Settings) -> None:
+        started.append(str(checkpoints.resolve(settings.checkpoint).path))
+
+    monkeypatch.setattr("s3seg.commands.worker._work", work)
+    monkeypatch.setattr(
+        "s3seg.commands.serve._run_with_worker", lambda service, settings, host, port: asyncio.run(work(settings))
+    )
+    monkeypatch.setattr("s3seg.web.logs.configure_logging", lambda: None)
+    refused = s3seg(*command, "--checkpoint", "litetext")
+    assert (refused.exit_code, lite_text.requests) == (1, []), "without --pull nothing is downloaded"
+    refused = s3seg(*command, "--checkpoint", "litetext", "--pull")
+    assert refused.exit_code == 1
+    assert "--accept-license" in refused.stderr
+    assert started == []
+    monkeypatch.setenv("S3SEG_ACCEPT_LICENSE", "1")
+    done = s3seg(*command, "--checkpoint", "litetext", "--pull")
+    assert done.exit_code == 0, done.stderr
+    downloads = len(lite_text.asked_for("?signed"))
+    assert downloads > 0
+    again = s3seg(*command, "--checkpoint", "litetext", "--pull")
+    assert again.exit_code == 0, again.stderr
+    assert len(started) == 2
+    assert len(lite_text.asked_for("?signed")) == downloads, "what is here is not downloaded again"
 
 
 def test_verify_try_finds_what_is_drawn() -> None:

@@ -1,4 +1,4 @@
-"""The options of ``serve`` and ``worker`` that choose the model."""
+"""The options of ``serve`` and ``worker`` that choose the model, and fetch its weights first."""
 
 from __future__ import annotations
 
@@ -12,6 +12,37 @@ if TYPE_CHECKING:
 Checkpoint = Annotated[str | None, typer.Option(help="Weights: embedded, litetext, sam3, a repo id or a path.")]
 Device = Annotated[str | None, typer.Option(help="auto, cuda:0, mps, cpu.")]
 Dtype = Annotated[str | None, typer.Option(help="auto, float32, bfloat16, float16.")]
+
+Pull = Annotated[
+    bool,
+    typer.Option("--pull", help="First download the weights if they are not on this machine, as `models pull` does."),
+]
+AcceptLicense = Annotated[
+    bool,
+    typer.Option(
+        "--accept-license", envvar="S3SEG_ACCEPT_LICENSE", help="With --pull: accept the licences of the weights."
+    ),
+]
+
+
+def pull_if_missing(checkpoint: str | None, *, accept_license: bool) -> None:
+    """Download a checkpoint unless it is on this machine; without a name, the default is always there.
+
+    Raises:
+        CheckpointError: It cannot be downloaded; the message says why.
+    """
+    from s3seg import checkpoints
+    from s3seg.errors import CheckpointNotFoundError
+
+    try:
+        checkpoints.resolve(checkpoint)
+    except CheckpointNotFoundError:
+        if checkpoint is None:
+            raise
+        from s3seg.commands.models import download
+        from s3seg.commands.terminal import Terminal
+
+        download(checkpoint, Terminal(), accept_license=accept_license)
 
 
 def model_settings(checkpoint: str | None, device: str | None, dtype: str | None) -> Settings:

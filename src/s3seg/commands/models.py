@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="List, download and verify checkpoints.", no_args_is_help=True, rich_markup_mode=None)
 
+_LARGE_FILE = 50_000_000  # bytes
+
 _NAME_HERE = typer.Argument(
     metavar="[NAME|PATH|REPO]",
     help='"embedded", "litetext", "sam3", a folder, a weights file or a repo id.',
@@ -116,20 +118,30 @@ def pull(
     Resumes an interrupted download. Uses HF_HOME, HF_TOKEN (or `hf auth login`),
     HF_ENDPOINT (a mirror) and HF_HUB_OFFLINE. "litetext" needs no account.
     """
-    from s3seg import checkpoints
     from s3seg.commands.terminal import Terminal
 
     terminal = Terminal(quiet=quiet)
+    checkpoint = download(name, terminal, accept_license=accept_license, revision=revision)
+    terminal.note(f"{checkpoint.version} ({_size(checkpoint.size_bytes)}) is in:")
+    terminal.write(f"{checkpoint.path}\n")
+
+
+def download(name: str, terminal: Terminal, *, accept_license: bool, revision: str | None = None) -> Checkpoint:
+    """Download a checkpoint with a progress bar, after its licences were accepted.
+
+    Raises:
+        CheckpointError: It cannot be downloaded, or its licences were not accepted.
+    """
+    from s3seg import checkpoints
+
     with _bytes_bar(terminal) as progress:
-        checkpoint = checkpoints.pull(
+        return checkpoints.pull(
             name,
             accept_license=accept_license,
             confirm=lambda offer: _confirm(offer, terminal),
             revision=revision,
             progress=progress,
         )
-    terminal.note(f"{checkpoint.version} ({_size(checkpoint.size_bytes)}) is in:")
-    terminal.write(f"{checkpoint.path}\n")
 
 
 def _confirm(offer: Offer, terminal: Terminal) -> bool:
@@ -236,7 +248,10 @@ def path(name: Annotated[str | None, _NAME_HERE] = None) -> None:
 
 @contextlib.contextmanager
 def _bytes_bar(terminal: Terminal) -> Iterator[Callable[[str, int, int | None], None] | None]:
-    """Show a progress bar for each file. Yields its callback, or None if stderr is not a terminal."""
+    """Show a progress bar for each file; a line for each tenth of a large one where stderr is no terminal, as in a log.
+
+    Yields the callback, or None if nothing is to be shown.
+    """
     from rich.progress import (
         BarColumn,
         DownloadColumn,
@@ -248,7 +263,7 @@ def _bytes_bar(terminal: Terminal) -> Iterator[Callable[[str, int, int | None], 
 
     console = terminal.progress_console
     if console is None:
-        yield None
+        yield None if terminal.quiet else _TenthsOfFiles(terminal)
         return
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     bars = Progress(TextColumn("{task.description}", markup=False), *columns, console=console, redirect_stdout=False)
@@ -264,6 +279,22 @@ def _bytes_bar(terminal: Terminal) -> Iterator[Callable[[str, int, int | None], 
         yield progress
     finally:
         bars.stop()
+
+
+class _TenthsOfFiles:
+    """Notes each tenth of a large file that has been downloaded or checked."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        self._terminal = terminal
+        self._tenths: dict[str, int] = {}
+
+    def __call__(self, file: str, done: int, total: int | None) -> None:
+        if total is None or total < _LARGE_FILE:
+            return
+        tenths = done * 10 // total
+        if tenths > self._tenths.get(file, 0):
+            self._tenths[file] = tenths
+            self._terminal.note(f"{file}: {tenths * 10} % of {_size(total)}")
 
 
 def _size(count: int) -> str:

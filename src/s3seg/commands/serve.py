@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from s3seg.commands.model_options import Checkpoint, Device, Dtype, model_settings
+from s3seg.commands.model_options import AcceptLicense, Checkpoint, Device, Dtype, Pull, model_settings, pull_if_missing
 from s3seg.commands.users import lifetime, user_id
 
 if TYPE_CHECKING:
@@ -84,6 +84,8 @@ def serve_gpu(
     checkpoint: Checkpoint = None,
     device: Device = None,
     dtype: Dtype = None,
+    pull: Pull = False,
+    accept_license: AcceptLicense = False,
     insecure_no_key: Annotated[
         bool, typer.Option("--insecure-no-key", help="Serve without API_SECRET_KEY; on loopback only.")
     ] = False,
@@ -99,6 +101,8 @@ def serve_gpu(
             f"--insecure-no-key serves on loopback only, and --host is {host}; set API_SECRET_KEY instead"
         )
     settings = model_settings(checkpoint, device, dtype)
+    if pull:
+        pull_if_missing(settings.checkpoint, accept_license=accept_license)
     _run_with_worker(gpu_app(settings, insecure_no_key=insecure_no_key), settings, host, port)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from s3seg.commands.model_options import Checkpoint, Device, Dtype, model_settings
+from s3seg.commands.model_options import AcceptLicense, Checkpoint, Device, Dtype, Pull, model_settings, pull_if_missing
 
 if TYPE_CHECKING:
     from s3seg.app.settings import Settings
@@ -13,14 +13,23 @@ if TYPE_CHECKING:
 _log = logging.getLogger("s3seg.inference.worker")
 
 
-def worker(checkpoint: Checkpoint = None, device: Device = None, dtype: Dtype = None) -> None:
+def worker(
+    checkpoint: Checkpoint = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    pull: Pull = False,
+    accept_license: AcceptLicense = False,
+) -> None:
     """Run waiting tasks until Ctrl-C, without HTTP: a machine behind NAT needs no open port."""
     import asyncio
 
     from s3seg.web.logs import configure_logging
 
     configure_logging()
-    asyncio.run(_work(model_settings(checkpoint, device, dtype)))
+    settings = model_settings(checkpoint, device, dtype)
+    if pull:
+        pull_if_missing(settings.checkpoint, accept_license=accept_license)
+    asyncio.run(_work(settings))
 
 
 async def _work(settings: Settings) -> None:
