@@ -4,13 +4,15 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PICTURES := examples/pictures
+# Tests start many processes: each works on one core, and finds modules compiled, whatever the environment says.
+TESTING := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
 
 .PHONY: demo test test-slow test-workers check bench bench-serve bench-edge clean help
 
 help:
 	@echo "make demo       set up, then find things in a picture and draw them (out/demo.png)"
-	@echo "make test       set up, then run the tests"
-	@echo "make test-slow  the tests that take minutes"
+	@echo "make test       set up, then run the tests, one process on each core, at most four"
+	@echo "make test-slow  the tests that take longer: more of the same kills, draws and sizes, and the whole training"
 	@echo "make test-workers  the edge inside Cloudflare's runtime, which npm has"
 	@echo "make check      formatting, lint, types, layers"
 	@echo "make bench      measure, side by side with the peers"
@@ -31,14 +33,14 @@ demo: $(READY)
 	@echo "drawn: out/demo.png"
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope
+	$(TESTING) $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 test-slow: $(READY)
-	$(BIN)/python -m pytest -m slow
+	$(TESTING) $(BIN)/python -m pytest -m slow
 
 test-workers: $(READY)
 	$(BIN)/python -m tests.cloudflare.runtime
-	$(BIN)/python -m pytest tests/cloudflare -m slow
+	$(TESTING) $(BIN)/python -m pytest tests/cloudflare -m slow
 
 check: $(READY)
 	$(BIN)/ruff check .

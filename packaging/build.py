@@ -1,6 +1,6 @@
 """Builds the two distributions that are published: ``s3seg`` and ``s3seg-slim``.
 
-    python packaging/build.py            # both wheels, into dist/
+    python packaging/build.py    # both wheels, into dist/
 
 ``s3seg-slim`` has all modules, and requires only what an edge, a client and the operators' commands need; its extra
 ``model`` adds what segments. ``s3seg`` has no modules: it requires ``s3seg-slim[model]`` of the same version. Both are
@@ -32,9 +32,11 @@ def main() -> None:
     """Build both wheels, and print their names."""
     parser = argparse.ArgumentParser(description="Build the wheels of s3seg and s3seg-slim.")
     parser.add_argument("--out", type=Path, default=ROOT / "dist", help="folder for the wheels")
-    out = parser.parse_args().out.resolve()
+    parser.add_argument("--only", choices=["s3seg", "s3seg-slim"], help="build one of them")
+    asked = parser.parse_args()
     for description in (slim(), full()):
-        print(build(description, out).name)
+        if asked.only in (None, description["name"]):
+            print(build(description, asked.out.resolve()).name)
 
 
 def slim() -> dict[str, Any]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+
+import httpx
 import hypothesis
 import pytest
 
@@ -9,6 +12,14 @@ from tests.helpers.fixtures import ann, anyio_backend, bob, service, system  # n
 
 hypothesis.settings.register_profile("s3seg", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("s3seg")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _certificates_read_once():
+    """Share one TLS context among all clients: reading the list of certificates takes longer than most tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("httpx._transports.default.create_ssl_context", functools.cache(httpx.create_ssl_context))
+        yield
 
 
 @pytest.fixture(autouse=True)

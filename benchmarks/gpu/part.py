@@ -25,12 +25,16 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # its time is up: end the servers that it started
+    return 0 if run_part(arguments.part, arguments.out, quick=arguments.quick, until=arguments.until) else 1
+
+
+def run_part(part: str, out: Path, *, quick: bool, until: float) -> bool:
+    """Run a part in this process and write its report; return whether all of it was in order."""
     use_full_precision()
-    device = torch.device("cpu" if arguments.quick else "cuda")
-    report = Report(arguments.part, arguments.out, {"quick": arguments.quick, "about": describe(device)})
-    context = Context(device, arguments.quick, report, Deadline(arguments.until))
-    importlib.import_module(f"benchmarks.gpu.{arguments.part}").run(context)
-    return 0 if report.finish() else 1
+    device = torch.device("cpu" if quick else "cuda")
+    report = Report(part, out, {"quick": quick, "about": describe(device)})
+    importlib.import_module(f"benchmarks.gpu.{part}").run(Context(device, quick, report, Deadline(until)))
+    return report.finish()
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from griffe2md import ConfigDict, render_object_docs
 SOURCE = Path(__file__).parents[2] / "src"
 CHAPTERS = {
     "Segmenting": ("inference.segmenter.Segmenter", "inference.segmenter.Embedding", "images.LoadedImage"),
-    "Results": ("results.segmentation.Segmentation", "results.segmentation.Instance", "results.segmentation.ModelInfo"),
+    "Results": ("results.segmentation.Segmentation", "results.segmentation.Instance", "results.model_info.ModelInfo"),
     "Services": ("app.services.local", "app.in_process.Local", "client.Client", "client.AsyncClient"),
     "Errors": ("errors",),
     "Masks": ("results.masks",),

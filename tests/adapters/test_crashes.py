@@ -184,8 +184,8 @@ async def live_tasks(parts: Parts) -> int:
         database.close()
 
 
-def test_data_is_consistent_after_ten_kills(tmp_path):
-    kill_repeatedly(10, tmp_path, seed=1)
+def test_data_is_consistent_after_some_kills(tmp_path):
+    kill_repeatedly(6, tmp_path, seed=2)  # kills each of the four at least once
 
 
 @pytest.mark.slow

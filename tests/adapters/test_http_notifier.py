@@ -121,7 +121,7 @@ def test_separate_edge_and_gpu_processes_share_only_the_data_directory(tmp_path)
     with edge_process(data, **key) as (edge, url), Client(url, token_for(data)) as client:
         settings = {"S3SEG_DATA_DIR": str(data), "S3SEG_PUBLIC_BASE_URL": f"{url}/files", "S3SEG_DEVICE": "cpu"}
         # the worker polls only once an hour, so a result that comes in time is due to the call of the edge
-        settings |= {"S3SEG_POLL_S": "3600", "S3SEG_CHECKPOINT": "embedded"}
+        settings |= {"S3SEG_POLL_S": "3600", "S3SEG_CHECKPOINT": "embedded", "S3SEG_DECODE_PROCESSES": "0"}
         gpu = Process(EDGE, "gpu", "--port", str(port), log=data / "gpu.log", **key, **settings)
         gpu.start()
         try:

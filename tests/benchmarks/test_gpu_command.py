@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from benchmarks.gpu.part import run_part
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,6 +32,10 @@ def _benchmark(*arguments: str) -> subprocess.CompletedProcess[str]:
 def _quick(part: str, out: Path) -> dict:
     done = _benchmark(part, "--quick", "--out", str(out))
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return _written(part, out)
+
+
+def _written(part: str, out: Path) -> dict:
     content = json.loads((out / f"{part}.json").read_text())
     assert content["complete"]
     assert content["failed"] == []
@@ -39,7 +45,8 @@ def _quick(part: str, out: Path) -> dict:
 
 
 def test_equal_compares_every_output_in_three_precisions(tmp_path):
-    tables = _quick("equal", tmp_path)["tables"]
+    assert run_part("equal", tmp_path, quick=True, until=math.inf)
+    tables = _written("equal", tmp_path)["tables"]
     rows = tables["Outputs, against transformers in fp32"]
     seen = {(row["model"], row["case"], row["precision"], row["what"]) for row in rows}
     assert len(seen) == len(rows) == 2 * 3 * 3 * 4
@@ -52,6 +59,11 @@ def test_equal_compares_every_output_in_three_precisions(tmp_path):
         row["precision"] for row in tables["Embedded checkpoint on the example pictures, against fp32 on the device"]
     }
     assert len(tables["Range of activations"]) == 4
+
+
+@pytest.mark.slow
+def test_the_command_runs_equal_too(tmp_path):
+    assert _quick("equal", tmp_path)["tables"]
 
 
 @pytest.mark.slow

@@ -50,6 +50,11 @@ class TestSupabaseRateLimiter(OnSupabase, RateLimiterSuite):
     def new_user(self, harness):
         return lambda tier: harness.user(tier=tier)
 
+    @pytest.mark.parametrize("tier", [Tier.FREE, Tier.PRO, pytest.param(Tier.ENTERPRISE, marks=pytest.mark.slow)])
+    @pytest.mark.parametrize("action", list(Action))
+    async def test_exactly_the_limit_is_allowed(self, limiter, new_user, tier, action):
+        await super().test_exactly_the_limit_is_allowed(limiter, new_user, tier, action)
+
     async def test_requests_and_what_they_make_are_counted_separately(self, limiter, harness):
         user = await harness.user(tier=Tier.FREE)
         for _ in range(10):

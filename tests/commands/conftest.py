@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,19 @@ def _embedded_checkpoint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     for variable in ("S3SEG_DEBUG", "FORCE_COLOR", "NO_COLOR", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_ENDPOINT"):
         monkeypatch.delenv(variable, raising=False)
+
+
+@pytest.fixture(scope="session")
+def _load_once():
+    """Loads a checkpoint the first time it is asked for; a command by itself loads it each time that it runs."""
+    from s3seg.sam3.predictor import Predictor
+
+    return lru_cache(maxsize=4)(Predictor.from_path)
+
+
+@pytest.fixture(autouse=True)
+def _loaded_once(monkeypatch: pytest.MonkeyPatch, _load_once) -> None:
+    monkeypatch.setattr("s3seg.sam3.predictor.Predictor.from_path", _load_once)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from s3seg import Segmentation, __version__
-from tests.commands.running import GetPicture, process, words
+from tests.commands.running import GetPicture, command, process, words
 
 
 @pytest.fixture
@@ -33,10 +33,10 @@ def heard_sigint() -> Iterator[None]:
 def test_ctrl_c_leaves_only_complete_files_and_resume_does_the_rest(picture: GetPicture, tmp_path: Path) -> None:
     pictures, out, found = tmp_path / "pictures", tmp_path / "out", tmp_path / "found.jsonl"
     pictures.mkdir()
-    for k in range(30):
+    for k in range(15):
         shutil.copy(picture("shapes"), pictures / f"{k:02d}.png")
-    command = words("segment", pictures, "star", "--overlay", out, "--mask", out, "--jsonl", "-o", found, "--resume")
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+    arguments = ("segment", pictures, "star", "--overlay", out, "--mask", out, "--jsonl", "-o", found, "--resume")
+    with subprocess.Popen(words(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         _wait_for(lambda: len(list(out.glob("*.overlay.png"))) >= 2)
         running.send_signal(signal.SIGINT)
         stdout, stderr = running.communicate(timeout=60)
@@ -45,7 +45,7 @@ def test_ctrl_c_leaves_only_complete_files_and_resume_does_the_rest(picture: Get
     assert "with --resume to continue" in stderr
     assert "Traceback" not in stderr
     before = {path: path.stat().st_mtime_ns for path in out.glob("*.overlay.png")}
-    assert 2 <= len(before) < 30, "it was to be stopped in the middle"
+    assert 2 <= len(before) < 15, "it was to be stopped in the middle"
     assert not list(out.glob(".*.tmp"))
     for file in out.glob("*.png"):
         with Image.open(file) as whole:
@@ -55,15 +55,15 @@ def test_ctrl_c_leaves_only_complete_files_and_resume_does_the_rest(picture: Get
 
     with found.open("ab") as file:
         file.write(b'{"format": "s3seg.segm')
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0
+    done = command(*arguments)
+    assert done.exit_code == 0
     skipped = int(next(line for line in done.stderr.splitlines() if "done by an earlier run" in line).split()[0])
     assert len(before) - 1 <= skipped <= len(before)
-    assert len(list(out.glob("*.overlay.png"))) == len(list(out.glob("*.star.mask.png"))) == 30
+    assert len(list(out.glob("*.overlay.png"))) == len(list(out.glob("*.star.mask.png"))) == 15
     again = sum(path.stat().st_mtime_ns != then for path, then in before.items())
     assert again == len(before) - skipped
     sources = [json.loads(line)["source"] for line in found.read_text().splitlines()]
-    assert sorted(sources) == [str(pictures / f"{k:02d}.png") for k in range(30)]
+    assert sorted(sources) == [str(pictures / f"{k:02d}.png") for k in range(15)]
 
 
 def test_a_closed_output_pipe_ends_the_command_quietly(picture: GetPicture) -> None:
@@ -146,10 +146,10 @@ def test_version_and_completion_of_python_m_s3seg() -> None:
 
 
 def _wait_for(condition: object) -> None:
-    for _ in range(1200):
+    for _ in range(6000):
         if condition():  # type: ignore[operator]
             return
-        time.sleep(0.05)
+        time.sleep(0.01)
     pytest.fail("the condition did not hold within a minute")
 
 

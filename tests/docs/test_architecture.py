@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import runpy
+from graphlib import TopologicalSorter
 from pathlib import Path
 
+import grimp
 import pytest
 
 import s3seg
@@ -48,3 +50,10 @@ def test_the_drawing_is_what_the_script_draws():
 def test_an_arrow_is_left_out_where_a_chain_leads_to_the_same_room():
     pairs = {("a", "b"), ("b", "c"), ("a", "c"), ("a", "d")}
     assert DRAW["without_shortcuts"](pairs) == {("a", "b"), ("b", "c"), ("a", "d")}
+
+
+def test_no_modules_import_each_other_in_a_circle_within_a_room_or_across():
+    graph = grimp.build_graph("s3seg", exclude_type_checking_imports=True, cache_dir=None)
+    public_names = {"s3seg"}  # imports what has a public name, when it is first used
+    imports = {name: graph.find_modules_directly_imported_by(name) - public_names for name in graph.modules}
+    TopologicalSorter({name: imports[name] for name in graph.modules - public_names}).prepare()  # raises CycleError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from train_small_sam3.concepts import Vocabulary, load_vocabulary
 from train_small_sam3.icons import PACK, IconAtlas, fingerprint, load_atlas
 from train_small_sam3.settings import TINY
 from train_small_sam3.state import start
+from train_small_sam3.train import train
 
 
 @pytest.fixture(scope="session")
@@ -34,14 +36,35 @@ def icon_cache(tmp_path_factory, vocabulary) -> Path:
     return folder
 
 
-@pytest.fixture
-def atlas(vocabulary, icon_cache, monkeypatch) -> IconAtlas:
+@pytest.fixture(scope="session")
+def atlas(vocabulary, icon_cache) -> IconAtlas:
+    return load_atlas(vocabulary, icon_cache)
+
+
+@pytest.fixture(autouse=True)
+def _no_other_icons(icon_cache, monkeypatch) -> None:
     monkeypatch.setenv("S3SEG_TRAIN_CACHE", str(icon_cache))  # for those that look for the icons themselves
-    return load_atlas(vocabulary)
+
+
+@pytest.fixture(scope="session")
+def new_run(tmp_path_factory, vocabulary, atlas) -> Path:
+    """A run that has made no step yet; it is only read."""
+    folder = tmp_path_factory.mktemp("new") / "run"
+    start(folder, TINY, vocabulary, atlas, None)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory, new_run, icon_cache) -> Path:
+    """The same run after its last step; it is only read."""
+    folder = shutil.copytree(new_run, tmp_path_factory.mktemp("finished") / "run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("S3SEG_TRAIN_CACHE", str(icon_cache))
+        train(folder, minutes=10)
+    return folder
 
 
 @pytest.fixture
-def run(tmp_path, vocabulary, atlas) -> Path:
-    """A run that has made no step yet."""
-    start(tmp_path / "run", TINY, vocabulary, atlas, None)
-    return tmp_path / "run"
+def run(tmp_path, new_run) -> Path:
+    """A run of one's own that has made no step yet."""
+    return shutil.copytree(new_run, tmp_path / "run")

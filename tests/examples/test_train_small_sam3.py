@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +14,8 @@ from hypothesis import strategies as st
 import s3seg
 from s3seg.sam3.predictor import BoxPrompt, Predictor, Query
 from train_small_sam3.batches import BatchMaker
+from train_small_sam3.curve import draw_curve
+from train_small_sam3.evaluate import evaluate
 from train_small_sam3.export import export
 from train_small_sam3.metrics import compare, summarise
 from train_small_sam3.muon import Muon, orthogonal
@@ -37,12 +38,10 @@ def _tensors(run):
     return content["step"], flat
 
 
-def test_six_steps_are_three_and_three_after_a_pause(run, tmp_path):
-    other = shutil.copytree(run, tmp_path / "other")
+def test_six_steps_are_three_and_three_after_a_pause(run, finished_run):
+    assert train(run, minutes=10, last_step=3) == 3
     assert train(run, minutes=10) == 6
-    assert train(other, minutes=10, last_step=3) == 3
-    assert train(other, minutes=10) == 6
-    (steps, whole), (_, pieces) = _tensors(run), _tensors(other)
+    (steps, whole), (_, pieces) = _tensors(finished_run), _tensors(run)
     assert steps == 6
     assert whole.keys() == pieces.keys()
     assert all(torch.equal(whole[name], pieces[name]) for name in whole)
@@ -55,29 +54,27 @@ def test_a_run_that_is_out_of_time_stops_and_can_go_on(run):
     assert logged == [1, 6]
 
 
-def test_training_changes_every_weight_that_the_checkpoint_holds(run):
-    before = torch.load(run / "state.pt", weights_only=True)["model"]
-    train(run, minutes=10)
-    after = torch.load(run / "state.pt", weights_only=True)["model"]
+def test_training_changes_every_weight_that_the_checkpoint_holds(new_run, finished_run):
+    before = torch.load(new_run / "state.pt", weights_only=True)["model"]
+    after = torch.load(finished_run / "state.pt", weights_only=True)["model"]
     unchanged = {name for name in before if torch.equal(before[name], after[name])}
     # the tiny run may not show any boxes, and then nothing reaches the geometry encoder
     assert not {name for name in unchanged if not name.startswith("geometry.")}
 
 
-def test_what_a_run_exports_opens_as_a_checkpoint(run, tmp_path, vocabulary):
-    train(run, minutes=10, last_step=2)
-    export(run, tmp_path / "checkpoint", name="mine", version="1", threshold=0.25)
+def test_what_a_run_exports_opens_as_a_checkpoint(finished_run, tmp_path, vocabulary):
+    export(finished_run, tmp_path / "checkpoint", name="mine", version="1", threshold=0.25)
     seg = s3seg.Segmenter(tmp_path / "checkpoint", device="cpu")
     result = seg.segment(np.zeros((50, 80, 3), np.uint8), "cat")
     assert result.masks.shape[1:] == (50, 80)
-    state, _, _ = resume(run, vocabulary)
+    state, _, _ = resume(finished_run, vocabulary)
     ours = seg.predictor.model.state_dict()
     assert ours.keys() == state.average.keys()
     assert all(torch.equal(ours[k], v.half().float()) for k, v in state.average.items())
 
 
-def test_a_text_beside_a_prompt_with_boxes_is_answered_as_if_alone(run, tmp_path):
-    export(run, tmp_path / "checkpoint", name="mine", version="1", threshold=0.25)
+def test_a_text_beside_a_prompt_with_boxes_is_answered_as_if_alone(new_run, tmp_path):
+    export(new_run, tmp_path / "checkpoint", name="mine", version="1", threshold=0.25)
     predictor = Predictor.from_path(tmp_path / "checkpoint", device="cpu", dtype="float32")
     predictor.model.geometry.cls.add_(1)
     (image,) = predictor.encode_images([np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)])
@@ -87,6 +84,16 @@ def test_a_text_beside_a_prompt_with_boxes_is_answered_as_if_alone(run, tmp_path
     np.testing.assert_allclose(beside.scores, alone.scores, atol=1e-6)
 
 
+def test_a_checkpoint_is_measured_on_scenes_and_its_run_is_drawn(finished_run, tmp_path, capsys):
+    export(finished_run, tmp_path / "checkpoint", name="mine", version="1", threshold=0.25)
+    figures = evaluate(tmp_path / "checkpoint", scenes=1, splits=SPLITS[:2], threshold=0.5, dtype="float32")
+    assert set(figures["splits"]) == {*SPLITS[:2]} - {"validation"}
+    assert all(split in capsys.readouterr().out for split in figures["splits"])
+    draw_curve(finished_run, tmp_path / "curve.png")
+    assert (tmp_path / "curve.png").stat().st_size > 0
+
+
+@pytest.mark.slow
 def test_the_whole_run_goes_from_nothing_to_a_checkpoint_and_its_figures_in_some_minutes(tmp_path, capsys, atlas):
     figures = repeat(tmp_path, size="tiny", scenes=2, minutes=0.02)
     seg = s3seg.Segmenter(tmp_path / "checkpoint", device="cpu")
@@ -119,11 +126,10 @@ def test_orthogonal_brings_singular_values_near_one(rows, columns, seed):
     assert float(after[before > 0.05 * before.norm()].min()) > 0.5
 
 
-def test_a_grown_network_keeps_what_its_parent_learned(run, tmp_path, vocabulary, atlas):
-    train(run, minutes=10)
+def test_a_grown_network_keeps_what_its_parent_learned(finished_run, tmp_path, vocabulary, atlas):
     child = tmp_path / "child"
-    start(child, replace(TINY, vit_depth=2, queries=9), vocabulary, atlas, open_any(run))
-    (parent, _, _), (grown, _, _) = resume(run, vocabulary), resume(child, vocabulary)
+    start(child, replace(TINY, vit_depth=2, queries=9), vocabulary, atlas, open_any(finished_run))
+    (parent, _, _), (grown, _, _) = resume(finished_run, vocabulary), resume(child, vocabulary)
     before, after = parent.model.state_dict(), grown.model.state_dict()
     resized = {"decoder.query_embedding", "decoder.reference_boxes"}
     assert all(torch.equal(after[name], before[name]) for name in before.keys() - resized)
@@ -134,12 +140,10 @@ def test_a_grown_network_keeps_what_its_parent_learned(run, tmp_path, vocabulary
     assert all(torch.equal(parent.momenta[name], grown.momenta[name]) for name in kept)
 
 
-def test_heads_and_momenta_can_be_kept_beside_a_checkpoint(run, tmp_path, vocabulary, atlas):
-    train(run, minutes=10, last_step=3)
-    export(
-        run, tmp_path / "checkpoint", name="mine", version="1", threshold=0.25, extras=tmp_path / "extras.safetensors"
-    )
-    learned, kept = open_any(run), open_parent(tmp_path / "checkpoint", tmp_path / "extras.safetensors")
+def test_heads_and_momenta_can_be_kept_beside_a_checkpoint(finished_run, tmp_path, vocabulary):
+    extras = tmp_path / "extras.safetensors"
+    export(finished_run, tmp_path / "checkpoint", name="mine", version="1", threshold=0.25, extras=extras)
+    learned, kept = open_any(finished_run), open_parent(tmp_path / "checkpoint", extras)
     assert kept.boxes
     assert kept.concepts == vocabulary.names
     assert kept.momenta.keys() == learned.momenta.keys()
@@ -148,11 +152,11 @@ def test_heads_and_momenta_can_be_kept_beside_a_checkpoint(run, tmp_path, vocabu
     assert TINY.grown(bare).warm_heads > TINY.grown(kept).warm_heads == 0
 
 
-def test_a_head_follows_its_concept_into_a_larger_vocabulary(run, tmp_path, vocabulary, atlas):
+def test_a_head_follows_its_concept_into_a_larger_vocabulary(new_run, tmp_path, vocabulary, atlas):
     concepts = vocabulary.concepts
     larger = replace(vocabulary, concepts=(*concepts[1:], replace(concepts[0], name="novelty"), concepts[0]))
-    start(tmp_path / "child", TINY, larger, atlas, open_any(run))
-    old, new = open_any(run).heads["attributes.bias"], open_any(tmp_path / "child").heads["attributes.bias"]
+    start(tmp_path / "child", TINY, larger, atlas, open_any(new_run))
+    old, new = open_any(new_run).heads["attributes.bias"], open_any(tmp_path / "child").heads["attributes.bias"]
     assert torch.equal(new[: len(concepts) - 1], old[1 : len(concepts)])
     assert new[len(concepts)] == old[0]
     assert torch.equal(new[len(concepts) + 1 :], old[len(concepts) :])
@@ -194,8 +198,8 @@ def test_a_cool_down_that_is_planned_later_starts_at_the_step_that_the_run_has_r
     assert train(run, minutes=10) == steps_made(run) == 13
 
 
-def test_in_bf16_the_losses_are_nearly_the_same_and_stay_fp32(run, vocabulary, atlas):
-    state, settings, tokenizer = resume(run, vocabulary)
+def test_in_bf16_the_losses_are_nearly_the_same_and_stay_fp32(new_run, vocabulary, atlas):
+    state, settings, tokenizer = resume(new_run, vocabulary)
     batch = BatchMaker(settings, vocabulary, atlas, tokenizer)[0]
     full, half = (losses(state.model, state.heads, batch, dense_only=False, precision=p) for p in ("fp32", "bf16"))
     assert half.total.dtype == torch.float32

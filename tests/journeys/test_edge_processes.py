@@ -281,11 +281,11 @@ async def _ended_tasks(parts, caller):
 
 
 def test_killing_processes_loses_nothing_and_charges_nothing_twice(tmp_path):
-    _kill_at_random(tmp_path, rounds=10, seed=1)
+    _kill_at_random(tmp_path, rounds=5, seed=16)  # kills the edge, the worker, and both at once
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(2, 12))
+@pytest.mark.parametrize("seed", range(1, 11))
 def test_killing_processes_a_hundred_times_loses_nothing(tmp_path, seed):
     _kill_at_random(tmp_path, rounds=10, seed=seed)
 

@@ -109,7 +109,7 @@ def _can_vary(operation):
 
 
 def test_every_answer_is_one_that_is_described(tmp_path):
-    _every_answer_is_described(tmp_path, examples=300)
+    _every_answer_is_described(tmp_path, examples=100)
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from s3seg.errors import InvalidRequestError, S3segError
 from s3seg.results import instances_file
+from s3seg.results.segmentation import cut
 from tests.results.small_results import any_result, discs, empty_result, result_of
 
 STACK = discs(40, 60, (10, 10, 8), (20, 30, 12), (30, 50, 4))
@@ -23,7 +24,7 @@ def scored(*scores: float):
 @given(st.lists(any_result(), max_size=3), st.floats(0, 1))
 def test_what_is_written_is_read_back_above_the_threshold(results, threshold):
     back = instances_file.read(instances_file.write(results, threshold=threshold))
-    assert back == [instances_file.cut(result, threshold) for result in results]
+    assert back == [cut(result, threshold) for result in results]
     assert all(result.threshold == threshold for result in back)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from s3seg.api.gpu import PredictResponse
 from s3seg.results import instances_file
 from s3seg.results.label_map import encode_label_map
-from s3seg.results.segmentation import Segmentation
+from s3seg.results.segmentation import Segmentation, cut
 from s3seg.tasks.model import Outcome, Task
 from s3seg.tasks.object_keys import new_result_key
 
@@ -41,7 +41,7 @@ def make_artifacts(
         threshold: Instances that score above it are in label maps, labels, counts and confidence.
         url: Returns the public address of an object key.
     """
-    shown = [instances_file.cut(result, threshold) for result in results]
+    shown = [cut(result, threshold) for result in results]
     objects: dict[str, bytes] = {}
 
     def store(body: bytes, content_type: str) -> str:

@@ -1,21 +1,29 @@
-"""The JSON form of a `Segmentation`, and the files that hold one or several of them."""
+"""The JSON form of results as plain values, and the files that hold one or several of them.
+
+`Segmentation` calls this module and says what to make of what was read: the module does not import that class.
+"""
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from s3seg.errors import InvalidRequestError, MaskError, S3segError
+from s3seg.errors import InvalidRequestError, S3segError
 from s3seg.results import masks
-from s3seg.results.segmentation import ModelInfo, Segmentation
+from s3seg.results.model_info import ModelInfo
+
+if TYPE_CHECKING:
+    from s3seg.results.segmentation import Segmentation
+
+_T = TypeVar("_T")
 
 FORMAT = "s3seg.segmentation/1"
+INSTANCES_FORMAT = "s3seg.instances/1"
+"""The format of the file in which a service stores the results of a task; see `s3seg.results.instances_file`."""
 
 
 def to_dict(result: Segmentation) -> dict[str, Any]:
@@ -39,8 +47,15 @@ def to_dict(result: Segmentation) -> dict[str, Any]:
     }
 
 
-def from_dict(data: Mapping[str, Any]) -> Segmentation:
-    """Read what `to_dict` returned.
+class Stored(NamedTuple):
+    """Results as JSON values, and the threshold to which they have yet to be cut, if the file is one of instances."""
+
+    results: list[Mapping[str, Any]]
+    threshold: float | None
+
+
+def from_dict(data: Mapping[str, Any], *, make: Callable[..., _T]) -> _T:
+    """Read what `to_dict` returned, and call ``make`` with the arguments of `Segmentation`.
 
     Raises:
         MaskError: A mask is malformed or has another size than the picture.
@@ -55,7 +70,7 @@ def from_dict(data: Mapping[str, Any]) -> Segmentation:
         if data.get("format") != FORMAT:
             raise InvalidRequestError(f"not a saved Segmentation: {_other_format(data)}")
         instances = data["instances"]
-        return Segmentation(
+        return make(
             prompt=_text(data["prompt"]),
             size=tuple(data["size"]),
             rles=tuple(masks.from_coco(one["rle"]) for one in instances),
@@ -76,23 +91,32 @@ def from_dict(data: Mapping[str, Any]) -> Segmentation:
         raise InvalidRequestError(f"not a saved Segmentation: {type(err).__name__}: {err}") from err
 
 
-def load_all(path: str | os.PathLike[str]) -> list[Segmentation]:
-    """Read every result in a file; see `Segmentation.load_all`."""
-    content = Path(path).read_bytes()
-    try:
-        text = content.decode(json.detect_encoding(content))
-        values = _values(text)
-        from s3seg.results import instances_file
+def read_file(content: bytes) -> Stored:
+    """Read the JSON of a file of one result, several, JSON Lines, or a file of instances.
 
-        if isinstance(values, dict) and values.get("format") == instances_file.FORMAT:
-            return instances_file.read(content)
-        return [from_dict(value) for value in (values if isinstance(values, list) else [values])]
-    except MaskError as err:
-        raise MaskError(f"{path}: {err}") from err
-    except S3segError as err:
-        raise InvalidRequestError(f"{path}: {err}") from err
-    except ValueError as err:
-        raise InvalidRequestError(f"{path} is not JSON: {err}") from err
+    Raises:
+        S3segError: It is a damaged file of instances.
+        InvalidRequestError: A line of JSON Lines is not JSON.
+        ValueError: It is not JSON.
+    """
+    values = _values(content.decode(json.detect_encoding(content)))
+    if isinstance(values, dict) and values.get("format") == INSTANCES_FORMAT:
+        return Stored(*read_instances(values))
+    return Stored(values if isinstance(values, list) else [values], None)
+
+
+def read_instances(values: Mapping[str, Any]) -> tuple[list[Mapping[str, Any]], float]:
+    """Read the JSON of a file of instances: its results, and the threshold that it recommends.
+
+    Raises:
+        S3segError: It has another format, or is damaged.
+    """
+    try:
+        if values["format"] != INSTANCES_FORMAT:
+            raise S3segError(f"the instances file has format {values['format']!r:.60}, expected {INSTANCES_FORMAT!r}")
+        return list(values["results"]), float(values["threshold"])
+    except (ValueError, KeyError, TypeError) as err:
+        raise S3segError(f"the instances file cannot be read: {type(err).__name__}: {err}") from err
 
 
 def _values(text: str) -> Any:

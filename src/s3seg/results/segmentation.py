@@ -10,17 +10,18 @@ import html
 import os
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
-from s3seg.errors import InvalidRequestError, MaskError
+from s3seg.errors import InvalidRequestError, MaskError, S3segError
 from s3seg.results import masks
 from s3seg.results.files import json_text, write_atomically
 from s3seg.results.masks import RLE, Box
+from s3seg.results.model_info import ModelInfo
 from s3seg.results.polygons import Polygon
 
 if TYPE_CHECKING:
@@ -29,25 +30,6 @@ if TYPE_CHECKING:
     import supervision as sv
 
     from s3seg.images import ImageSource
-
-
-@dataclass(frozen=True, slots=True)
-class ModelInfo:
-    """The network that found the instances, and the device and precision it ran with.
-
-    Attributes:
-        name: of the checkpoint, such as "embedded" or "sam3".
-        version: of the checkpoint.
-        device: such as "cpu", "cuda:0" or "mps".
-        dtype: such as "float32" or "bfloat16".
-        summary: one line on what the model can find, if the checkpoint has one, as the embedded one does.
-    """
-
-    name: str
-    version: str
-    device: str
-    dtype: str
-    summary: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,7 +271,7 @@ class Segmentation:
         """
         from s3seg.results import json_form
 
-        return json_form.from_dict(data)
+        return json_form.from_dict(data, make=cls)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Save the result to a file; after a failure there is no partly written file.
@@ -340,7 +322,17 @@ class Segmentation:
         """
         from s3seg.results import json_form
 
-        return json_form.load_all(path)
+        content = Path(path).read_bytes()
+        try:
+            stored = json_form.read_file(content)
+            results = [cls.from_dict(one) for one in stored.results]
+            return results if stored.threshold is None else [cut(one, stored.threshold) for one in results]
+        except MaskError as err:
+            raise MaskError(f"{path}: {err}") from err
+        except S3segError as err:
+            raise InvalidRequestError(f"{path}: {err}") from err
+        except ValueError as err:
+            raise InvalidRequestError(f"{path} is not JSON: {err}") from err
 
     # ---- pictures ----
 
@@ -441,6 +433,22 @@ class Segmentation:
         cells = "".join(f"<tr><th>{name}</th><td>{html.escape(value)}</td></tr>" for name, value in rows)
         picture = b64encode(self._repr_png_()).decode("ascii")
         return f'<img src="data:image/png;base64,{picture}" alt="instances"/><table>{cells}</table>'
+
+
+def cut(result: Segmentation, threshold: float, *, max_instances: int | None = None) -> Segmentation:
+    """Keep the instances that score above a threshold.
+
+    The comparison is in float32, the type of the scores, as in the network: cutting later keeps the same instances as
+    asking the network with this threshold.
+
+    Args:
+        result: With every instance above a lower threshold.
+        threshold: 0..1; becomes the ``threshold`` of the returned result.
+        max_instances: Keep at most this many, the best; None keeps all.
+    """
+    count = int(np.count_nonzero(result.scores > np.float32(threshold)))  # sorted: the best come first
+    count = count if max_instances is None else min(count, max_instances)
+    return replace(result[:count], threshold=threshold)
 
 
 def _index_array(index: object, count: int) -> np.ndarray:
