@@ -81,6 +81,10 @@ def deployed(
         made = make_project(folder / "project", worker_parts.modules, settings)
         with run_worker(made, worker_parts.tools, port, ready=ready) as server:
             yield Deployment(project, url, gpu_url, folder, f"{url}/files", server)
+        log = (made / "worker.log").read_text()
+        # what the runtime writes when it ends a request that waits for what another one does
+        assert "hung" not in log
+        assert "different request" not in log
 
 
 @pytest.fixture(scope="session")

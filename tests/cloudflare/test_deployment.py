@@ -6,7 +6,10 @@ import re
 import shutil
 import subprocess
 
-from tests.cloudflare.runtime import DEPLOY, configured
+import httpx
+
+from tests.cloud.parts.processes import free_ports
+from tests.cloudflare.runtime import DEPLOY, configured, make_project, run_worker
 
 
 def test_the_build_reports_its_size_and_is_below_the_ceiling(worker_parts):
@@ -39,3 +42,15 @@ def test_wrangler_accepts_the_deployment_as_it_is(tmp_path, worker_parts):
     assert f"env.{configured()['r2_buckets'][0]['binding']}" in done.stdout
     compressed = float(re.search(r"Total Upload: [\d.]+ KiB / gzip: ([\d.]+) KiB", done.stdout)[1])
     assert compressed < 5_000
+
+
+def test_a_worker_without_its_settings_answers_in_the_envelope_and_logs_what_is_missing(tmp_path, worker_parts):
+    (port,) = free_ports(1)
+    project = make_project(tmp_path / "project", worker_parts.modules, {"S3SEG_SUPABASE_URL": "https://x.supabase.co"})
+    with run_worker(project, worker_parts.tools, port, ready="/__test/memory"):
+        answer = httpx.get(f"http://127.0.0.1:{port}/api/v1/me", timeout=60)
+    assert answer.status_code == 500
+    assert answer.json()["error"]["code"] == "INTERNAL_ERROR"
+    assert answer.json()["meta"]["request_id"] == answer.headers["x-request-id"]
+    assert "PUBLISHABLE" not in answer.text
+    assert "the Worker needs S3SEG_SUPABASE_PUBLISHABLE_KEY, which is not set" in (project / "worker.log").read_text()

@@ -2,7 +2,8 @@
 
 from workers import WorkerEntrypoint, import_from_javascript
 
-from s3seg.app.cloudflare import WorkerEdge
+from s3seg.app.cloudflare import WorkerEdge, explain
+from s3seg.errors import ConfigurationError
 
 _edges: list[WorkerEdge] = []  # one, made by the first request: variables and secrets are not known before
 
@@ -14,5 +15,8 @@ class Default(WorkerEntrypoint):
         """Answer a request with the edge of this isolate."""
         runtime = import_from_javascript("cloudflare:workers")
         if not _edges:
-            _edges.append(WorkerEdge(runtime.env))
+            try:
+                _edges.append(WorkerEdge(runtime.env))
+            except ConfigurationError as err:
+                return await explain(err, request.js_object, keep_alive=runtime.waitUntil)
         return await _edges[0].fetch(request.js_object, keep_alive=runtime.waitUntil)

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import logging
 import os
+import uuid
 from typing import Any
 
 from js import Object  # pyright: ignore[reportMissingImports]
+from starlette.types import Receive, Scope, Send
 
+from s3seg.adapters.cloudflare.convert import is_nothing
 from s3seg.adapters.cloudflare.fetch import FetchTransport
 from s3seg.adapters.cloudflare.objects import R2BindingObjectStore
 from s3seg.adapters.cloudflare.signatures import load_with_webcrypto, verify_with_webcrypto
@@ -26,13 +29,17 @@ from s3seg.app.settings import Settings
 from s3seg.edge import Edge, EdgeMemory, EdgeOptions
 from s3seg.edge.picture_headers import inspect_header
 from s3seg.errors import ConfigurationError
-from s3seg.tasks.ports import RateLimiter, WorkerNotifier
+from s3seg.tasks.ports import WorkerNotifier
 from s3seg.web.cloudflare import ConsoleHandler, respond
 from s3seg.web.edge_app import build_edge_app
+from s3seg.web.envelope import render_error
+from s3seg.web.errors import error_response
 from s3seg.web.logs import JsonFormatter, bound_fields
 from s3seg.web.metrics import HttpMetrics
 from s3seg.web.playground import playground_routes
 from s3seg.web.prefix import prefix_of_files
+
+_log = logging.getLogger(__name__)
 
 BUCKET = "BUCKET"
 """Name of the R2 binding."""
@@ -48,21 +55,19 @@ class WorkerEdge:
         env: The Worker's ``env``: variables, secrets, and the binding ``BUCKET``.
 
     Raises:
-        ConfigurationError: A setting or the binding is missing or not valid.
+        ConfigurationError: A setting or the binding is missing or not valid; see `explain`.
     """
 
     def __init__(self, env: Any) -> None:
         _log_to_console()
         self._settings = settings = _settings(env)
-        self._bucket = getattr(env, BUCKET, None)
-        if not self._bucket:
-            raise ConfigurationError(
-                f"the Worker has no R2 binding named {BUCKET}; see deploy/cloudflare/wrangler.jsonc"
-            )
+        self._bucket = _required(getattr(env, BUCKET, None), f"the R2 binding {BUCKET}")
+        self._project = _required(settings.supabase_url, "S3SEG_SUPABASE_URL").rstrip("/")
+        self._key = _required(settings.supabase_publishable_key, "S3SEG_SUPABASE_PUBLISHABLE_KEY")
         self._options = EdgeOptions(
             max_pixels=int(settings.upload_megapixels * 1e6),
             max_uploads=2,  # an isolate has 128 MB, and memory that was taken once is never given back
-            max_uploads_per_user=2,
+            max_uploads_per_user=1,
             upload_wait_s=0.0,
             max_watchers=100,
             max_watchers_per_user=20,
@@ -75,7 +80,7 @@ class WorkerEdge:
         self._metrics = HttpMetrics()
         self._pages = playground_routes(public_base=settings.public_base_url) if settings.playground else ()
         self._prefix = "" if settings.r2_public else prefix_of_files(settings.public_base_url)
-        self._calls = MemoryRateLimiter(table=settings.rates)
+        self._unlimited = MemoryRateLimiter(table=settings.rates) if settings.rate_limits == "off" else None
 
     async def fetch(self, request: Any, *, keep_alive: Any) -> Any:
         """Answer a request.
@@ -101,10 +106,8 @@ class WorkerEdge:
 
     def _new_edge(self) -> Edge:
         settings, transport = self._settings, FetchTransport()
-        project = _required(settings.supabase_url, "S3SEG_SUPABASE_URL")
-        key = _required(settings.supabase_publishable_key, "S3SEG_SUPABASE_PUBLISHABLE_KEY")
-        base, issuer = settings.public_base_url, f"{project.rstrip('/')}/auth/v1"
-        rest = Rest(project, key, timeout_s=settings.database_timeout_s, transport=transport)
+        base, issuer = settings.public_base_url, f"{self._project}/auth/v1"
+        rest = Rest(self._project, self._key, timeout_s=settings.database_timeout_s, transport=transport)
         keys = SupabaseKeys(
             f"{issuer}/.well-known/jwks.json",
             secret=settings.supabase_jwt_secret,
@@ -112,17 +115,37 @@ class WorkerEdge:
             load_key=load_with_webcrypto,
             known=self._keys,
         )
-        limiter: RateLimiter = SupabaseRateLimiter(rest, public_base=base)
         return Edge(
             objects=R2BindingObjectStore(self._bucket, public_base=base),
             tasks=SupabaseTaskStore(rest, public_base=base),
             authenticator=JwtAuthenticator(keys, issuers=[issuer], verify_signature=verify_with_webcrypto),
-            limiter=self._calls if settings.rate_limits == "off" else limiter,
+            limiter=self._unlimited or SupabaseRateLimiter(rest, public_base=base),
             notifier=_notifier(settings, transport),
             inspect=inspect_header,
             options=self._options,
             memory=self._memory,
         )
+
+
+async def explain(problem: ConfigurationError, request: Any, *, keep_alive: Any) -> Any:
+    """Answer a request that cannot be served because of the settings. The log says which; the answer does not.
+
+    Args:
+        problem: What `WorkerEdge` raised.
+        request: A ``Request`` of JavaScript.
+        keep_alive: The Worker's ``waitUntil``.
+    """
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        request_id = str(uuid.uuid4())
+        _log.error("not ready: %s", problem, extra={"request_id": request_id})
+        response = render_error(error_response(problem), request_id)
+        response.headers["X-Request-Id"] = request_id
+        await response(scope, receive, send)
+
+    async def finish() -> None: ...
+
+    return await respond(app, request, keep_alive=keep_alive, finish=finish)
 
 
 def _settings(env: Any) -> Settings:
@@ -147,7 +170,7 @@ def _notifier(settings: Settings, transport: FetchTransport) -> WorkerNotifier:
 
 
 def _required(value: Any, name: str) -> Any:
-    if value is None:
+    if is_nothing(value):
         raise ConfigurationError(f"the Worker needs {name}, which is not set; see deploy/cloudflare/wrangler.jsonc")
     return value
 
