@@ -199,3 +199,36 @@ async def test_polls_of_many_users_at_once_are_each_answered_with_their_own_task
             answers = await asyncio.gather(*asked)
         expected = [task_id for task_id in tasks.values() for _ in range(8)]
         assert [answer.json()["data"]["task_id"] for answer in answers] == expected
+
+
+async def test_a_picture_of_ten_megabytes_is_served_whole(worker, large):
+    with enterprise(worker) as (_, http):
+        image_url = upload(http, large)
+        async with httpx.AsyncClient(timeout=60) as readers:
+            answers = await asyncio.gather(*(readers.get(image_url) for _ in range(3)))
+        assert all(answer.content == large for answer in answers)
+
+
+async def test_a_reader_who_leaves_in_the_middle_of_a_picture_disturbs_nobody(worker, large):
+    with enterprise(worker) as (_, http):
+        image_url = upload(http, large)
+        for _ in range(5):
+            with httpx.stream("GET", image_url, timeout=60) as answer:
+                next(answer.iter_bytes(1000))
+        assert httpx.get(image_url, timeout=60).content == large
+
+
+async def test_the_memory_does_not_grow_with_the_number_of_requests(worker):
+    with enterprise(worker) as (_, http):
+        image_url = upload(http, encoded())
+        async with httpx.AsyncClient(base_url=worker.url, timeout=60) as clients:
+
+            async def hundreds() -> None:
+                for path in ("/health", "/api/v1/nothing", image_url):
+                    for _ in range(4):
+                        await asyncio.gather(*(clients.get(path) for _ in range(20)))
+
+            await hundreds()
+            before = heap(worker)
+            await hundreds()
+        assert heap(worker) - before <= 2 * MIB

@@ -20,7 +20,6 @@ from js import (  # pyright: ignore[reportMissingImports]
 )
 from pyodide.ffi import (  # pyright: ignore[reportMissingImports]
     JsException,
-    create_once_callable,
     create_proxy,
     jsnull,
     to_js,
@@ -96,8 +95,10 @@ class _Exchange:
         self._over = asyncio.Event()
         self._start: Message | None = None
         self._writer: Any = None
+        self._on_abort: Any = None
         if request.signal not in _NOTHING:
-            request.signal.addEventListener("abort", create_once_callable(lambda _: self._over.set()))
+            self._on_abort = create_proxy(lambda _: self._over.set())
+            request.signal.addEventListener("abort", self._on_abort)
 
     async def receive(self) -> Message:
         """Return the next piece of the body; after the last one, wait until the exchange is over."""
@@ -134,27 +135,33 @@ class _Exchange:
                 return
             stream = TransformStream.new()
             self._writer = stream.writable.getWriter()
-            self._writer.closed.catch(create_once_callable(lambda _: self._over.set()))  # the client has left
+            self._writer.closed.catch(lambda _: self._over.set())  # the client has left
             self._answer(self._start, stream.readable)
         try:
             if body:
                 await self._writer.write(to_js(body))
             if not more:
-                self._over.set()
-                await self._writer.close()
+                self._close()
         except JsException:  # the client is gone
             self._over.set()
 
     async def end(self) -> None:
         """Close what an application that failed has left open."""
-        self._over.set()
         if not self.answered.done():
             self._answer({"status": 500, "headers": []}, None)
         elif self._writer is not None:
-            with contextlib.suppress(JsException):
-                await self._writer.close()  # fails if it is closed
+            self._close()
+        self._over.set()
         if self._body is not None:
             await self._discard_body()
+        if self._on_abort is not None:
+            self._request.signal.removeEventListener("abort", self._on_abort)
+            self._on_abort.destroy()
+
+    def _close(self) -> None:
+        """End the stream of the response, without waiting: nobody may read it any more, and it may be closed."""
+        self._over.set()
+        self._writer.close().catch(lambda _: None)
 
     async def _discard_body(self) -> None:
         """Read what the client still sends, for some seconds: many clients read a response only after sending all.
