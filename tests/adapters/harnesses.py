@@ -36,6 +36,7 @@ class MemoryHarness(_ClockedHarness):
     def __init__(self) -> None:
         super().__init__()
         tables = MemoryTables(public_base=PUBLIC_BASE, rules=self.rules, now=self.now, clock=self.clock)
+        self.tables = tables
         self.store = MemoryTaskStore(tables)
         self.queue = MemoryTaskQueue(tables)
         self.accounts = MemoryAccounts(tables)
@@ -47,6 +48,8 @@ class SqliteHarness(_ClockedHarness):
     def __init__(self, path: Path) -> None:
         super().__init__()
         policy = Policy(public_base=PUBLIC_BASE, rules=self.rules, now=self.now, clock=self.clock)
+        self.policy = policy
+        self.path = path
         self.store = SqliteTaskStore(Database(path), policy=policy)
         self.queue = SqliteTaskQueue(Database(path), policy=policy)
         self.accounts = SqliteAccounts(Database(path), policy=policy)

@@ -1,6 +1,8 @@
 """The object store on files: crashes, disk errors, and other files in its folder."""
 
+import asyncio
 import os
+import shutil
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -87,6 +89,41 @@ async def test_a_folder_that_cannot_be_created_is_unavailable(tmp_path):
         await store.check()
     with pytest.raises(UnavailableError):
         await store.put(KEY, b"x")
+    with pytest.raises(NotFoundError):
+        await store.get(KEY)
+
+
+async def every_use_of(store):
+    """Use the store in every way, and give the errors."""
+
+    async def listed():
+        return [info async for info in store.list("")]
+
+    uses = [store.put(f"users/u/images/{os.urandom(4).hex()}.png", b"new"), store.get(KEY), store.stream(KEY),
+            store.delete(KEY), listed(), store.discard_partial_writes(datetime.now(UTC)), store.check()]  # fmt: skip
+    return [type(outcome) for outcome in await asyncio.gather(*uses, return_exceptions=True)]
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_a_folder_that_is_deleted_or_replaced_is_noticed_and_not_made_again(store, tmp_path, replaced):
+    await store.put(KEY, b"kept")
+    (tmp_path / "objects").rename(tmp_path / "away")
+    if replaced:
+        (tmp_path / "objects").mkdir()
+    assert await every_use_of(store) == [UnavailableError] * 7
+    assert files_under(tmp_path) == [f"away/{KEY}"]
+    if replaced:
+        (tmp_path / "objects").rmdir()
+    (tmp_path / "away").rename(tmp_path / "objects")
+    assert await store.get(KEY) == b"kept"
+    await store.check()
+
+
+async def test_a_store_that_is_closed_takes_the_folder_that_it_finds(store, tmp_path):
+    await store.put(KEY, b"old")
+    shutil.rmtree(tmp_path / "objects")
+    await store.aclose()
+    await store.check()
     with pytest.raises(NotFoundError):
         await store.get(KEY)
 

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from s3seg.adapters.jwt import JwtAuthenticator
 from s3seg.adapters.local_auth import ISSUER, LocalKeys, user_id_of
-from s3seg.errors import AuthInvalidError, ConfigurationError
+from s3seg.errors import AuthInvalidError, ConfigurationError, UnavailableError
 from s3seg.tasks.limits import Tier
 from s3seg.testing import AuthenticatorSuite
 from s3seg.testing.access import claims_of
@@ -52,6 +52,19 @@ class TestLocalAuth(AuthenticatorSuite):
             )
 
         return sign
+
+
+async def test_a_deleted_key_is_told_and_no_new_one_is_made_while_the_service_runs(keys, authenticator, tmp_path):
+    token = keys.mint("alice")
+    path = tmp_path / "auth" / "key.pem"
+    kept = path.read_bytes()
+    path.unlink()
+    with pytest.raises(UnavailableError, match="the signing key was deleted while the service ran; restore it"):
+        await authenticator.check()
+    assert not path.exists()
+    assert (await authenticator.authenticate(token)).user_id == user_id_of("alice")  # with the key in memory
+    path.write_bytes(kept)
+    await authenticator.check()
 
 
 async def test_a_minted_token_is_accepted(keys, authenticator):

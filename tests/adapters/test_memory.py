@@ -12,6 +12,7 @@ from s3seg.testing import (
     WorkerNotifierSuite,
 )
 from tests.adapters.harnesses import MemoryHarness
+from tests.helpers.moved_base import check_both_urls_of_an_image
 
 
 class TestMemoryObjectStore(ObjectStoreSuite):
@@ -36,6 +37,16 @@ class TestMemoryAccounts(AccountsSuite):
     @pytest.fixture
     def harness(self):
         return MemoryHarness()
+
+
+@pytest.mark.anyio
+async def test_an_image_is_known_by_its_present_url_too():
+    harness = MemoryHarness()
+
+    async def move(base):
+        harness.tables.public_base = base
+
+    await check_both_urls_of_an_image(harness, move)
 
 
 class _Clock:

@@ -1,11 +1,13 @@
 import sqlite3
+from dataclasses import replace
 
 import pytest
 
-from s3seg.adapters.sqlite import COUNTS, Database, SqliteRateLimiter
+from s3seg.adapters.sqlite import COUNTS, Database, SqliteRateLimiter, SqliteTaskStore
 from s3seg.tasks.limits import Action, Tier
 from s3seg.testing import AccountsSuite, RateLimiterSuite, TaskQueueSuite, TaskStoreSuite
 from tests.adapters.harnesses import SqliteHarness
+from tests.helpers.moved_base import check_both_urls_of_an_image
 
 
 class _OnSqlite:
@@ -81,3 +83,15 @@ class TestSqliteRateLimiter(RateLimiterSuite):
         database = sqlite3.connect(path)
         assert database.execute("SELECT count(*) FROM recent_actions").fetchall() == [(1,)]
         database.close()
+
+
+@pytest.mark.anyio
+async def test_an_image_is_known_by_its_present_url_too(tmp_path):
+    harness = SqliteHarness(tmp_path / "tasks.sqlite3")
+
+    async def move(base):
+        await harness.store.aclose()
+        harness.store = SqliteTaskStore(Database(harness.path), policy=replace(harness.policy, public_base=base))
+
+    await check_both_urls_of_an_image(harness, move)
+    await harness.aclose()

@@ -131,13 +131,31 @@ def test_what_fits_as_png_is_sent_without_loss_and_without_a_word(caplog):
     assert caplog.records == []
 
 
-def test_the_opened_image_of_a_file_that_is_too_large_can_be_sent(tmp_path, noise):
-    path = tmp_path / "large.png"
-    Image.fromarray(noise).save(path, compress_level=1)
-    with pytest.raises(errors.FileTooLargeError, match=r"large\.png: 0\.\d MB as image/png, .* at most 0\.2 MB"):
-        prepare(path, max_bytes=LIMIT)
-    with Image.open(path) as opened:
-        assert prepare(opened, max_bytes=LIMIT).content_type == "image/jpeg"
+@pytest.mark.parametrize(
+    ("image_format", "options"), [("PNG", {"compress_level": 1}), ("JPEG", {"quality": 100}), ("WEBP", {"lossless": 1})]
+)
+def test_an_accepted_format_that_is_too_large_is_sent_as_jpeg_and_told(tmp_path, noise, caplog, image_format, options):
+    path = tmp_path / f"large.{image_format.lower()}"
+    exif = Image.Exif()
+    exif[274] = 6  # to be turned by a quarter
+    Image.fromarray(noise).save(path, image_format, exif=exif, **options)
+    with caplog.at_level(logging.WARNING, "s3seg.client"):
+        prepared = prepare(path, max_bytes=100_000)
+    assert (prepared.content_type, prepared.source) == ("image/jpeg", str(path))
+    assert len(prepared.data) <= 100_000 < path.stat().st_size
+    sent = images.load(prepared.data).pixels.astype(int)
+    assert np.abs(sent - images.load(path).pixels).mean() < 6
+    assert sent.shape == (400, 500, 3)
+    (note,) = prepared.notes
+    assert note.startswith("it was sent as JPEG of quality ")
+    assert str(path) in caplog.text
+
+
+def test_what_reading_lost_is_noted():
+    pages = [Image.new("RGB", (8, 8)) for _ in range(2)]
+    tiff = io.BytesIO()
+    pages[0].save(tiff, "TIFF", save_all=True, append_images=pages[1:])
+    assert prepare(tiff.getvalue()).notes == images.load(tiff.getvalue()).notes == ("only page 1 of 2 was read",)
 
 
 def test_what_does_not_fit_at_any_quality_is_refused(noise):

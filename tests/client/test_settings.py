@@ -23,6 +23,13 @@ def test_white_space_around_token_and_url_is_removed(client_class, space):
     assert request.options["headers"]["Authorization"] == f"Bearer {SECRET}"
 
 
+@pytest.mark.parametrize("end", ["", "/", "/api/v1", "/api/v1/"])
+@CLIENTS
+def test_the_url_may_be_that_of_the_api(client_class, end):
+    core = client_class(f"http://edge.example/seg{end}", SECRET)._core
+    assert core._request("GET", "/me").url == "http://edge.example/seg/api/v1/me"
+
+
 def test_white_space_around_the_environment_variables_is_removed(monkeypatch):
     monkeypatch.setenv("S3SEG_URL", " http://edge.example/ \n")
     monkeypatch.setenv("S3SEG_TOKEN", f"{SECRET}\n")

@@ -5,7 +5,9 @@ import pytest
 from s3seg.errors import RateLimitedError
 from s3seg.tasks.limits import Action, Tier
 from s3seg.testing import AccountsSuite, RateLimiterSuite, TaskQueueSuite, TaskStoreSuite
+from s3seg.testing.harness import PUBLIC_BASE
 from tests.cloud.harness import OnSupabase
+from tests.helpers.moved_base import check_both_urls_of_an_image
 
 
 class TestSupabaseTaskStore(OnSupabase, TaskStoreSuite):
@@ -23,6 +25,15 @@ class TestSupabaseTaskStore(OnSupabase, TaskStoreSuite):
         with pytest.raises(RateLimitedError) as refused:
             await harness.store.create_project(user, "one more")
         assert (refused.value.action, refused.value.limit) == ("results", 60)
+
+    async def test_an_image_is_known_by_its_present_url_too(self, harness):
+        async def move(base):
+            harness._owner.execute("update private.config set public_base_url = %s", (base,))
+
+        try:
+            await check_both_urls_of_an_image(harness, move)
+        finally:
+            await move(PUBLIC_BASE)
 
 
 class TestSupabaseTaskQueue(OnSupabase, TaskQueueSuite):

@@ -104,6 +104,18 @@ def served(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serve, "_run_with_worker", lambda *_: None)
 
 
+@pytest.mark.parametrize("command", [["serve", "edge"], ["serve"], ["serve", "gpu", "--insecure-no-key"]])
+def test_the_connections_of_a_service_are_a_setting(
+    s3seg: Command, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    limits = []
+    monkeypatch.setattr("s3seg.web.server.run_server", lambda *_, **options: limits.append(options["limits"]))
+    monkeypatch.setenv("S3SEG_MAX_CONNECTIONS", "123")
+    done = s3seg(*command)
+    assert done.exit_code == 0, done.stderr
+    assert [one.connections for one in limits] == [123]
+
+
 @pytest.mark.usefixtures("served")
 def test_serve_prints_lines_that_a_shell_understands(s3seg: Command) -> None:
     done = s3seg("serve", "--port", "8123", "--user", "ann's", "--print-token")

@@ -155,6 +155,34 @@ async def test_without_a_free_process_it_is_unavailable_and_passes(make, tmp_pat
     await run(pool, user="bob")
 
 
+async def test_users_whose_pictures_were_slow_leave_a_process_to_others(make, tmp_path):
+    pool = make(processes=2, wait_s=0.01, slow_s=0.0)
+    slow = ("eve", "mallory", "trudy")
+    for user in slow:
+        await run(pool, user=user)  # more than no second, so each of them is slow from now on
+    (held := tmp_path / "held").touch()
+    first = asyncio.ensure_future(run(pool, f"hold {held}", user="eve"))
+    await until(lambda: pool.busy == 1)
+    for user in slow[1:]:
+        with pytest.raises(UnavailableError, match="too many pictures are being decoded"):
+            await run(pool, user=user)
+    await run(pool, user="bob")
+    held.unlink()
+    await first
+    await run(pool, user="mallory")
+
+
+async def test_a_user_whose_pictures_are_quick_may_take_the_last_process(make, tmp_path):
+    pool = make(processes=2, wait_s=0.01, slow_s=1000.0)
+    for user in ("ann", "bob"):
+        await run(pool, user=user)
+    (held := tmp_path / "held").touch()
+    both = [asyncio.ensure_future(run(pool, f"hold {held}", user=user)) for user in ("ann", "bob")]
+    await until(lambda: pool.busy == 2)
+    held.unlink()
+    await asyncio.gather(*both)
+
+
 async def test_without_a_limit_of_waiting_it_waits_for_a_free_process(make, tmp_path):
     pool = make(wait_s=None)
     (held := tmp_path / "held").touch()

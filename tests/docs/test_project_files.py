@@ -13,9 +13,11 @@ import yaml
 import s3seg
 from s3seg.adapters.jwt import MAX_TOKEN_CHARS
 from s3seg.app.settings import Settings
-from s3seg.decoding import DecodingOptions
+from s3seg.decoding import DecodingOptions, pool
 from s3seg.edge import EdgeOptions
+from s3seg.edge.concurrency import ConcurrencyLimiter
 from s3seg.tasks.limits import MAX_PROMPT_CHARS, MAX_PROMPTS, MAX_UPLOAD_BYTES
+from s3seg.web import metrics, server, turns
 from s3seg.web.http_protocol import ConnectionLimits
 from s3seg.web.validation import MAX_JSON_BYTES
 
@@ -78,7 +80,8 @@ def test_the_limits_that_the_security_page_gives_are_those_of_the_code():
     limits.pop("speed of an upload")  # given as an average
     limits.pop("unanswered requests on a connection")
     limits.pop("headers of a part of an upload")
-    clients = ConnectionLimits()
+    clients, decoding = ConnectionLimits(), DecodingOptions()
+    patience_s = inspect.signature(ConcurrencyLimiter).parameters["patience_s"].default
     speed = f"KiB a second on average, after {clients.grace_s:g} s"
     assert limits == {
         "size of an upload": f"{MAX_UPLOAD_BYTES // 2**20} MB",
@@ -89,6 +92,16 @@ def test_the_limits_that_the_security_page_gives_are_those_of_the_code():
             f"{clients.head_bytes // 1024} KiB, {clients.fields} fields of {clients.field_bytes // 1024} KiB, "
             f"a URL of {clients.target_bytes // 1024} KiB"
         ),
+        "requests that start in a round of the event loop": (
+            f"{turns._STARTED_AT_ONCE}, in the order in which they came"
+        ),
+        "answer that the system holds beyond the client's window": f"{server._UNSENT_BYTES // 1024} KiB",
+        "age of an answer of `/metrics`": f"up to {metrics._WRITTEN_TTL_S:g} s",
+        "time until an upload that arrives slowly may have to give way": (
+            f"{patience_s:g} s; none for a user with several"
+        ),
+        f"of these, for users whose pictures took {decoding.slow_s:g} s or more in the last "
+        f"{pool._SLOW_FOR_S / 60:g} minutes": "all but one",
         "time to send a head": f"{clients.head_s:g} s",
         "speed of a body": f"{clients.bytes_per_s // 1024} {speed}; {clients.body_s:g} s in all",
         "speed of reading an answer": f"{clients.read_bytes_per_s // 1024} {speed}",

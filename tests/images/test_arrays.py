@@ -95,7 +95,7 @@ def test_views_and_big_endian_arrays_are_read_right() -> None:
         (np.array([["a"]]), "no defined range"),
         (np.full((2, 2), 200.0), "must be in 0..1"),
         (np.full((2, 2), -1.5), "undo the normalisation"),
-        (np.full((2, 2), np.nan), "from nan to nan"),
+        (np.full((2, 2), np.nan), r"some are not numbers \(NaN\)"),
         (np.full((2, 2), np.inf), "must be in 0..1"),
     ],
 )

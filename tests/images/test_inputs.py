@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
+import httpx
 import numpy as np
 import pytest
 import torch
@@ -18,6 +19,7 @@ from starlette.datastructures import UploadFile
 
 from s3seg import images
 from s3seg.errors import ImageDecodeError
+from s3seg.images.content import read_content
 
 NOISE = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
 
@@ -201,6 +203,13 @@ def test_members_of_archives_and_spooled_files_are_read(tmp_path: Path) -> None:
         assert inside.source == str(tmp_path / "a.zip" / "in/noise.png")
         with pytest.raises(ImageDecodeError, match="cannot be read"):
             images.load(zipfile.Path(archive, "in/missing.png"))
+    in_memory = io.BytesIO((tmp_path / "a.zip").read_bytes())
+    with zipfile.ZipFile(in_memory) as archive:  # its paths have no text: str() of them is a TypeError
+        unnamed = images.load(zipfile.Path(archive, "in/noise.png"))
+        assert np.array_equal(unnamed.pixels, NOISE)
+        assert unnamed.source is None
+        with pytest.raises(ImageDecodeError, match="Path: cannot be read"):
+            images.load(zipfile.Path(archive, "in/missing.png"))
     with tempfile.SpooledTemporaryFile() as file:
         file.write(PNG)
         assert np.array_equal(images.load(file).pixels, NOISE)
@@ -344,3 +353,63 @@ def test_a_file_that_was_turned_and_kept_its_tag_is_shown_as_viewers_do_with_a_n
 def test_a_turned_picture_without_a_size_in_its_exif_data_is_turned(tmp_path: Path) -> None:
     with _with_exif(tmp_path / "a.png", size_in_exif=False) as picture:
         assert np.array_equal(images.load(picture.convert("RGB")).pixels, np.rot90(NOISE, -1))
+
+
+def test_bytes_with_gaps_are_read() -> None:
+    twice = bytes(byte for byte in PNG for _ in range(2))
+    assert np.array_equal(images.load(memoryview(twice)[::2]).pixels, NOISE)
+    prepared = read_content(memoryview(twice)[::2])
+    assert prepared is not None
+    assert prepared.data == PNG
+
+
+def test_a_response_of_an_http_library_is_its_body() -> None:
+    requests = pytest.importorskip("requests")
+    plain = requests.Response()
+    plain.status_code, plain._content = 200, PNG
+    for response in (plain, httpx.Response(200, content=PNG)):
+        assert np.array_equal(images.load(response).pixels, NOISE)
+        assert images.load(response).source is None
+        content = read_content(response)
+        assert content is not None
+        assert content.data == PNG
+    with pytest.raises(ImageDecodeError, match="an HTML page"):
+        images.load(httpx.Response(404, content=b"<html>not here</html>"))
+    unread = httpx.Response(200, stream=httpx.ByteStream(PNG))
+    for read in (images.load, read_content):
+        with pytest.raises(ImageDecodeError, match="Response: the body of the response was not read"):
+            read(unread)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (bytes(128) + b"DICM" + bytes(50), "a DICOM file; read it with pydicom"),
+        (base64.b64encode(PNG), "a picture as base64 text; decode it first"),
+        (b"pictures/street.png", "the path of a file, as bytes; pass it as text"),
+        (b"hello world", "text beginning with 'hello world'"),
+    ],
+)
+def test_what_is_no_picture_is_named_with_the_remedy(content: bytes, words: str) -> None:
+    with pytest.raises(ImageDecodeError, match=words):
+        images.load(content)
+
+
+def test_floats_that_are_not_numbers_are_told() -> None:
+    values = np.zeros((4, 4), np.float32)
+    values[0, 0] = np.nan
+    with pytest.raises(ImageDecodeError, match=r"some are not numbers \(NaN\); replace them"):
+        images.load(values)
+
+
+def test_a_picture_of_which_nothing_is_left_on_white_is_told() -> None:
+    sign = Image.new("RGBA", (8, 6), (255, 255, 255, 0))
+    sign.putpixel((3, 3), (255, 255, 255, 255))
+    file = io.BytesIO()
+    sign.save(file, "PNG")
+    for source in (sign, file.getvalue(), np.asarray(sign)):
+        (note,) = images.load(source).notes
+        assert note.startswith("the picture is white all over")
+    sign.putpixel((3, 3), (0, 0, 0, 255))
+    assert images.load(sign).notes == ()
+    assert images.load(Image.new("RGB", (8, 6), "white")).notes == ()

@@ -13,6 +13,7 @@ from s3seg.errors import ImageDecodeError, InferenceError, OutOfMemoryError, Pro
 from s3seg.inference.segmenter import Segmenter
 from s3seg.results import export, masks
 from tests.helpers.inference_system import PICTURES, STREET, png
+from tests.helpers.pictures import photograph
 
 pytestmark = pytest.mark.anyio
 
@@ -62,7 +63,7 @@ async def test_one_picture_is_read_and_encoded_once_for_all_who_ask(system):
     await asyncio.gather(first, *tasks)
     await batcher.segment(content, ["d"], name="p")
     assert system.network.encoded == [1, 1]
-    assert [sorted(prompts) for prompts in system.network.asked[1:]] == [["a", "a", "b", "c"], ["d"]]
+    assert [sorted(prompts) for prompts in system.network.asked[1:]] == [["a", "b", "c"], ["d"]]  # "a" once for two
     assert system.network.reads <= 4  # reads at the same time are shared; the last needed none
     assert system.metrics.hits == {False: 2, True: 3}
     await batcher.aclose()
@@ -74,8 +75,24 @@ async def test_a_batch_has_at_most_as_many_pictures_and_prompts_as_allowed(syste
     system.network.go.set()
     await asyncio.gather(first, *tasks)
     assert system.network.encoded == [1, 2, 2, 1]
-    await batcher.segment(png(99), ["a", "b", "c", "d"], name="p")  # one request is never cut
+    await batcher.segment(png(99), ["a", "b", "c", "d", "a"], name="p")  # one request is never cut
     assert system.network.asked[-1] == ["a", "b", "c", "d"]
+    await batcher.aclose()
+
+
+async def test_who_asks_the_same_gets_the_same_and_it_is_decoded_once(system):
+    batcher = system.batcher(prompts=3)
+    content = png(7)
+    first, tasks = await pile_up(system, batcher, [(content, ["a", "b", "a"])] * 4 + [(png(8), ["a"])], jobs=5)
+    system.network.go.set()
+    *same, other = await asyncio.gather(*tasks)
+    await first
+    assert [[result.prompt for result in results] for results in same] == [["a", "b", "a"]] * 4
+    for results in same:
+        assert [one.rles for one in results] == [one.rles for one in same[0]]
+        assert results[0].rles == results[2].rles
+    assert other[0].prompt == "a"
+    assert [sorted(prompts) for prompts in system.network.asked[1:]] == [["a", "a", "b"]]  # "a" for each picture
     await batcher.aclose()
 
 
@@ -191,7 +208,8 @@ async def test_real_results_in_company_are_what_each_is_alone(system, segmenter)
     system.network = segmenter.network
     batcher = system.batcher()
     shapes = (PICTURES / "shapes.png").read_bytes()
-    requests = [(STREET, ["car"]), (shapes, ["star", "circle"]), (STREET, ["tree", "xylophone"])]
+    cat = photograph("chelsea.png").read_bytes()
+    requests = [(cat, ["cat"]), (STREET, ["car"]), (shapes, ["star", "circle"]), (STREET, ["tree", "xylophone"])]
     together = await asyncio.gather(*(batcher.segment(content, prompts, name="p") for content, prompts in requests))
     for (content, prompts), results in zip(requests, together, strict=True):
         for prompt, result in zip(prompts, results, strict=True):
@@ -201,7 +219,8 @@ async def test_real_results_in_company_are_what_each_is_alone(system, segmenter)
             assert abs(alone.scores - result.scores).max(initial=0) < 1e-3
             overlap = masks.iou(list(alone.rles), list(result.rles))
             assert all(overlap.diagonal() > 0.99)
-            assert result.hint == alone.hint
+            assert result.hints == alone.hints
+            assert ("looks like a photograph" in (result.hint or "")) == (content is cat)
     await batcher.aclose()
 
 

@@ -2,14 +2,17 @@
 
 import asyncio
 import io
+import os
 import random
 import resource
+import signal
 import socket
 import sqlite3
 import sys
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import pytest
@@ -21,7 +24,7 @@ from s3seg.app.settings import Settings
 from s3seg.client import Client, RetryPolicy
 from s3seg.tasks.limits import MAX_UPLOAD_BYTES
 from s3seg.tasks.model import TaskStatus
-from tests.helpers.attacks import forget_memory_peak, memory_peak_mb, multipart
+from tests.helpers.attacks import forget_memory_peak, memory_peak_mb, multipart, slow_jpeg
 from tests.helpers.pictures import encoded
 from tests.helpers.processes import EDGE, WORKER, Process, edge_process, free_port, wait_for
 from tests.web.test_contract_routes import error_of
@@ -105,6 +108,40 @@ class TestUploadSizes:
                     + b"Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n"
                 )
         assert http.post("/api/v1/upload", content=multipart(encoded())).status_code == 200
+
+
+def _decoders(pid):
+    """The decoding processes of a service."""
+    children = Path(f"/proc/{pid}/task").glob("*/children")
+    found = [int(child) for children in children for child in children.read_text().split()]
+    return [child for child in found if b"s3seg.decoding.child" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+def test_decoding_processes_are_killed_replaced_and_ended_with_the_edge(tmp_path):
+    limits = {"S3SEG_DECODE_PROCESSES": "1", "S3SEG_DECODE_DEADLINE_S": "0.5"}
+    with edge_process(tmp_path / "data", **limits) as (edge, url):
+        headers = {"Authorization": f"Bearer {token_for(tmp_path / 'data')}"}
+        with httpx.Client(base_url=url, headers=headers, timeout=60) as http:
+
+            def upload(data):
+                return http.post("/api/v1/upload", files={"file": ("a", data, "image/png")})
+
+            assert upload(encoded()).status_code == 200
+            (first,) = _decoders(edge.pid)
+            slow = upload(slow_jpeg())
+            assert error_of(slow) == (400, "INVALID_REQUEST")
+            assert "takes too long to decode" in slow.json()["error"]["message"]
+            assert upload(encoded()).status_code == 200
+            (second,) = _decoders(edge.pid)
+            assert second != first
+            os.kill(second, signal.SIGKILL)
+            assert {upload(encoded()).status_code for _ in range(3)} <= {200, 503}
+            assert upload(encoded()).status_code == 200
+            (last,) = _decoders(edge.pid)
+        edge.stop()
+    assert not any(Path(f"/proc/{pid}").exists() for pid in (first, second, last))
 
 
 class TestBadDisks:

@@ -5,6 +5,7 @@ import base64
 import io
 import json
 import logging
+import shutil
 import subprocess
 import sys
 import threading
@@ -42,6 +43,8 @@ pytestmark = pytest.mark.anyio
 ID = "0" * 8 + "-0000-4000-8000-" + "0" * 12
 SECURED = [
     ("POST", "/api/v1/upload"),
+    ("POST", "/api/v1/uploads"),
+    ("POST", f"/api/v1/uploads/{'0' * 32}.png/complete"),
     ("POST", "/api/v1/segment"),
     ("GET", f"/api/v1/tasks/{ID}"),
     ("GET", f"/api/v1/tasks/{ID}/events"),
@@ -449,6 +452,26 @@ class TestOperation:
         assert error_of(not_ready) == (503, "UNAVAILABLE")
         assert "objects: no space left" in not_ready.json()["error"]["message"]
         data_of(await service.http.get("/health"), EdgeHealthResponse)
+
+    async def test_a_deleted_folder_of_objects_is_told_and_takes_no_uploads(self, service, ann, monkeypatch):
+        image_url = await ann.image_url()
+        shutil.rmtree(service.settings.data_dir / "objects")
+        assert error_of(await ann.upload()) == (503, "UNAVAILABLE")
+        key = image_url.partition("/files/")[2]
+        assert error_of(await service.http.get(f"/files/{key}")) == (503, "UNAVAILABLE")
+        not_ready = await service.http.get("/ready")
+        assert error_of(not_ready) == (503, "UNAVAILABLE")
+        assert "objects: the folder of the object store was deleted" in not_ready.json()["error"]["message"]
+        assert not (service.settings.data_dir / "objects").exists()
+
+    async def test_a_deleted_signing_key_is_told(self, service, ann):
+        await ann.credits()
+        (service.settings.data_dir / "auth" / "signing-key.pem").unlink()
+        not_ready = await service.http.get("/ready")
+        assert error_of(not_ready) == (503, "UNAVAILABLE")
+        assert "authenticator: the signing key was deleted" in not_ready.json()["error"]["message"]
+        assert await ann.credits() == 10  # tokens are good as long as the service runs
+        assert not (service.settings.data_dir / "auth" / "signing-key.pem").exists()
 
     async def test_metrics_count_routes_not_paths(self, service, ann):
         await ann("GET", f"/api/v1/tasks/{ID}")

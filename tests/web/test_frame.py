@@ -141,7 +141,7 @@ async def test_unknown_paths_and_methods_have_the_services_error_body():
         (b"{", "not JSON"),
         (b"\xff\xfe", "not JSON"),
         (b"[" * 50_000, "not JSON"),
-        (b"[]", "valid dictionary"),
+        (b"[]", "must be a JSON object"),
         (b"{}", "word: "),
         (b'{"word": 3}', "word: "),
         (b" " * 70_000, "longer than 65536 bytes"),

@@ -32,6 +32,7 @@ from s3seg.web.operations import Operation
 from s3seg.web.server import run_server
 
 served = []
+made = []  # bytes of the large answer
 
 async def count(request):
     served.append(request.headers.get("n", ""))
@@ -50,8 +51,12 @@ async def slow(request):
 async def large(request):
     async def chunks():
         for _ in range(1024):
+            made.append(65536)
             yield bytes(65536)
     return StreamingResponse(chunks(), headers={"Content-Length": str(64 * 2**20)})
+
+async def tell_made(request):
+    return JSONResponse({"made": sum(made)})
 
 async def events(request):
     async def ticks():
@@ -72,7 +77,7 @@ def route(method, path, handler):
 app = build_app(
     [route("GET", "/count", count), route("POST", "/echo", echo), route("GET", "/slow", slow),
      route("GET", "/large", large), route("GET", "/events", events), route("GET", "/busy", busy),
-     route("GET", "/crash", crash)],
+     route("GET", "/crash", crash), route("GET", "/made", tell_made)],
     render_error={"edge": edge_app.render_error, "gpu": gpu_app._render_error}[sys.argv[2]], metrics=HttpMetrics(),
 )
 configure_logging()
@@ -392,6 +397,18 @@ class TestAnswers:
                     time.sleep(0.02)
             assert sent < 64 * 2**20  # what fits into the buffers of two sockets
             assert server.resident_mb() - before < 10
+
+    @pytest.mark.skipif(not hasattr(socket, "TCP_NOTSENT_LOWAT"), reason="the system has no such limit")
+    def test_little_of_an_answer_is_made_before_the_client_reads(self, server):
+        with socket.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+            connection.connect(("127.0.0.1", server.port))
+            connection.sendall(request(path=b"/large"))
+            made = [-1, 0]
+            while made[-1] != made[-2]:
+                time.sleep(0.05)
+                made.append(body_of(server.ask(request(path=b"/made")))["made"])
+        assert 0 < made[-1] < 1024 * 1024
 
     def test_answers_that_nobody_reads_end_the_connection(self):
         with serving(grace_s=0.3, read_bytes_per_s=1e9) as server, server.connect() as connection:

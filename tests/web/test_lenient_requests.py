@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 
 import pytest
 
@@ -68,6 +69,25 @@ class TestForms:
         headers = {"Content-Type": "multipart/form-data; boundary=B"}
         response = await ann("POST", "/api/v1/upload", content=chunks(), headers=headers)
         assert data_of(response, UploadResponse)["size_bytes"] == len(encoded())
+
+    @pytest.mark.parametrize("path", ["/api/v1/upload", "/api/v1/segment", "/api/v1/projects"])
+    async def test_a_compressed_body_is_named(self, ann, path):
+        kind = "multipart/form-data; boundary=B" if path.endswith("upload") else "application/json"
+        headers = {"Content-Type": kind, "Content-Encoding": "gzip"}
+        response = await ann("POST", path, content=gzip.compress(b"{}"), headers=headers)
+        assert message_of(response) == "the body must not be compressed, but Content-Encoding is 'gzip'"
+
+    @pytest.mark.parametrize(
+        ("body", "words"),
+        [
+            ([1], "the body must be a JSON object"),
+            ("text", "the body must be a JSON object"),
+            ({"image_url": "x", "text_prompts": "car"}, "text_prompts: must be a list"),
+            ({"image_url": "x", "text_prompt": ["car"]}, "text_prompt: must be text"),
+        ],
+    )
+    async def test_a_body_of_the_wrong_shape_is_told_in_words_of_json(self, ann, body, words):
+        assert message_of(await ann("POST", "/api/v1/segment", json=body)) == words
 
     async def test_a_boundary_that_does_not_come_is_refused(self, ann):
         headers = {"Content-Type": "multipart/form-data; boundary=B"}

@@ -29,16 +29,23 @@ _LIST_BATCH = 1000
 class FileObjectStore:
     """An `ObjectStore` that keeps objects as files in a folder.
 
+    A folder that is deleted or replaced while the store is in use, such as a volume that is no longer mounted, is
+    noticed: everything but `aclose` fails until it is back, or until `aclose`. A missing object of a missing folder
+    must not look like one that was deleted, and none must be stored where it would be lost.
+
     Args:
         root: The folder; created if it does not exist, for its owner only.
         public_base: Base URL under which the objects are served; the server must send
             ``X-Content-Type-Options: nosniff``.
     """
 
+    takes_presigned_puts = False
+
     def __init__(self, root: Path, *, public_base: str) -> None:
         self._root = root
         self._base = public_base
         self._private = False  # whether the permissions of a folder of an earlier version have been checked
+        self._identity: tuple[int, int] | None = None  # of the folder that was used first
 
     async def put(self, key: str, body: bytes) -> ObjectInfo:
         """Store an object, or raise ObjectExistsError if the key is taken."""
@@ -48,12 +55,12 @@ class FileObjectStore:
     async def get(self, key: str) -> bytes:
         """Return the whole object, or raise NotFoundError."""
         path = self._existing_path(key)
-        return await asyncio.to_thread(_read, path)
+        return await asyncio.to_thread(self._read, path)
 
     async def stream(self, key: str) -> ObjectStream:
         """Return the object as a stream of chunks, or raise NotFoundError."""
         path = self._existing_path(key)
-        info, first = await asyncio.to_thread(_read_first, key, path)
+        info, first = await asyncio.to_thread(self._read_first, key, path)
         return ObjectStream(info=info, chunks=_chunks(path, info.size_bytes, first))
 
     async def delete(self, key: str) -> None:
@@ -62,7 +69,7 @@ class FileObjectStore:
             path = self._path(key)
         except InvalidRequestError:
             return
-        await asyncio.to_thread(_unlink, path)
+        await asyncio.to_thread(self._delete, path)
 
     async def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
         """Iterate over all objects whose key starts with ``prefix``."""
@@ -87,12 +94,16 @@ class FileObjectStore:
         """Return None: the public URL serves every object."""
         return None
 
+    async def presign_put(self, key: str, *, size_bytes: int, expires_s: int) -> None:
+        """Return None: objects are stored through `put` only."""
+
     async def check(self) -> None:
         """Check that the folder is writable, by writing and removing a file."""
         await asyncio.to_thread(self._check)
 
     async def aclose(self) -> None:
-        """Do nothing: no file or thread is kept open."""
+        """Forget which folder was used; no file or thread is kept open."""
+        self._identity = None
 
     def _path(self, key: str) -> Path:
         return self._root / check_key(key)
@@ -102,6 +113,32 @@ class FileObjectStore:
             return self._path(key)
         except InvalidRequestError:
             raise NotFoundError("no such object") from None
+
+    def _require_same_folder(self) -> None:
+        """Raise `UnavailableError` if the folder that was used first is no longer there."""
+        try:
+            found = self._root.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            if self._identity is None:
+                return
+            raise UnavailableError("the folder of the object store was deleted; restore it") from None
+        except OSError as err:
+            raise UnavailableError(f"cannot read from the object store: {err.strerror}") from err
+        self._identity = self._identity or (found.st_dev, found.st_ino)
+        if (found.st_dev, found.st_ino) != self._identity:
+            raise UnavailableError("the folder of the object store was replaced by another; restart the service")
+
+    def _read(self, path: Path) -> bytes:
+        self._require_same_folder()
+        return _read(path)
+
+    def _read_first(self, key: str, path: Path) -> tuple[ObjectInfo, bytes]:
+        self._require_same_folder()
+        return _read_first(key, path)
+
+    def _delete(self, path: Path) -> None:
+        self._require_same_folder()
+        _unlink(path)
 
     def _put(self, key: str, path: Path, body: bytes) -> ObjectInfo:
         partial = self._root / _PARTIAL / secrets.token_hex(16)
@@ -121,12 +158,15 @@ class FileObjectStore:
             raise _not_writable(err) from err
 
     def _make_root(self) -> None:
+        self._require_same_folder()
         if not self._private:
             make_private(self._root)
             self._private = True
         make_private_folder(self._root / _PARTIAL)
+        self._require_same_folder()
 
     def _walk(self, prefix: str) -> Iterator[ObjectInfo]:
+        self._require_same_folder()
         # start at the deepest folder that contains all matches, rather than at the root
         folder = prefix.rpartition("/")[0]
         if folder and any(not part or part.startswith(".") for part in folder.split("/")):
@@ -144,6 +184,7 @@ class FileObjectStore:
                     continue  # not an object of ours, or deleted in the meantime
 
     def _discard_partial_writes(self, before: datetime) -> int:
+        self._require_same_folder()
         discarded = 0
         for partial in (self._root / _PARTIAL).glob("*"):
             try:

@@ -152,6 +152,10 @@ ImageUrl = Annotated[str, BeforeValidator(_no_data_url), Field(max_length=2048)]
 """The ``image_url`` of an upload. Whether it is one is decided by the task store."""
 
 
+_REASONS = {"tuple_type": "must be a list", "string_type": "must be text"}  # rather than words of Python
+_NOT_AN_OBJECT = ("model_type", "model_attributes_type", "dict_type")
+
+
 def explain(error: ValidationError) -> str:
     """Describe in one line which field of a request is wrong and why, without repeating the value.
 
@@ -160,5 +164,7 @@ def explain(error: ValidationError) -> str:
     """
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     place = ".".join(str(part) for part in first["loc"] if isinstance(part, int) or part.isidentifier())
-    reason = first["msg"].removeprefix("Value error, ")
+    reason = _REASONS.get(first["type"]) or first["msg"].removeprefix("Value error, ")
+    if not place and first["type"] in _NOT_AN_OBJECT:
+        return "the body must be a JSON object"
     return f"{place}: {reason}" if place else reason

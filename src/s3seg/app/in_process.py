@@ -167,7 +167,7 @@ class Local:
         else:
             encoded = await asyncio.to_thread(prepare, image, max_bytes=images.MAX_BYTES)
             stored = await self._store(encoded)
-            shown = {"source": encoded.source, "image": encoded.pixels}
+            shown = encoded.shown
         task = await self.finished(await self.submit(stored, prompts))
         found = await self.results(task, threshold=threshold, max_instances=max_instances)
         results = [replace(one, **shown, timings=dict(one.timings)) for one in one_each(prompts, found)]

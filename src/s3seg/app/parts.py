@@ -8,11 +8,13 @@ and returns the adapter.
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable
 from functools import cached_property
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
+from s3seg.app.misspelt import warn_of_misspelt
 from s3seg.app.settings import Settings
 from s3seg.errors import ConfigurationError
 from s3seg.tasks.ports import (
@@ -47,6 +49,7 @@ class Parts:
         self.settings = settings or Settings()
         self._made: list[Part] = []
         warn_if_open_to_others(self.settings.data_dir)
+        warn_of_misspelt(os.environ)
 
     @cached_property
     def objects(self) -> ObjectStore:

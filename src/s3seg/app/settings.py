@@ -198,9 +198,9 @@ class Settings(BaseSettings):
         str | None, Field(description="Weights that the gpu service loads, as in `s3seg segment --checkpoint`")
     ] = None
     device: Annotated[str, Field(description="auto, cuda:0, mps, cpu")] = "auto"
-    dtype: Annotated[str, Field(description="auto (bfloat16 on CUDA, else float32), float32, bfloat16, float16")] = (
-        "auto"
-    )
+    dtype: Annotated[
+        str, Field(description="auto (bfloat16 on CUDA and CPUs that are fast at it, else float32) or a precision")
+    ] = "auto"
     batch_images: Annotated[int, Field(ge=1, le=256, description="Pictures encoded in one forward pass")] = 8
     batch_prompts: Annotated[int, Field(ge=1, le=1024, description="Prompts decoded in one batch")] = 12
     embedding_cache_mb: Annotated[
@@ -261,6 +261,15 @@ class Settings(BaseSettings):
     drain_s: Annotated[float, Field(ge=0, description="Seconds that work in progress gets to finish after SIGTERM")] = (
         30.0
     )
+
+    max_connections: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=100_000,
+            description="Connections that a service keeps open; at most half as many as files that it may open",
+        ),
+    ] = 1000
 
     gpu_url: Annotated[Address, Field(description="Address of the gpu service, for inference=http")] = (
         "http://127.0.0.1:8001"

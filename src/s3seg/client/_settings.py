@@ -9,7 +9,7 @@ from s3seg.errors import ConfigurationError
 
 
 def checked_url(url: str) -> str:
-    """Return the URL of a service without white space around it and without a slash at its end.
+    """Return the URL of a service without white space around it, and without a slash or ``/api/v1`` at its end.
 
     Raises:
         ConfigurationError: It is missing or not a plain http(s) URL.
@@ -26,7 +26,7 @@ def checked_url(url: str) -> str:
         raise ConfigurationError("the service's URL must not contain a user name or password; pass a token instead")
     if "?" in url or "#" in url:
         raise ConfigurationError("the service's URL must not contain ? or #")
-    return url.rstrip("/")
+    return url.rstrip("/").removesuffix("/api/v1")
 
 
 def _is_plain(url: str) -> bool:

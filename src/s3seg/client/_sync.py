@@ -121,7 +121,7 @@ class Client:
         """Segment an image on the service: upload it, wait for the task, and return the same as `Segmenter.segment`.
 
         Each prompt costs one credit; duplicates count once. PNG, JPEG and WebP files are sent as they are, other images
-        as PNG, or as JPEG if that is larger than 10 MB (a warning is logged then).
+        as PNG. What is larger than 10 MB is sent as JPEG with the highest quality that fits; the result's notes say so.
 
         Args:
             image: An image, as for `s3seg.images.load` (path, URL, bytes, file object, PIL, numpy, torch).
@@ -136,7 +136,7 @@ class Client:
 
         Raises:
             ImageDecodeError: The image cannot be read.
-            FileTooLargeError: The file to upload is larger than 10 MB.
+            FileTooLargeError: The image is larger than 10 MB as a JPEG of low quality too.
             PromptError: A prompt is empty, too long or not text.
             InsufficientCreditsError: The account has too few credits.
             InferenceError: The task failed; its credits were refunded.

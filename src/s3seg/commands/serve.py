@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -68,13 +68,12 @@ def serve_edge(host: Host = "127.0.0.1", port: EdgePort = 8000) -> None:
     from s3seg.app import edge_app
     from s3seg.app.settings import Settings
     from s3seg.web.logs import configure_logging
-    from s3seg.web.server import run_server
 
     configure_logging()
     settings = public_settings(Settings(), host, port)
     if "inference" not in settings.model_fields_set and settings.api_secret_key is not None:
         settings = settings.model_copy(update={"inference": "http"})
-    run_server(edge_app(settings), host=host, port=port, drain_s=settings.drain_s)
+    _run(edge_app(settings), settings, host, port)
 
 
 @app.command("gpu")
@@ -115,10 +114,16 @@ def public_settings(settings: Settings, host: str, port: int) -> Settings:
 
 def _run_with_worker(service: Starlette, settings: Settings, host: str, port: int) -> None:
     """Serve an application that has a worker, which drains and stops with the server."""
+    worker = service.state.engine.worker
+    _run(service, settings, host, port, on_drain=worker.drain, on_stop=worker.aclose)
+
+
+def _run(service: Starlette, settings: Settings, host: str, port: int, **hooks: Any) -> None:
+    from s3seg.web.http_protocol import ConnectionLimits
     from s3seg.web.server import run_server
 
-    worker = service.state.engine.worker
-    run_server(service, host=host, port=port, drain_s=settings.drain_s, on_drain=worker.drain, on_stop=worker.aclose)
+    limits = ConnectionLimits(connections=settings.max_connections)
+    run_server(service, host=host, port=port, drain_s=settings.drain_s, limits=limits, **hooks)
 
 
 def _url_host(host: str) -> str:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
 
+from cachetools import TTLCache
+
 from s3seg.decoding.process import DecodingProcess
 from s3seg.errors import UnavailableError
+
+_SLOW_FOR_S = 600.0
+_MAX_SLOW_USERS = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +33,8 @@ class DecodingOptions:
             machine is busy, ends with `UnavailableError`.
         wait_s: Seconds that a picture waits for a free process before `UnavailableError`; None waits without limit.
         memory: Bytes of memory that one picture may take.
+        slow_s: Seconds by the clock; a user whose picture took as long is slow for the next ten minutes, and leaves one
+            process to the others.
     """
 
     processes: int = 4
@@ -34,6 +42,7 @@ class DecodingOptions:
     give_up_s: float = 60.0
     wait_s: float | None = 1.0
     memory: int = 2 * 10**9
+    slow_s: float = 5.0
 
 
 class DecodingPool:
@@ -52,6 +61,8 @@ class DecodingPool:
         self.options = options = options or DecodingOptions()
         self._function = function
         self._places = asyncio.Semaphore(options.processes)
+        self._places_of_slow = asyncio.Semaphore(max(1, options.processes - 1))
+        self._slow: TTLCache[str, None] = TTLCache(_MAX_SLOW_USERS, _SLOW_FOR_S, timer=time.monotonic)
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._threads = ThreadPoolExecutor(options.processes, thread_name_prefix="s3seg-decoding")
         self._idle = [self._new_process() for _ in range(options.processes)]
@@ -90,7 +101,7 @@ class DecodingPool:
             UnavailableError: No process became free in time, or it was killed by someone else, or the machine is too
                 busy.
         """
-        async with self._turn(user_id), self._place():
+        async with self._turn(user_id), self._place(user_id), self._timed(user_id):
             if self._closed:
                 raise UnavailableError("the service is stopping")
             process = self._idle.pop()
@@ -130,8 +141,25 @@ class DecodingPool:
         async with _held(lock, limit, "your earlier pictures are still being decoded; try again"):
             yield
 
-    def _place(self) -> contextlib.AbstractAsyncContextManager[None]:
-        return _held(self._places, self.options.wait_s, "too many pictures are being decoded; try again")
+    @contextlib.asynccontextmanager
+    async def _place(self, user_id: str) -> AsyncIterator[None]:
+        """Wait for a free process."""
+        wait_s, message = self.options.wait_s, "too many pictures are being decoded; try again"
+        async with contextlib.AsyncExitStack() as places:
+            if user_id in self._slow:
+                await places.enter_async_context(_held(self._places_of_slow, wait_s, message))
+            await places.enter_async_context(_held(self._places, wait_s, message))
+            yield
+
+    @contextlib.asynccontextmanager
+    async def _timed(self, user_id: str) -> AsyncIterator[None]:
+        """Remember the user if the block takes long."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            if time.monotonic() - began >= self.options.slow_s:
+                self._slow[user_id] = None
 
 
 @contextlib.asynccontextmanager

@@ -10,12 +10,14 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 
 from s3seg.api.edge import SegmentRequest
+from s3seg.edge import direct_uploads
 from s3seg.edge.caching_authenticator import CachingAuthenticator, identity_cache
 from s3seg.edge.concurrency import ConcurrencyLimiter, UserShares
+from s3seg.edge.direct_uploads import DirectUpload
 from s3seg.edge.notifications import WorkerNotifications
 from s3seg.edge.rate_limits import RateLimits, RateMemory
 from s3seg.edge.storing import remove_objects, store_picture
-from s3seg.edge.uploads import Inspect, ThreadedInspection, Upload
+from s3seg.edge.uploads import Inspect, Picture, ThreadedInspection, Upload
 from s3seg.edge.watching import TaskWatcher
 from s3seg.errors import (
     AuthInvalidError,
@@ -44,7 +46,8 @@ class EdgeOptions:
         max_pixels: Largest picture accepted.
         max_uploads: Uploads held in memory at the same time, at most 10 MB each.
         max_uploads_per_user: Uploads of one user at the same time, so that a few slow senders do not block the rest.
-        upload_wait_s: Seconds that a further upload waits, its body unread, before it is answered 503.
+        upload_wait_s: Seconds that a further upload waits, its body unread, before it is answered 503. One that arrives
+            slowly gives way to it, as `ConcurrencyLimiter` says.
         cached_tokens: Verified tokens that are remembered, each for up to a minute.
         place_lasts_s: Seconds after which the place of an upload or of a waiting request is free again in any case.
         max_watchers: Requests that may wait for a task to end at the same time.
@@ -165,11 +168,50 @@ class Edge:
                 too much memory to decode.
             InvalidRequestError: The project is not the caller's.
         """
-        async with self._uploads.slot(caller.user_id):
+        async with self._uploads.slot(caller.user_id) as slot:
             if not isinstance(upload, Upload):
-                upload = await upload()
-            picture = await self._inspect(upload.data, user_id=caller.user_id, max_pixels=self._options.max_pixels)
+                async with slot.giving_way():  # while the client sends
+                    upload = await upload()
+            picture = await self._inspected(caller, upload.data)
             return await store_picture(caller, upload, picture, objects=self._objects, tasks=self.tasks)
+
+    @property
+    def takes_direct_uploads(self) -> bool:
+        """Whether `begin_upload` can be used, which depends on the object store."""
+        return self._objects.takes_presigned_puts
+
+    async def begin_upload(self, caller: Identity, *, content_type: str, size_bytes: int) -> DirectUpload:
+        """Sign a request with which the caller stores a picture without sending it through the edge.
+
+        Raises:
+            FileTooLargeError: ``size_bytes`` is more than 10 MB.
+            InvalidRequestError: The type is not one that can be uploaded.
+            NotFoundError: The object store takes no such uploads.
+        """
+        return await direct_uploads.begin(
+            caller, content_type=content_type, size_bytes=size_bytes, objects=self._objects
+        )
+
+    async def complete_upload(self, caller: Identity, upload_id: str, *, project_id: str | None = None) -> StoredImage:
+        """Inspect what was stored with the request of `begin_upload`, and register it. A repeat returns the same image.
+
+        Raises:
+            NotFoundError: The caller has begun no such upload, or sent nothing.
+            ImageDecodeError: As for `upload`, or the picture is of another type than announced; it is removed.
+            InvalidRequestError: The project is not the caller's.
+        """
+        async with self._uploads.slot(caller.user_id):
+            return await direct_uploads.complete(
+                caller,
+                upload_id,
+                project_id=project_id,
+                inspect=lambda data: self._inspected(caller, data),
+                objects=self._objects,
+                tasks=self.tasks,
+            )
+
+    async def _inspected(self, caller: Identity, data: bytes) -> Picture:
+        return await self._inspect(data, user_id=caller.user_id, max_pixels=self._options.max_pixels)
 
     async def delete_image(self, caller: Identity, image_id: str) -> StoredImage:
         """Delete an image and its object, and cancel its unfinished tasks; finished results are kept.

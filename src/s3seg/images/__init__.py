@@ -19,7 +19,7 @@ from s3seg.errors import ImageDecodeError
 from s3seg.images import _streams
 from s3seg.images._arrays import as_array, is_array, rgb_from_array
 from s3seg.images._download import download, is_url, without_credentials
-from s3seg.images._encoded import decode, depth_notes, rgb_from_pil
+from s3seg.images._encoded import decode, depth_notes, rgb_from_pil, transparency_notes
 from s3seg.images._loaded import Limits, LoadedImage
 
 __all__ = ["MAX_BYTES", "MAX_MEMORY", "MAX_PIXELS", "ImageSource", "LoadedImage", "is_url", "load"]
@@ -119,6 +119,8 @@ def _load(
         short_name = name or (path if len(path) <= 300 else f"{path[:300]}...")
         with _streams.opened(path, short_name, max_bytes=limits.bytes) as file:
             return decode(file, short_name, limits=limits, reduce_to=reduce_to), path
+    if (body := _streams.body_of(source)) is not None:
+        return _decode_bytes(body, name or type(source).__name__, limits, reduce_to), None
     if (stream := _streams.file_object(source)) is not None:
         own_name = _streams.name_of(source)
         label = name or own_name or str(getattr(source, "filename", "") or "") or "file object"
@@ -128,10 +130,12 @@ def _load(
         if array.ndim >= 2:
             limits.check_size(array.shape[1], array.shape[0], label)
         pixels, steps, bits = rgb_from_array(array, label)
-        notes = depth_notes(pixels, bits)
+        notes = (*depth_notes(pixels, bits), *transparency_notes(pixels, steps))
         return LoadedImage(pixels, None, "array", str(array.dtype), steps, notes), None
     if callable(getattr(source, "read_bytes", None)):  # zipfile.Path and others that are paths in all but type
-        return _decode_bytes(_read_bytes(source), name or str(source), limits, reduce_to), str(source)
+        own_name = _streams.text_of(source)
+        label = name or own_name or type(source).__name__
+        return _decode_bytes(_read_bytes(source, label), label, limits, reduce_to), own_name
     raise ImageDecodeError(
         f"cannot load a picture from {_with_article(type(source).__name__)}; "
         "pass a path, a URL, bytes, a file object, a PIL image, a numpy array or a torch tensor"
@@ -141,6 +145,8 @@ def _load(
 def _decode_bytes(
     content: bytes | bytearray | memoryview, name: str, limits: Limits, reduce_to: int | None
 ) -> LoadedImage:
+    if isinstance(content, memoryview):  # which may have gaps
+        content = content.tobytes()
     return decode(io.BytesIO(content), name, limits=limits, reduce_to=reduce_to)
 
 
@@ -175,13 +181,13 @@ def _name_of_pil(picture: Image.Image) -> str | None:
     return f"{path}#frame={frame}" if frame else path
 
 
-def _read_bytes(source: Any) -> bytes:
+def _read_bytes(source: Any, label: str) -> bytes:
     try:
         content = source.read_bytes()
     except (OSError, ValueError, KeyError, TypeError) as err:
-        raise ImageDecodeError(f"{source}: cannot be read: {err}") from err
+        raise ImageDecodeError(f"{label}: cannot be read: {_streams.text_of(err) or type(err).__name__}") from err
     if not isinstance(content, bytes | bytearray | memoryview):
-        raise ImageDecodeError(f"{source}: read_bytes() returned {type(content).__name__} where bytes are expected")
+        raise ImageDecodeError(f"{label}: read_bytes() returned {type(content).__name__} where bytes are expected")
     return bytes(content)
 
 

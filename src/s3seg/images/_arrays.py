@@ -118,6 +118,10 @@ def on_white(rgba: Image.Image) -> tuple[npt.NDArray[np.uint8], bool]:
 def check_float_range(low: float, high: float, name: str) -> None:
     """Raise ImageDecodeError if floats from ``low`` to ``high`` are not in 0..1, or are NaN."""
     if not (low >= -_FLOAT_TOLERANCE and high <= 1 + _FLOAT_TOLERANCE):  # also true for NaN
+        if low != low or high != high:
+            raise ImageDecodeError(
+                f"{name}: floats must be in 0..1, but some are not numbers (NaN); replace them: numpy.nan_to_num(...)"
+            )
         raise ImageDecodeError(
             f"{name}: floats must be in 0..1, but these range from {low:.4g} to {high:.4g}; "
             "convert to uint8, or undo the normalisation"

@@ -7,7 +7,7 @@ result, whichever is more: the conversion works in strips. See ``_memory_needed`
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import IO
 
@@ -36,6 +36,7 @@ _UPRIGHT_AS_STORED: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 """EXIF orientation -> the view of the upright pixels that has the layout of the stored ones."""
 
 _DARK = 32  # of 255: below this, a picture of more than 8 bits is reported as nearly black
+_WHITE = 250  # of 255: a picture that has nothing darker shows nothing
 
 _MEMORY = {"WEBP": 18, "AVIF": 16, "JPEG2000": 28, "HEIF": 20}
 """Bytes per pixel that decoders take at their peak, Pillow's picture included."""
@@ -142,7 +143,7 @@ def rgb_from_pil(picture: Image.Image, name: str, *, limits: Limits, stream: IO[
         format=stored_format,
         mode=stored_mode,
         steps=(*steps, *converted),
-        notes=(*notes, *depth_notes(pixels, bits)),
+        notes=(*notes, *depth_notes(pixels, bits), *transparency_notes(pixels, converted)),
     )
 
 
@@ -159,6 +160,13 @@ def depth_notes(pixels: npt.NDArray[np.uint8], bits: int) -> tuple[str, ...]:
         f"the picture is nearly black, its brightest value is {brightest} of 255: "
         f"if its values do not use all {bits} bits, scale them to the full range first",
     )
+
+
+def transparency_notes(pixels: npt.NDArray[np.uint8], steps: Iterable[str]) -> tuple[str, ...]:
+    """Return the note on a picture of which nothing is left, such as a white sign without a background."""
+    if COMPOSITED not in steps or pixels.min() < _WHITE:
+        return ()
+    return ("the picture is white all over: what is not transparent in it is white too; put it on a dark background",)
 
 
 def _open(stream: IO[bytes], head: bytes, name: str) -> Image.Image:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 _LEADING_BYTES = (
     (b"%PDF", "a PDF document; export its pages as PNG first"),
     (b"%!PS", "a PostScript file; export it as PNG first (PostScript is a program, and is not run)"),
@@ -31,6 +33,8 @@ _LEADING_BYTES = (
     (b"\x7fELF", "a program"),
     (b"MZ", "a Windows program"),
 )
+_BASE64 = (b"iVBORw0KGgo", b"/9j/", b"UklGR", b"R0lGOD")  # how PNG, JPEG, WebP and GIF begin in base64
+_PATH = re.compile(rb"[^\n]{1,250}\.(?:png|jpe?g|webp|tiff?|gif|bmp|heic|avif)")
 HEIF_BRANDS = frozenset(
     {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1", b"mif2"}
 )
@@ -64,6 +68,8 @@ def looks_like(head: bytes) -> str:
             return words
     if head[:4] in (b"II*\0", b"MM\0*") and head[8:10] == b"CR":
         return "a camera's raw picture (CR2); develop it to JPEG or TIFF first"
+    if head[128:132] == b"DICM":
+        return "a DICOM file; read it with pydicom, and pass its pixels as an array of 8 bits"
     if head[4:8] == b"ftyp":
         return _BRANDS.get(head[8:12], "a video (MP4 or MOV); extract a frame first")
     if head.startswith(b"RIFF"):
@@ -78,7 +84,10 @@ def looks_like(head: bytes) -> str:
 def _looks_like_text(head: bytes) -> str | None:
     if b"\x00" in head:
         return None
-    text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if text.startswith(_BASE64):
+        return "a picture as base64 text; decode it first: base64.b64decode(...)"
+    text = text.lower()
     if b"<svg" in text:
         return "an SVG drawing; render it to PNG first"
     if text.startswith((b"<!doctype html", b"<html")) or b"<head" in text or b"<body" in text:
@@ -89,6 +98,8 @@ def _looks_like_text(head: bytes) -> str | None:
         return "a JSON file"
     if text.startswith(b"data:"):
         return "a data: URL in a file; pass its text as a string, or decode its base64"
+    if _PATH.fullmatch(text):
+        return "the path of a file, as bytes; pass it as text: os.fsdecode(...)"
     try:
         words = head[:24].decode("utf-8")
     except UnicodeDecodeError:

@@ -62,6 +62,19 @@ def file_object(source: Any) -> Any:
     return source if callable(getattr(source, "read", None)) else None
 
 
+def body_of(source: Any) -> bytes | None:
+    """Return the body of the response of an HTTP library (requests, httpx), or None for other objects."""
+    if not hasattr(source, "status_code"):
+        return None
+    try:
+        body = source.content
+    except Exception as err:  # of the library, such as httpx.ResponseNotRead
+        raise ImageDecodeError(
+            f"{type(source).__name__}: the body of the response was not read: {text_of(err) or type(err).__name__}"
+        ) from err
+    return body if isinstance(body, bytes) else None
+
+
 def name_of(source: Any) -> str | None:
     """Return the name of a file object, if it is text: that of an open file, not the number of a descriptor.
 
@@ -71,6 +84,14 @@ def name_of(source: Any) -> str | None:
     if hasattr(source, "filename") or not isinstance(name, str | bytes | os.PathLike) or not name:
         return None
     return os.fsdecode(name)
+
+
+def text_of(source: object) -> str | None:
+    """Return the text of an object; None if it has none, as a `zipfile.Path` in an archive in memory."""
+    try:
+        return str(source)
+    except TypeError:
+        return None
 
 
 def position(stream: Any) -> int:

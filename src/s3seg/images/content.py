@@ -55,17 +55,20 @@ def read_content(source: Any, *, max_bytes: int = MAX_BYTES, timeout: float = 30
         label = path if len(path) <= 300 else f"{path[:300]}..."
         with _streams.opened(path, label, max_bytes=max_bytes) as file:
             return Content(_streams.read_all(file, label, max_bytes=max_bytes), path)
+    if (body := _streams.body_of(source)) is not None:
+        return Content(body, None)
     if (stream := _streams.file_object(source)) is not None:
         name = _streams.name_of(source)
         return Content(_from_stream(stream, name or "file object", max_bytes), name)
     read_bytes: Any = getattr(source, "read_bytes", None)
     if callable(read_bytes):  # zipfile.Path and others that are like a path
-        name = _text_of(source)
+        name = _streams.text_of(source)
         try:
             data: Any = read_bytes()
             return Content(bytes(data), name)
         except (OSError, ValueError, KeyError, TypeError) as err:
-            raise ImageDecodeError(f"{name or type(source).__name__}: cannot be read: {err}") from err
+            why = _streams.text_of(err) or type(err).__name__
+            raise ImageDecodeError(f"{name or type(source).__name__}: cannot be read: {why}") from err
     return None
 
 
@@ -77,13 +80,6 @@ def _from_stream(stream: Any, label: str, max_bytes: int) -> bytes:
         whole = _streams.read_all(stream, label, max_bytes=max_bytes)
         return whole if _is_picture(whole) or not content else content
     return content
-
-
-def _text_of(source: object) -> str | None:
-    try:
-        return str(source)
-    except TypeError:  # zipfile.Path in an archive in memory, which has no file name
-        return None
 
 
 def _is_picture(content: bytes) -> bool:

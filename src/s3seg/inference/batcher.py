@@ -4,7 +4,7 @@
 
 A batch is whatever waits when the network becomes free; there is no delay to fill it. An idle service answers at once,
 and a busy one fills its batches. Pictures are identified by the SHA-256 of their bytes, so that a repeated picture is
-neither read nor encoded again.
+neither read nor encoded again, and a prompt that a batch asks of the same picture twice is decoded once.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ class Limits:
 
     Attributes:
         pictures: Pictures encoded in one pass.
-        prompts: Prompts decoded in one batch. More are not faster, and delay the results of the first ones.
+        prompts: Prompts decoded in one batch, each counted once for a picture. More are not faster, and delay the
+            results of the first ones.
         cache_bytes: Device memory for embeddings of earlier pictures.
     """
 
@@ -60,6 +61,11 @@ class _Job:
     on_begin: Callable[[], None]
     since: float = field(default_factory=time.perf_counter)
     dropped: bool = False
+
+    @property
+    def pairs(self) -> list[tuple[bytes, str]]:
+        """What is asked of the network: for each prompt the picture's digest, and the prompt."""
+        return [(self.digest, prompt) for prompt in self.prompts]
 
     def begin(self) -> None:
         """Call ``on_begin`` on the event loop."""
@@ -91,6 +97,8 @@ class _Prediction:
     """One for each prompt of the job."""
     image_s: float
     prompt_s: float
+    photograph: bool
+    """`EncodedImage.photograph` of the picture."""
 
 
 class Batcher:
@@ -191,6 +199,7 @@ class Batcher:
             picture.size,
             threshold=MIN_SCORE,
             timings=timings,
+            photograph=prediction.photograph,
             image_id=f"file:{digest.hex()[:16]}",
         )
         results = await asyncio.gather(
@@ -258,7 +267,7 @@ class Batcher:
         Returns:
             The batch, the first job that did not fit into it, and whether to stop after the batch.
         """
-        batch, digests, prompts = [first], {first.digest}, len(first.prompts)
+        batch, digests, pairs = [first], {first.digest}, set(first.pairs)
         while True:
             try:
                 job = self._jobs.get_nowait()
@@ -267,8 +276,8 @@ class Batcher:
             if job is None:
                 return batch, None, True
             digests.add(job.digest)
-            prompts += len(job.prompts)
-            if len(digests) > self._limits.pictures or prompts > self._limits.prompts:
+            pairs.update(job.pairs)
+            if len(digests) > self._limits.pictures or len(pairs) > self._limits.prompts:
                 return batch, job, False
             batch.append(job)
 
@@ -306,14 +315,16 @@ class Batcher:
         start = time.perf_counter()
         images, fresh = self._encode(batch)
         encoded = time.perf_counter()
-        pairs = [(images[job.digest], prompt) for job in batch for prompt in job.prompts]
-        detections = self.network.predict(pairs)
+        pairs = list(dict.fromkeys(pair for job in batch for pair in job.pairs))
+        detections = self.network.predict([(images[digest], prompt) for digest, prompt in pairs])
+        found = dict(zip(pairs, detections, strict=True))
         image_s = (encoded - start) / max(1, len(fresh))
         prompt_s = (time.perf_counter() - encoded) / len(pairs)
         self._metrics.batch(pictures=len(fresh), prompts=len(pairs))
         for job in batch:
-            own, detections = detections[: len(job.prompts)], detections[len(job.prompts) :]
-            job.settle(_Prediction(own, image_s if job.digest in fresh else 0.0, prompt_s))
+            own = [found[pair] for pair in job.pairs]
+            own_image_s = image_s if job.digest in fresh else 0.0
+            job.settle(_Prediction(own, own_image_s, prompt_s, images[job.digest].photograph))
 
     def _encode(self, batch: list[_Job]) -> tuple[dict[bytes, EncodedImage], frozenset[bytes]]:
         """Encode the pictures that are not in the cache, together.

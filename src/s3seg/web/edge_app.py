@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import BaseRoute
 from starlette.types import Lifespan
 
@@ -17,10 +17,10 @@ from s3seg.edge import Edge
 from s3seg.tasks.limits import RATE_LIMITS, RateTable
 from s3seg.web.app import build_app
 from s3seg.web.cors import EnvelopedCORSMiddleware
-from s3seg.web.envelope import mount_path, render_error
+from s3seg.web.envelope import render_error
 from s3seg.web.errors import rate_headers
 from s3seg.web.metrics import HttpMetrics
-from s3seg.web.openapi import openapi_document
+from s3seg.web.openapi import openapi_document, openapi_handler
 from s3seg.web.operations import Guard, Operation
 from s3seg.web.prefix import PrefixMiddleware
 from s3seg.web.routes.account import AccountRoutes
@@ -59,25 +59,20 @@ def build_edge_app(
         more_routes: Routes that are not part of the API, such as the playground.
     """
     metrics = metrics or HttpMetrics()
-    document: dict[str, object] = {}
 
-    async def openapi(request: Request) -> Response:
-        if not document:
-            document.update(
-                openapi_document(
-                    operations,
-                    title="s3seg edge",
-                    version=__version__,
-                    description=(
-                        "Name what you are looking for, get its masks. Every response has the envelope "
-                        "`{success, data, error, meta}`; `error.code` is stable, `error.message` is for people."
-                    ),
-                    security_scheme={"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
-                    error_model=ApiResponse[None],
-                )
-            )
-        path = mount_path(request)
-        return JSONResponse({**document, "servers": [{"url": path}]} if path else document)
+    openapi = openapi_handler(
+        lambda: openapi_document(
+            operations,
+            title="s3seg edge",
+            version=__version__,
+            description=(
+                "Name what you are looking for, get its masks. Every response has the envelope "
+                "`{success, data, error, meta}`; `error.code` is stable, `error.message` is for people."
+            ),
+            security_scheme={"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+            error_model=ApiResponse[None],
+        )
+    )
 
     operations = (
         *UploadRoutes(edge).operations(),

@@ -18,7 +18,7 @@ from s3seg.web.app import build_app
 from s3seg.web.errors import ErrorResponse
 from s3seg.web.gpu_metrics import EngineGauges
 from s3seg.web.metrics import HttpMetrics
-from s3seg.web.openapi import openapi_document
+from s3seg.web.openapi import openapi_document, openapi_handler
 from s3seg.web.operations import Guard, Operation
 from s3seg.web.routes.gpu_probes import GpuProbeRoutes
 from s3seg.web.routes.predictions import PredictionRoutes
@@ -39,18 +39,16 @@ def build_gpu_app(
         metrics: Where requests are counted; the engine's gauges are registered there too.
         lifespan: Context manager that runs around the application.
     """
-
-    async def openapi(request: Request) -> Response:
-        return JSONResponse(
-            openapi_document(
-                operations,
-                title="s3seg gpu service",
-                version=__version__,
-                description="Inference only; called by the edge, never by users.",
-                security_scheme={"type": "apiKey", "in": "header", "name": "X-API-Key"},
-                error_model=GpuErrorResponse,
-            )
+    openapi = openapi_handler(
+        lambda: openapi_document(
+            operations,
+            title="s3seg gpu service",
+            version=__version__,
+            description="Inference only; called by the edge, never by users.",
+            security_scheme={"type": "apiKey", "in": "header", "name": "X-API-Key"},
+            error_model=GpuErrorResponse,
         )
+    )
 
     metrics.registry.register(EngineGauges(engine))
     operations = (

@@ -22,6 +22,7 @@ from uvicorn.server import ServerState
 
 from s3seg.errors import S3segError, UnavailableError
 from s3seg.web.errors import REFUSAL, RefusedRequestError
+from s3seg.web.turns import Turns
 
 _MAX_BUFFERED = 64 * 1024  # bytes of a body that the application does not read yet
 _PIECE = 2 * 1024  # bytes parsed at a time: so few that they cannot hold many requests
@@ -106,6 +107,7 @@ class LimitedProtocol(HttpToolsProtocol):
         app_state: State of the application's lifespan.
         limits: What the client can take.
         admission: Whether there is room for one more connection; shared by all of the server.
+        turns: When a request is handed to the application; shared likewise.
         refuse: Answers the requests that are refused here; the error is in the scope under `REFUSAL`.
         _loop: The event loop.
 
@@ -122,12 +124,14 @@ class LimitedProtocol(HttpToolsProtocol):
         *,
         limits: ConnectionLimits,
         admission: Admission,
+        turns: Turns,
         refuse: ASGIApp,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.parser: httptools.HttpRequestParser  # uvicorn declares no type, and sets None at the end
         self._limits = limits
         self._admission = admission
+        self._turns = turns
         self._refuse_app = refuse
         self._last: _Cycle | None = None  # the request that was parsed last
         self._running: _Cycle | None = None  # the request that is being answered
@@ -411,7 +415,8 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle if isinstance(cycle, _Cycle) else None
-        super()._start_asgi_task(cycle, app)
+        start = super()._start_asgi_task
+        self._turns.take(lambda: None if cycle.disconnected else start(cycle, app))
 
     def on_response_complete(self) -> None:
         """Go on with the next request, or wait for one."""

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
+import time
 from collections.abc import Awaitable, Callable
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import Response
+
+_WRITTEN_TTL_S = 1.0
 
 
 class HttpMetrics:
@@ -35,6 +40,9 @@ class HttpMetrics:
         self._errors = Counter(
             "s3seg_http_errors", "Error responses by the contract's code", ("route", "code"), registry=self.registry
         )
+        self._writing = asyncio.Lock()
+        self._written = b""
+        self._written_until = -math.inf
 
     def answered(self, *, method: str, route: str, status: int, seconds: float) -> None:
         """Count a response."""
@@ -54,7 +62,11 @@ class HttpMetrics:
         self._before_scrape.append(refresh)
 
     async def endpoint(self, request: Request) -> Response:
-        """GET /metrics."""
-        for refresh in self._before_scrape:
-            await refresh()
-        return Response(generate_latest(self.registry), media_type=CONTENT_TYPE_LATEST)
+        """GET /metrics. An answer is good for a second, as anybody may ask and it takes milliseconds to write."""
+        async with self._writing:
+            if time.monotonic() >= self._written_until:
+                for refresh in self._before_scrape:
+                    await refresh()
+                self._written = generate_latest(self.registry)
+                self._written_until = time.monotonic() + _WRITTEN_TTL_S
+        return Response(self._written, media_type=CONTENT_TYPE_LATEST)

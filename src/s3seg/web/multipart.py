@@ -19,6 +19,7 @@ from s3seg.api.fields import explain
 from s3seg.edge import Upload
 from s3seg.errors import FileTooLargeError, InvalidRequestError
 from s3seg.tasks.limits import MAX_UPLOAD_BYTES
+from s3seg.web.validation import require_uncompressed
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
@@ -59,6 +60,7 @@ async def _read(request: Request, chunks: AsyncIterator[bytes]) -> Upload:
     content_type = request.headers.get("content-type", "")
     if len(content_type) > _HEADER_BYTES:
         raise InvalidRequestError(f"the header field content-type is longer than {_HEADER_BYTES} bytes")
+    require_uncompressed(request)
     kind, parameters = parse_options_header(content_type)
     boundary = _boundary(kind, parameters)
     announced = request.headers.get("content-length", "")

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
+from starlette.requests import Request
+from starlette.responses import Response
 
 from s3seg.api.codes import ERROR_CODES
-from s3seg.web.operations import Operation, ResponseSpec
+from s3seg.web.envelope import mount_path
+from s3seg.web.operations import Handler, Operation, ResponseSpec
+from s3seg.web.static import StaticContent
 
+_MAX_KEPT = 16  # documents of different paths: a proxy, or any client that is trusted as one, says the path
 _Schemas = Mapping[Any, dict[str, Any]]  # by model and mode
 _SECURED_BY = "credentials"
 REQUEST_ID_HEADER = {"X-Request-Id": {"description": "UUID of the request", "schema": {"type": "string"}}}
@@ -57,6 +64,33 @@ def openapi_document(
             "securitySchemes": {_SECURED_BY: dict(security_scheme)},
         },
     }
+
+
+def openapi_handler(make: Callable[[], Mapping[str, Any]]) -> Handler:
+    """Return what answers GET /openapi.json.
+
+    Anybody may ask for the document as often as they like, so it is made once, for the first request, and kept.
+
+    Args:
+        make: Makes the document; the path that the service is mounted or proxied at is added as its server.
+    """
+
+    @lru_cache(maxsize=1)
+    def document() -> bytes:
+        return json.dumps(make(), ensure_ascii=False, separators=(",", ":")).encode()
+
+    @lru_cache(maxsize=_MAX_KEPT)
+    def at(path: str) -> StaticContent:
+        body = document()
+        if path:
+            servers = json.dumps([{"url": path}])
+            body = b'{"servers":' + servers.encode() + b"," + body[1:]
+        return StaticContent(body, "application/json", {"Vary": "X-Forwarded-Prefix"})
+
+    async def openapi(request: Request) -> Response:
+        return at(mount_path(request)).answer(request)
+
+    return openapi
 
 
 def _operation(operation: Operation, path: str, schemas: _Schemas, error_model: type[BaseModel]) -> dict[str, Any]:

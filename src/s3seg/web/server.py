@@ -24,6 +24,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from s3seg.errors import ConfigurationError
 from s3seg.web.errors import REFUSAL, error_response
 from s3seg.web.http_protocol import Admission, ConnectionLimits, LimitedProtocol
+from s3seg.web.turns import Turns
 
 _log = logging.getLogger("s3seg.server")
 _CLEAN_UP_S = 1.0
@@ -31,6 +32,7 @@ _CHECK_S = 0.5
 _BACKLOG = 2048  # connections that the system accepts before the process does
 _ACCEPTED_AT_ONCE = 64
 _ACCEPT_ERROR_LOG_S = 15.0
+_UNSENT_BYTES = 128 * 1024  # of an answer that the system holds beyond what it has sent
 _OTHER_FILES = 128  # databases, logs, refused connections ...
 _NO_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -66,7 +68,9 @@ def run_server(
     refuse = getattr(getattr(app, "state", None), "refuse", None) or _refuse_in_plain_text
     config = uvicorn.Config(
         app,
-        http=partial(LimitedProtocol, limits=limits, admission=Admission(limits), refuse=refuse),  # type: ignore[arg-type]
+        http=partial(  # type: ignore[arg-type]
+            LimitedProtocol, limits=limits, admission=Admission(limits), turns=Turns(), refuse=refuse
+        ),
         ws="none",
         backlog=_ACCEPTED_AT_ONCE,
         timeout_keep_alive=limits.idle_s,
@@ -84,6 +88,10 @@ def run_server(
     # Connections inherit this; asyncio sets it only on sockets that were made with IPPROTO_TCP. Without it, a response
     # of two writes waits 40 ms for the client's delayed acknowledgement.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    # They inherit this too: the system takes no more of an answer than the client's window and this, rather than
+    # megabytes, so that a client which does not read its answers is noticed after a few.
+    with contextlib.suppress(OSError, AttributeError):  # not every system has it
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
     with listener:
         address = listener.getsockname()
         _log.info("listening", extra={"host": address[0], "port": address[1]})

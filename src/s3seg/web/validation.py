@@ -27,6 +27,7 @@ async def read_json(request: Request, model: type[_M], *, max_bytes: int = MAX_J
     content_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if content_type != "application/json" and not content_type.endswith("+json"):
         raise InvalidRequestError("the body must be JSON; send Content-Type: application/json")
+    require_uncompressed(request)
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
@@ -43,6 +44,13 @@ async def read_json(request: Request, model: type[_M], *, max_bytes: int = MAX_J
     except UnicodeEncodeError:  # valid in JSON's escapes, but neither in UTF-8 nor in databases
         raise InvalidRequestError("the body contains a lone surrogate (such as \\ud800), which is not text") from None
     return validated
+
+
+def require_uncompressed(request: Request) -> None:
+    """Raise `InvalidRequestError` if the body is compressed."""
+    coding = request.headers.get("content-encoding", "").strip().lower()
+    if coding not in ("", "identity"):
+        raise InvalidRequestError(f"the body must not be compressed, but Content-Encoding is {coding[:40]!r}")
 
 
 def read_query(request: Request, model: type[_M]) -> _M:

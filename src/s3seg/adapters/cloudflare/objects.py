@@ -25,6 +25,8 @@ class R2BindingObjectStore:
         public_base: Base URL under which the objects are served.
     """
 
+    takes_presigned_puts = False
+
     def __init__(self, bucket: Any, *, public_base: str) -> None:
         self._bucket = bucket
         self._base = public_base
@@ -90,6 +92,9 @@ class R2BindingObjectStore:
     async def presign(self, key: str, *, expires_s: int) -> str | None:
         """Return None: the public URL serves every object, from the bucket's own domain or through the edge."""
         return None
+
+    async def presign_put(self, key: str, *, size_bytes: int, expires_s: int) -> None:
+        """Return None: a binding signs nothing."""
 
     async def check(self) -> None:
         """Check that the bucket answers."""

@@ -14,6 +14,7 @@ from s3seg.errors import ForbiddenError, InvalidRequestError, NotFoundError
 from s3seg.tasks import state_machine
 from s3seg.tasks.limits import Action
 from s3seg.tasks.model import Task, TaskRequest
+from s3seg.tasks.object_keys import key_of_url
 from s3seg.tasks.rate_limit import take
 from s3seg.tasks.records import (
     Account,
@@ -55,6 +56,11 @@ class MemoryTaskStore:
         """Return the caller's image with this id, or raise NotFoundError."""
         return _own(self._t.images.get(image_id), caller, "image")
 
+    async def find_image(self, caller: Identity, object_key: str) -> StoredImage | None:
+        """Return the caller's image with this object key, or None."""
+        own = (image for image in self._t.images.values() if image.user_id == caller.user_id)
+        return next((image for image in own if image.object_key == object_key), None)
+
     async def delete_image(self, caller: Identity, image_id: str) -> StoredImage:
         """Delete an image and cancel its tasks that have not ended, or raise NotFoundError."""
         image = _own(self._t.images.get(image_id), caller, "image")
@@ -76,7 +82,7 @@ class MemoryTaskStore:
         if not rate.allowed:
             self._t.submits[caller.user_id] = submits  # corrected if the clock was reset
         rate.require()
-        image = next((row for row in self._t.images.values() if row.image_url == request.image_url), None)
+        image = self._find_image(request.image_url)
         if image is None or image.user_id != caller.user_id:
             raise InvalidRequestError("image_url is not one of your uploads")
         self._require_project(caller, request.project_id)
@@ -95,6 +101,11 @@ class MemoryTaskStore:
         if request.idempotency_key is not None:
             self._t.idempotency_keys[caller.user_id, request.idempotency_key] = (request.fingerprint, task.task_id)
         return Submitted(task=task, created=True, rate=rate)
+
+    def _find_image(self, url: str) -> StoredImage | None:
+        """Return the image of a URL: the one that its upload was told, or the one that it would be told today."""
+        key = key_of_url(self._t.public_base, url)
+        return next((one for one in self._t.images.values() if url == one.image_url or key == one.object_key), None)
 
     async def find_repeat(self, caller: Identity, request: TaskRequest) -> Task | None:
         """Return the task of an earlier, equal request with the same key, or None."""

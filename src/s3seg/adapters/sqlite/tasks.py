@@ -12,6 +12,7 @@ from s3seg.errors import ForbiddenError, InvalidRequestError, NotFoundError
 from s3seg.tasks import state_machine
 from s3seg.tasks.limits import Action, Tier
 from s3seg.tasks.model import Task, TaskRequest
+from s3seg.tasks.object_keys import key_of_url
 from s3seg.tasks.rate_limit import RateDecision
 from s3seg.tasks.records import (
     Account,
@@ -58,6 +59,11 @@ class SqliteTaskStore:
         """Return the caller's image with this id, or raise NotFoundError."""
         return await self._db.read(lambda db: _own_image(db, caller, image_id))
 
+    async def find_image(self, caller: Identity, object_key: str) -> StoredImage | None:
+        """Return the caller's image with this object key, or None."""
+        image = await self._db.read(lambda db: rows.find_image(db, "object_key", object_key))
+        return image if image is not None and image.user_id == caller.user_id else None
+
     async def delete_image(self, caller: Identity, image_id: str) -> StoredImage:
         """Delete an image and cancel its tasks that have not ended, or raise NotFoundError."""
 
@@ -85,7 +91,7 @@ class SqliteTaskStore:
             if not rate.allowed:
                 return rate  # rather than raise: `counts.take` may have corrected times of a clock that was reset
             # every error from here on rolls the count back
-            image = rows.find_image(db, "image_url", request.image_url)
+            image = self._find_image(db, request.image_url)
             if image is None or image.user_id != caller.user_id:
                 raise InvalidRequestError("image_url is not one of your uploads")
             _require_project(db, caller, request.project_id)
@@ -107,6 +113,13 @@ class SqliteTaskStore:
             return answer
         answer.require()
         raise AssertionError("a submit that is not refused returns a task")
+
+    def _find_image(self, db: sqlite3.Connection, url: str) -> StoredImage | None:
+        """Return the image of a URL: the one that its upload was told, or the one that it would be told today."""
+        image = rows.find_image(db, "image_url", url)
+        if image is None and (key := key_of_url(self._policy.public_base, url)) is not None:
+            return rows.find_image(db, "object_key", key)
+        return image
 
     async def find_repeat(self, caller: Identity, request: TaskRequest) -> Task | None:
         """Return the task of an earlier, equal request with the same key, or None."""

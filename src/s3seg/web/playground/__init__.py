@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import html
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import lru_cache
 from importlib.resources import files
 from urllib.parse import urlsplit
 
@@ -15,11 +15,14 @@ from starlette.routing import Route
 
 from s3seg.web.envelope import mount_path
 from s3seg.web.operations import Handler, Operation, ResponseSpec, routes_of
+from s3seg.web.static import StaticContent
 
 _PAGE = "index.html"
+_MAX_KEPT = 16  # pages with links for different paths
 _FILES = (
     "style.css",
     "page.js",
+    "hints.js",
     "listing.js",
     "stage.js",
     "drawing.js",
@@ -54,14 +57,18 @@ def playground_routes(*, public_base: str, storage: Sequence[str] = ()) -> list[
     base_known = f'<meta name="s3seg-public-base" content="{html.escape(public_base)}">'.encode()
     page = _content(_PAGE).replace(_BASE_UNKNOWN, base_known)
 
+    @lru_cache(maxsize=_MAX_KEPT)
+    def page_at(path: str) -> StaticContent:
+        return StaticContent(_linked(page, path), _content_type(_PAGE), headers | {"Vary": "X-Forwarded-Prefix"})
+
     async def serve_page(request: Request) -> Response:
-        return _file(request, _PAGE, _linked(page, mount_path(request)), headers | {"Vary": "X-Forwarded-Prefix"})
+        return page_at(mount_path(request)).answer(request)
 
     def serve(name: str) -> Handler:
-        body = _content(name)
+        content = StaticContent(_content(name), _content_type(name), headers)
 
         async def serve_file(request: Request) -> Response:
-            return _file(request, name, body, headers)
+            return content.answer(request)
 
         return serve_file
 
@@ -88,15 +95,6 @@ def _linked(page: bytes, path: str) -> bytes:
     start = html.escape(path).encode()
     page = page.replace(_HOME_UNKNOWN, b'<meta name="s3seg-home" content="' + start + b'/">')
     return _LINK.sub(lambda link: link[1] + b'="' + start + b"/" + link[2], page)
-
-
-def _file(request: Request, name: str, body: bytes, headers: Mapping[str, str]) -> Response:
-    etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
-    headers = {**headers, "ETag": etag}
-    if etag in request.headers.get("if-none-match", ""):
-        return Response(status_code=304, headers=headers)
-    sent = headers | {"Content-Type": _content_type(name), "Content-Length": str(len(body))}
-    return Response(b"" if request.method == "HEAD" else body, headers=sent)
 
 
 def _policy(storage: Sequence[str]) -> str:
