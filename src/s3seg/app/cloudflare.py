@@ -36,6 +36,7 @@ from s3seg.web.envelope import render_error
 from s3seg.web.errors import error_response
 from s3seg.web.logs import JsonFormatter, bound_fields
 from s3seg.web.metrics import HttpMetrics
+from s3seg.web.operations import Handler
 from s3seg.web.playground import playground_routes
 from s3seg.web.prefix import prefix_of_files
 
@@ -78,6 +79,7 @@ class WorkerEdge:
         self._memory = EdgeMemory(self._options)
         self._keys = KnownKeys()
         self._metrics = HttpMetrics()
+        self._openapi: Handler | None = None
         self._pages = playground_routes(public_base=settings.public_base_url) if settings.playground else ()
         self._prefix = "" if settings.r2_public else prefix_of_files(settings.public_base_url)
         self._unlimited = MemoryRateLimiter(table=settings.rates) if settings.rate_limits == "off" else None
@@ -101,7 +103,9 @@ class WorkerEdge:
             metrics=self._metrics,
             prefix=self._prefix,
             more_routes=self._pages,
+            openapi=self._openapi,
         )
+        self._openapi = app.state.openapi
         return await respond(app, request, keep_alive=keep_alive, finish=lambda: edge.aclose(notify_s=_WAKE_UP_S))
 
     def _new_edge(self) -> Edge:
