@@ -81,7 +81,9 @@ asyncio.run(main())
 @cache
 def graph() -> grimp.ImportGraph:
     """What happens when a module is imported: without the imports of functions, and those for type checkers."""
-    found = grimp.build_graph("s3seg", include_external_packages=True, exclude_type_checking_imports=True)
+    found = grimp.build_graph(
+        "s3seg", include_external_packages=True, exclude_type_checking_imports=True, cache_dir=None
+    )
     root = Path(s3seg.__file__).parent.parent
     for module in found.modules:
         path = root.joinpath(*module.split("."))
