@@ -178,8 +178,12 @@ def test_the_page_in_the_browser_and_its_files_are_served(worker):
 
 def test_it_is_ready_and_no_key_of_the_project_is_in_its_log(worker):
     assert httpx.get(f"{worker.url}/ready", timeout=30).json()["data"]["ready"] is True
+    with worker.user() as (_, http):
+        assert http.get("/api/v1/me").status_code == 200
+    httpx.get(f"{worker.url}/health")
+    time.sleep(1)  # wrangler passes lines on a moment later
     _, _, log = (worker.folder / "project" / "worker.log").read_text().partition("Ready on")  # before: wrangler's own
     lines = [json.loads(line) for line in log.splitlines() if line.startswith('{"time"')]
-    assert {line["route"] for line in lines if line["message"] == "request"} >= {"/", "/playground/page.js"}
+    assert {line["route"] for line in lines if line["message"] == "request"} >= {"/api/v1/me"}
     for secret in (PUBLISHABLE_KEY, GPU_KEY, "eyJ"):
         assert secret not in log
