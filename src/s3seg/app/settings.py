@@ -251,6 +251,13 @@ class Settings(BaseSettings):
             "0 decodes in the service's own threads, which no deadline stops: only if you trust all users",
         ),
     ] = 4
+    upload_check: Annotated[
+        Literal["decode", "header"],
+        Field(
+            description="How the edge checks uploads: decode reads all pixels; header reads the structure of the file, "
+            "which needs neither Pillow nor numpy, and leaves damaged pixels to the worker, who refunds the task"
+        ),
+    ] = "decode"
     decode_deadline_s: Annotated[
         float,
         Field(

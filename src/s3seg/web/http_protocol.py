@@ -21,11 +21,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from s3seg.errors import S3segError, UnavailableError
-from s3seg.web.errors import RefusedRequestError
+from s3seg.web.errors import REFUSAL, RefusedRequestError
 from s3seg.web.turns import Turns
-
-REFUSAL = "s3seg.refusal"
-"""Key of the scope under which the application that answers refused requests finds the error."""
 
 _MAX_BUFFERED = 64 * 1024  # bytes of a body that the application does not read yet
 _PIECE = 2 * 1024  # bytes parsed at a time: so few that they cannot hold many requests
