@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from s3seg.errors import ConfigurationError
-from s3seg.web.http_protocol import ConnectionLimits
+from s3seg.web.connection_limits import ConnectionLimits
 from s3seg.web.server import within_file_limit
 
 SERVE = """
@@ -25,7 +25,7 @@ from starlette.responses import JSONResponse, StreamingResponse
 from s3seg.errors import UnavailableError
 from s3seg.web.app import build_app
 from s3seg.web import edge_app, gpu_app
-from s3seg.web.http_protocol import ConnectionLimits
+from s3seg.web.connection_limits import ConnectionLimits
 from s3seg.web.logs import configure_logging
 from s3seg.web.metrics import HttpMetrics
 from s3seg.web.operations import Operation
@@ -501,7 +501,7 @@ class TestConnections:
     def test_connections_are_fewer_than_the_files_of_the_process(self):
         code = (
             "import resource, sys\n"
-            "from s3seg.web.http_protocol import ConnectionLimits\n"
+            "from s3seg.web.connection_limits import ConnectionLimits\n"
             "from s3seg.web.server import within_file_limit\n"
             "resource.setrlimit(resource.RLIMIT_NOFILE, (100, int(sys.argv[1])))\n"
             "print(within_file_limit(ConnectionLimits(connections=1000)).connections)\n"
