@@ -3,7 +3,6 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-PICTURES := examples/pictures
 # Tests start many processes: each works on one core, and finds modules compiled, whatever the environment says.
 TESTING := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
 
@@ -28,8 +27,7 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY)
 	@mkdir -p out
-	@$(BIN)/s3seg segment $(PICTURES)/park.png tree --prompt sun --prompt cloud --overlay out/demo.png
-	@echo "drawn: out/demo.png"
+	@$(BIN)/s3seg demo --output out/demo.png
 
 test: $(READY)
 	$(TESTING) $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal

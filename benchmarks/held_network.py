@@ -14,6 +14,7 @@ import torch
 from s3seg import images
 from s3seg.decoding import DecodingPool
 from s3seg.inference.stages import EncodedImage, ResizedImage
+from s3seg.results.hints import Hint
 from s3seg.results.segmentation import ModelInfo
 from s3seg.sam3.device import DeviceStatus
 from s3seg.sam3.predictor import Detections, resize, resized_from_bytes
@@ -55,8 +56,9 @@ class HeldNetwork:
         time.sleep(HELD_S * len(pictures))
         return [EncodedImage(None, picture.size, 1) for picture in pictures]
 
-    def hint(self, prompt: str) -> None:
-        """Give no hint."""
+    def hints(self, prompt: str, *, photograph: bool = False) -> tuple[Hint, ...]:
+        """Give no hints."""
+        return ()
 
     def predict(self, pairs: Sequence[tuple[EncodedImage, str]]) -> list[Detections]:
         """Find the same eight things in every picture."""

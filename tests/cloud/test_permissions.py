@@ -18,7 +18,7 @@ USER_FUNCTIONS = {
 }  # fmt: skip
 SERVICE_FUNCTIONS = {
     "worker_get", "worker_claim", "worker_claim_batch", "worker_renew", "worker_release", "worker_finish",
-    "worker_fail", "worker_reap", "operator_ensure", "operator_adjust", "operator_referenced",
+    "worker_fail", "worker_reap", "worker_backlog", "operator_ensure", "operator_adjust", "operator_referenced",
     "operator_begin_job", "operator_known_users",
 }  # fmt: skip
 PUBLIC_FUNCTIONS = {"s3seg_info"}

@@ -30,6 +30,7 @@ from s3seg.inference.engine import Engine, EngineOptions
 from s3seg.inference.pipeline import Pipeline
 from s3seg.inference.stages import EncodedImage, ResizedImage
 from s3seg.inference.worker import WorkerLimits
+from s3seg.results.hints import Hint
 from s3seg.results.segmentation import ModelInfo
 from s3seg.sam3.device import DeviceStatus
 from s3seg.sam3.predictor import Detections
@@ -126,8 +127,8 @@ class ScriptedNetwork:
         self.encoded.append(len(pictures))
         return [EncodedImage(picture.pixels, picture.size, 100) for picture in pictures]
 
-    def hint(self, prompt: str) -> None:
-        return None
+    def hints(self, prompt: str, *, photograph: bool = False) -> tuple[Hint, ...]:
+        return ()
 
     def predict(self, pairs: Sequence[tuple[EncodedImage, str]]) -> list[Detections]:
         self.asked.append([prompt for _, prompt in pairs])

@@ -32,7 +32,8 @@ class Process:
         self._command = [sys.executable, "-c", code, *arguments]
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("S3SEG_", "API_"))}
         path = os.pathsep.join([*sys.path, str(_ROOT)])
-        self._environment = {**inherited, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **environment}
+        same = {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "S3SEG_DTYPE": "float32"}  # results as in this process
+        self._environment = {**inherited, **same, **environment}
         self._log = log
         self._running: subprocess.Popen[bytes] | None = None
 

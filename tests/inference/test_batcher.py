@@ -13,6 +13,7 @@ from s3seg.errors import ImageDecodeError, InferenceError, OutOfMemoryError, Pro
 from s3seg.inference.segmenter import Segmenter
 from s3seg.results import export, masks
 from tests.helpers.inference_system import PICTURES, STREET, png
+from tests.helpers.pictures import photograph
 
 pytestmark = pytest.mark.anyio
 
@@ -207,7 +208,8 @@ async def test_real_results_in_company_are_what_each_is_alone(system, segmenter)
     system.network = segmenter.network
     batcher = system.batcher()
     shapes = (PICTURES / "shapes.png").read_bytes()
-    requests = [(STREET, ["car"]), (shapes, ["star", "circle"]), (STREET, ["tree", "xylophone"])]
+    cat = photograph("chelsea.png").read_bytes()
+    requests = [(cat, ["cat"]), (STREET, ["car"]), (shapes, ["star", "circle"]), (STREET, ["tree", "xylophone"])]
     together = await asyncio.gather(*(batcher.segment(content, prompts, name="p") for content, prompts in requests))
     for (content, prompts), results in zip(requests, together, strict=True):
         for prompt, result in zip(prompts, results, strict=True):
@@ -217,7 +219,8 @@ async def test_real_results_in_company_are_what_each_is_alone(system, segmenter)
             assert abs(alone.scores - result.scores).max(initial=0) < 1e-3
             overlap = masks.iou(list(alone.rles), list(result.rles))
             assert all(overlap.diagonal() > 0.99)
-            assert result.hint == alone.hint
+            assert result.hints == alone.hints
+            assert ("looks like a photograph" in (result.hint or "")) == (content is cat)
     await batcher.aclose()
 
 

@@ -43,6 +43,8 @@ pytestmark = pytest.mark.anyio
 ID = "0" * 8 + "-0000-4000-8000-" + "0" * 12
 SECURED = [
     ("POST", "/api/v1/upload"),
+    ("POST", "/api/v1/uploads"),
+    ("POST", f"/api/v1/uploads/{'0' * 32}.png/complete"),
     ("POST", "/api/v1/segment"),
     ("GET", f"/api/v1/tasks/{ID}"),
     ("GET", f"/api/v1/tasks/{ID}/events"),

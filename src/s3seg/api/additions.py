@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from s3seg.api.fields import Omissible, QueryInt, RequestModel, ResponseModel, UuidStr, check_text
+from s3seg.api.fields import Omissible, OmissibleUuid, QueryInt, RequestModel, ResponseModel, UuidStr, check_text
 from s3seg.tasks.limits import DEFAULT_PAGE_SIZE, MAX_NAME_CHARS, MAX_PAGE_SIZE, Action, Tier
 
 
@@ -73,6 +73,29 @@ class ProjectsListResponse(ResponseModel):
     limit: Annotated[int, Field(ge=1)]
 
 
+class BeginUploadRequest(RequestModel):
+    """Body of POST /api/v1/uploads: a picture that will be sent straight to the storage."""
+
+    content_type: Annotated[Literal["image/png", "image/jpeg", "image/webp"], Field(description="Of the picture")]
+    size_bytes: Annotated[int, Field(ge=1, description="At most 10 MB; exactly as many bytes must be sent")]
+
+
+class BeginUploadResponse(ResponseModel):
+    """Where to send a picture: ``PUT url`` with these headers, then POST /api/v1/uploads/{upload_id}/complete."""
+
+    upload_id: str
+    method: Literal["PUT"] = "PUT"
+    url: Annotated[str, Field(description="A credential for this one upload; needs no other")]
+    headers: Annotated[dict[str, str], Field(description="Headers that the request must have, as they are")]
+    expires_at: datetime
+
+
+class CompleteUploadRequest(RequestModel):
+    """Body of POST /api/v1/uploads/{upload_id}/complete; may be empty."""
+
+    project_id: Annotated[OmissibleUuid, Field(description="Project that the image belongs to")]
+
+
 class DeletedResponse(ResponseModel):
     """Response to every DELETE."""
 
@@ -85,6 +108,7 @@ class EdgeHealthResponse(ResponseModel):
 
     status: Literal["ok"] = "ok"
     version: str
+    direct_uploads: Annotated[bool, Field(description="Whether POST /api/v1/uploads can be used")]
 
 
 class ReadyResponse(ResponseModel):

@@ -132,8 +132,8 @@ def _playground(settings: Settings) -> Sequence[BaseRoute]:
 
     if not settings.playground:
         return ()
-    redirects = not settings.r2_public and settings.r2_endpoint_url
-    return playground_routes(public_base=settings.public_base_url, storage=[redirects] if redirects else [])
+    bucket = settings.r2_endpoint_url if settings.object_store == "r2" else None  # to upload to, and to read from
+    return playground_routes(public_base=settings.public_base_url, storage=[bucket] if bucket else [])
 
 
 def gpu_app(

@@ -198,9 +198,9 @@ class Settings(BaseSettings):
         str | None, Field(description="Weights that the gpu service loads, as in `s3seg segment --checkpoint`")
     ] = None
     device: Annotated[str, Field(description="auto, cuda:0, mps, cpu")] = "auto"
-    dtype: Annotated[str, Field(description="auto (bfloat16 on CUDA, else float32), float32, bfloat16, float16")] = (
-        "auto"
-    )
+    dtype: Annotated[
+        str, Field(description="auto (bfloat16 on CUDA and CPUs that are fast at it, else float32) or a precision")
+    ] = "auto"
     batch_images: Annotated[int, Field(ge=1, le=256, description="Pictures encoded in one forward pass")] = 8
     batch_prompts: Annotated[int, Field(ge=1, le=1024, description="Prompts decoded in one batch")] = 12
     embedding_cache_mb: Annotated[

@@ -25,6 +25,7 @@ class CheckpointMetadata:
         box_prompts: Whether the model was trained to use box prompts.
         vocabulary: The phrases the model was trained on; None if it accepts any text.
         summary: One line on what the model can find, if given.
+        drawings_only: Whether the model was trained on drawings and does not know photographs.
     """
 
     name: str | None = None
@@ -33,6 +34,7 @@ class CheckpointMetadata:
     box_prompts: bool = True
     vocabulary: Vocabulary | None = None
     summary: str | None = None
+    drawings_only: bool = False
 
     @classmethod
     def from_folder(cls, folder: Path) -> CheckpointMetadata:
@@ -56,6 +58,7 @@ class CheckpointMetadata:
                 box_prompts=bool(section.get("box_prompts", True)),
                 vocabulary=None if words is None else Vocabulary(words),
                 summary=section.get("summary"),
+                drawings_only=bool(section.get("drawings_only", False)),
             )
         except (OSError, ValueError, TypeError, AttributeError) as err:
             raise CheckpointError(f"the s3seg section of {config} cannot be read: {err!r}") from err

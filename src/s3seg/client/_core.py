@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 from pydantic import BaseModel, SecretStr
 
-from s3seg.api.additions import DeletedResponse, MeResponse, ProjectResponse, ProjectsListResponse
+from s3seg.api.additions import BeginUploadResponse, DeletedResponse, MeResponse, ProjectResponse, ProjectsListResponse
 from s3seg.api.edge import ResultDetailResponse, ResultsListResponse, SegmentResponse, TaskResponse, UploadResponse
 from s3seg.client._images import EncodedImage, prepare
 from s3seg.client._settings import checked_token, checked_url
@@ -26,7 +27,7 @@ from s3seg.client.arguments import (
     one_each,
     without_duplicates,
 )
-from s3seg.errors import InferenceError, InvalidRequestError, S3segError
+from s3seg.errors import InferenceError, InvalidRequestError, NotFoundError, S3segError
 from s3seg.tasks.model import TaskStatus
 
 if TYPE_CHECKING:
@@ -39,9 +40,21 @@ DEFAULT_CONCURRENCY = 4
 """How many images `Client.segment_many` processes at a time by default."""
 
 _PREFERRED_WAIT_S = 20
+_STORAGE_RETRIES = RetryPolicy(retries=2, max_elapsed_s=60)
 _SHORTEST_POLL_S = 0.1
 _LONGEST_POLL_S = 2.0
 _REMAINING = re.compile(r";\s*r=(\d+)\s*;\s*t=(\d+)", re.ASCII)
+
+
+@dataclass(slots=True)
+class _Learnt:
+    """What a client has learnt about its service.
+
+    Attributes:
+        takes_direct_uploads: Whether pictures can be sent straight to its storage; None if it was not asked yet.
+    """
+
+    takes_direct_uploads: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,11 +65,13 @@ class Core:
         url: URL of the service, without a slash at the end.
         token: The access token.
         retry_policy: How often and how long to retry a request.
+        learnt: What is known about the service.
     """
 
     url: str
     token: SecretStr
     retry_policy: RetryPolicy
+    learnt: _Learnt = field(default_factory=_Learnt, repr=False)
 
     def __repr__(self) -> str:
         return f"Core(url={self.url!r})"
@@ -193,10 +208,44 @@ class Core:
     # ---- helpers ----
 
     def _upload(self, image: EncodedImage, project_id: str | None) -> Steps[UploadResponse]:
+        stored = yield from self._upload_to_storage(image, project_id)
+        if stored is not None:
+            return stored
         # a repeated upload may leave an unused image behind, which is better than failing
         file = ("picture", image.data, image.content_type)
         data = {} if project_id is None else {"project_id": project_id}
         return (yield from self._fetch("POST", "/upload", UploadResponse, files={"file": file}, data=data))
+
+    def _upload_to_storage(self, image: EncodedImage, project_id: str | None) -> Steps[UploadResponse | None]:
+        """Send a picture straight to the storage of the service, without this client's token.
+
+        Returns:
+            None if the service does not offer it, or the storage did not take it.
+        """
+        if self.learnt.takes_direct_uploads is None:
+            self.learnt.takes_direct_uploads = yield from self._offers_direct_uploads()
+        if not self.learnt.takes_direct_uploads:
+            return None
+        asked = {"content_type": image.content_type, "size_bytes": len(image.data)}
+        begun = yield from self._fetch("POST", "/uploads", BeginUploadResponse, json=asked)
+        options = {"headers": begun.headers, "content": image.data}
+        put = Request(method=begun.method, url=begun.url, options=options)
+        with contextlib.suppress(S3segError):  # it may be stored all the same, with only the answer lost
+            yield from fetch(put, _STORAGE_RETRIES)
+        body = {} if project_id is None else {"project_id": project_id}
+        try:
+            return (yield from self._fetch("POST", f"/uploads/{begun.upload_id}/complete", UploadResponse, json=body))
+        except NotFoundError:  # it is not stored: the storage may be out of this machine's reach
+            self.learnt.takes_direct_uploads = False
+            return None
+
+    def _offers_direct_uploads(self) -> Steps[bool]:
+        """Ask the service, which may be too old to know; any answer but a plain yes is a no."""
+        try:
+            response = yield from fetch(Request(method="GET", url=f"{self.url}/health"), _STORAGE_RETRIES)
+            return response.json()["data"].get("direct_uploads") is True
+        except (S3segError, ValueError, LookupError, TypeError, AttributeError):
+            return False
 
     def _submit(
         self,

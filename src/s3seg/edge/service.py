@@ -11,8 +11,10 @@ from dataclasses import dataclass
 
 from s3seg.api.edge import SegmentRequest
 from s3seg.decoding import DecodingPool
+from s3seg.edge import direct_uploads
 from s3seg.edge.caching_authenticator import CachingAuthenticator
 from s3seg.edge.concurrency import ConcurrencyLimiter
+from s3seg.edge.direct_uploads import DirectUpload
 from s3seg.edge.notifications import WorkerNotifications
 from s3seg.edge.rate_limits import RateLimits
 from s3seg.edge.storing import remove_objects, store_picture
@@ -151,6 +153,41 @@ class Edge:
                     upload = await upload()
             picture = await self._inspect(caller, upload.data)
             return await store_picture(caller, upload, picture, objects=self._objects, tasks=self.tasks)
+
+    @property
+    def takes_direct_uploads(self) -> bool:
+        """Whether `begin_upload` can be used, which depends on the object store."""
+        return self._objects.takes_presigned_puts
+
+    async def begin_upload(self, caller: Identity, *, content_type: str, size_bytes: int) -> DirectUpload:
+        """Sign a request with which the caller stores a picture without sending it through the edge.
+
+        Raises:
+            FileTooLargeError: ``size_bytes`` is more than 10 MB.
+            InvalidRequestError: The type is not one that can be uploaded.
+            NotFoundError: The object store takes no such uploads.
+        """
+        return await direct_uploads.begin(
+            caller, content_type=content_type, size_bytes=size_bytes, objects=self._objects
+        )
+
+    async def complete_upload(self, caller: Identity, upload_id: str, *, project_id: str | None = None) -> StoredImage:
+        """Inspect what was stored with the request of `begin_upload`, and register it. A repeat returns the same image.
+
+        Raises:
+            NotFoundError: The caller has begun no such upload, or sent nothing.
+            ImageDecodeError: As for `upload`, or the picture is of another type than announced; it is removed.
+            InvalidRequestError: The project is not the caller's.
+        """
+        async with self._uploads.slot(caller.user_id):
+            return await direct_uploads.complete(
+                caller,
+                upload_id,
+                project_id=project_id,
+                inspect=lambda data: self._inspect(caller, data),
+                objects=self._objects,
+                tasks=self.tasks,
+            )
 
     async def _inspect(self, caller: Identity, data: bytes) -> Picture:
         limit = self._options.max_pixels

@@ -97,6 +97,8 @@ class _Prediction:
     """One for each prompt of the job."""
     image_s: float
     prompt_s: float
+    photograph: bool
+    """`EncodedImage.photograph` of the picture."""
 
 
 class Batcher:
@@ -197,6 +199,7 @@ class Batcher:
             picture.size,
             threshold=MIN_SCORE,
             timings=timings,
+            photograph=prediction.photograph,
             image_id=f"file:{digest.hex()[:16]}",
         )
         results = await asyncio.gather(
@@ -320,7 +323,8 @@ class Batcher:
         self._metrics.batch(pictures=len(fresh), prompts=len(pairs))
         for job in batch:
             own = [found[pair] for pair in job.pairs]
-            job.settle(_Prediction(own, image_s if job.digest in fresh else 0.0, prompt_s))
+            own_image_s = image_s if job.digest in fresh else 0.0
+            job.settle(_Prediction(own, own_image_s, prompt_s, images[job.digest].photograph))
 
     def _encode(self, batch: list[_Job]) -> tuple[dict[bytes, EncodedImage], frozenset[bytes]]:
         """Encode the pictures that are not in the cache, together.

@@ -20,6 +20,7 @@ from s3seg.inference.prefetch import batches, map_ahead
 from s3seg.inference.process_guard import refuse_copying
 from s3seg.inference.prompts import Box, checked_positive, checked_prompts, checked_threshold, make_queries
 from s3seg.inference.stages import EncodedImage, ResizedImage, Sam3Network, make_result
+from s3seg.results.hints import joined
 from s3seg.results.segmentation import Segmentation
 from s3seg.tasks.prompts import normalize_prompt
 
@@ -84,7 +85,8 @@ class Segmenter:
                 been pulled; or what `s3seg.checkpoints.resolve` returned for one. None takes ``S3SEG_CHECKPOINT`` if
                 it is set, else the first that is on this machine: full SAM 3.1 or 3, "litetext", the embedded one.
             device: "auto" (CUDA, else Apple's MPS, else the CPU), or a name such as "cuda:1".
-            dtype: "float32", "bfloat16", "float16", or "auto": bfloat16 on CUDA, else float32.
+            dtype: "float32", "bfloat16", "float16", or "auto": ``S3SEG_DTYPE`` if it is set, else bfloat16 where it is
+                fast (CUDA, and processors that multiply it in hardware), else float32.
             image_size: Side of the square that pictures are resized to, in pixels, a multiple of the patch size.
                 None takes the checkpoint's own. A smaller size is faster and misses more.
 
@@ -123,7 +125,7 @@ class Segmenter:
 
     def hint(self, prompt: str) -> str | None:
         """Return a line for the user if the prompt lists several things, or has words unknown to the checkpoint."""
-        return self.network.hint(normalize_prompt(prompt))
+        return joined(self.network.hints(normalize_prompt(prompt)))
 
     def encode(self, image: ImageSource) -> Embedding:
         """Encode a picture once, for many calls of :meth:`segment`.
@@ -364,6 +366,7 @@ class Segmenter:
                 one,
                 threshold=threshold,
                 timings=timings,
+                photograph=image.photograph,
                 picture=embedding.image,
                 image_id=embedding.image_id,
             )

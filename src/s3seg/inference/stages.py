@@ -19,10 +19,12 @@ from s3seg.checkpoints.metadata import CheckpointMetadata
 from s3seg.decoding import DecodingPool
 from s3seg.errors import ImageDecodeError
 from s3seg.images import LoadedImage
+from s3seg.images.photographs import looks_like_photograph
+from s3seg.inference.hints import hints_for
 from s3seg.inference.process_guard import ProcessGuard, refuse_copying
+from s3seg.results.hints import Hint
 from s3seg.results.instances_file import MIN_SCORE
 from s3seg.results.segmentation import ModelInfo, Segmentation
-from s3seg.tasks.prompts import several_things_hint
 
 if TYPE_CHECKING:
     from s3seg.sam3.device import DeviceStatus
@@ -53,11 +55,13 @@ class EncodedImage:
         features: The network's features, on its device.
         size: (height, width) of the picture.
         nbytes: Memory that the features take on the device.
+        photograph: Whether it looks like a photograph, if the network has not learnt photographs; otherwise False.
     """
 
     features: Any
     size: tuple[int, int]
     nbytes: int
+    photograph: bool = False
 
 
 class Network(Protocol):
@@ -122,8 +126,13 @@ class Network(Protocol):
         """
         ...
 
-    def hint(self, prompt: str) -> str | None:
-        """Return a line for the user if the prompt lists several things, or has words unknown to the checkpoint."""
+    def hints(self, prompt: str, *, photograph: bool = False) -> tuple[Hint, ...]:
+        """Return what the user should know about a prompt on a picture.
+
+        Args:
+            prompt: The prompt; empty with boxes only.
+            photograph: `EncodedImage.photograph` of the picture.
+        """
         ...
 
     def encode(self, pictures: Sequence[ResizedImage]) -> list[EncodedImage]:
@@ -172,7 +181,8 @@ class Sam3Network:
         Args:
             checkpoint: As `s3seg.checkpoints.resolve` returns it.
             device: "auto" (CUDA, else Apple's MPS, else the CPU), or a name such as "cuda:1".
-            dtype: "float32", "bfloat16", "float16", or "auto": bfloat16 on CUDA, else float32.
+            dtype: "float32", "bfloat16", "float16", or "auto": ``S3SEG_DTYPE`` if it is set, else bfloat16 where it is
+                fast (CUDA, and processors that multiply it in hardware), else float32.
             image_size: Side of the network's input in pixels; None takes the checkpoint's own.
             max_pixels: `read` refuses pictures with more pixels.
 
@@ -256,31 +266,23 @@ class Sam3Network:
         for prompt in prompts:
             self.predictor.tokenizer(prompt)
 
-    def hint(self, prompt: str) -> str | None:
-        """Return a line for the user if the prompt lists several things, or has words unknown to the checkpoint."""
-        if not prompt:  # with boxes only
-            return None
-        hints = (several_things_hint(prompt), self._unknown_words_hint(prompt))
-        return "; ".join(hint for hint in hints if hint) or None
-
-    def _unknown_words_hint(self, prompt: str) -> str | None:
-        vocabulary = self.metadata.vocabulary
-        if vocabulary is None or not (unknown := vocabulary.unknown(prompt)):
-            return None
-        words = ", ".join(repr(word) for word in unknown)
-        return (
-            f"the {self.model.name} checkpoint does not know {words}; "
-            "full SAM 3 may: Segmenter('sam3'), or --checkpoint sam3"
-        )
+    def hints(self, prompt: str, *, photograph: bool = False) -> tuple[Hint, ...]:
+        """Return hints if the picture or the prompt is of a kind that the checkpoint does not know, or is a list."""
+        return hints_for(prompt, self.metadata, name=self.model.name, photograph=photograph)
 
     def encode(self, pictures: Sequence[ResizedImage]) -> list[EncodedImage]:
         """Encode pictures in one forward pass."""
         self.check_process()
         encoded = self.predictor.encode_resized([picture.pixels for picture in pictures])
         return [
-            EncodedImage(features, picture.size, features.nbytes)
+            EncodedImage(features, picture.size, features.nbytes, photograph=self._is_foreign_photograph(picture))
             for picture, features in zip(pictures, encoded, strict=True)
         ]
+
+    def _is_foreign_photograph(self, picture: ResizedImage) -> bool:
+        if not self.metadata.drawings_only:
+            return False
+        return looks_like_photograph(picture.pixels[0].permute(1, 2, 0).numpy())
 
     def predict(self, pairs: Sequence[tuple[EncodedImage, str]]) -> list[Detections]:
         """Predict each prompt's instances above `MIN_SCORE` in its picture."""
@@ -322,6 +324,7 @@ def make_result(
     *,
     threshold: float,
     timings: Mapping[str, float],
+    photograph: bool = False,
     picture: LoadedImage | None = None,
     image_id: str | None = None,
 ) -> Segmentation:
@@ -334,6 +337,7 @@ def make_result(
         detections: In the CPU's memory.
         threshold: The threshold that was applied to them.
         timings: Milliseconds of the steps before; the time for the masks is added as "masks".
+        photograph: `EncodedImage.photograph` of the picture.
         picture: To be kept in the result, with its source.
         image_id: Identifies the picture; see `Segmentation`.
     """
@@ -351,7 +355,7 @@ def make_result(
         model=network.model,
         timings={**timings, "masks": (time.perf_counter() - start) * 1000},
         notes=() if picture is None else picture.notes,
-        hint=network.hint(prompt),
+        hints=network.hints(prompt, photograph=photograph),
         source=None if picture is None else picture.source,
         image=None if picture is None else picture.pixels,
         image_id=image_id,

@@ -20,6 +20,7 @@ import numpy as np
 from s3seg.errors import InvalidRequestError, MaskError, S3segError
 from s3seg.results import masks
 from s3seg.results.files import json_text, write_atomically
+from s3seg.results.hints import Hint, joined
 from s3seg.results.indexing import instance_numbers
 from s3seg.results.instance import Instance
 from s3seg.results.masks import RLE
@@ -52,7 +53,7 @@ class Segmentation:
         model: the network, and the device and precision it ran with.
         timings: milliseconds by stage: "decode", "image", "prompt", "masks".
         notes: what was lost or left out when the picture was read, such as "only page 1 of 3 was read".
-        hint: one line for the user, for example that the prompt is not in the checkpoint's vocabulary.
+        hints: what the user should know, for example that the checkpoint does not know a word of the prompt.
         source: the picture's path, URL or other name, if it has one.
         image_id: identifies the picture, so that exports keep pictures apart that have no name, or the same: results
             with the same id are of the same picture. "kind:digest", where the digest is of the picture's content, or
@@ -74,7 +75,7 @@ class Segmentation:
     model: ModelInfo
     timings: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    hint: str | None = None
+    hints: tuple[Hint, ...] = ()
     source: str | None = None
     image_id: str | None = None
     image: np.ndarray | None = None
@@ -193,6 +194,11 @@ class Segmentation:
             and np.array_equal(self.boxes, other.boxes)
             and np.array_equal(self.scores, other.scores)
         )
+
+    @property
+    def hint(self) -> str | None:
+        """The `hints` as one line, or None if there are none."""
+        return joined(self.hints)
 
     # ---- masks ----
 
@@ -396,7 +402,7 @@ class Segmentation:
         which = f"{self.model.name} {self.model.version}"
         known = f"; {self.model.summary}" if self.model.summary else ""
         rows += [("presence", f"{self.presence:.2f}"), ("model", which + known)]
-        rows += [("hint", self.hint)] if self.hint else []
+        rows += [("hint", hint.text) for hint in self.hints]
         cells = "".join(f"<tr><th>{name}</th><td>{html.escape(value)}</td></tr>" for name, value in rows)
         picture = b64encode(self._repr_png_()).decode("ascii")
         return f'<img src="data:image/png;base64,{picture}" alt="instances"/><table>{cells}</table>'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,12 +20,15 @@ from s3seg.checkpoints.weight_files import find_weights
 from s3seg.errors import CheckpointError, InferenceError, InvalidRequestError, OutOfMemoryError
 from s3seg.results.masks import RLE
 from s3seg.sam3 import postprocess
+from s3seg.sam3.cpu_precision import bfloat16_is_native
 from s3seg.sam3.layers import cxcywh_to_xyxy
 from s3seg.sam3.load import load
 from s3seg.sam3.model import BoxPrompts, ImageFeatures, Sam3
 from s3seg.sam3.tokenizer import Tokenizer
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+ENVIRONMENT = "S3SEG_DTYPE"
+"""The environment variable that sets the default precision."""
 _TOKENS_AT_ONCE = 65_536  # image tokens of all prompts that are decoded together: 12 prompts at full size
 _MAX_CACHED_TEXTS = 1024
 
@@ -96,7 +100,7 @@ class Predictor:
         Args:
             path: A checkpoint folder, or a weight file; see :func:`s3seg.sam3.load.load`.
             device: A torch device, or "auto": CUDA, else MPS, else the CPU.
-            dtype: One of :data:`DTYPES`, or "auto": bfloat16 on CUDA, else float32.
+            dtype: One of :data:`DTYPES`, or "auto"; see :func:`choose_dtype`.
             image_size: Side of the network's input in pixels; None takes the checkpoint's own.
 
         Raises:
@@ -332,15 +336,22 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """Return the precision of this name; "auto" is bfloat16 on CUDA, else float32.
+    """Return the precision of this name.
+
+    "auto" is the environment variable ``S3SEG_DTYPE`` if it is set; else bfloat16 on CUDA and on processors that
+    multiply bfloat16 in hardware, and float32 elsewhere.
 
     Raises:
         InvalidRequestError: The name is not "auto" or one of :data:`DTYPES`.
     """
+    where = ""
+    if name == "auto" and (wanted := os.environ.get(ENVIRONMENT, "").strip()):
+        name, where = wanted, f" in {ENVIRONMENT}"
     if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
+        is_fast = device.type == "cuda" or (device.type == "cpu" and bfloat16_is_native())
+        return torch.bfloat16 if is_fast else torch.float32
     if name not in DTYPES:
-        raise InvalidRequestError(f"unknown precision {name!r}; choose one of auto, {', '.join(DTYPES)}")
+        raise InvalidRequestError(f"unknown precision {name!r}{where}; choose one of auto, {', '.join(DTYPES)}")
     return DTYPES[name]
 
 

@@ -27,6 +27,7 @@ from s3seg.tasks.records import (
     NewImage,
     ObjectInfo,
     ObjectStream,
+    PresignedPut,
     Project,
     ProjectPage,
     StoredImage,
@@ -123,6 +124,20 @@ class ObjectStore(Part, Protocol):
         """
         ...
 
+    takes_presigned_puts: bool
+    """Whether `presign_put` returns requests; if not, it returns None."""
+
+    async def presign_put(self, key: str, *, size_bytes: int, expires_s: int) -> PresignedPut | None:
+        """Return a request that stores an object of exactly this size, or None if the store cannot take one.
+
+        The store itself refuses the request after ``expires_s`` seconds, with another size or another content type
+        than the key's, and if there is an object with this key.
+
+        Raises:
+            InvalidRequestError: If ``key`` is not a valid key; not checked where None is returned.
+        """
+        ...
+
 
 class TaskStore(Part, Protocol):
     """Images, tasks and projects, as one user sees and changes them; used by the edge service.
@@ -152,6 +167,10 @@ class TaskStore(Part, Protocol):
         Raises:
             NotFoundError: If the caller has no such image (``image_id`` may be any string).
         """
+        ...
+
+    async def find_image(self, caller: Identity, object_key: str) -> StoredImage | None:
+        """Return the caller's image with this object key, or None if the caller has none (it may be any string)."""
         ...
 
     async def delete_image(self, caller: Identity, image_id: str) -> StoredImage:

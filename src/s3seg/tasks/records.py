@@ -6,7 +6,7 @@ import base64
 import binascii
 import struct
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -210,6 +210,19 @@ class ObjectInfo:
     size_bytes: int
     content_type: str
     modified_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PresignedPut:
+    """A request with which anybody may store one object once, without other credentials.
+
+    Attributes:
+        url: Where to send a PUT request with the bytes; never shown in a repr, since it is a credential.
+        headers: Headers that the request must have, as they are, beside ``Content-Length``.
+    """
+
+    url: str = field(repr=False)
+    headers: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

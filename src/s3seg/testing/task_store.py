@@ -283,6 +283,16 @@ class TaskStoreSuite(SubmittedTaskTests, AsyncSuite):
         assert await harness.store.get_image(user, image.image_id) == image
         assert await harness.accounts.referenced([image.object_key, "users/x.png"]) == {image.object_key}
 
+    async def test_an_image_is_found_by_its_key_by_its_owner_only(self, harness: TaskHarness) -> None:
+        user, other = await harness.user(), await harness.user()
+        image = await harness.image(user)
+        assert await harness.store.find_image(user, image.object_key) == image
+        assert await harness.store.find_image(other, image.object_key) is None
+        for absent in ("", "x", "\0", "users/x", image.object_key + " ", new_image_key(user.user_id, "image/png")):
+            assert await harness.store.find_image(user, absent) is None
+        await harness.store.delete_image(user, image.image_id)
+        assert await harness.store.find_image(user, image.object_key) is None
+
     async def test_an_image_is_registered_once_and_under_the_prefix_of_its_owner(self, harness: TaskHarness) -> None:
         user, other = await harness.user(), await harness.user()
         image = await harness.image(user)

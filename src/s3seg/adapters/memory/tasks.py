@@ -56,6 +56,11 @@ class MemoryTaskStore:
         """Return the caller's image with this id, or raise NotFoundError."""
         return _own(self._t.images.get(image_id), caller, "image")
 
+    async def find_image(self, caller: Identity, object_key: str) -> StoredImage | None:
+        """Return the caller's image with this object key, or None."""
+        own = (image for image in self._t.images.values() if image.user_id == caller.user_id)
+        return next((image for image in own if image.object_key == object_key), None)
+
     async def delete_image(self, caller: Identity, image_id: str) -> StoredImage:
         """Delete an image and cancel its tasks that have not ended, or raise NotFoundError."""
         image = _own(self._t.images.get(image_id), caller, "image")

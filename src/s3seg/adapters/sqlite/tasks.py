@@ -59,6 +59,11 @@ class SqliteTaskStore:
         """Return the caller's image with this id, or raise NotFoundError."""
         return await self._db.read(lambda db: _own_image(db, caller, image_id))
 
+    async def find_image(self, caller: Identity, object_key: str) -> StoredImage | None:
+        """Return the caller's image with this object key, or None."""
+        image = await self._db.read(lambda db: rows.find_image(db, "object_key", object_key))
+        return image if image is not None and image.user_id == caller.user_id else None
+
     async def delete_image(self, caller: Identity, image_id: str) -> StoredImage:
         """Delete an image and cancel its tasks that have not ended, or raise NotFoundError."""
 

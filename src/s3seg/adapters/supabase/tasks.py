@@ -12,7 +12,7 @@ from s3seg.adapters.supabase.rows import account_of, canonical_uuid, image_of, p
 from s3seg.errors import InvalidRequestError, NotFoundError
 from s3seg.tasks.limits import Action
 from s3seg.tasks.model import Task, TaskRequest
-from s3seg.tasks.object_keys import check_key
+from s3seg.tasks.object_keys import check_key, owner_of
 from s3seg.tasks.records import (
     Account,
     Cursor,
@@ -64,6 +64,14 @@ class SupabaseTaskStore:
     async def get_image(self, caller: Identity, image_id: str) -> StoredImage:
         """Return the caller's image with this id, or raise NotFoundError."""
         return image_of(await self._one(caller, _IMAGES, image_id, "no such image"))
+
+    async def find_image(self, caller: Identity, object_key: str) -> StoredImage | None:
+        """Return the caller's image with this object key, or None."""
+        if owner_of(object_key) != caller.user_id:
+            return None
+        query = self._as(caller).from_(_IMAGES).select("*").eq("object_key", object_key).limit(1)
+        found = await self._rest.run(query, safe=True)
+        return image_of(found[0]) if found else None
 
     async def delete_image(self, caller: Identity, image_id: str) -> StoredImage:
         """Delete an image and cancel its tasks that have not ended, or raise NotFoundError."""

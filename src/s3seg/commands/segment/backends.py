@@ -153,5 +153,5 @@ def _check_box_prompts(checkpoint: Checkpoint) -> None:
     if not metadata.box_prompts:
         raise InvalidRequestError(
             f"the {metadata.name or checkpoint.name} checkpoint does not support boxes; use a text prompt, "
-            "or --checkpoint sam3"
+            "or --checkpoint litetext"
         )

@@ -111,8 +111,8 @@ def segment(
         str | None,
         typer.Option(
             metavar="NAME|PATH|REPO",
-            help='"embedded", "sam3", a folder, a weights file or a repo id.',
-            show_default="S3SEG_CHECKPOINT, else sam3 if installed, else embedded",
+            help='"embedded", "litetext", "sam3", a folder, a weights file or a repo id.',
+            show_default="S3SEG_CHECKPOINT, else SAM 3 if downloaded, else embedded",
             rich_help_panel=_MODEL,
         ),
     ] = None,

@@ -28,7 +28,7 @@ from s3seg.errors import (
     PromptError,
     S3segError,
 )
-from s3seg.tasks.prompts import several_things_hint
+from s3seg.results.hints import Hint
 
 if TYPE_CHECKING:
     from s3seg.client import Client
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from s3seg.results.segmentation import Segmentation
 
 _SHOWN_NOTES = 10
+_ABOUT_THE_CHECKPOINT = ("photograph", "unknown_words")
 _SAME_FOR_EVERY_PICTURE = (PromptError, AuthInvalidError, ForbiddenError, InsufficientCreditsError)
 
 
@@ -49,7 +50,7 @@ class RunSummary:
         skipped: Pictures that an earlier run had finished.
         instances: Instances that were found.
         milliseconds: Time spent, by stage.
-        hints: The hints of the results, each once.
+        hints: The hints of the results, each with the names of its pictures.
         notes: What was lost in reading pictures, with the names of the pictures.
     """
 
@@ -58,7 +59,7 @@ class RunSummary:
     skipped: int = 0
     instances: int = 0
     milliseconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
-    hints: dict[str, None] = field(default_factory=dict)
+    hints: dict[Hint, dict[str, None]] = field(default_factory=dict)
     notes: dict[str, list[str]] = field(default_factory=dict)
 
     @property
@@ -79,10 +80,9 @@ class RunSummary:
         for result in results:
             self.milliseconds["prompts"] += result.timings.get("prompt", 0.0)
             self.milliseconds["masks"] += result.timings.get("masks", 0.0)
-            # the command has its own hint for lists of things, which shows what to type
-            hint = (result.hint or "").replace(several_things_hint(result.prompt) or "", "").strip(" ;")
-            if hint:
-                self.hints[hint] = None
+            for hint in result.hints:
+                if hint.kind != "several_things":  # the command has its own for these, which shows what to type
+                    self.hints.setdefault(hint, {})[result.source or "picture"] = None
 
 
 def run(options: SegmentOptions) -> int:
@@ -159,8 +159,11 @@ def run(options: SegmentOptions) -> int:
     if summary.skipped:
         terminal.note(f"{_count(summary.skipped, 'picture')} skipped, done by an earlier run")
     if model is not None:
-        summary.hints |= dict.fromkeys(several_things_advice(options.inputs, request.prompts).values())
+        for advice in several_things_advice(options.inputs, request.prompts).values():
+            summary.hints[Hint("several_things", advice)] = {}
         _print_summary(summary, files, terminal, used=backend.describe(model))
+        for hint, pictures in summary.hints.items():
+            terminal.warn(_hint(hint, list(pictures), summary, at_service=options.model.url is not None), label="hint")
     return summary.exit_code
 
 
@@ -237,22 +240,31 @@ def _results(
 
 
 def _print_summary(summary: RunSummary, files: OutputFiles, terminal: Terminal, *, used: tuple[str, str]) -> None:
-    """Print what was found and written, where the time went, which model was used, and hints."""
+    """Print what was found and written, where the time went, and which model was used."""
     if files.written:
         where = ", ".join(map(str, files.written)) if len(files.written) <= 3 else _folders(files.written)
         found = f"{_count(summary.instances, 'instance')} in {_count(summary.done, 'picture')}"
         terminal.note(f"{found}; wrote {where}")
     for note, pictures in [*summary.notes.items()][:_SHOWN_NOTES]:
-        more = f" and {len(pictures) - 3} more" if len(pictures) > 3 else ""
-        terminal.note(f"{', '.join(pictures[:3])}{more}: {note}")
+        terminal.note(f"{_names(pictures)}: {note}")
     if len(summary.notes) > _SHOWN_NOTES:
         terminal.note(f"... and {len(summary.notes) - _SHOWN_NOTES} more notes on pictures")
     stages = [f"{stage} {_duration(ms)}" for stage, ms in summary.milliseconds.items() if ms >= 1]
     terminal.note(" · ".join(stages), label="time")
     label, description = used
     terminal.note(description, label=label)
-    for hint in summary.hints:
-        terminal.warn(hint, label="hint")
+
+
+def _hint(hint: Hint, pictures: Sequence[str], summary: RunSummary, *, at_service: bool) -> str:
+    """Return the line that shows a hint once for all the pictures that it is about."""
+    which = f"{_names(pictures)}: " if hint.kind == "photograph" and summary.done > 1 else ""
+    where = ", on the machine of the service" if at_service and hint.kind in _ABOUT_THE_CHECKPOINT else ""
+    return f"{which}{hint.text}{where}"
+
+
+def _names(pictures: Sequence[str]) -> str:
+    more = f" and {len(pictures) - 3} more" if len(pictures) > 3 else ""
+    return f"{', '.join(pictures[:3])}{more}"
 
 
 def _folders(written: Sequence[Path]) -> str:
