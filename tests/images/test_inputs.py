@@ -409,7 +409,7 @@ def test_a_picture_of_which_nothing_is_left_on_white_is_told() -> None:
     sign.save(file, "PNG")
     for source in (sign, file.getvalue(), np.asarray(sign)):
         (note,) = images.load(source).notes
-        assert note.startswith("the picture is white all over")
+        assert note.startswith("the picture is entirely white")
     sign.putpixel((3, 3), (0, 0, 0, 255))
     assert images.load(sign).notes == ()
     assert images.load(Image.new("RGB", (8, 6), "white")).notes == ()

@@ -130,16 +130,18 @@ def gc(
 def backlog(
     wait: Annotated[
         float | None,
-        typer.Option("--wait", metavar="SECONDS", min=1, help="Tell how many workers do every task within SECONDS."),
+        typer.Option(
+            "--wait", metavar="SECONDS", min=1, help="Show how many workers it takes to do every task within SECONDS."
+        ),
     ] = None,
     rate: Annotated[
         float | None,
         typer.Option(
-            "--rate", metavar="TASKS", min=0.001, help="Tasks a second that one worker does; else as measured."
+            "--rate", metavar="TASKS", min=0.001, help="Tasks per second that one worker does; measured if not given."
         ),
     ] = None,
     price: Annotated[
-        float | None, typer.Option("--price", metavar="AMOUNT", min=0, help="What one worker costs an hour.")
+        float | None, typer.Option("--price", metavar="AMOUNT", min=0, help="What one worker costs per hour.")
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON, for programs that start and stop workers.")
@@ -189,7 +191,7 @@ def _plan(backlog: Backlog, *, wait: float, rate: float | None, price: float | N
         if not backlog.workers or not backlog.ended_recently:
             raise InvalidRequestError(
                 "the rate of a worker cannot be measured, since none has done a task in the last 5 minutes or none "
-                "holds one now; pass --rate with the tasks a second that one worker does"
+                "holds one now; pass --rate with the tasks per second that one worker does"
             )
         rate = backlog.rate / backlog.workers
     needed = workers_for(arrivals=backlog.rate, waiting=backlog.waiting, wait_s=wait, rate=rate)

@@ -82,7 +82,7 @@ class Slot:
                     self._end = None
         except TimeoutError:
             if end.expired():
-                raise UnavailableError("it took long, and others were waiting; try again", retry_after=5) from None
+                raise UnavailableError("it took too long while others were waiting; try again", retry_after=5) from None
             raise
 
     def end(self) -> None:

@@ -192,8 +192,8 @@ class Segmenter:
         Raises:
             ImageDecodeError: The picture cannot be read.
             PromptError: A prompt is empty, not text, or too long for the model.
-            InvalidRequestError: A box, the threshold or the number is out of range, or the checkpoint has not learnt
-                box prompts.
+            InvalidRequestError: A box, the threshold or the number is out of range, or the checkpoint was not trained
+                on boxes.
             InferenceError: The network failed, for example because memory ran out; or this is a forked child of the
                 process that loaded it.
         """
@@ -203,7 +203,7 @@ class Segmenter:
         threshold, max_instances = self._checked(threshold, max_instances)
         if (len(boxes) or len(negative_boxes)) and not self.metadata.box_prompts:
             raise InvalidRequestError(
-                f"the {self.model.name} checkpoint has not learnt box prompts; use words, or another checkpoint"
+                f"the {self.model.name} checkpoint was not trained on boxes; use a text prompt, or another checkpoint"
             )
         embedding = image if isinstance(image, Embedding) else self.encode(image)
         if embedding.owner is not self:

@@ -48,7 +48,9 @@ class GpuProbeRoutes:
                 summary="Check that requests can be served",
                 responses={
                     200: ResponseSpec(description="Requests can be served", model=ReadyResponse),
-                    503: ResponseSpec(description="Not now; the message says why", model=ReadyResponse),
+                    503: ResponseSpec(
+                        description="Requests cannot be served now; the message says why", model=ReadyResponse
+                    ),
                 },
                 secured=False,
                 tag="state",
