@@ -182,7 +182,7 @@ class _Plan:
 
 
 def _plan(backlog: Backlog, *, wait: float, rate: float | None, price: float | None) -> _Plan:
-    """Plan workers from what is done now; new tasks are taken to arrive as fast as tasks were done lately.
+    """Plan workers from what is done now; new tasks are assumed to arrive as fast as tasks were done lately.
 
     Raises:
         InvalidRequestError: No rate is given, and none can be measured, since no worker is doing anything.

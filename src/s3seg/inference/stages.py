@@ -55,7 +55,7 @@ class EncodedImage:
         features: The network's features, on its device.
         size: (height, width) of the picture.
         nbytes: Memory that the features take on the device.
-        photograph: Whether it looks like a photograph, if the network has not learnt photographs; otherwise False.
+        photograph: Whether it looks like a photograph, if the checkpoint knows drawings only; otherwise False.
     """
 
     features: Any
@@ -256,7 +256,7 @@ class Sam3Network:
 
         Args:
             pixels: (H, W, 3) uint8 RGB.
-            size: (height, width) that masks shall have.
+            size: (height, width) of the masks to be made.
         """
         self.check_process()
         return ResizedImage(self.predictor.resize(pixels), size)
