@@ -173,7 +173,7 @@ class _Plan:
     cost_per_hour: float | None
 
     def sentence(self) -> str:
-        """Return the plan for people."""
+        """Return the plan as a sentence."""
         cost = "" if self.cost_per_hour is None else f", which cost {self.cost_per_hour:g} an hour"
         return (
             f"needed    {self.workers_needed} workers at {self.rate_per_worker:.2f} tasks a second each, "

@@ -303,7 +303,7 @@ def _stack(images: Sequence[ImageFeatures]) -> ImageFeatures:
 
 
 def _pad(texts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Pad texts (T, C) of different lengths -> (P, longest, C), and which tokens are no padding, bool (P, longest)."""
+    """Pad texts (T, C) of different lengths -> (P, longest, C), and which tokens are not padding, bool (P, longest)."""
     lengths = torch.tensor([len(text) for text in texts], device=texts[0].device)
     padded = torch.nn.utils.rnn.pad_sequence(list(texts), batch_first=True)
     return padded, torch.arange(padded.shape[1], device=padded.device) < lengths[:, None]

@@ -1,4 +1,4 @@
-"""HTTP/1.1 connections on which everything that a client can take is limited: bytes, header fields, time, and places.
+"""HTTP/1.1 connections, with limits on what a client can take: bytes, header fields, time, and connections.
 
 `LimitedProtocol` is uvicorn's protocol with these limits. A request that is refused here is answered by an application
 too, so that it gets an id, a log line, and the service's own error body like any other.
