@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # Tests start many processes: each works on one core, and finds modules compiled, whatever the environment says.
 TESTING := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
 
-.PHONY: demo test test-slow check bench bench-serve bench-edge clean help
+.PHONY: demo test test-slow check bench bench-serve bench-edge bench-cpu bench-gpu clean help
 
 help:
 	@echo "make demo       set up, then find things in a picture and draw them (out/demo.png)"
@@ -16,6 +16,8 @@ help:
 	@echo "make bench      measure, side by side with the peers"
 	@echo "make bench-serve  the gpu service beside LitServe"
 	@echo "make bench-edge   the edge beside a bare Starlette route"
+	@echo "make bench-cpu    prompts of full SAM 3 on the CPU, with random weights"
+	@echo "make bench-gpu    on a CUDA card: equal to transformers, how fast, how busy (7 minutes)"
 
 $(READY): pyproject.toml constraints.txt
 	@echo "setting up $(VENV) (some minutes the first time, most of them PyTorch) ..."
@@ -33,6 +35,7 @@ test: $(READY)
 	$(TESTING) $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 test-slow: $(READY)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --group ray
 	$(TESTING) $(BIN)/python -m pytest -m slow
 
 check: $(READY)
@@ -50,6 +53,12 @@ bench-serve: $(READY)
 
 bench-edge: $(READY)
 	$(BIN)/python -m benchmarks edge
+
+bench-cpu: $(READY)
+	$(BIN)/python -m benchmarks cpu
+
+bench-gpu: $(READY)
+	$(BIN)/python -m benchmarks gpu
 
 clean:
 	rm -rf $(VENV) out

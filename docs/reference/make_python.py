@@ -12,6 +12,7 @@ SOURCE = Path(__file__).parents[2] / "src"
 CHAPTERS = {
     "Segmenting": ("inference.segmenter.Segmenter", "inference.segmenter.Embedding", "images.LoadedImage"),
     "Results": ("results.segmentation.Segmentation", "results.segmentation.Instance", "results.model_info.ModelInfo"),
+    "Many pictures": ("bulk.api.bulk", "bulk.segmenting.Segment", "bulk.storage.S3Access"),
     "Services": ("app.services.local", "app.in_process.Local", "client.Client", "client.AsyncClient"),
     "Errors": ("errors",),
     "Masks": ("results.masks",),

@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from s3seg import bulk
     from s3seg.app import local
     from s3seg.client import AsyncClient, Client
     from s3seg.errors import (
@@ -51,7 +52,7 @@ _NAMES = {
     "Segmenter": "inference.segmenter",
     "local": "app",
 }
-_MODULES = {"draw": "results.draw", "export": "results.export"}
+_MODULES = {"bulk": "bulk", "draw": "results.draw", "export": "results.export"}
 
 __all__ = [
     "AsyncClient",
@@ -70,6 +71,7 @@ __all__ = [
     "Segmentation",
     "Segmenter",
     "__version__",
+    "bulk",
     "draw",
     "export",
     "local",

@@ -25,8 +25,9 @@ from s3seg.adapters.memory import (
     MemoryTaskStore,
 )
 from s3seg.decoding import DecodingPool
-from s3seg.inference.batcher import Batcher, Limits
+from s3seg.inference.batcher import Batcher
 from s3seg.inference.engine import Engine, EngineOptions
+from s3seg.inference.network_queue import Limits
 from s3seg.inference.pipeline import Pipeline
 from s3seg.inference.stages import EncodedImage, ResizedImage
 from s3seg.inference.worker import WorkerLimits
@@ -103,6 +104,9 @@ class ScriptedNetwork:
         self.reads = 0
         self.freed = 0
         self.threads: set[str] = set()
+        self.inside: set[int] = set()
+
+    problem: str | None = None
 
     def device_status(self) -> DeviceStatus:
         return DeviceStatus(True, "obedient 9000", 1.0, 2.0)
@@ -151,8 +155,11 @@ class ScriptedNetwork:
     def free(self) -> None:
         self.freed += 1
 
+    def close(self) -> None: ...
+
     def _pass(self) -> None:
         self.threads.add(threading.current_thread().name)
+        self.inside.add(threading.get_ident())
         self.began.set()
         assert self.go.wait(20), "nobody let the network go on"
         if self.fail and (error := self.fail.pop(0)) is not None:

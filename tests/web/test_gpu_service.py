@@ -564,7 +564,8 @@ async def test_metrics_tell_of_stages_batches_the_cache_and_errors(system):
         for stage in ("fetch", "read", "wait", "image", "prompt", "masks", "store", "finish"):
             assert value("s3seg_stage_seconds_count", {"stage": stage}) >= 2, stage
         assert value("s3seg_http_errors_total", {"route": "/api/v1/predict", "code": "NOT_FOUND"}) == 1
-        assert value("s3seg_gpu_memory_used_bytes") == 2**20
+        assert value("s3seg_gpu_memory_used_bytes", {"network": "0", "device": "cpu"}) == 2**20
+        assert value("s3seg_network_up", {"network": "0", "device": "cpu"}) == 1
         assert "s3seg_stage_seconds_bucket" in (await client.get("/metrics")).text
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -141,7 +142,7 @@ def gpu_app(
     *,
     parts: Parts | None = None,
     insecure_no_key: bool = False,
-    load: Callable[[], Network] | None = None,
+    load: Callable[[], Network | Sequence[Network]] | None = None,
 ) -> Starlette:
     """Build the gpu service as an ASGI application, with its own claim loop; its lifespan must run.
 
@@ -189,7 +190,7 @@ def make_engine(
     parts: Parts,
     *,
     metrics: InferenceMetrics | None = None,
-    load: Callable[[], Network] | None = None,
+    load: Callable[[], Network | Sequence[Network]] | None = None,
     decode_in_processes: bool = True,
 ) -> Engine:
     """Build the inference engine on the adapters that the settings choose; it is not started.
@@ -205,8 +206,8 @@ def make_engine(
     Raises:
         CheckpointError: The checkpoint that the settings name is not on this machine, or not complete.
     """
-    from s3seg.inference.batcher import Limits
     from s3seg.inference.engine import Engine, EngineOptions
+    from s3seg.inference.network_queue import Limits
     from s3seg.inference.worker import WorkerLimits
 
     settings = parts.settings
@@ -222,6 +223,7 @@ def make_engine(
             prompts=settings.batch_prompts,
             cache_bytes=settings.embedding_cache_mb * 2**20,
         ),
+        network_threads=2 if settings.networks_in_processes else 1,
         retry_after_s=settings.retry_after_s,
         **({} if settings.cpu_threads is None else {"cpu_threads": settings.cpu_threads}),
     )
@@ -340,20 +342,38 @@ def _decoding_pool(settings: Settings, function: str, *, wait_s: float | None) -
     return DecodingPool(function, options)
 
 
-def _network_loader(settings: Settings) -> Callable[[], Network]:
+def _network_loader(settings: Settings) -> Callable[[], Sequence[Network]]:
+    """Return what loads the network on each of the devices that the settings name."""
     from s3seg import checkpoints
 
     checkpoint = checkpoints.resolve(settings.checkpoint)
+    in_processes = settings.networks_in_processes
 
-    def load() -> Network:
+    def load_on(device: str) -> Network:
+        from s3seg.app.accelerator import start_process
         from s3seg.inference.stages import Sam3Network
 
         return Sam3Network(
             checkpoint,
-            device=settings.device,
+            device=device,
             dtype=settings.dtype,
             max_pixels=int(settings.max_megapixels * 1e6),
+            compile=settings.compile,
+            predictor=start_process(checkpoint, device, settings) if in_processes else None,
         )
+
+    def load() -> Sequence[Network]:
+        if len(settings.devices) == 1:
+            return [load_on(settings.devices[0])]
+        with ThreadPoolExecutor(len(settings.devices)) as threads:
+            loading = [threads.submit(load_on, device) for device in settings.devices]
+        failures = [one.exception() for one in loading if one.exception() is not None]
+        networks = [one.result() for one in loading if one.exception() is None]
+        if failures and failures[0] is not None:
+            for network in networks:
+                network.close()
+            raise failures[0]
+        return networks
 
     return load
 

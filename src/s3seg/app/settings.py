@@ -197,10 +197,30 @@ class Settings(BaseSettings):
     checkpoint: Annotated[
         str | None, Field(description="Weights that the gpu service loads, as in `s3seg segment --checkpoint`")
     ] = None
-    device: Annotated[str, Field(description="auto, cuda:0, mps, cpu")] = "auto"
+    device: Annotated[
+        str,
+        Field(
+            description="auto, cuda:0, mps, cpu; or several, separated by commas (cuda:0,cuda:1): the gpu service then "
+            "runs the network in a process for each"
+        ),
+    ] = "auto"
+    network_process: Annotated[
+        bool | None,
+        Field(
+            description="Run the network in a process of its own, so that the rest of the service never delays it; "
+            "unset: if the device is cuda, or if there are several devices"
+        ),
+    ] = None
     dtype: Annotated[
         str, Field(description="auto (bfloat16 on CUDA and CPUs that are fast at it, else float32) or a precision")
     ] = "auto"
+    compile: Annotated[
+        bool,
+        Field(
+            description="Compile the network, and record CUDA graphs on CUDA; the first start takes minutes, later "
+            "ones use the compiled code in TORCHINDUCTOR_CACHE_DIR (~/.cache/s3seg/compiled)"
+        ),
+    ] = False
     batch_images: Annotated[int, Field(ge=1, le=256, description="Pictures encoded in one forward pass")] = 8
     batch_prompts: Annotated[int, Field(ge=1, le=1024, description="Prompts decoded in one batch")] = 12
     embedding_cache_mb: Annotated[
@@ -342,6 +362,18 @@ class Settings(BaseSettings):
         bool,
         Field(description="Whether public_base_url is the bucket's own domain; if not, the edge presigns URLs"),
     ] = True
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The devices that the network runs on."""
+        return tuple(name.strip() for name in self.device.split(","))
+
+    @property
+    def networks_in_processes(self) -> bool:
+        """Whether each network has a process of its own."""
+        if self.network_process is None:
+            return len(self.devices) > 1 or self.device.startswith("cuda")
+        return self.network_process or len(self.devices) > 1
 
     @property
     def rates(self) -> RateTable:

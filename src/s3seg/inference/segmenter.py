@@ -77,6 +77,7 @@ class Segmenter:
         device: str = "auto",
         dtype: str = "auto",
         image_size: int | None = None,
+        compile: bool = False,
     ) -> None:
         """Load a checkpoint. This never downloads anything.
 
@@ -89,14 +90,18 @@ class Segmenter:
                 fast (CUDA, and processors that multiply it in hardware), else float32.
             image_size: Side of the square that pictures are resized to, in pixels, a multiple of the patch size.
                 None takes the checkpoint's own. A smaller size is faster and misses more.
+            compile: Compile the network with `torch.compile`, and record it as CUDA graphs on CUDA. Results are the
+                same to rounding. The first start takes minutes; compiled code is kept for later ones. Needs a C++
+                compiler on the CPU, and Triton on CUDA.
 
         Raises:
             CheckpointNotFoundError: The checkpoint is not on this machine; the message says how to get it.
             CheckpointError: Its files are incomplete, or are not a SAM 3.
             InvalidRequestError: The device or precision is not available, or the image size is not supported.
+            InferenceError: The network cannot be compiled on this machine.
         """
         self.checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else checkpoints.resolve(checkpoint)
-        self.network = Sam3Network(self.checkpoint, device=device, dtype=dtype, image_size=image_size)
+        self.network = Sam3Network(self.checkpoint, device=device, dtype=dtype, image_size=image_size, compile=compile)
         self.metadata = self.network.metadata
         self.model = self.network.model
         self._encodings = itertools.count(1)

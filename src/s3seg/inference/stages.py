@@ -27,6 +27,7 @@ from s3seg.results.instances_file import MIN_SCORE
 from s3seg.results.segmentation import ModelInfo, Segmentation
 
 if TYPE_CHECKING:
+    from s3seg.inference.accelerator.process import PredictorProcess
     from s3seg.sam3.device import DeviceStatus
     from s3seg.sam3.predictor import Detections, Query
 
@@ -85,6 +86,11 @@ class Network(Protocol):
     @property
     def weights_bytes(self) -> int:
         """The size of the weights in memory."""
+        ...
+
+    @property
+    def problem(self) -> str | None:
+        """Why it cannot compute at the moment, such as a restart of its process; None if it can."""
         ...
 
     def device_status(self) -> DeviceStatus:
@@ -157,6 +163,10 @@ class Network(Protocol):
         """Release device memory that is only held in reserve. Call it from the accelerator's thread."""
         ...
 
+    def close(self) -> None:
+        """End what it has started, such as a process. It is not used any more."""
+        ...
+
 
 class Sam3Network:
     """A SAM 3 checkpoint as a `Network`. Safe to share between threads.
@@ -175,6 +185,8 @@ class Sam3Network:
         dtype: str = "auto",
         image_size: int | None = None,
         max_pixels: int = MAX_PIXELS,
+        compile: bool = False,
+        predictor: PredictorProcess | None = None,
     ) -> None:
         """Load a checkpoint.
 
@@ -185,15 +197,21 @@ class Sam3Network:
                 fast (CUDA, and processors that multiply it in hardware), else float32.
             image_size: Side of the network's input in pixels; None takes the checkpoint's own.
             max_pixels: `read` refuses pictures with more pixels.
+            compile: Compile the network; see `s3seg.sam3.compiled`.
+            predictor: Computes in a process of its own, instead of a predictor that is loaded here. It has been loaded
+                from the same checkpoint.
 
         Raises:
             CheckpointError: The files are incomplete, or are not a SAM 3.
             InvalidRequestError: The device, precision or image size is not supported here.
+            InferenceError: The network cannot be compiled here.
         """
         self.metadata = CheckpointMetadata.from_folder(checkpoint.folder)
         from s3seg.sam3.predictor import Predictor
 
-        self.predictor = Predictor.from_path(checkpoint.path, device=device, dtype=dtype, image_size=image_size)
+        self.predictor: Any = predictor or Predictor.from_path(
+            checkpoint.path, device=device, dtype=dtype, image_size=image_size, compile=compile
+        )
         self.model = ModelInfo(
             name=self.metadata.name or checkpoint.name,
             version=self.metadata.version or checkpoint.version,
@@ -226,11 +244,16 @@ class Sam3Network:
         """The size of the weights in the device's memory."""
         return self.predictor.weights_bytes
 
-    def device_status(self) -> DeviceStatus:
-        """Ask the device for its name and memory."""
-        from s3seg.sam3.device import device_status
+    @property
+    def problem(self) -> str | None:
+        """Why it cannot compute at the moment; None if it can."""
+        return self.predictor.problem
 
-        return device_status(self.predictor.device)
+    def device_status(self) -> DeviceStatus:
+        """Return the name and memory of the device; of another process, those that it sent last."""
+        from s3seg.sam3.device import DeviceStatus
+
+        return self.predictor.device_status() or DeviceStatus(gpu=False)
 
     def read(self, content: bytes, *, name: str) -> ResizedImage:
         """Decode an encoded picture and resize it; a large JPEG is decoded at 1/2, 1/4 or 1/8 of its size."""
@@ -301,19 +324,20 @@ class Sam3Network:
             max_instances: Keep at most this many for each query, the best; None keeps all.
 
         Returns:
-            Detections in the CPU's memory, one for each pair.
+            Detections, one for each pair. Their logits may still be on the way to the host's memory.
         """
         self.check_process()
-        detections = self.predictor.predict_pairs(
+        return self.predictor.predict_pairs(
             [(image.features, query) for image, query in pairs], threshold=threshold, max_instances=max_instances
         )
-        return [one.on_cpu() for one in detections]
 
     def free(self) -> None:
         """Release device memory that PyTorch's allocator holds in reserve."""
-        from s3seg.sam3.device import free_cached_memory
+        self.predictor.free_cached_memory()
 
-        free_cached_memory(self.predictor.device)
+    def close(self) -> None:
+        """End the process of the predictor, if it has one."""
+        self.predictor.close()
 
 
 def make_result(
@@ -334,7 +358,7 @@ def make_result(
         network: The network that predicted them.
         size: (height, width) of the picture; masks are made at this size.
         prompt: The prompt.
-        detections: In the CPU's memory.
+        detections: What the network predicted; if their logits are still being copied, this waits for them.
         threshold: The threshold that was applied to them.
         timings: Milliseconds of the steps before; the time for the masks is added as "masks".
         photograph: `EncodedImage.photograph` of the picture.

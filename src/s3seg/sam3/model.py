@@ -43,10 +43,11 @@ class ImageFeatures:
         """Size of all tensors in bytes."""
         return sum(part.nbytes for part in (self.coarse, self.tokens, *self.laterals))
 
-    def select(self, index: Tensor | list[int]) -> ImageFeatures:
-        """Copy some images: row p of the result is image ``index[p]``."""
-        laterals = tuple(lateral[index] for lateral in self.laterals)
-        return ImageFeatures(self.coarse[index], self.tokens[index], laterals)
+    def copy(self, image: int) -> ImageFeatures:
+        """Copy one of the images (B = 1)."""
+        row = slice(image, image + 1)
+        laterals = tuple(lateral[row].clone() for lateral in self.laterals)
+        return ImageFeatures(self.coarse[row].clone(), self.tokens[row].clone(), laterals)
 
     def repeat(self, prompts: int) -> ImageFeatures:
         """Expand a single image (B = 1) to one row per prompt, without copying it."""
@@ -72,12 +73,12 @@ class Prompt:
 
     tokens: Tensor
     """(P, M, C)"""
-    valid: Tensor
-    """bool (P, M), False where a token is padding."""
+    valid: Tensor | None
+    """bool (P, M), False where a token is padding; None if there is no padding."""
 
     def select(self, index: Tensor) -> Prompt:
         """Return the prompts of some rows."""
-        return Prompt(self.tokens[index], self.valid[index])
+        return Prompt(self.tokens[index], None if self.valid is None else self.valid[index])
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,26 +145,30 @@ class Sam3(nn.Module):
         """Encode token ids, int64 (P, T), padded with 0 -> (P, T, C); see `TextEncoder.forward`."""
         return self.text(token_ids)
 
-    def prompt(self, image: ImageFeatures, text: Tensor, text_valid: Tensor, boxes: BoxPrompts | None) -> Prompt:
+    def prompt(self, image: ImageFeatures, text: Tensor, text_valid: Tensor | None, boxes: BoxPrompts | None) -> Prompt:
         """Combine text and boxes into prompt tokens.
 
         Args:
             image: Image features, one row per prompt.
             text: The result of `encode_text`, (P, T, C).
-            text_valid: bool (P, T), False after the end of a text.
+            text_valid: bool (P, T), False after the end of a text; None if all texts are equally long.
             boxes: The boxes of all prompts, or None if no prompt has any.
         """
         if boxes is None:
             if not self.config.cls_on_text_prompts:
                 return Prompt(text, text_valid)
-            none = torch.zeros(len(text), 0, dtype=torch.bool, device=text.device)
-            boxes = BoxPrompts(torch.zeros(len(text), 0, 4, device=text.device), labels=none, valid=none)
+            none = torch.zeros(text.shape[0], 0, dtype=torch.bool, device=text.device)
+            boxes = BoxPrompts(torch.zeros(text.shape[0], 0, 4, device=text.device), labels=none, valid=none)
         tokens, valid = self.geometry(
             boxes.boxes_cxcywh, boxes.labels, boxes.valid, image.coarse, _positions(image.coarse)
         )
-        if not self.config.cls_on_text_prompts:  # a prompt without boxes gets no CLS token from its neighbors
-            valid = valid & boxes.valid.any(1, keepdim=True)
-        return Prompt(torch.cat([text, tokens], dim=1), torch.cat([text_valid, valid], dim=1))
+        if not self.config.cls_on_text_prompts and valid is not None:
+            valid = valid & boxes.valid.any(1, keepdim=True)  # without boxes, no CLS token because of its neighbors
+        joined = torch.cat([text, tokens], dim=1)
+        if text_valid is None and valid is None:
+            return Prompt(joined, None)
+        parts = [(text_valid, text), (valid, tokens)]
+        return Prompt(joined, torch.cat([_all_true(part) if known is None else known for known, part in parts], dim=1))
 
     def encode_prompted(self, image: ImageFeatures, prompt: Prompt) -> Tensor:
         """Run the DETR encoder: image tokens conditioned on each prompt, (P, h * w, C)."""
@@ -218,6 +223,10 @@ def _text_encoder(config: Sam3Config) -> TextEncoder:
     if isinstance(config.text, LiteTextConfig):
         return LiteTextEncoder(config.text, config.channels)
     return ClipTextEncoder(config.text, config.channels)
+
+
+def _all_true(tokens: Tensor) -> Tensor:
+    return torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
 
 
 def _positions(coarse: Tensor) -> Tensor:

@@ -89,7 +89,7 @@ class PredictionRoutes:
                 model_version=network.model.version,
                 parameters=network.parameters,
                 weights_size_gb=network.weights_bytes / 1e9,
-                device=network.model.device,
+                device=", ".join(one.model.device for one in self._engine.networks),
                 dtype=network.model.dtype,
             ).model_dump()
         )
