@@ -6,12 +6,13 @@ READY := $(VENV)/.ready
 # Tests start many processes: each works on one core, and finds modules compiled, whatever the environment says.
 TESTING := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
 
-.PHONY: demo test test-slow check bench bench-serve bench-edge bench-cpu bench-gpu clean help
+.PHONY: demo test test-slow test-integrations check bench bench-serve bench-edge bench-cpu bench-gpu clean help
 
 help:
 	@echo "make demo       set up, then find things in a picture and draw them (out/demo.png)"
 	@echo "make test       set up, then run the tests, one process on each core, at most four"
 	@echo "make test-slow  the tests that take longer: more of the same kills, draws and sizes, and the whole training"
+	@echo "make test-integrations  the tests with other tools' own clients, installed beside"
 	@echo "make check      formatting, lint, types, layers"
 	@echo "make bench      measure, side by side with the peers"
 	@echo "make bench-serve  the gpu service beside LitServe"
@@ -37,6 +38,16 @@ test: $(READY)
 test-slow: $(READY)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --group ray
 	$(TESTING) $(BIN)/python -m pytest -m slow
+
+# The clients' requirements contradict those of each other and of constraints.txt, so they have environments of their own.
+test-integrations:
+	@test -x .venv-integrations/bin/python || $(PYTHON) -m venv .venv-integrations
+	@.venv-integrations/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	@.venv-integrations/bin/python -m pip install --quiet --disable-pip-version-check --editable . --group test --group integrations
+	@test -x .venv-label-studio/bin/python || $(PYTHON) -m venv .venv-label-studio
+	@.venv-label-studio/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	@.venv-label-studio/bin/python -m pip install --quiet --disable-pip-version-check --group label-studio
+	LABEL_STUDIO=.venv-label-studio/bin/label-studio $(TESTING) .venv-integrations/bin/python -m pytest tests/integrations -m "slow or not slow"
 
 check: $(READY)
 	$(BIN)/ruff check .

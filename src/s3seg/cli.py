@@ -18,6 +18,7 @@ from s3seg.commands.demo.command import demo
 from s3seg.commands.doctor.command import doctor
 from s3seg.commands.errors import ErrorHandlingGroup
 from s3seg.commands.help import CommandWithSections
+from s3seg.commands.mcp import mcp
 from s3seg.commands.segment.command import segment
 from s3seg.commands.worker import worker
 
@@ -60,6 +61,7 @@ app.add_typer(admin.app, name="admin")
 app.add_typer(db.app, name="db")
 app.add_typer(serve.app, name="serve")
 app.command("worker", cls=CommandWithSections)(worker)
+app.command("mcp", cls=CommandWithSections)(mcp)
 
 
 def main() -> None:

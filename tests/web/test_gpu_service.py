@@ -191,7 +191,7 @@ async def test_how_long_a_refusal_takes_tells_nothing_of_the_keys(system, monkey
         compared.append({one, other})
         return hmac.compare_digest(one, other)
 
-    monkeypatch.setattr("s3seg.web.gpu_app.hmac", SimpleNamespace(compare_digest=compare))
+    monkeypatch.setattr("s3seg.web.keys.hmac", SimpleNamespace(compare_digest=compare))
     async with serving(system) as client:
         await client.get("/api/v1/model/info", headers={"X-API-Key": sent.encode()})
     assert compared == [{sent.encode(), key.encode()} for key in (KEY, OLD_KEY)]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from s3seg.inference.metrics import InferenceMetrics
     from s3seg.inference.stages import Network
     from s3seg.tasks.backlog import Backlog
+    from s3seg.web.operations import Operation
 
 _log = logging.getLogger(__name__)
 
@@ -153,8 +154,9 @@ def gpu_app(
         load: Loads the network, instead of the one that the settings name.
 
     Raises:
-        ConfigurationError: No key is set, and ``insecure_no_key`` is false.
+        ConfigurationError: No key is set, and ``insecure_no_key`` is false; or an integration is not known.
     """
+    from s3seg.integrations.routes import check_names
     from s3seg.web.gpu_app import build_gpu_app
     from s3seg.web.gpu_metrics import PrometheusMetrics
     from s3seg.web.metrics import HttpMetrics
@@ -162,7 +164,8 @@ def gpu_app(
 
     own = parts is None
     parts = parts or Parts(settings)
-    keys = _gpu_keys(parts.settings, insecure_no_key=insecure_no_key)
+    check_names(parts.settings.integrations)
+    keys = gpu_keys(parts.settings, insecure_no_key=insecure_no_key)
     metrics = HttpMetrics()
     engine = make_engine(parts, metrics=PrometheusMetrics(metrics.registry), load=load)
     state = StateGauges(engine.check, parts.task_queue.backlog)
@@ -181,9 +184,24 @@ def gpu_app(
             if own:
                 await parts.aclose()
 
-    app = build_gpu_app(engine, keys=keys, metrics=metrics, lifespan=lifespan)
+    more = _integrations(parts.settings, engine, keys)
+    app = build_gpu_app(engine, keys=keys, metrics=metrics, lifespan=lifespan, more_operations=more)
     app.state.engine = engine
     return app
+
+
+def _integrations(settings: Settings, engine: Engine, keys: Sequence[str]) -> Sequence[Operation]:
+    """Return the operations of the tools that the settings name."""
+    if not settings.integrations:
+        return ()
+    from s3seg.integrations.door import Door
+    from s3seg.integrations.routes import ToolOptions, operations
+    from s3seg.web.keys import ApiKeys
+
+    options = ToolOptions(
+        label_studio_url=settings.label_studio_url, label_studio_api_key=settings.label_studio_api_key
+    )
+    return operations(settings.integrations, Door(engine, ApiKeys(keys)), options)
 
 
 def make_engine(
@@ -387,12 +405,21 @@ def _woken_by(parts: Parts) -> dict[str, Callable[[float], Awaitable[object]]]:
     return {}
 
 
-def _gpu_keys(settings: Settings, *, insecure_no_key: bool) -> list[str]:
+def gpu_keys(settings: Settings, *, insecure_no_key: bool) -> list[str]:
+    """Return the keys that the settings have for services that are called by programs, not by users.
+
+    Args:
+        settings: The settings.
+        insecure_no_key: Allow that there is none.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
     chosen = (settings.api_secret_key, settings.api_secret_key_previous)
     keys = [key.get_secret_value() for key in chosen if key is not None and key.get_secret_value().strip()]
     if not keys and not insecure_no_key:
         raise ConfigurationError(
-            "the gpu service needs a key: set API_SECRET_KEY to a long random value, the same as in the edge "
-            "(or pass --insecure-no-key if it listens on loopback only)"
+            "this service needs a key: set API_SECRET_KEY to a long random value (for the gpu service, the same as in "
+            "the edge), or pass --insecure-no-key if it listens on loopback only"
         )
     return keys

@@ -288,6 +288,18 @@ class Settings(BaseSettings):
         ),
     ] = 1000
 
+    integrations: Annotated[
+        tuple[str, ...],
+        Field(description="Tools whose routes the gpu service offers, as a JSON list; see `s3seg serve gpu --help`"),
+    ] = ()
+
+    label_studio_url: Annotated[
+        Address | None, Field(description="Address of the Label Studio whose pictures the gpu service may read")
+    ] = None
+    label_studio_api_key: Annotated[
+        SecretKey | None, Field(description="Access token of a user of that Label Studio, from its account page")
+    ] = None
+
     gpu_url: Annotated[Address, Field(description="Address of the gpu service, for inference=http")] = (
         "http://127.0.0.1:8001"
     )

@@ -20,6 +20,7 @@ from s3seg.decoding import DecodingPool
 from s3seg.inference.metrics import InferenceMetrics, NoMetrics
 from s3seg.inference.network_queue import Job, Limits, NetworkQueue
 from s3seg.inference.process_guard import ProcessGuard
+from s3seg.inference.prompts import BoxedPrompt
 from s3seg.inference.stages import EncodedImage, Network, ResizedImage, make_result
 from s3seg.results.instances_file import MIN_SCORE
 from s3seg.results.segmentation import Segmentation
@@ -79,7 +80,7 @@ class Batcher:
     async def segment(
         self,
         content: bytes,
-        prompts: Sequence[str],
+        prompts: Sequence[str | BoxedPrompt],
         *,
         name: str,
         user_id: str = "",
@@ -91,7 +92,7 @@ class Batcher:
 
         Args:
             content: The bytes of a picture file.
-            prompts: What to look for.
+            prompts: What to look for, in words or with boxes that show it.
             name: What error messages call the picture.
             user_id: Whose picture it is; decoding processes read one of a user at a time.
             on_begin: Called on the event loop when the network begins with the request.
@@ -102,15 +103,17 @@ class Batcher:
         Raises:
             ImageDecodeError: The picture cannot be read, or takes too long to decode.
             PromptError: A prompt does not fit the model.
+            InvalidRequestError: A box is not inside the picture, or the checkpoint has not learnt box prompts.
             InferenceError: The network failed, also in the second attempt if there was one.
         """
         self._guard.check()
         loop = asyncio.get_running_loop()
-        self.network.check_prompts(prompts)
+        self.network.check_prompts([prompt for prompt in prompts if isinstance(prompt, str)])
         start = time.perf_counter()
         digest, picture, queue = await self._read(content, name, user_id)
         read_s = time.perf_counter() - start
-        job = Job(digest, picture, tuple(prompts), loop, loop.create_future(), on_begin)
+        queries = tuple(one if isinstance(one, str) else self.network.query(one, picture.size) for one in prompts)
+        job = Job(digest, picture, queries, loop, loop.create_future(), on_begin)
         queue = queue or self._choose(digest)
         queue.put(job)
         try:
@@ -131,7 +134,7 @@ class Batcher:
         )
         results = await asyncio.gather(
             *(
-                loop.run_in_executor(self._cpu, make, prompt, detections)
+                loop.run_in_executor(self._cpu, make, prompt if isinstance(prompt, str) else prompt.text, detections)
                 for prompt, detections in zip(prompts, prediction.detections, strict=True)
             )
         )

@@ -21,7 +21,7 @@ from s3seg.inference.metrics import InferenceMetrics
 from s3seg.inference.stages import EncodedImage, Network, ResizedImage
 
 if TYPE_CHECKING:
-    from s3seg.sam3.predictor import Detections
+    from s3seg.sam3.predictor import Detections, Query
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +46,7 @@ class Job:
 
     digest: bytes
     picture: ResizedImage | EncodedImage
-    prompts: tuple[str, ...]
+    prompts: tuple[str | Query, ...]
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Prediction]
     on_begin: Callable[[], None]
@@ -54,7 +54,7 @@ class Job:
     dropped: bool = False
 
     @property
-    def pairs(self) -> list[tuple[bytes, str]]:
+    def pairs(self) -> list[tuple[bytes, str | Query]]:
         """What is asked of the network: for each prompt the picture's digest, and the prompt."""
         return [(self.digest, prompt) for prompt in self.prompts]
 

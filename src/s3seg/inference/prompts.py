@@ -7,6 +7,7 @@ import math
 import operator
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, SupportsIndex, cast
 
 import numpy as np
@@ -19,6 +20,22 @@ if TYPE_CHECKING:
 
 Box = Sequence[float]
 """x1, y1, x2, y2 in pixels of the picture."""
+
+
+@dataclass(frozen=True, slots=True)
+class BoxedPrompt:
+    """A prompt with boxes that show examples, for the batcher.
+
+    Attributes:
+        text: What to look for; empty to look for what is in the boxes.
+        boxes: Examples of what to find, xyxy in pixels of the picture.
+        negative_boxes: Examples of what not to find.
+    """
+
+    text: str
+    boxes: tuple[Box, ...] = ()
+    negative_boxes: tuple[Box, ...] = ()
+
 
 _TEXT_FOR_BOXES = "visual"  # what the reference implementation uses when a prompt has boxes and no words
 

@@ -206,10 +206,8 @@ class Segmenter:
         boxes, negative_boxes = (() if group is None else group for group in (boxes, negative_boxes))
         prompts = checked_prompts(prompt, has_boxes=bool(len(boxes)))
         threshold, max_instances = self._checked(threshold, max_instances)
-        if (len(boxes) or len(negative_boxes)) and not self.metadata.box_prompts:
-            raise InvalidRequestError(
-                f"the {self.model.name} checkpoint was not trained on boxes; use a text prompt, or another checkpoint"
-            )
+        if len(boxes) or len(negative_boxes):
+            self.network.require_boxes()
         embedding = image if isinstance(image, Embedding) else self.encode(image)
         if embedding.owner is not self:
             raise InvalidRequestError(f"{embedding!r} was encoded by another Segmenter; encode it with this one")

@@ -17,11 +17,12 @@ from s3seg import images
 from s3seg.checkpoints import Checkpoint
 from s3seg.checkpoints.metadata import CheckpointMetadata
 from s3seg.decoding import DecodingPool
-from s3seg.errors import ImageDecodeError
+from s3seg.errors import ImageDecodeError, InvalidRequestError
 from s3seg.images import LoadedImage
 from s3seg.images.photographs import looks_like_photograph
 from s3seg.inference.hints import hints_for
 from s3seg.inference.process_guard import ProcessGuard, refuse_copying
+from s3seg.inference.prompts import BoxedPrompt, make_queries
 from s3seg.results.hints import Hint
 from s3seg.results.instances_file import MIN_SCORE
 from s3seg.results.segmentation import ModelInfo, Segmentation
@@ -132,6 +133,19 @@ class Network(Protocol):
         """
         ...
 
+    def query(self, prompt: BoxedPrompt, size: tuple[int, int]) -> Query:
+        """Turn a prompt with boxes into a query. Fast; may be called from any thread.
+
+        Args:
+            prompt: The prompt.
+            size: (height, width) of the picture.
+
+        Raises:
+            PromptError: Its text does not fit the model.
+            InvalidRequestError: The checkpoint has not learnt box prompts, or a box is not inside the picture.
+        """
+        ...
+
     def hints(self, prompt: str, *, photograph: bool = False) -> tuple[Hint, ...]:
         """Return what the user should know about a prompt on a picture.
 
@@ -150,8 +164,11 @@ class Network(Protocol):
         """
         ...
 
-    def predict(self, pairs: Sequence[tuple[EncodedImage, str]]) -> list[Detections]:
+    def predict(self, pairs: Sequence[tuple[EncodedImage, str | Query]]) -> list[Detections]:
         """Predict each prompt's instances above `MIN_SCORE`, all pairs together. Call it from the accelerator's thread.
+
+        Args:
+            pairs: A picture, and a text prompt or what `query` returned.
 
         Raises:
             OutOfMemoryError: The batch does not fit into the device's memory.
@@ -302,16 +319,31 @@ class Sam3Network:
             for picture, features in zip(pictures, encoded, strict=True)
         ]
 
+    def query(self, prompt: BoxedPrompt, size: tuple[int, int]) -> Query:
+        """Turn a prompt with boxes into a query."""
+        self.require_boxes()
+        (query,) = make_queries([prompt.text], prompt.boxes, prompt.negative_boxes, size=size)
+        self.check_prompts([query.text])
+        return query
+
+    def require_boxes(self) -> None:
+        """Raise InvalidRequestError if the checkpoint has not learnt box prompts."""
+        if not self.metadata.box_prompts:
+            raise InvalidRequestError(
+                f"the {self.model.name} checkpoint was not trained on boxes; use a text prompt, or another checkpoint"
+            )
+
     def _is_foreign_photograph(self, picture: ResizedImage) -> bool:
         if not self.metadata.drawings_only:
             return False
         return looks_like_photograph(picture.pixels[0].permute(1, 2, 0).numpy())
 
-    def predict(self, pairs: Sequence[tuple[EncodedImage, str]]) -> list[Detections]:
+    def predict(self, pairs: Sequence[tuple[EncodedImage, str | Query]]) -> list[Detections]:
         """Predict each prompt's instances above `MIN_SCORE` in its picture."""
         from s3seg.sam3.predictor import Query
 
-        return self.predict_queries([(image, Query(prompt)) for image, prompt in pairs], threshold=MIN_SCORE)
+        queries = [(image, Query(prompt) if isinstance(prompt, str) else prompt) for image, prompt in pairs]
+        return self.predict_queries(queries, threshold=MIN_SCORE)
 
     def predict_queries(
         self, pairs: Sequence[tuple[EncodedImage, Query]], *, threshold: float, max_instances: int | None = None

@@ -28,6 +28,7 @@ from s3seg.results.model_info import ModelInfo
 from s3seg.results.polygons import Polygon
 
 if TYPE_CHECKING:
+    import fiftyone as fo  # pyright: ignore[reportMissingImports]
     import pandas as pd
     import PIL.Image
     import supervision as sv
@@ -380,6 +381,29 @@ class Segmentation:
         from s3seg.results import export
 
         return export.supervision([self])
+
+    @classmethod
+    def from_supervision(cls, detections: sv.Detections, *, model: ModelInfo | None = None) -> list[Segmentation]:
+        """Turn `supervision.Detections` of one picture into results, one for each class, in order of appearance.
+
+        The prompts are the names of the classes, or else their numbers; without a confidence, the score is 1.
+
+        Args:
+            detections: With masks.
+            model: The network that found them, if it is known.
+
+        Raises:
+            InvalidRequestError: The detections have no masks.
+        """
+        from s3seg.results.from_supervision import from_supervision
+
+        return from_supervision(detections, make=cls, model=model)
+
+    def to_fiftyone(self) -> fo.Detections:
+        """Return `fiftyone.Detections`; see `s3seg.results.export.fiftyone`."""
+        from s3seg.results import export
+
+        return export.fiftyone([self])
 
     # ---- representations ----
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from s3seg.api.gpu import (
@@ -20,11 +18,11 @@ from s3seg.errors import InferenceError, InvalidRequestError
 from s3seg.inference.engine import Engine
 from s3seg.tasks.model import Task, TaskStatus
 from s3seg.tasks.prompts import normalize_prompt
+from s3seg.web.disconnects import until_disconnect
 from s3seg.web.logs import remember_task
 from s3seg.web.operations import Operation, ResponseSpec
 from s3seg.web.validation import read_json
 
-_T = TypeVar("_T")
 _PREDICTION_ERRORS = (
     "INVALID_REQUEST",
     "AUTH_REQUIRED",
@@ -134,7 +132,7 @@ class PredictionRoutes:
         if not task.ended:
             self._engine.network  # noqa: B018 (raises if the model is not loaded)
             self._engine.worker.require_room()
-            task = await _until_disconnect(request, self._engine.worker.predict(task.task_id))
+            task = await until_disconnect(request, self._engine.worker.predict(task.task_id))
         if task.status != TaskStatus.DONE:
             raise InferenceError(task.error_message or "the task ended without a result")
         return task
@@ -148,23 +146,3 @@ def _response(task: Task) -> PredictResponse:
         inference_time_ms=task.metadata["inference_time_ms"],
         confidence=task.metadata["confidence"],
     )
-
-
-async def _until_disconnect(request: Request, work: Coroutine[Any, Any, _T]) -> _T:
-    """Return the result of ``work``; cancel it and raise `ClientDisconnect` if the client closes the connection."""
-    working = asyncio.ensure_future(work)
-    disconnected = asyncio.ensure_future(_disconnect(request))
-    try:
-        await asyncio.wait({working, disconnected}, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        raise ClientDisconnect
-    finally:
-        for future in (working, disconnected):
-            future.cancel()
-        await asyncio.gather(working, disconnected, return_exceptions=True)
-
-
-async def _disconnect(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
