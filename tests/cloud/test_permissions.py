@@ -14,11 +14,13 @@ from tests.cloud.direct_client import register, submit, user_with_data
 TABLES = ("profiles", "credit_ledger", "projects", "images", "segmentation_results")
 USER_FUNCTIONS = {
     "my_account", "register_image", "submit_segmentation", "cancel_task", "delete_task", "delete_image",
-    "count_request", "find_repeat",
+    "count_request", "find_repeat", "create_webhook", "my_webhooks", "delete_webhook", "my_deliveries",
+    "replay_delivery",
 }  # fmt: skip
 SERVICE_FUNCTIONS = {
     "worker_get", "worker_claim", "worker_claim_batch", "worker_renew", "worker_release", "worker_finish",
-    "worker_fail", "worker_reap", "worker_backlog", "operator_ensure", "operator_adjust", "operator_referenced",
+    "worker_fail", "worker_reap", "worker_backlog", "worker_claim_deliveries", "worker_settle_delivery",
+    "operator_ensure", "operator_adjust", "operator_referenced",
     "operator_begin_job", "operator_known_users",
 }  # fmt: skip
 PUBLIC_FUNCTIONS = {"s3seg_info"}

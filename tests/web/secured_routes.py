@@ -21,4 +21,9 @@ SECURED = [
     ("GET", f"/api/v1/projects/{ID}"),
     ("PATCH", f"/api/v1/projects/{ID}"),
     ("DELETE", f"/api/v1/projects/{ID}"),
+    ("GET", "/api/v1/webhooks"),
+    ("POST", "/api/v1/webhooks"),
+    ("DELETE", f"/api/v1/webhooks/{ID}"),
+    ("GET", "/api/v1/webhook-deliveries"),
+    ("POST", f"/api/v1/webhook-deliveries/msg_{'0' * 32}/replay"),
 ]

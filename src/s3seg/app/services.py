@@ -74,6 +74,8 @@ def _edge_app(parts: Parts, *, engine: Engine | None, close_parts: bool) -> Star
     edge = Edge(
         objects=parts.objects,
         tasks=parts.task_store,
+        webhooks=parts.webhooks,
+        webhooks_to_private_addresses=settings.webhooks_to_private_addresses,
         authenticator=parts.authenticator,
         limiter=parts.rate_limiter,
         notifier=parts.notifier,
@@ -260,12 +262,14 @@ def make_engine(
 
 @asynccontextmanager
 async def maintenance(parts: Parts) -> AsyncIterator[None]:
-    """Do the recurring jobs in the background while the ``async with`` block runs.
+    """Do the recurring jobs and send webhooks in the background while the ``async with`` block runs.
 
     A process that may not end tasks and see all users' objects, such as an edge without the secret key of Supabase,
-    does none of them.
+    does none of it.
     """
+    from s3seg.adapters.webhook_sender import WebhookSender
     from s3seg.tasks.maintenance import Job, Maintenance, garbage_collection, reaping
+    from s3seg.tasks.webhook_delivery import WebhookDelivery
 
     settings, jobs = parts.settings, list[Job]()
     try:
@@ -274,13 +278,21 @@ async def maintenance(parts: Parts) -> AsyncIterator[None]:
         if settings.gc_every_h:
             jobs.append(garbage_collection(parts.objects, parts.accounts, every_s=settings.gc_every_h * 3600))
         loop = Maintenance(parts.accounts, jobs)
+        outbox = parts.webhook_outbox
     except ConfigurationError:
         yield
         return
+    sender = WebhookSender(allow_private=settings.webhooks_to_private_addresses)
+    delivery = None if outbox is None else WebhookDelivery(outbox, sender)
     loop.start()
+    if delivery is not None:
+        delivery.start()
     try:
         yield
     finally:
+        if delivery is not None:
+            await delivery.aclose()
+        await sender.aclose()
         await loop.aclose()
 
 

@@ -166,6 +166,15 @@ class Settings(BaseSettings):
     accounts: Annotated[
         str | None, Field(description="As task_store, for operators; the same as task_store if unset")
     ] = None
+    webhooks: Annotated[
+        str | None, Field(description="As task_store, for webhooks; the same as task_store if unset")
+    ] = None
+    webhook_outbox: Annotated[
+        str | None, Field(description="As task_store, for what sends webhooks; the same as task_store if unset")
+    ] = None
+    webhooks_to_private_addresses: Annotated[
+        bool, Field(description="Send webhooks to any address, in plain HTTP too: only if you trust all users")
+    ] = False
     authenticator: Annotated[str, Field(description=f"local, supabase, or {_ADAPTER}")] = "local"
     rate_limiter: Annotated[
         str | None,

@@ -35,6 +35,8 @@ from s3seg.tasks.model import Task, TaskRequest
 from s3seg.tasks.object_keys import owner_of
 from s3seg.tasks.ports import Authenticator, ObjectStore, Part, RateLimiter, TaskStore, WorkerNotifier
 from s3seg.tasks.records import Identity, ObjectStream, StoredImage, Submitted
+from s3seg.tasks.webhook_address import check_url
+from s3seg.tasks.webhooks import Webhook, Webhooks
 
 _CHECK_TTL_S = 1.0
 
@@ -80,6 +82,8 @@ class Edge:
         authenticator: Verifies tokens. Verified ones are cached for a minute.
         limiter: Counts all requests but accepted submits, which the task store counts when it debits them.
         notifier: Tells workers about new tasks, after the client has its answer.
+        webhooks: Addresses that are told of a user's tasks; None if the service has no webhooks.
+        webhooks_to_private_addresses: Accept any address of a webhook.
         decoding: Processes that decode uploads, with `s3seg.edge.inspection.inspect_upload`; their maker closes them.
             Without them uploads are decoded in threads, which cannot be stopped: only for users who are trusted.
         options: Capacities.
@@ -97,11 +101,15 @@ class Edge:
         authenticator: Authenticator,
         limiter: RateLimiter,
         notifier: WorkerNotifier,
+        webhooks: Webhooks | None = None,
+        webhooks_to_private_addresses: bool = False,
         decoding: DecodingPool | None = None,
         options: EdgeOptions | None = None,
     ) -> None:
         self.tasks = tasks
         self.rate_limits = RateLimits(limiter, tasks)
+        self._webhooks = webhooks
+        self._webhooks_to_private_addresses = webhooks_to_private_addresses
         self._objects = objects
         self._authenticator = CachingAuthenticator(authenticator)
         self._limiter = limiter
@@ -298,6 +306,28 @@ class Edge:
         task = await self.tasks.delete_task(caller, result_id)
         await remove_objects(task.object_keys, objects=self._objects)
         return task
+
+    # ---- webhooks ----
+
+    @property
+    def webhooks(self) -> Webhooks:
+        """The webhooks of users.
+
+        Raises:
+            NotFoundError: This service has none.
+        """
+        if self._webhooks is None:
+            raise NotFoundError("this service has no webhooks")
+        return self._webhooks
+
+    async def create_webhook(self, caller: Identity, url: str) -> Webhook:
+        """Register an address that is told when a task of the caller ends, and return it with its secret.
+
+        Raises:
+            InvalidRequestError: It is no address that may be called, or the caller has too many.
+        """
+        checked = check_url(url, allow_private=self._webhooks_to_private_addresses)
+        return await self.webhooks.create_webhook(caller, checked)
 
     # ---- the service itself ----
 

@@ -30,6 +30,7 @@ from s3seg.web.routes.projects import ProjectRoutes
 from s3seg.web.routes.results import ResultRoutes
 from s3seg.web.routes.tasks import TaskRoutes
 from s3seg.web.routes.uploads import UploadRoutes
+from s3seg.web.routes.webhooks import WebhookRoutes
 
 _SENT_BY_CLIENTS = ("Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", "Prefer")
 _EXPOSED = ("X-Request-Id", "Retry-After", "RateLimit", "RateLimit-Policy", "Location", "ETag", "Preference-Applied")
@@ -79,6 +80,7 @@ def build_edge_app(
         *TaskRoutes(edge).operations(),
         *ResultRoutes(edge).operations(),
         *ProjectRoutes(edge).operations(),
+        *WebhookRoutes(edge).operations(),
         *AccountRoutes(edge, rates).operations(),
         *ObjectRoutes(edge).operations(),
         *ProbeRoutes(edge, metrics, openapi).operations(),

@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from s3seg.adapters.sqlite import counts
+from s3seg.adapters.sqlite import counts, webhook_tables
 from s3seg.errors import ConfigurationError
 
 
@@ -171,10 +171,11 @@ _VERSION_1 = (
 
 _VERSION_3 = ("CREATE INDEX tasks_done ON tasks (updated_at) WHERE status = 'done'",)
 
-TASKS = Schema("the task database", (_VERSION_1, counts.STATEMENTS, _VERSION_3))
+TASKS = Schema("the task database", (_VERSION_1, counts.STATEMENTS, _VERSION_3, webhook_tables.STATEMENTS))
 """Tasks, accounts, images and projects, and recent submits.
 
-Version 2 added the recent submits, and version 3 an index to count tasks that were done lately.
+Version 2 added the recent submits, version 3 an index to count tasks that were done lately, and version
+4 webhooks.
 """
 
 COUNTS = Schema("the database of rate limits", ((_META, *counts.STATEMENTS),), synced=False)
