@@ -13,7 +13,7 @@ from s3seg.errors import UnavailableError
 
 
 class UserShares:
-    """Counts places that users hold, so that no few of them hold all.
+    """Counts places that users hold, so that a few of them cannot hold all.
 
     A user gets another place while holding fewer than ``per_user``, and at most half as many as there are free:
     the fewer are left, the fewer a user gets. Of 32 places with at most 8 for a user, four users get 26 at most.
@@ -104,7 +104,9 @@ class Slot:
                     self._end = None
         except TimeoutError:
             if end.expired():
-                raise UnavailableError("it took long, and others were waiting; try again", retry_after=5) from None
+                raise UnavailableError(
+                    "the request took too long while others were waiting; try again", retry_after=5
+                ) from None
             raise
 
     def end(self) -> None:
