@@ -12,6 +12,7 @@ from s3seg.inference.pipeline import Pipeline
 from s3seg.inference.worker import Worker, WorkerLimits
 from s3seg.results import masks
 from s3seg.results.segmentation import ModelInfo, Segmentation
+from s3seg.web.logs import configure_logging
 
 
 class Square:
@@ -52,4 +53,5 @@ async def work() -> None:
 
 
 def main() -> None:
+    configure_logging()
     asyncio.run(work())

@@ -250,7 +250,12 @@ class Edge:
     # ---- tasks ----
 
     async def submit(
-        self, caller: Identity, request: SegmentRequest, *, idempotency_key: str | None = None
+        self,
+        caller: Identity,
+        request: SegmentRequest,
+        *,
+        idempotency_key: str | None = None,
+        request_id: str | None = None,
     ) -> Submitted:
         """Accept a task and debit its credits in one transaction, then notify the workers.
 
@@ -258,6 +263,7 @@ class Edge:
             caller: Owner of the task, who pays for it.
             request: Image and prompts.
             idempotency_key: A repeat with the same key and the same request returns the same task, debited once.
+            request_id: Id of the HTTP request, for the log lines of workers.
 
         Raises:
             InvalidRequestError: The image, concept or project is not the caller's, or the key was used for another
@@ -276,6 +282,7 @@ class Edge:
             project_id=request.project_id,
             idempotency_key=idempotency_key,
             visual=visual,
+            request_id=request_id,
         )
         try:
             self.rate_limits.require_may_submit(caller)

@@ -102,7 +102,7 @@ class Pipeline:
         finally:
             self._metrics.ended(ended)
             fields = {
-                "task_id": claim.task.task_id,
+                **claim.task.log_fields,
                 "user_id": claim.task.user_id,
                 "attempt": claim.lease.attempt,
                 "ended": ended,
@@ -241,7 +241,7 @@ class Pipeline:
         _log.log(
             logging.WARNING if expected else logging.ERROR,
             "prediction attempt failed; the task is tried again unless this was its last attempt",
-            extra={"task_id": task.task_id},
+            extra=task.log_fields,
             exc_info=err,
         )
         message = {

@@ -209,7 +209,7 @@ class Worker:
             if not work.cancelled() and (err := work.exception()) is not None and not isinstance(err, LeaseLostError):
                 _log.error(
                     "prediction failed and could not be recorded; it is tried again when its lease expires",
-                    extra={"task_id": task_id},
+                    extra=claim.task.log_fields,
                     exc_info=err,
                 )
 

@@ -71,6 +71,7 @@ class Task:
         error_message: An explanation for the owner; None unless the status is ``error``.
         attempts: The attempts and the lease; empty once the task has ended.
         visual: What is asked for beside words, as JSON values, or None; see `s3seg.tasks.visual`.
+        request_id: Id of the HTTP request that submitted it, for log lines; None if it is not known.
     """
 
     task_id: str
@@ -91,6 +92,13 @@ class Task:
     error_message: str | None = None
     attempts: Attempts = Attempts()
     visual: Mapping[str, Any] | None = None
+    request_id: str | None = None
+
+    @property
+    def log_fields(self) -> dict[str, str]:
+        """What every log line about the task has."""
+        known = {} if self.request_id is None else {"request_id": self.request_id}
+        return {"task_id": self.task_id, **known}
 
     @property
     def text_prompt(self) -> str:
@@ -161,6 +169,7 @@ class TaskRequest:
         project_id: One of the user's projects, or None.
         idempotency_key: 1 to 200 printable ASCII characters, or None.
         visual: What is asked for beside words, as JSON values, or None; see `s3seg.tasks.visual`.
+        request_id: Id of the HTTP request, for log lines, or None; not part of what is asked for.
 
     Raises:
         InvalidRequestError: If the prompts are one text instead of several, too few or too many, or the idempotency
@@ -172,6 +181,7 @@ class TaskRequest:
     project_id: str | None = None
     idempotency_key: str | None = None
     visual: Mapping[str, Any] | None = None
+    request_id: str | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.prompts, str):  # it would be taken for a sequence of letters

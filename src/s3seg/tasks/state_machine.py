@@ -118,6 +118,7 @@ def admit(
         source_image_url=request.image_url,
         prompts=request.prompts,
         visual=request.visual,
+        request_id=request.request_id,
         status=_PENDING,
         created_at=now,
         updated_at=now,

@@ -330,6 +330,31 @@ class TaskStoreSuite(SubmittedTaskTests, AsyncSuite):
         assert await harness.store.get_image(user, image.image_id) == image
         assert await harness.accounts.referenced([image.object_key, "users/x.png"]) == {image.object_key}
 
+    async def test_a_task_keeps_the_id_of_the_request_that_submitted_it(self, harness: TaskHarness) -> None:
+        user = await harness.user()
+        image = await harness.image(user)
+        ids = ("9b2f6a52-1f4e-4c3a-9d55-0a3a6f8f7c11", None)
+        for request_id in ids:
+            request = TaskRequest(image_url=image.image_url, prompts=("cat",), request_id=request_id)
+            task = (await harness.store.submit(user, request)).task
+            assert task.request_id == request_id
+            assert await harness.store.get_task(user, task.task_id) == task
+        claims = await harness.queue.claim_batch("w", limit=5, lease_s=30)
+        assert {claim.task.request_id for claim in claims} == set(ids)
+
+    async def test_repeats_with_a_key_are_equal_whatever_their_request_ids(self, harness: TaskHarness) -> None:
+        user = await harness.user()
+        image = await harness.image(user)
+        made = [
+            await harness.store.submit(
+                user,
+                TaskRequest(image_url=image.image_url, prompts=("cat",), idempotency_key="k", request_id=request_id),
+            )
+            for request_id in ("first", "second")
+        ]
+        assert [one.created for one in made] == [True, False]
+        assert {one.task.request_id for one in made} == {"first"}
+
     async def test_an_image_is_found_by_its_key_by_its_owner_only(self, harness: TaskHarness) -> None:
         user, other = await harness.user(), await harness.user()
         image = await harness.image(user)

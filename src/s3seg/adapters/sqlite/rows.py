@@ -25,7 +25,7 @@ _SELECT_TASK = """
            t.created_at, t.updated_at, t.deadline,
            l.attempt, l.released, l.worker, l.expires_at,
            (SELECT json_group_array(o.object_key) FROM task_objects o WHERE o.task_id = t.task_id),
-           t.visual
+           t.visual, t.request_id
     FROM tasks t LEFT JOIN leases l ON l.task_id = t.task_id
 """
 _SELECT_IMAGE = """
@@ -210,8 +210,8 @@ def insert_task(connection: sqlite3.Connection, task: Task, *, idempotency_key: 
     connection.execute(
         """
         INSERT INTO tasks (task_id, user_id, project_id, image_id, source_image_url, prompts, status,
-                           idempotency_key, fingerprint, created_at, updated_at, deadline, visual)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                           idempotency_key, fingerprint, created_at, updated_at, deadline, visual, request_id)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
         """,
         (
             task.task_id,
@@ -227,6 +227,7 @@ def insert_task(connection: sqlite3.Connection, task: Task, *, idempotency_key: 
             microseconds(task.updated_at),
             microseconds(task.deadline),
             None if task.visual is None else json.dumps(task.visual),
+            task.request_id,
         ),
     )
 
@@ -298,4 +299,5 @@ def _task(row: Sequence[Any]) -> Task:
         else Attempts(),
         object_keys=tuple(sorted(from_json(row[19]))),
         visual=None if row[20] is None else from_json(row[20]),
+        request_id=row[21],
     )

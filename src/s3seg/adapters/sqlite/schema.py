@@ -185,12 +185,13 @@ _VERSION_4 = (
 )
 
 _VERSION_5 = webhook_tables.STATEMENTS
+_VERSION_6 = ("ALTER TABLE tasks ADD COLUMN request_id TEXT",)
 
-TASKS = Schema("the task database", (_VERSION_1, counts.STATEMENTS, _VERSION_3, _VERSION_4, _VERSION_5))
+TASKS = Schema("the task database", (_VERSION_1, counts.STATEMENTS, _VERSION_3, _VERSION_4, _VERSION_5, _VERSION_6))
 """Tasks, accounts, images and projects, and recent submits.
 
 Version 2 added the recent submits, version 3 an index to count tasks that were done lately, version 4 what tasks ask
-for beside words, and concepts, and version 5 webhooks.
+for beside words, and concepts, version 5 webhooks, and version 6 the ids of requests.
 """
 
 COUNTS = Schema("the database of rate limits", ((_META, *counts.STATEMENTS),), synced=False)

@@ -48,6 +48,7 @@ def task_of(row: Row) -> Task:
         error_code=row["error_code"],
         error_message=row["error_message"],
         visual=row["visual"],
+        request_id=row["request_id"],
         attempts=Attempts(
             number=claimed,
             released=row["released"],

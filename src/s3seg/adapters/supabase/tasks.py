@@ -32,7 +32,7 @@ _TASKS, _IMAGES, _PROJECTS, _CONCEPTS = "segmentation_results", "images", "proje
 _TASK_COLUMNS = (
     *("id", "user_id", "project_id", "image_id", "source_image_url", "text_prompts", "status"),
     *("created_at", "updated_at", "deadline", "mask_image_url", "labels", "metadata", "object_keys"),
-    *("error_code", "error_message", "visual"),
+    *("error_code", "error_message", "visual", "request_id"),
 )
 
 
@@ -84,7 +84,8 @@ class SupabaseTaskStore:
         """Create a task and debit its credits, or return the task of an equal request with the same key."""
         # with an idempotency key the call can be repeated safely if the response is lost
         repeatable = request.idempotency_key is not None
-        answer = await self._call(caller, "submit_segmentation", _submit_arguments(request), safe=repeatable)
+        rest = self._rest.as_user(caller.token, request_id=request.request_id)  # a column takes it from the header
+        answer = await self._rest.call(rest, "submit_segmentation", _submit_arguments(request), safe=repeatable)
         rate = answer["rate"]
         return Submitted(
             task=task_of(answer["task"]),
