@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 FILE = "settings.json"
 WARM_HEADS = 150
+NO_END = 1_000_000_000
+"""Steps of a run, or of a part of it, that lasts until the clock says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,8 @@ class Settings:
     """Prompts per image, about half of them answered by something."""
     extra_texts: int = 24
     """Texts per batch that only the dense losses use."""
+    dense_texts: int = 512
+    """Texts per batch, at most, that the dense losses compare with every patch: some of all, in a large batch."""
     boxes: float = 0.25
     """Share of the answered prompts that are shown by boxes."""
     # schedule
@@ -105,4 +109,12 @@ TINY = Settings(
 SHORT = replace(Settings(), vit_depth=4, batch=8, steps=120, warmup=20)
 """A run of a few minutes."""
 
-SIZES = {"full": Settings(), "short": SHORT, "tiny": TINY}
+GPU = replace(
+    Settings(), batch=256, prompts=12, extra_texts=256, warmup=300, precision="bf16", ema_images=60_000
+)  # fmt: skip
+"""The full network in batches that fill a GPU."""
+
+WIDE = replace(GPU, image_size=288, vit_width=192, channels=80, queries=64)
+"""A larger network for a GPU, which cannot be grown from the full one."""
+
+SIZES = {"full": Settings(), "short": SHORT, "tiny": TINY, "gpu": GPU, "wide": WIDE}

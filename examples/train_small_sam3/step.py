@@ -19,43 +19,55 @@ from .detection_losses import detection_losses
 from .mask_losses import mask_embeddings, mask_losses
 
 
-def losses(model: Sam3, heads: AuxiliaryHeads, batch: Batch, *, dense_only: bool, precision: str = "fp32") -> Losses:
+def losses(
+    model: Sam3, heads: AuxiliaryHeads, batch: Batch, *, dense_only: bool, precision: str = "fp32",
+    fixed_shapes: bool | None = None,
+) -> Losses:  # fmt: skip
     """Run the network on a batch and compare it with the truth.
 
-    With `precision` "bf16", matrix products run in bf16; scores, boxes, presence and all losses stay fp32.
+    Args:
+        model: The network.
+        heads: The heads that only training needs.
+        batch: The truth.
+        dense_only: Whether to leave out queries and masks.
+        precision: With "bf16", matrix products run in bf16; losses stay fp32, and so do scores, boxes and presence
+            within `kept_in_fp32`.
+        fixed_shapes: Whether all tensors have the shapes that they have in every other batch, and nothing waits for the
+            device, if the geometry encoder's `roi_samples` is set. If not, what counts for nothing is not computed.
+            None: on a GPU, not on a CPU.
     """
     device = batch.images.device.type
-    with _precision(model, device, precision):
+    fixed_shapes = device != "cpu" if fixed_shapes is None else fixed_shapes
+    batch = batch if fixed_shapes else batch.trimmed()
+    autocast = torch.autocast(device, torch.bfloat16, enabled=precision == "bf16")
+    with autocast:
         tokens = model.vision.trunk(normalise(batch.images))  # (B, G, G, width)
         image = model.features(model.vision.neck(tokens))
         text = model.encode_text(batch.token_ids)
         if not dense_only:
             rows = replace(image, laterals=()).select(batch.row_image)  # the laterals are for masks only
-            prompt = prompt_of_rows(model, rows, text, batch)
+            prompt = prompt_of_rows(model, rows, text, batch, fixed_shapes=fixed_shapes)
             encoded = model.encode_prompted(rows, prompt)
             found = model.detect_all(rows, encoded, prompt)
     dense = dense_losses(heads, tokens.float(), image.coarse.float(), text.float(), batch)
     if dense_only:
         return dense
-    detection, pairs = detection_losses(found, batch)
-    with _precision(model, device, precision):
-        masks = mask_embeddings(model, image, encoded, prompt, found, pairs, batch)
+    detection, pairs = detection_losses(found, batch, greedy=fixed_shapes)
+    with autocast:
+        masks = mask_embeddings(model, image, encoded, prompt, found, pairs, batch, fixed_shapes=fixed_shapes)
     masks = mask_losses(heads, masks, batch)
     return Losses(dense.total + detection.total + masks.total, dense.parts | detection.parts | masks.parts)
 
 
 @contextmanager
-def _precision(model: Sam3, device: str, precision: str) -> Iterator[None]:
-    """Run matrix products in a precision, except those of scores, presence, boxes and their position codes."""
-    if precision == "fp32":
-        yield
-        return
+def kept_in_fp32(model: Sam3) -> Iterator[None]:
+    """Keep scores, presence, boxes and their position codes in fp32 where the rest of the network runs in bf16."""
     names = [name for name in Decoder.FP32 if isinstance(getattr(model.decoder, name), nn.Module)]
     modules = [model.scoring, *(getattr(model.decoder, name) for name in names)]
 
     def in_fp32(forward: Callable) -> Callable:
         def run(*inputs: Tensor) -> Tensor:
-            with torch.autocast(device, enabled=False):
+            with torch.autocast(inputs[0].device.type, enabled=False):
                 return forward(*(x.float() if x.is_floating_point() else x for x in inputs))
 
         return run
@@ -63,16 +75,18 @@ def _precision(model: Sam3, device: str, precision: str) -> Iterator[None]:
     for module in modules:
         module.forward = in_fp32(module.forward)
     try:
-        with torch.autocast(device, torch.bfloat16):
-            yield
+        yield
     finally:
         for module in modules:
             del module.forward  # the class's own is seen again
 
 
-def prompt_of_rows(model: Sam3, rows: ImageFeatures, text: Tensor, batch: Batch) -> Prompt:
+def prompt_of_rows(model: Sam3, rows: ImageFeatures, text: Tensor, batch: Batch, *, fixed_shapes: bool) -> Prompt:
     """Join each row's text with the boxes that are shown; a row without boxes has no CLS token either."""
     said, valid = text[batch.row_text], batch.token_valid[batch.row_text]
+    if fixed_shapes:
+        boxes = BoxPrompts(batch.shown_boxes, batch.shown_labels, batch.shown_valid)
+        return model.prompt(rows, said, valid, boxes)
     shown = batch.shown_valid.any(1).nonzero()[:, 0]
     if not len(shown):
         return model.prompt(rows, said, valid, None)

@@ -22,6 +22,8 @@ class GeometryEncoder(nn.Module):
         super().__init__()
         channels = config.channels
         self.roi_size = config.roi_size
+        self.roi_samples: int | None = None
+        """The ``samples`` of `roi_align`. Training on a GPU sets it, so that its steps never wait for the device."""
         self.label_embedding = nn.Parameter(torch.zeros(2, channels))  # negative, positive
         self.cls = nn.Parameter(torch.zeros(1, channels))
         self.coordinates = nn.Linear(4, channels)
@@ -65,7 +67,7 @@ class GeometryEncoder(nn.Module):
         height, width = image.shape[-2:]
         normed = self.image_norm(image.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         corners = cxcywh_to_xyxy(boxes_cxcywh) * boxes_cxcywh.new_tensor([width, height, width, height])
-        regions = roi_align(normed, corners, self.roi_size)  # (P, B, C, roi, roi)
+        regions = roi_align(normed, corners, self.roi_size, self.roi_samples)  # (P, B, C, roi, roi)
         pooled = self.pool(regions.flatten(0, 1)).view(*boxes.shape[:2], -1)
         centres = encode_points(boxes_cxcywh[..., :2], image.shape[1]).to(dtype)
         position = self.position(torch.cat([centres, boxes[..., [3, 2]]], dim=-1))  # height before width
@@ -92,7 +94,7 @@ class GeometryLayer(nn.Module):
         return tokens + self.mlp(self.norm3(tokens))
 
 
-def roi_align(features: Tensor, boxes_xyxy: Tensor, size: int) -> Tensor:
+def roi_align(features: Tensor, boxes_xyxy: Tensor, size: int, samples: int | None = None) -> Tensor:
     """Pool a feature map over each box into ``size`` x ``size`` bins, by averaging bilinear samples.
 
     Computes what torchvision's ``roi_align`` does with its defaults (``aligned=False``, adaptive sampling): a box is
@@ -103,13 +105,15 @@ def roi_align(features: Tensor, boxes_xyxy: Tensor, size: int) -> Tensor:
         features: (P, C, h, w).
         boxes_xyxy: fp32 (P, B, 4), in cells of the map.
         size: Number of bins along each side.
+        samples: The most samples that a bin takes along a side: ceil(longest side of a box / size), or more. None
+            computes it from the boxes, which waits for the device.
 
     Returns:
         (P, B, C, size, size), in the dtype of ``features``.
     """
     height, width = features.shape[-2:]
-    x, x_weight = _bin_samples(boxes_xyxy[..., 0], boxes_xyxy[..., 2], size, width)  # (P, B, size, samples)
-    y, y_weight = _bin_samples(boxes_xyxy[..., 1], boxes_xyxy[..., 3], size, height)
+    x, x_weight = _bin_samples(boxes_xyxy[..., 0], boxes_xyxy[..., 2], size, width, samples)  # (P, B, size, samples)
+    y, y_weight = _bin_samples(boxes_xyxy[..., 1], boxes_xyxy[..., 3], size, height, samples)
     columns, rows = x.flatten(2), y.flatten(2)  # (P, B, size * samples)
     grid = torch.stack(
         torch.broadcast_tensors(
@@ -126,11 +130,11 @@ def roi_align(features: Tensor, boxes_xyxy: Tensor, size: int) -> Tensor:
     return pooled.to(features.dtype)
 
 
-def _bin_samples(start: Tensor, end: Tensor, bins: int, cells: int) -> tuple[Tensor, Tensor]:
+def _bin_samples(start: Tensor, end: Tensor, bins: int, cells: int, samples: int | None) -> tuple[Tensor, Tensor]:
     """Sample coordinates along one axis, and the weight of each sample in its bin; both (P, B, bins, samples)."""
     length = (end - start).clamp(min=1.0)
     counts = torch.ceil(length / bins)  # samples per bin; boxes differ
-    samples = max(1, int(counts.max()))
+    samples = max(1, int(counts.max())) if samples is None else samples
     sample = torch.arange(samples, device=start.device)
     bin_index = torch.arange(bins, device=start.device)
     offset = bin_index[:, None] + (sample + 0.5) / counts[..., None, None]  # (P, B, bins, samples), in bins

@@ -1,0 +1,205 @@
+"""What lets the worked example train on a GPU, tested on the CPU: workers, fixed shapes, and nothing that waits."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from train_small_sam3 import step as step_module
+from train_small_sam3.batches import MOST_TOKENS, BatchMaker, TextCache
+from train_small_sam3.detection_losses import detection_losses
+from train_small_sam3.feed import PackedBatch, feed
+from train_small_sam3.matching import match
+from train_small_sam3.muon import Muon
+from train_small_sam3.settings import TINY
+from train_small_sam3.state import resume, start
+from train_small_sam3.step import kept_in_fp32, losses
+from train_small_sam3.train import train
+
+SETTINGS = replace(TINY, batch=4, prompts=4, queries=16, boxes=0.5, extra_texts=8, dense_texts=20)
+
+
+@pytest.fixture(scope="module")
+def ready_run(tmp_path_factory, vocabulary, atlas):
+    """A run with a few more prompts and queries than the tiny one; it is only read."""
+    run = tmp_path_factory.mktemp("ready") / "run"
+    start(run, SETTINGS, vocabulary, atlas, None)
+    return run
+
+
+@pytest.fixture
+def ready(ready_run, vocabulary, atlas):
+    """A state, and the maker of its batches."""
+    state, settings, tokenizer = resume(ready_run, vocabulary)
+    state.model.geometry.roi_samples = 2  # the grid of 4 cells in bins of 3
+    return state, BatchMaker(settings, vocabulary, atlas, tokenizer)
+
+
+def _same(a, b):
+    return all(torch.equal(getattr(a, f.name), getattr(b, f.name)) for f in fields(a))
+
+
+def test_all_batches_have_the_same_shapes_and_what_the_rows_ask_is_among_the_texts(ready):
+    _, maker = ready
+    batches = [maker[step] for step in range(5)]
+    assert len({tuple((f.name, getattr(b, f.name).shape) for f in fields(b)) for b in batches}) == 1
+    for batch in batches:
+        assert batch.texts == 20
+        assert batch.matches.shape[-1] == batch.texts + batch.names < len(batch.token_ids)
+        assert int(batch.row_text.max()) < len(batch.token_ids)
+        asked = batch.row_text < batch.texts
+        assert bool(asked.any())  # those of which the dense losses know what they find
+        row = int(asked.nonzero()[0])
+        found = batch.matches[batch.row_image[row], 1:, batch.row_text[row]]
+        shown = bool(batch.shown_valid[row].any())
+        assert shown or torch.equal(found & batch.valid[batch.row_image[row]], batch.row_targets[row])
+
+
+def test_a_text_that_is_too_long_keeps_its_end():
+    class Long:
+        def encode_batch(self, texts):
+            return [type("E", (), {"ids": [0, *range(2, 40), 1]}) for _ in texts]
+
+    ids, valid = TextCache(Long())(["a text"])
+    assert ids.shape == valid.shape == (1, MOST_TOKENS)
+    assert bool(valid.all())
+    assert ids[0, -1] == 1
+
+
+def test_a_packed_batch_is_the_batch(ready):
+    _, maker = ready
+    batch = maker[3]
+    packed = PackedBatch.of(batch)
+    assert packed.block.ndim == 1
+    assert _same(packed.on(torch.device("cpu")), batch)
+
+
+def test_without_workers_the_batches_of_some_steps_come_in_order(ready_run, ready):
+    _, maker = ready
+    with feed(ready_run, range(2, 5), workers=0, device=torch.device("cpu")) as batches:
+        assert all(_same(batch, maker[step]) for step, batch in zip(range(2, 5), batches, strict=True))
+
+
+@pytest.mark.slow
+def test_a_run_learns_the_same_however_many_workers_compose_its_scenes(run, finished_run):
+    assert train(run, minutes=10, last_step=2, workers=2) == 2
+    assert train(run, minutes=10, last_step=4, workers=1) == 4
+    assert train(run, minutes=10, workers=0) == 6
+    pieces, whole = (torch.load(folder / "state.pt", weights_only=True) for folder in (run, finished_run))
+    assert all(torch.equal(w, pieces["model"][name]) for name, w in whole["model"].items())
+    assert all(torch.equal(w, pieces["average"][name]) for name, w in whole["average"].items())
+
+
+@pytest.mark.parametrize("step", [0, 1, 2])
+def test_fixed_shapes_change_no_loss_and_no_gradient(ready, step, monkeypatch):
+    state, maker = ready
+    # both match alike: whether the quick way is good enough is another question, see below
+    monkeypatch.setattr(step_module, "detection_losses", lambda found, batch, greedy: detection_losses(found, batch))
+    batch, found = maker[step], []
+    for fixed in (False, True):
+        state.model.zero_grad()
+        done = losses(state.model, state.heads, batch, dense_only=False, fixed_shapes=fixed)
+        done.total.backward()
+        found.append((done, torch.cat([w.grad.flatten() for w in state.model.parameters() if w.grad is not None])))
+    (compact, a), (fixed, b) = found
+    for name, part in compact.parts.items():
+        torch.testing.assert_close(fixed.parts[name], part, rtol=1e-4, atol=1e-5)
+    assert torch.nn.functional.cosine_similarity(a, b, dim=0) > 0.9999
+
+
+class _Waits(TorchDispatchMode):
+    """Collects operations whose result a program on the CPU has to wait for, if the tensors were on a GPU."""
+
+    WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "bincount", "repeat_interleave", "equal.")
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        indices = args[1] if "aten.index" in str(func) and isinstance(args[1], (list, tuple)) else ()
+        by_mask = any(isinstance(i, torch.Tensor) and i.dtype == torch.bool for i in indices)
+        if by_mask or any(name in str(func) for name in self.WAITING):
+            self.found.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_with_fixed_shapes_a_step_never_waits_for_the_device(ready, precision):
+    state, maker = ready
+    with _Waits() as waits, kept_in_fp32(state.model):
+        losses(
+            state.model, state.heads, maker[0], dense_only=False, precision=precision, fixed_shapes=True
+        ).total.backward()
+        next(o for o in state.optimisers if isinstance(o, Muon)).step()
+    assert waits.found == []
+    with _Waits() as waits:
+        losses(state.model, state.heads, maker[0], dense_only=False, fixed_shapes=False)
+    assert waits.found  # the check can fail
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::UserWarning")  # the compiler says that it looks through cached tables
+def test_the_network_and_all_losses_compile_into_one_graph(ready):
+    state, maker = ready
+    whole = torch.compile(losses, fullgraph=True, dynamic=False, backend="aot_eager")
+    with kept_in_fp32(state.model):
+        for precision in ("fp32", "bf16"):
+            kind = {"dense_only": False, "precision": precision, "fixed_shapes": True}
+            compiled = whole(state.model, state.heads, maker[1], **kind)
+            compiled.total.backward()
+            plain = losses(state.model, state.heads, maker[1], **kind)
+            rel = 1e-4 if precision == "fp32" else 1e-2
+            assert float(compiled.total.detach()) == pytest.approx(float(plain.total.detach()), rel=rel)
+
+
+def test_taking_the_cheapest_pair_first_is_nearly_as_good_as_the_best_assignment():
+    generator = torch.Generator().manual_seed(0)
+    logits, boxes = torch.randn(3, 40, 16, generator=generator), torch.rand(3, 40, 16, 4, generator=generator)
+    true, targets = torch.rand(40, 6, 4, generator=generator), torch.rand(40, 6, generator=generator) < 0.4
+    best, quick = (match(logits, boxes, true, targets, greedy=g) for g in (False, True))
+    assert torch.equal(best.found, quick.found)
+    assert torch.equal(best.found, targets[None].expand(3, -1, -1))
+    for layer, row in np.ndindex(3, 40):
+        used = quick.query[layer, row][quick.found[layer, row]].tolist()
+        assert len(set(used)) == len(used)
+    single = targets.sum(1) == 1  # with one thing there is nothing to give way to
+    assert torch.equal((best.query * best.found)[:, single], (quick.query * quick.found)[:, single])
+    assert (best.query == quick.query)[best.found].float().mean() > 0.8
+
+
+@pytest.mark.parametrize("greedy", [False, True])
+def test_more_things_than_queries_leave_the_dearest_ones_unmatched(greedy):
+    boxes, true = torch.rand(1, 2, 3, 4), torch.rand(2, 5, 4)
+    pairs = match(torch.zeros(1, 2, 3), boxes, true, torch.ones(2, 5, dtype=torch.bool), greedy=greedy)
+    assert pairs.found.sum(-1).tolist() == [[3, 3]]
+    assert all(sorted(pairs.query[0, r][pairs.found[0, r]].tolist()) == [0, 1, 2] for r in range(2))
+
+
+def test_matching_finds_the_assignment_with_the_least_cost():
+    cost = torch.tensor([[0.1, 0.2], [0.2, 0.9]])
+    rows, columns = linear_sum_assignment(cost.numpy())
+    boxes = torch.tensor([[0.5, 0.5, 0.2, 0.2], [0.5, 0.5, 0.3, 0.3]])
+    true = torch.tensor([[0.5, 0.5, 0.21, 0.21], [0.5, 0.5, 0.2, 0.2]])
+    pairs = match(torch.zeros(1, 1, 2), boxes[None, None], true[None], torch.ones(1, 2, dtype=torch.bool), greedy=False)
+    assert sorted(pairs.query[0, 0].tolist()) == sorted(rows.tolist()) == [0, 1]
+    assert pairs.query[0, 0].tolist() == [1, 0]  # the second thing is the first query's box
+    assert columns.tolist() == [1, 0]
+
+
+def test_a_step_whose_gradients_are_not_finite_does_not_spoil_the_weights(run, monkeypatch):
+    from train_small_sam3 import train as module
+
+    def broken(*args, **kwargs):
+        done = losses(*args, **kwargs)
+        return replace(done, total=done.total * torch.inf)
+
+    monkeypatch.setattr(module, "losses", broken)
+    train(run, minutes=10, last_step=2)
+    content = torch.load(run / "state.pt", weights_only=True)
+    assert all(w.isfinite().all() for w in content["model"].values() if w.is_floating_point())
