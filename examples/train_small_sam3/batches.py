@@ -36,8 +36,8 @@ BACKGROUND, UNCLEAR = 0, -1
 class Batch:
     """B images of at most N things, T texts, and R rows: a row is one image with one prompt.
 
-    The T texts are D that the dense losses compare with all patches, then K names of every concept and shape, with which
-    the naming loss compares whole things, then the rest of what the rows ask.
+    The T texts are D that the dense losses compare with all patches, then K names of every concept and shape, with
+    which the naming loss compares whole things, then the rest of what the rows ask.
     """
 
     images: Tensor  # uint8 (B, 3, S, S)

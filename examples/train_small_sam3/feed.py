@@ -1,8 +1,8 @@
 """Batches in the order of the steps, composed by as many processes as there are cores to spare.
 
 A worker composes whole batches, each from the run's seed and its step, so that a run sees the same batches however many
-workers there are. Each worker has at most `AHEAD` batches waiting. A batch travels as one block of memory: one copy into
-shared memory, one into pinned memory, one to the device.
+workers there are. Each worker has at most `AHEAD` batches waiting. A batch travels as one block of memory: one copy
+into shared memory, one into pinned memory, one to the device.
 
     python -m train_small_sam3.feed --size full --seconds 20 --workers 2     # how many scenes a second?
 """
@@ -71,7 +71,7 @@ class PackedBatch:
 
 
 class RunBatches(torch.utils.data.Dataset):
-    """The batches of the run in a folder, by step. It is opened where it is used, so it is small to send to a worker."""
+    """The batches of the run in a folder, by step. It is opened where it is used: a worker is sent next to nothing."""
 
     def __init__(self, run: Path, rank: int = 0, processes: int = 1) -> None:
         self.run, self.rank, self.processes = run, rank, processes

@@ -19,7 +19,7 @@ class Pairs:
     query: Tensor
     """int64 (L, R, N), 0..Q - 1."""
     found: Tensor
-    """bool (L, R, N): whether the row asks for the thing and a query was left for it; elsewhere `query` means nothing."""
+    """bool (L, R, N): whether the row asks for the thing and a query was left for it. Elsewhere, ignore `query`."""
 
 
 def generalised_iou(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

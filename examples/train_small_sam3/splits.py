@@ -48,15 +48,15 @@ class Examiner:
     atlas: IconAtlas
     size: int
 
-    def questions(self, split: str, scenes: int) -> Iterator[Question]:
-        """Yield all questions of a split."""
+    def questions(self, split: str, scenes: int, first: int = 0) -> Iterator[Question]:
+        """Yield the questions about some scenes of a split, from number `first` on; photographs come all at once."""
         if split == "photographs":
             yield from self._photographs()
             return
         base = Recipe(size=self.size, restyled=0.0, squashed=0.0, concepts=_ASKED)
         recipe = RECIPES[split](base, self.vocabulary)
         maker = PromptMaker(self.vocabulary, concepts=_ASKED, held_out=True, unknown=TEST_WORDS)
-        for i in range(scenes):
+        for i in range(first, first + scenes):
             seed = FIRST_SEED + 1_000_000 * list(RECIPES).index(split) + i
             scene, rng = draw_scene(seed, recipe, self.vocabulary, self.atlas), np.random.default_rng(seed)
             yield from self._about(split, scene, maker, rng)

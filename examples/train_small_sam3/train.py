@@ -82,11 +82,12 @@ def train(
             stop = _learn(state, settings, done.total, enough=enough, processes=processes)
             stop = stop or state.step >= min(settings.steps, last_step)
             log.add(done.parts | {"loss": done.total.detach()})
-            if rank == 0 and (state.step % LOG_EVERY == 0 or stop):
+            save_now = time.monotonic() - last_save > 60 * save_minutes
+            if rank == 0 and (state.step % LOG_EVERY == 0 or stop or save_now):
                 log.write(state.step, settings)
             if stop:
                 break
-            if rank == 0 and time.monotonic() - last_save > 60 * save_minutes:
+            if rank == 0 and save_now:
                 state.save(run)
                 if saved is not None:
                     saved(run)
@@ -131,12 +132,13 @@ class Log:
         self._reset()
 
     def timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """Yield the batches, and measure how long training waits for them. What comes before the first does not count."""
-        for number, batch in enumerate(batches):
-            if number:
-                self.waited += time.monotonic() - asked
-            else:
+        """Yield the batches, and measure how long training waits for them; before the first, nothing counts."""
+        asked = None
+        for batch in batches:
+            if asked is None:
                 self._reset()
+            else:
+                self.waited += time.monotonic() - asked
             yield batch
             asked = time.monotonic()
 

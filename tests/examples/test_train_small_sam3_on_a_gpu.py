@@ -10,13 +10,18 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from train_small_sam3 import bundle, within
 from train_small_sam3 import step as step_module
 from train_small_sam3.batches import MOST_TOKENS, BatchMaker, TextCache
 from train_small_sam3.detection_losses import detection_losses
+from train_small_sam3.evaluate import BARS, evaluate, table
+from train_small_sam3.export import export
 from train_small_sam3.feed import PackedBatch, feed
 from train_small_sam3.matching import match
+from train_small_sam3.metrics import Figures
 from train_small_sam3.muon import Muon
-from train_small_sam3.settings import TINY
+from train_small_sam3.settings import NO_END, TINY, Settings
+from train_small_sam3.splits import SPLITS
 from train_small_sam3.state import resume, start
 from train_small_sam3.step import kept_in_fp32, losses
 from train_small_sam3.train import train
@@ -203,3 +208,88 @@ def test_a_step_whose_gradients_are_not_finite_does_not_spoil_the_weights(run, m
     train(run, minutes=10, last_step=2)
     content = torch.load(run / "state.pt", weights_only=True)
     assert all(w.isfinite().all() for w in content["model"].values() if w.is_floating_point())
+
+
+def test_a_bundle_restores_a_run_that_exports_the_same_checkpoint(finished_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(bundle, "PART_BYTES", 1 << 20)
+    (tmp_path / "state.0-of-9").write_bytes(b"of an earlier time")
+    parts = bundle.pack(finished_run, tmp_path)
+    assert len(parts) > 1
+    assert all(part.stat().st_size < (1 << 20) + 200 for part in parts)
+    assert {file.name for file in tmp_path.iterdir()} == {part.name for part in parts}
+    bundle.unpack(tmp_path, tmp_path / "run")
+    for run in (finished_run, tmp_path / "run"):
+        export(run, tmp_path / f"from-{run.parent.name}", name="mine", version="1", threshold=0.5)
+    ours, theirs = (
+        (tmp_path / f"from-{r.parent.name}" / "model.safetensors") for r in (finished_run, tmp_path / "run")
+    )
+    assert ours.read_bytes() == theirs.read_bytes()
+    before, after = (torch.load(r / "state.pt", weights_only=True) for r in (finished_run, tmp_path / "run"))
+    assert all(torch.equal(w, after["model"][name]) for name, w in before["model"].items())
+    settings = replace(TINY, steps=8)
+    settings.save(tmp_path / "run")
+    assert train(tmp_path / "run", minutes=10) == 8
+
+
+def test_a_bundle_of_which_a_file_is_missing_is_refused(finished_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(bundle, "PART_BYTES", 1 << 20)
+    parts = bundle.pack(finished_run, tmp_path)
+    parts[1].unlink()
+    with pytest.raises(ValueError, match="not one whole bundle"):
+        bundle.unpack(tmp_path, tmp_path / "run")
+    monkeypatch.setattr(bundle, "MOST_PARTS", 1)
+    with pytest.raises(ValueError, match="more than 1 files"):
+        bundle.pack(finished_run, tmp_path)
+
+
+def test_the_clock_ends_the_dense_phase_and_plans_the_cool_down_in_steps(tmp_path, monkeypatch):
+    settings, now = replace(TINY, steps=NO_END, dense_steps=NO_END, cooldown=0.4), [0.0]
+    monkeypatch.setattr(within.time, "monotonic", lambda: now[0])
+    plan = within.TimePlan(tmp_path, began=0.0, seconds=100.0)
+    step = 0
+    while step < 10_000 and step < settings.steps and now[0] < 100:
+        settings = plan(step, settings)
+        step += 1
+        now[0] += 0.25 if step < 40 else 0.5  # the dense phase is quicker
+    assert 7 < settings.dense_steps * 0.25 < 11
+    assert settings == Settings.load(tmp_path)  # what follows can be interrupted and resumed
+    begin = settings.steps * (1 - settings.cooldown)
+    assert settings.rate(round(begin)) == pytest.approx(1, abs=0.02)
+    assert settings.rate(settings.steps) == 0
+    assert step == settings.steps  # it ended before the time was up
+    assert 95 < now[0] < 100
+
+
+@pytest.mark.slow
+def test_one_command_trains_evaluates_and_leaves_what_can_be_taken_home_and_taken_up_again(tmp_path, atlas):
+    given = {"minutes": 0.4, "size": "tiny", "device": "cpu", "workers": 0, "scenes": 2, "save_seconds": 3}
+    figures = within.within(tmp_path / "out", work=tmp_path / "work", **given)
+    names = {file.name for file in (tmp_path / "out").iterdir()}
+    assert names == {"state.0-of-1", "figures.json", "grid.png", "curve.png", "log.jsonl"}
+    assert set(figures["splits"]) <= set(SPLITS)
+    first = Settings.load(tmp_path / "work" / "run")
+    assert 0 < first.dense_steps < first.steps < NO_END
+    within.within(tmp_path / "again", work=tmp_path / "more", go_on_from=tmp_path / "out", **given)
+    second = Settings.load(tmp_path / "more" / "run")
+    assert second.steps > first.steps
+    assert second.dense_steps == first.dense_steps
+
+
+@pytest.mark.slow
+def test_several_processes_measure_the_same_as_one(finished_run, tmp_path, capsys):
+    export(finished_run, tmp_path / "checkpoint", name="mine", version="1", threshold=0.25)
+    given = {"scenes": 12, "splits": ("seen styles", "examples"), "threshold": 0.1, "dtype": "float32"}
+    alone, shared = (evaluate(tmp_path / "checkpoint", **given, processes=n) for n in (1, 2))
+    assert alone == shared
+    none = evaluate(tmp_path / "checkpoint", **given, seconds=0)
+    assert none["splits"] == {}
+    assert "no time was left for: seen styles, examples" in capsys.readouterr().out
+
+
+def test_the_table_says_which_bars_are_reached():
+    good, bad = (Figures(f1=f, precision=f, recall=f, mean_iou=0.9, left_empty=None, prompts=5) for f in (0.95, 0.5))
+    lines = table({"shapes and colours": good, "seen styles": bad, "mixed": good}).splitlines()
+    assert lines[2].endswith("| 0.94 reached |")
+    assert lines[3].endswith("| 0.90 missed |")
+    assert lines[4].endswith("|  |")
+    assert set(BARS) <= set(SPLITS)
