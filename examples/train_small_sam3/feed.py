@@ -10,6 +10,8 @@ into shared memory, one into pinned memory, one to the device.
 from __future__ import annotations
 
 import argparse
+import atexit
+import os
 import signal
 import tempfile
 import time
@@ -105,7 +107,7 @@ def feed(
     loader = DataLoader(
         RunBatches(run, rank, processes), batch_size=None, sampler=steps, num_workers=workers,
         prefetch_factor=AHEAD if workers else None, multiprocessing_context="spawn" if workers else None,
-        pin_memory=device.type == "cuda",
+        pin_memory=device.type == "cuda", worker_init_fn=_leave_at_once,
     )  # fmt: skip
     if workers:
         load_atlas(load_vocabulary())  # unpacks the drawings if nobody has yet; the workers open what is there
@@ -117,6 +119,11 @@ def feed(
     finally:
         stream.close()
         del packed  # nothing holds it now, and the workers end
+
+
+def _leave_at_once(_: int) -> None:
+    """Let a worker that has ended skip the destructors of libraries: with threads of theirs running, some abort."""
+    atexit.register(os._exit, 0)
 
 
 @contextmanager
