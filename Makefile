@@ -3,20 +3,22 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-PICTURES := examples/pictures
 # Tests start many processes: each works on one core, and finds modules compiled, whatever the environment says.
 TESTING := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
 
-.PHONY: demo test test-slow check bench bench-serve bench-edge clean help
+.PHONY: demo test test-slow test-integrations check bench bench-serve bench-edge bench-cpu bench-gpu clean help
 
 help:
 	@echo "make demo       set up, then find things in a picture and draw them (out/demo.png)"
 	@echo "make test       set up, then run the tests, one process on each core, at most four"
 	@echo "make test-slow  the tests that take longer: more of the same kills, draws and sizes, and the whole training"
+	@echo "make test-integrations  the tests with other tools' own clients, installed beside"
 	@echo "make check      formatting, lint, types, layers"
 	@echo "make bench      measure, side by side with the peers"
 	@echo "make bench-serve  the gpu service beside LitServe"
 	@echo "make bench-edge   the edge beside a bare Starlette route"
+	@echo "make bench-cpu    prompts of full SAM 3 on the CPU, with random weights"
+	@echo "make bench-gpu    on a CUDA card: equal to transformers, how fast, how busy (7 minutes)"
 
 $(READY): pyproject.toml constraints.txt
 	@echo "setting up $(VENV) (some minutes the first time, most of them PyTorch) ..."
@@ -28,14 +30,24 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY)
 	@mkdir -p out
-	@$(BIN)/s3seg segment $(PICTURES)/park.png tree --prompt sun --prompt cloud --overlay out/demo.png
-	@echo "drawn: out/demo.png"
+	@$(BIN)/s3seg demo --output out/demo.png
 
 test: $(READY)
 	$(TESTING) $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 test-slow: $(READY)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --group ray
 	$(TESTING) $(BIN)/python -m pytest -m slow
+
+# The clients' requirements contradict those of each other and of constraints.txt, so they have environments of their own.
+test-integrations:
+	@test -x .venv-integrations/bin/python || $(PYTHON) -m venv .venv-integrations
+	@.venv-integrations/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	@.venv-integrations/bin/python -m pip install --quiet --disable-pip-version-check --editable . --group test --group integrations
+	@test -x .venv-label-studio/bin/python || $(PYTHON) -m venv .venv-label-studio
+	@.venv-label-studio/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	@.venv-label-studio/bin/python -m pip install --quiet --disable-pip-version-check --group label-studio
+	LABEL_STUDIO=.venv-label-studio/bin/label-studio $(TESTING) .venv-integrations/bin/python -m pytest tests/integrations -m "slow or not slow"
 
 check: $(READY)
 	$(BIN)/ruff check .
@@ -52,6 +64,12 @@ bench-serve: $(READY)
 
 bench-edge: $(READY)
 	$(BIN)/python -m benchmarks edge
+
+bench-cpu: $(READY)
+	$(BIN)/python -m benchmarks cpu
+
+bench-gpu: $(READY)
+	$(BIN)/python -m benchmarks gpu
 
 clean:
 	rm -rf $(VENV) out

@@ -22,7 +22,7 @@ PROMPTS = ["car", "house", "tree", "cat", "bus", "bicycle", "cloud", "dog"] * 2
 
 def main() -> None:
     """Measure loading, and 1, 4 and 16 prompts."""
-    seg = s3seg.Segmenter("embedded", device="cpu")
+    seg = s3seg.Segmenter("embedded", device="cpu", dtype="float32")
     modeling_sam3 = importlib.import_module("transformers.models.sam3.modeling_sam3")
     peer = modeling_sam3.Sam3Model.from_pretrained(seg.checkpoint.folder, dtype=torch.float32).eval()
     tokenizer = seg.predictor.tokenizer

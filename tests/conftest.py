@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 
 import httpx
 import hypothesis
@@ -12,6 +13,9 @@ from tests.helpers.fixtures import ann, anyio_backend, bob, service, system  # n
 
 hypothesis.settings.register_profile("s3seg", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("s3seg")
+
+
+os.environ.setdefault("S3SEG_DTYPE", "float32")  # results do not depend on what the processor is fast at
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -51,7 +51,7 @@ def export(
     vocabulary = load_vocabulary()
     config["s3seg"] |= {
         "name": name, "version": version, "threshold": threshold,
-        "cls_on_text_prompts": False, "box_prompts": True, "summary": summary(vocabulary),
+        "cls_on_text_prompts": False, "box_prompts": True, "drawings_only": True, "summary": summary(vocabulary),
         "vocabulary": known_phrases(vocabulary),
     }  # fmt: skip
     (out / "config.json").write_text(json.dumps(config, indent=1) + "\n")

@@ -33,8 +33,7 @@ def losses(
         precision: With "bf16", matrix products run in bf16; losses stay fp32, and so do scores, boxes and presence
             within `kept_in_fp32`.
         fixed_shapes: Whether all tensors have the shapes that they have in every other batch, and nothing waits for the
-            device, if the geometry encoder's `roi_samples` is set. If not, what counts for nothing is not computed.
-            None: on a GPU, not on a CPU.
+            device. If not, what counts for nothing is not computed. None: on a GPU, not on a CPU.
     """
     device = batch.images.device.type
     fixed_shapes = device != "cpu" if fixed_shapes is None else fixed_shapes

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import signal
 import time
@@ -106,7 +105,6 @@ def _suited_to(model: Sam3, settings: Settings, device: torch.device) -> Iterato
         if device.type == "cpu":
             stack.enter_context(written_out_attention())
         else:
-            model.geometry.roi_samples = math.ceil(settings.grid / model.geometry.roi_size)
             stack.enter_context(_tf32())
         yield
 

@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from s3seg import bulk
     from s3seg.app import local
     from s3seg.client import AsyncClient, Client
     from s3seg.errors import (
@@ -26,9 +27,11 @@ if TYPE_CHECKING:
         S3segError,
     )
     from s3seg.images import LoadedImage
+    from s3seg.inference.concepts import Concept
     from s3seg.inference.segmenter import Embedding, Segmenter
     from s3seg.results import draw, export
     from s3seg.results.segmentation import Instance, Segmentation
+    from s3seg.tasks.clicks import Clicks
 
 __version__ = "0.1.0.dev0"
 
@@ -36,7 +39,9 @@ _NAMES = {
     "AsyncClient": "client",
     "CheckpointError": "errors",
     "CheckpointNotFoundError": "errors",
+    "Clicks": "tasks.clicks",
     "Client": "client",
+    "Concept": "inference.concepts",
     "Embedding": "inference.segmenter",
     "ImageDecodeError": "errors",
     "InferenceError": "errors",
@@ -50,13 +55,15 @@ _NAMES = {
     "Segmenter": "inference.segmenter",
     "local": "app",
 }
-_MODULES = {"draw": "results.draw", "export": "results.export"}
+_MODULES = {"bulk": "bulk", "draw": "results.draw", "export": "results.export"}
 
 __all__ = [
     "AsyncClient",
     "CheckpointError",
     "CheckpointNotFoundError",
+    "Clicks",
     "Client",
+    "Concept",
     "Embedding",
     "ImageDecodeError",
     "InferenceError",
@@ -69,6 +76,7 @@ __all__ = [
     "Segmentation",
     "Segmenter",
     "__version__",
+    "bulk",
     "draw",
     "export",
     "local",

@@ -14,6 +14,7 @@ def test_the_embedded_checkpoint_has_metadata():
     assert "two" not in metadata.vocabulary
     assert "red circles" in metadata.vocabulary
     assert 0 < metadata.threshold < 1
+    assert metadata.drawings_only
 
 
 def test_a_checkpoint_without_metadata_has_the_defaults_of_the_reference(tmp_path):

@@ -6,7 +6,10 @@ import errno
 import gzip
 import hashlib
 import json
+import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -428,6 +431,38 @@ def test_an_incomplete_repository_is_refused_before_the_download(mirror: Mirror,
     with pytest.raises(CheckpointNotFoundError, match=f"has weights but no {missing}"):
         checkpoints.pull("sam3")
     assert mirror.asked_for("/resolve/") == []
+
+
+def test_weights_without_a_tokenizer_get_the_commands_that_add_the_one_of_clip(mirror: Mirror) -> None:
+    mirror.repo_id = "AEmotionStudio/sam3"
+    mirror.files = {"sam3.safetensors": mirror.files[WEIGHTS], "README.md": b""}
+    with pytest.raises(CheckpointNotFoundError, match=r"no tokenizer\.json.* tokenizer of\s+CLIP") as caught:
+        checkpoints.pull(mirror.repo_id, revision=COMMIT)
+    assert mirror.asked_for("/resolve/") == []
+    download, add, verify = (shlex.split(line) for line in str(caught.value).splitlines()[1:])
+    folder = "./AEmotionStudio-sam3"
+    assert download == [
+        *("hf", "download", "AEmotionStudio/sam3", "sam3.safetensors"),
+        *("--revision", COMMIT, "--local-dir", folder),
+    ]
+    assert add == ["hf", "download", "openai/clip-vit-base-patch32", "tokenizer.json", "--local-dir", folder]
+    assert verify == ["s3seg", "models", "verify", folder, "--try"]
+
+
+def test_a_folder_without_a_tokenizer_gets_the_command_that_adds_one(mirror: Mirror, tmp_path: Path) -> None:
+    (folder := tmp_path / "my weights").mkdir()
+    (folder / "sam3.safetensors").write_bytes(mirror.files[WEIGHTS])
+    with pytest.raises(CheckpointNotFoundError, match=r"tokenizer\.json missing; SAM 3 uses .* CLIP") as err:
+        checkpoints.resolve(folder)
+    command = shlex.split(str(err.value).partition("add it with: ")[2])
+    assert command[:2] == ["hf", "download"]
+    assert command[-1] == str(folder)
+    mirror.repo_id, mirror.files = command[2], {"tokenizer.json": mirror.files["tokenizer.json"]}
+    done = subprocess.run(
+        [Path(sys.executable).parent / "hf", *command[1:]], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert checkpoints.resolve(folder).folder == folder
 
 
 def test_a_repository_with_several_weights_of_unknown_names_is_refused(mirror: Mirror) -> None:

@@ -56,6 +56,7 @@ def deploy(folder, database_server, s3, *, public, gpu=True):
     with supabase(folder, database_server, public_base=public_base) as project:
         both = {
             "S3SEG_DATA_DIR": str(folder),
+            "S3SEG_DTYPE": "float32",  # results as in this process
             "S3SEG_PUBLIC_BASE_URL": public_base,
             "S3SEG_OBJECT_STORE": "r2",
             "S3SEG_R2_ENDPOINT_URL": s3.endpoint,

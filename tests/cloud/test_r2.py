@@ -164,3 +164,41 @@ async def test_an_absent_object_is_not_found_by_presigned_readers_either(s3, key
         await store.get(key)
     assert httpx.get(await store.presign(key, expires_s=60)).status_code == 404
     await store.aclose()
+
+
+async def test_a_presigned_put_stores_what_was_signed_once_and_nothing_else(s3, key):
+    store = r2(s3)
+    put = await store.presign_put(key, size_bytes=7, expires_s=60)
+    assert SECRET_KEY not in put.url
+    async with httpx.AsyncClient() as http:
+
+        async def send(body, **headers):
+            return (await http.put(put.url, content=body, headers={**put.headers, **headers})).status_code
+
+        async def in_chunks(body):
+            yield body
+
+        assert await send(b"<script>", **{"Content-Length": "8"}) == 403, "another length"
+        assert await send(in_chunks(b"more than seven bytes")) == 403, "a length that is not told"
+        assert await send(b"picture", **{"Content-Type": "text/html"}) == 403
+        assert await send(b"picture", **{"Cache-Control": "public, max-age=31536000"}) == 403
+        without = {name: value for name, value in put.headers.items() if name != "If-None-Match"}
+        assert (await http.put(put.url, content=b"picture", headers=without)).status_code == 403
+        elsewhere = put.url.replace(key, new_image_key(str(uuid.uuid4()), "image/png"))
+        assert (await http.put(elsewhere, content=b"picture", headers=put.headers)).status_code == 403
+        assert (await http.get(put.url)).status_code == 403, "it is no permission to read"
+        with pytest.raises(NotFoundError):
+            await store.get(key)
+        assert await send(b"picture") == 200
+        assert await send(b"another") == 412, "objects never change"
+    assert await store.get(key) == b"picture"
+    await store.aclose()
+
+
+async def test_a_presigned_put_expires(s3, key):
+    store = r2(s3)
+    put = await store.presign_put(key, size_bytes=7, expires_s=1)
+    await anyio.sleep(2.1)
+    async with httpx.AsyncClient() as http:
+        assert (await http.put(put.url, content=b"picture", headers=put.headers)).status_code == 403
+    await store.aclose()

@@ -33,11 +33,11 @@ class Pair:
 
 def all_pairs() -> list[Pair]:
     """Every pair, sorted, each once for each file."""
-    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md"), ROOT / "Makefile"]
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")]
     found: set[Pair] = set()
     for page in pages:
         text = page.read_text(encoding="utf-8")
-        blocks = re.findall(r"^ *```\w*\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE) if page.suffix else [text]
+        blocks = re.findall(r"^ *```\w*\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE)
         python = {}
         for block in blocks:
             found.update(_pairs(block, page, python))

@@ -41,7 +41,6 @@ def ready_run(tmp_path_factory, vocabulary, atlas):
 def ready(ready_run, vocabulary, atlas):
     """A state, and the maker of its batches."""
     state, settings, tokenizer = resume(ready_run, vocabulary)
-    state.model.geometry.roi_samples = 2  # the grid of 4 cells in bins of 3
     return state, BatchMaker(settings, vocabulary, atlas, tokenizer)
 
 

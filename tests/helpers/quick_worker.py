@@ -19,7 +19,7 @@ class Square:
 
     threshold = 0.5
 
-    async def segment(self, content, prompts, *, name, user_id="", on_begin=lambda: None):
+    async def segment(self, content, prompts, *, objects=(), concept=None, name, user_id="", on_begin=lambda: None):
         on_begin()
         await asyncio.sleep(0.03)
         mask = np.zeros((6, 8), dtype=bool)

@@ -22,6 +22,7 @@ import s3seg
 from s3seg import images
 from s3seg.errors import ImageDecodeError, InvalidRequestError, PromptError
 from s3seg.results import export, masks
+from tests.helpers.pictures import photograph
 
 PICTURES = Path(__file__).parents[2] / "examples" / "pictures"
 STREET = PICTURES / "street.png"
@@ -87,8 +88,26 @@ def test_a_word_it_does_not_know_gets_no_masks_and_a_hint(seg, street):
     assert len(result) == 0
     assert result.masks.shape == (0, 640, 800)
     assert "'xylophone'" in result.hint
-    assert "sam3" in result.hint
+    assert "s3seg models pull litetext (0.5 B parameters, no account needed)" in result.hint
     assert seg.segment(street, "cars").hint is None
+
+
+@pytest.mark.parametrize("name", ["chelsea.png", "camera.png", "hubble_deep_field.jpg"])
+def test_on_a_photograph_hits_and_misses_have_a_hint_that_names_the_remedy(seg, name):
+    encoded = seg.encode(photograph(name))
+    for result in (*seg.segment(encoded, ["cat", "xylophone"]), seg.segment(encoded, boxes=[(10, 10, 90, 90)])):
+        assert [hint.kind for hint in result.hints if hint.kind == "photograph"] == ["photograph"]
+        assert "looks like a photograph" in result.hint
+        assert "s3seg models pull litetext (0.5 B parameters, no account needed)" in result.hint
+        assert "looks like a photograph" in result._repr_html_()
+    everything = seg.segment(encoded, "cat", threshold=0.0)
+    assert len(everything)
+    assert "looks like a photograph" in everything.hint
+
+
+def test_a_checkpoint_that_does_not_say_that_it_knows_drawings_only_gives_no_hint_on_a_photograph(seg, monkeypatch):
+    monkeypatch.setattr(seg.network, "metadata", dataclasses.replace(seg.metadata, drawings_only=False))
+    assert seg.segment(photograph("chelsea.png"), "cat").hint is None
 
 
 def test_every_kind_of_source_gives_the_same_result(seg):

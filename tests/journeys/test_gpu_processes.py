@@ -40,6 +40,7 @@ def environment(tmp_path):
         "S3SEG_POLL_S": "0.05",
         "S3SEG_CHECKPOINT": "embedded",
         "S3SEG_DEVICE": "cpu",
+        "S3SEG_DTYPE": "float32",
         "S3SEG_DECODE_PROCESSES": "0",  # without it each process starts another that imports PyTorch too
         "API_SECRET_KEY": KEY,
         "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from s3seg.results import masks
+from s3seg.results.hints import Hint, HintKind
 from s3seg.results.segmentation import ModelInfo, Segmentation
 
 MODEL = ModelInfo(name="embedded", version="1", device="cpu", dtype="float32")
@@ -50,6 +51,8 @@ def any_result(draw: st.DrawFn) -> Segmentation:
     stack = draw(npst.arrays(np.bool_, (count, *size)))
     text = st.text(max_size=8)
     unit = st.floats(0, 1, width=32)
+    kinds = st.sampled_from(get_args(HintKind))
+    hints = st.builds(Hint, kinds, text, st.lists(text, max_size=2).map(tuple))
     return empty_result(
         size,
         prompt=draw(text),
@@ -60,7 +63,7 @@ def any_result(draw: st.DrawFn) -> Segmentation:
         threshold=draw(st.floats(0, 1)),
         timings=draw(st.dictionaries(text, st.floats(0, 1e6), max_size=3)),
         model=ModelInfo(*(draw(text) for _ in range(4)), summary=draw(st.none() | text)),
-        hint=draw(st.none() | text),
+        hints=draw(st.lists(hints, max_size=2).map(tuple)),
         source=draw(st.none() | text),
         image_id=draw(st.none() | text),
     )

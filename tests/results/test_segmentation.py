@@ -15,6 +15,7 @@ from PIL import Image
 
 from s3seg.errors import InvalidRequestError, MaskError
 from s3seg.results import instances_file, masks
+from s3seg.results.hints import Hint
 from s3seg.results.segmentation import Instance, Segmentation
 from tests.results.small_results import any_result, discs, empty_result, result_of
 
@@ -98,7 +99,7 @@ def test_an_instance_knows_its_mask_area_box_and_polygons():
 
 
 def test_a_slice_is_a_result_with_the_same_attributes():
-    result = result_of(STACK, hint="a hint", timings={"encode": 3.5})
+    result = result_of(STACK, hints=(Hint("other", "a hint"),), timings={"encode": 3.5})
     tail = result[1:]
     assert isinstance(tail, Segmentation)
     assert tail.rles == result.rles[1:]
@@ -128,7 +129,7 @@ def test_a_slice_is_a_result_with_the_same_attributes():
     ],
 )
 def test_a_list_an_array_or_a_mask_as_index_gives_a_result(index, kept):
-    result = result_of(STACK, hint="a hint", source="park.png", image_id="pixels:aa")
+    result = result_of(STACK, hints=(Hint("other", "a hint"),), source="park.png", image_id="pixels:aa")
     some = result[index]
     assert isinstance(some, Segmentation)
     assert some.rles == tuple(result.rles[k] for k in kept)
@@ -242,7 +243,7 @@ def test_the_picture_is_no_part_of_equality_nor_of_json():
         {"prompt": "dog"},
         {"scores": [0.9, 0.8, 0.7]},
         {"boxes": np.zeros((3, 4))},
-        {"hint": "?"},
+        {"hints": (Hint("other", "?"),)},
         {"presence": 0.5},
     ],
 )
@@ -316,11 +317,26 @@ def test_saving_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
         {"model": {"name": "x", "version": "1", "device": "cpu", "dtype": "float32", "summary": 7}},
         {"timings": [1, 2]},
         {"hint": 1},
+        {"hints": 1},
+        {"hints": ["text"]},
+        {"hints": [{"kind": "other", "text": 1, "words": []}]},
+        {"hints": [{"kind": "other", "text": "", "words": [1]}]},
     ],
 )
 def test_a_damaged_dictionary_is_an_invalid_request(damage):
     with pytest.raises(InvalidRequestError):
         Segmentation.from_dict(result_of(STACK).to_dict() | damage)
+
+
+def test_a_result_of_an_earlier_version_keeps_its_only_hint():
+    stored = result_of(STACK).to_dict() | {"hint": "a hint"}
+    del stored["hints"]
+    assert Segmentation.from_dict(stored).hints == (Hint("other", "a hint"),)
+
+
+def test_a_hint_of_a_kind_that_only_a_later_version_knows_keeps_its_text():
+    stored = result_of(STACK).to_dict() | {"hints": [{"kind": "weather", "text": "it rains", "words": []}]}
+    assert Segmentation.from_dict(stored).hint == "it rains"
 
 
 def test_a_file_that_is_not_json_is_an_invalid_request(tmp_path):
@@ -439,12 +455,15 @@ def test_repr_tells_what_was_found():
 
 @pytest.mark.parametrize("image", [None, np.zeros((40, 60, 3), np.uint8)])
 def test_in_a_notebook_it_shows_a_picture_and_escapes_what_the_user_typed(image):
-    result = result_of(STACK, prompt="<script>", hint="a & b", image=image)
+    result = result_of(
+        STACK, prompt="<script>", hints=(Hint("other", "a & b"), Hint("photograph", "c < d")), image=image
+    )
     assert result._repr_png_().startswith(b"\x89PNG")
     shown = result._repr_html_()
     assert "data:image/png;base64," in shown
     assert "&lt;script&gt;" in shown
     assert "a &amp; b" in shown
+    assert "c &lt; d" in shown
     assert "<script>" not in shown
 
 

@@ -140,7 +140,7 @@ def random_oracle(config: dict[str, Any], folder: Path, *, seed: int = 0) -> Any
     name = {"sam3": "Sam3", "sam3_lite_text": "Sam3LiteText"}[family]
     modeling.torchvision = SimpleNamespace(
         ops=SimpleNamespace(
-            roi_align=lambda features, boxes, size, _=None: torch.cat(
+            roi_align=lambda features, boxes, size: torch.cat(
                 [slow_roi_align(f, b, size) for f, b in zip(features, boxes, strict=True)]
             )
         )

@@ -39,6 +39,8 @@ class FileObjectStore:
             ``X-Content-Type-Options: nosniff``.
     """
 
+    takes_presigned_puts = False
+
     def __init__(self, root: Path, *, public_base: str) -> None:
         self._root = root
         self._base = public_base
@@ -91,6 +93,9 @@ class FileObjectStore:
     async def presign(self, key: str, *, expires_s: int) -> str | None:
         """Return None: the public URL serves every object."""
         return None
+
+    async def presign_put(self, key: str, *, size_bytes: int, expires_s: int) -> None:
+        """Return None: objects are stored through `put` only."""
 
     async def check(self) -> None:
         """Check that the folder is writable, by writing and removing a file."""

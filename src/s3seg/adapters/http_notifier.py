@@ -122,6 +122,7 @@ def _call(task: Task) -> tuple[str, str]:
             text_prompt=task.text_prompt,
             user_id=task.user_id,
             task_id=task.task_id,
+            clicks=None,
         )
         return "/api/v1/predict", one.model_dump_json()
     several = BatchPredictRequest(

@@ -24,7 +24,7 @@ from s3seg.errors import (
     UnavailableError,
 )
 from s3seg.tasks.object_keys import CACHE_CONTROL, check_key, content_type_of, key_of_url, public_url
-from s3seg.tasks.records import ObjectInfo, ObjectStream
+from s3seg.tasks.records import ObjectInfo, ObjectStream, PresignedPut
 
 _T = TypeVar("_T")
 _CHUNK = 1 << 20
@@ -48,6 +48,8 @@ class R2ObjectStore:
         timeout_s: Seconds to wait for each response.
         threads: Most concurrent calls.
     """
+
+    takes_presigned_puts = True
 
     def __init__(
         self,
@@ -140,6 +142,24 @@ class R2ObjectStore:
             return None
         asked = {"Bucket": self._bucket, "Key": check_key(key)}
         return await self._run(lambda s3: s3.generate_presigned_url("get_object", Params=asked, ExpiresIn=expires_s))
+
+    async def presign_put(self, key: str, *, size_bytes: int, expires_s: int) -> PresignedPut:
+        """Return a presigned PUT; length, type and the condition that the key is free are part of the signature."""
+        headers = {
+            "Content-Type": content_type_of(check_key(key)),
+            "Cache-Control": CACHE_CONTROL,
+            "If-None-Match": "*",
+        }
+        asked = {
+            "Bucket": self._bucket,
+            "Key": key,
+            "ContentLength": size_bytes,
+            "ContentType": headers["Content-Type"],
+            "CacheControl": headers["Cache-Control"],
+            "IfNoneMatch": headers["If-None-Match"],
+        }
+        url = await self._run(lambda s3: s3.generate_presigned_url("put_object", Params=asked, ExpiresIn=expires_s))
+        return PresignedPut(url=url, headers=headers)
 
     async def check(self) -> None:
         """Check that the bucket can be reached, with one cheap request; `probe` checks more."""

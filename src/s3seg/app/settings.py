@@ -166,6 +166,15 @@ class Settings(BaseSettings):
     accounts: Annotated[
         str | None, Field(description="As task_store, for operators; the same as task_store if unset")
     ] = None
+    webhooks: Annotated[
+        str | None, Field(description="As task_store, for webhooks; the same as task_store if unset")
+    ] = None
+    webhook_outbox: Annotated[
+        str | None, Field(description="As task_store, for what sends webhooks; the same as task_store if unset")
+    ] = None
+    webhooks_to_private_addresses: Annotated[
+        bool, Field(description="Send webhooks to any address, in plain HTTP too: only if you trust all users")
+    ] = False
     authenticator: Annotated[str, Field(description=f"local, supabase, or {_ADAPTER}")] = "local"
     rate_limiter: Annotated[
         str | None,
@@ -197,10 +206,30 @@ class Settings(BaseSettings):
     checkpoint: Annotated[
         str | None, Field(description="Weights that the gpu service loads, as in `s3seg segment --checkpoint`")
     ] = None
-    device: Annotated[str, Field(description="auto, cuda:0, mps, cpu")] = "auto"
-    dtype: Annotated[str, Field(description="auto (bfloat16 on CUDA, else float32), float32, bfloat16, float16")] = (
-        "auto"
-    )
+    device: Annotated[
+        str,
+        Field(
+            description="auto, cuda:0, mps, cpu; or several, separated by commas (cuda:0,cuda:1): the gpu service then "
+            "runs the network in a process for each"
+        ),
+    ] = "auto"
+    network_process: Annotated[
+        bool | None,
+        Field(
+            description="Run the network in a process of its own, so that the rest of the service never delays it; "
+            "unset: if the device is cuda, or if there are several devices"
+        ),
+    ] = None
+    dtype: Annotated[
+        str, Field(description="auto (bfloat16 on CUDA and CPUs that are fast at it, else float32) or a precision")
+    ] = "auto"
+    compile: Annotated[
+        bool,
+        Field(
+            description="Compile the network, and record CUDA graphs on CUDA; the first start takes minutes, later "
+            "ones use the compiled code in TORCHINDUCTOR_CACHE_DIR (~/.cache/s3seg/compiled)"
+        ),
+    ] = False
     batch_images: Annotated[int, Field(ge=1, le=256, description="Pictures encoded in one forward pass")] = 8
     batch_prompts: Annotated[int, Field(ge=1, le=1024, description="Prompts decoded in one batch")] = 12
     embedding_cache_mb: Annotated[
@@ -263,6 +292,18 @@ class Settings(BaseSettings):
             description="Connections that a service keeps open; at most half as many as files that it may open",
         ),
     ] = 1000
+
+    integrations: Annotated[
+        tuple[str, ...],
+        Field(description="Tools whose routes the gpu service offers, as a JSON list; see `s3seg serve gpu --help`"),
+    ] = ()
+
+    label_studio_url: Annotated[
+        Address | None, Field(description="Address of the Label Studio whose pictures the gpu service may read")
+    ] = None
+    label_studio_api_key: Annotated[
+        SecretKey | None, Field(description="Access token of a user of that Label Studio, from its account page")
+    ] = None
 
     gpu_url: Annotated[Address, Field(description="Address of the gpu service, for inference=http")] = (
         "http://127.0.0.1:8001"
@@ -335,6 +376,18 @@ class Settings(BaseSettings):
         bool,
         Field(description="Whether public_base_url is the bucket's own domain; if not, the edge presigns URLs"),
     ] = True
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The devices that the network runs on."""
+        return tuple(name.strip() for name in self.device.split(","))
+
+    @property
+    def networks_in_processes(self) -> bool:
+        """Whether each network has a process of its own."""
+        if self.network_process is None:
+            return len(self.devices) > 1 or self.device.startswith("cuda")
+        return self.network_process or len(self.devices) > 1
 
     @property
     def rates(self) -> RateTable:

@@ -5,7 +5,7 @@ A checkpoint is a folder with weights (see :mod:`s3seg.checkpoints.weight_files`
 its files, and :func:`inventory` lists the checkpoints that are available. Nothing in this package imports torch.
 """
 
-from s3seg.checkpoints._known import KNOWN, KnownCheckpoint
+from s3seg.checkpoints._known import FOR_PHOTOGRAPHS, KNOWN, KnownCheckpoint
 from s3seg.checkpoints._layout import check_safetensors, hub_cache, hub_home
 from s3seg.checkpoints._licences import Licence
 from s3seg.checkpoints._pull import Offer, Progress, pull
@@ -13,6 +13,7 @@ from s3seg.checkpoints._registry import Checkpoint, InventoryItem, inventory, re
 from s3seg.checkpoints._verify import FileCheck, Verification, verify
 
 __all__ = [
+    "FOR_PHOTOGRAPHS",
     "KNOWN",
     "Checkpoint",
     "FileCheck",

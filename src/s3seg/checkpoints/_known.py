@@ -11,7 +11,7 @@ LITE_TEXT = ("litetext", "litetext-s1", "litetext-l")
 """Names of SAM 3 with a light text encoder, likewise."""
 
 NO_ACCOUNT = """Two checkpoints for photographs need no account and no token:
-  s3seg models pull litetext          SAM 3 with a light text encoder
+  s3seg models pull litetext          SAM 3 with a light text encoder, 0.5 B parameters
   s3seg models pull unsloth/sam3.1    SAM 3.1 in bfloat16, 1.7 GB, passed on under Meta's SAM License"""
 """What to do for somebody whose download was refused."""
 
@@ -100,3 +100,6 @@ KNOWN = {
         ),
     )
 }
+
+FOR_PHOTOGRAPHS = f"s3seg models pull litetext ({KNOWN['litetext'].size}, no account needed)"
+"""The command that gets a checkpoint for photographs and for any words, with its size."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from s3seg.checkpoints.weight_files import INDEX_SUFFIX, REFERENCE_FILES, choose
 from s3seg.errors import CheckpointError
 
 CONFIG = "config.json"
+TOKENIZER = "tokenizer.json"
 _WEIGHTS = "model.safetensors"  # named where a checkpoint has no weights at all
+_CLIP = "openai/clip-vit-base-patch32"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")
 _BPE_SUFFIX = ".txt.gz"
 _MAX_HEADER = 100 * 2**20  # safetensors' own limit
@@ -71,8 +74,13 @@ def missing_from(names: Collection[str], where: str | Path) -> tuple[str, ...]:
     if not is_reference and CONFIG not in names:  # the reference layout can do without
         missing.append(CONFIG)
     if not _has_tokenizer(names):
-        missing.append("tokenizer.json")
+        missing.append(TOKENIZER)
     return tuple(missing)
+
+
+def tokenizer_command(folder: str | Path) -> str:
+    """Return the command that adds a tokenizer to a folder with weights of SAM 3, whose tokenizer is that of CLIP."""
+    return f"hf download {_CLIP} {TOKENIZER} --local-dir {shlex.quote(str(folder))}"
 
 
 def checkpoint_files(folder: Path) -> tuple[Path, ...]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +18,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from s3seg.checkpoints._known import KNOWN
-from s3seg.checkpoints._layout import hub_cache, is_weights, missing_files, missing_from, repo_folder, wanted_files
+from s3seg.checkpoints._layout import (
+    TOKENIZER,
+    hub_cache,
+    is_weights,
+    missing_files,
+    missing_from,
+    repo_folder,
+    tokenizer_command,
+    wanted_files,
+)
 from s3seg.checkpoints._licences import LICENCE_FILES, Licence, accepted_licences, licences_of, record_acceptance
 from s3seg.checkpoints._pull_errors import PullRequest, explain
 from s3seg.checkpoints._registry import Checkpoint, is_repo_id, resolve
@@ -246,7 +256,18 @@ def _names_to_pull(request: PullRequest, listed: Sequence[str]) -> list[str]:
             f"{request.repo_id} has no weights that s3seg can read ({', '.join(WEIGHT_FILES)}, "
             "or a single .safetensors or .pt file)"
         )
-    if lacking := missing_from(listed, request.repo_id):
+    lacking = missing_from(listed, request.repo_id)
+    if lacking == (TOKENIZER,):
+        folder = f"./{request.repo_id.replace('/', '-')}"
+        files = shlex.join(names) + (f" --revision {shlex.quote(request.revision)}" if request.revision else "")
+        raise CheckpointNotFoundError(
+            f"{request.repo_id} has weights but no {TOKENIZER}, so it was not downloaded. SAM 3 uses the tokenizer of "
+            "CLIP, which other repositories have. To put both into a folder and use it:\n"
+            f"  hf download {request.repo_id} {files} --local-dir {folder}\n"
+            f"  {tokenizer_command(folder)}\n"
+            f"  s3seg models verify {folder} --try"
+        )
+    if lacking:
         raise CheckpointNotFoundError(
             f"{request.repo_id} has weights but no {' and no '.join(lacking)}, so it was not downloaded. Download the "
             "weights into a folder by other means, add what is missing (from the repository that these weights derive "

@@ -14,11 +14,13 @@ from typing import Literal
 from s3seg.checkpoints._known import EMBEDDED, FULL, KNOWN, LITE_TEXT, NO_ACCOUNT, KnownCheckpoint
 from s3seg.checkpoints._layout import (
     CONFIG,
+    TOKENIZER,
     checkpoint_files,
     hub_cache,
     missing_files,
     repo_folder,
     snapshots,
+    tokenizer_command,
 )
 from s3seg.checkpoints._licences import accepted_licences
 from s3seg.checkpoints.weight_files import REFERENCE_FILES
@@ -185,6 +187,8 @@ def _complete(checkpoint: Checkpoint) -> Checkpoint:
             if checkpoint.origin == "embedded"
             else "copy the missing files there, or name another folder"
         )
+        if missing == (TOKENIZER,) and checkpoint.origin == "local":
+            advice = f"SAM 3 uses the tokenizer of CLIP; add it with: {tokenizer_command(checkpoint.path)}"
         raise CheckpointNotFoundError(
             f"{checkpoint.path}: incomplete checkpoint, {', '.join(missing)} missing; {advice}"
         )

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 from pydantic import BaseModel, SecretStr
 
-from s3seg.api.additions import DeletedResponse, MeResponse, ProjectResponse, ProjectsListResponse
+from s3seg.api.additions import (
+    BeginUploadResponse,
+    ConceptResponse,
+    ConceptsListResponse,
+    DeletedResponse,
+    MeResponse,
+    ProjectResponse,
+    ProjectsListResponse,
+)
 from s3seg.api.edge import ResultDetailResponse, ResultsListResponse, SegmentResponse, TaskResponse, UploadResponse
 from s3seg.client._images import EncodedImage, prepare
 from s3seg.client._settings import checked_token, checked_url
@@ -22,11 +31,14 @@ from s3seg.client.arguments import (
     check_id,
     check_idempotency_key,
     check_numbers,
+    check_objects,
     check_prompts,
     one_each,
     without_duplicates,
 )
-from s3seg.errors import InferenceError, InvalidRequestError, S3segError
+from s3seg.errors import InferenceError, InvalidRequestError, NotFoundError, S3segError
+from s3seg.tasks.clicks import Clicks
+from s3seg.tasks.concepts import Box
 from s3seg.tasks.model import TaskStatus
 
 if TYPE_CHECKING:
@@ -39,9 +51,21 @@ DEFAULT_CONCURRENCY = 4
 """How many images `Client.segment_many` processes at a time by default."""
 
 _PREFERRED_WAIT_S = 20
+_STORAGE_RETRIES = RetryPolicy(retries=2, max_elapsed_s=60)
 _SHORTEST_POLL_S = 0.1
 _LONGEST_POLL_S = 2.0
 _REMAINING = re.compile(r";\s*r=(\d+)\s*;\s*t=(\d+)", re.ASCII)
+
+
+@dataclass(slots=True)
+class _Learnt:
+    """What a client has learnt about its service.
+
+    Attributes:
+        takes_direct_uploads: Whether pictures can be sent straight to its storage; None if it was not asked yet.
+    """
+
+    takes_direct_uploads: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,11 +76,13 @@ class Core:
         url: URL of the service, without a slash at the end.
         token: The access token.
         retry_policy: How often and how long to retry a request.
+        learnt: What is known about the service.
     """
 
     url: str
     token: SecretStr
     retry_policy: RetryPolicy
+    learnt: _Learnt = field(default_factory=_Learnt, repr=False)
 
     def __repr__(self) -> str:
         return f"Core(url={self.url!r})"
@@ -88,7 +114,8 @@ class Core:
         project_id: str | None = None,
         idempotency_key: str | None = None,
     ) -> Steps[SegmentResponse]:
-        task_id = yield from self._submit(image_url, check_prompts(prompt), project_id, idempotency_key, wait_s=0)
+        asked = _words(check_prompts(prompt))
+        task_id = yield from self._submit(image_url, asked, project_id, idempotency_key, wait_s=0)
         return SegmentResponse(task_id=task_id, status="pending")
 
     def task(self, task_id: str) -> Steps[TaskResponse]:
@@ -178,7 +205,97 @@ class Core:
         check_numbers(threshold, max_instances)
         prepared: EncodedImage = yield Call(lambda: prepare(image))
         uploaded = yield from self._upload(prepared, project_id)
-        task_id = yield from self._submit(uploaded.image_url, prompts, project_id, None, wait_s=_PREFERRED_WAIT_S)
+        found = yield from self._finish(
+            uploaded.image_url,
+            _words(prompts),
+            project_id,
+            timeout=timeout,
+            threshold=threshold,
+            max_instances=max_instances,
+        )
+        results = [
+            replace(one, source=prepared.source, image=prepared.pixels, timings=dict(one.timings))
+            for one in one_each(prompts, found)
+        ]
+        return results[0] if isinstance(prompt, str) else results
+
+    def click(
+        self,
+        image: ImageSource,
+        objects: Sequence[Clicks],
+        *,
+        project_id: str | None = None,
+        timeout: float = 600.0,
+    ) -> Steps[list[Segmentation]]:
+        unique = check_objects(objects)
+        prepared: EncodedImage = yield Call(lambda: prepare(image))
+        uploaded = yield from self._upload(prepared, project_id)
+        asked = {"clicks": [one.to_dict() for one in unique]}
+        found = yield from self._finish(uploaded.image_url, asked, project_id, timeout=timeout)
+        by_object = dict(zip(unique, found, strict=True))
+        return [replace(by_object[one], prompt="", source=prepared.source, image=prepared.pixels) for one in objects]
+
+    def create_concept(
+        self,
+        name: str,
+        examples: Sequence[tuple[ImageSource, Sequence[Box], Sequence[Box]]],
+        *,
+        words: str | None = None,
+    ) -> Steps[ConceptResponse]:
+        shown = []
+        for image, boxes, negative_boxes in examples:
+            uploaded = yield from self.upload(image)
+            corners = {"boxes": [list(box) for box in boxes], "negative_boxes": [list(box) for box in negative_boxes]}
+            shown.append({"image_url": uploaded.image_url, **corners})
+        body: dict[str, Any] = {"name": name, "examples": shown}
+        if words is not None:
+            body["words"] = words
+        return (yield from self._fetch("POST", "/concepts", ConceptResponse, repeatable=False, json=body))
+
+    def concepts(self) -> Steps[list[ConceptResponse]]:
+        return (yield from self._fetch("GET", "/concepts", ConceptsListResponse)).concepts
+
+    def delete_concept(self, concept_id: str) -> Steps[None]:
+        yield from self._fetch("DELETE", f"/concepts/{check_id(concept_id)}", DeletedResponse)
+
+    def segment_concept(
+        self,
+        image: ImageSource,
+        concept_id: str,
+        *,
+        threshold: float | None = None,
+        max_instances: int | None = None,
+        project_id: str | None = None,
+        timeout: float = 600.0,
+    ) -> Steps[Segmentation]:
+        asked = {"concept_id": check_id(concept_id)}
+        check_numbers(threshold, max_instances)
+        prepared: EncodedImage = yield Call(lambda: prepare(image))
+        uploaded = yield from self._upload(prepared, project_id)
+        (found,) = yield from self._finish(
+            uploaded.image_url,
+            asked,
+            project_id,
+            timeout=timeout,
+            threshold=threshold,
+            max_instances=max_instances,
+        )
+        return replace(found, source=prepared.source, image=prepared.pixels)
+
+    # ---- helpers ----
+
+    def _finish(
+        self,
+        image_url: str,
+        asked: dict[str, Any],
+        project_id: str | None,
+        *,
+        timeout: float,
+        threshold: float | None = None,
+        max_instances: int | None = None,
+    ) -> Steps[list[Segmentation]]:
+        """Submit a task, wait for its end, and read its results."""
+        task_id = yield from self._submit(image_url, asked, project_id, None, wait_s=_PREFERRED_WAIT_S)
         try:
             task = yield from self.wait(task_id, timeout=timeout)
         except TimeoutError:
@@ -186,30 +303,58 @@ class Core:
             raise
         if task.status == TaskStatus.ERROR:
             raise InferenceError(f"{task.error_message} (task {task_id}; its credits were refunded)")
-        found = yield from self.segmentations(task_id, threshold=threshold, max_instances=max_instances)
-        results = [replace(one, **prepared.shown, timings=dict(one.timings)) for one in one_each(prompts, found)]
-        return results[0] if isinstance(prompt, str) else results
-
-    # ---- helpers ----
+        return (yield from self.segmentations(task_id, threshold=threshold, max_instances=max_instances))
 
     def _upload(self, image: EncodedImage, project_id: str | None) -> Steps[UploadResponse]:
+        stored = yield from self._upload_to_storage(image, project_id)
+        if stored is not None:
+            return stored
         # a repeated upload may leave an unused image behind, which is better than failing
         file = ("picture", image.data, image.content_type)
         data = {} if project_id is None else {"project_id": project_id}
         return (yield from self._fetch("POST", "/upload", UploadResponse, files={"file": file}, data=data))
 
+    def _upload_to_storage(self, image: EncodedImage, project_id: str | None) -> Steps[UploadResponse | None]:
+        """Send a picture straight to the storage of the service, without this client's token.
+
+        Returns:
+            None if the service does not offer it, or the storage did not take it.
+        """
+        if self.learnt.takes_direct_uploads is None:
+            self.learnt.takes_direct_uploads = yield from self._offers_direct_uploads()
+        if not self.learnt.takes_direct_uploads:
+            return None
+        asked = {"content_type": image.content_type, "size_bytes": len(image.data)}
+        begun = yield from self._fetch("POST", "/uploads", BeginUploadResponse, json=asked)
+        options = {"headers": begun.headers, "content": image.data}
+        put = Request(method=begun.method, url=begun.url, options=options)
+        with contextlib.suppress(S3segError):  # it may be stored all the same, with only the answer lost
+            yield from fetch(put, _STORAGE_RETRIES)
+        body = {} if project_id is None else {"project_id": project_id}
+        try:
+            return (yield from self._fetch("POST", f"/uploads/{begun.upload_id}/complete", UploadResponse, json=body))
+        except NotFoundError:  # it is not stored: the storage may be out of this machine's reach
+            self.learnt.takes_direct_uploads = False
+            return None
+
+    def _offers_direct_uploads(self) -> Steps[bool]:
+        """Ask the service, which may be too old to know; any answer but a plain yes is a no."""
+        try:
+            response = yield from fetch(Request(method="GET", url=f"{self.url}/health"), _STORAGE_RETRIES)
+            return response.json()["data"].get("direct_uploads") is True
+        except (S3segError, ValueError, LookupError, TypeError, AttributeError):
+            return False
+
     def _submit(
         self,
         image_url: str,
-        prompts: list[str],
+        asked: dict[str, Any],
         project_id: str | None,
         idempotency_key: str | None,
         *,
         wait_s: int,
     ) -> Steps[str]:
-        body: dict[str, Any] = {"image_url": image_url}
-        unique = without_duplicates(prompts)
-        body |= {"text_prompt": unique[0]} if len(unique) == 1 else {"text_prompts": unique}
+        body: dict[str, Any] = {"image_url": image_url, **asked}
         if project_id is not None:
             body["project_id"] = project_id
         headers = {
@@ -234,6 +379,12 @@ class Core:
             repeatable=repeatable,
             options={"headers": headers, **options},
         )
+
+
+def _words(prompts: Sequence[str]) -> dict[str, Any]:
+    """The part of a request that says what to look for."""
+    unique = without_duplicates(prompts)
+    return {"text_prompt": unique[0]} if len(unique) == 1 else {"text_prompts": unique}
 
 
 def _polling_interval(rate_limit: str) -> float:

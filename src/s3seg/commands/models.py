@@ -105,7 +105,7 @@ def pull(
     name: Annotated[
         str,
         typer.Argument(metavar="[NAME|REPO]", help='"litetext", "sam3", "sam3.1", or a repo id such as "org/repo".'),
-    ] = "sam3",
+    ] = "litetext",
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.", show_default="main")] = None,
     accept_license: Annotated[
         bool, typer.Option("--accept-license", help="Accept the licences without being asked.")

@@ -9,10 +9,13 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 
+from s3seg.api.additions import ConceptRequest
 from s3seg.api.edge import SegmentRequest
 from s3seg.decoding import DecodingPool
+from s3seg.edge import direct_uploads
 from s3seg.edge.caching_authenticator import CachingAuthenticator
 from s3seg.edge.concurrency import ConcurrencyLimiter
+from s3seg.edge.direct_uploads import DirectUpload
 from s3seg.edge.notifications import WorkerNotifications
 from s3seg.edge.rate_limits import RateLimits
 from s3seg.edge.storing import remove_objects, store_picture
@@ -32,7 +35,10 @@ from s3seg.tasks.health import health_check
 from s3seg.tasks.model import Task, TaskRequest
 from s3seg.tasks.object_keys import owner_of
 from s3seg.tasks.ports import Authenticator, ObjectStore, Part, RateLimiter, TaskStore, WorkerNotifier
-from s3seg.tasks.records import Identity, ObjectStream, StoredImage, Submitted
+from s3seg.tasks.records import Concept, Identity, ObjectStream, StoredImage, Submitted
+from s3seg.tasks.visual import visual_of_concept
+from s3seg.tasks.webhook_address import check_url
+from s3seg.tasks.webhooks import Webhook, Webhooks
 
 _CHECK_TTL_S = 1.0
 
@@ -78,6 +84,8 @@ class Edge:
         authenticator: Verifies tokens. Verified ones are cached for a minute.
         limiter: Counts all requests but accepted submits, which the task store counts when it debits them.
         notifier: Tells workers about new tasks, after the client has its answer.
+        webhooks: Addresses that are told of a user's tasks; None if the service has no webhooks.
+        webhooks_to_private_addresses: Accept any address of a webhook.
         decoding: Processes that decode uploads, with `s3seg.edge.inspection.inspect_upload`; their maker closes them.
             Without them uploads are decoded in threads, which cannot be stopped: only for users who are trusted.
         options: Capacities.
@@ -95,11 +103,15 @@ class Edge:
         authenticator: Authenticator,
         limiter: RateLimiter,
         notifier: WorkerNotifier,
+        webhooks: Webhooks | None = None,
+        webhooks_to_private_addresses: bool = False,
         decoding: DecodingPool | None = None,
         options: EdgeOptions | None = None,
     ) -> None:
         self.tasks = tasks
         self.rate_limits = RateLimits(limiter, tasks)
+        self._webhooks = webhooks
+        self._webhooks_to_private_addresses = webhooks_to_private_addresses
         self._objects = objects
         self._authenticator = CachingAuthenticator(authenticator)
         self._limiter = limiter
@@ -152,6 +164,41 @@ class Edge:
             picture = await self._inspect(caller, upload.data)
             return await store_picture(caller, upload, picture, objects=self._objects, tasks=self.tasks)
 
+    @property
+    def takes_direct_uploads(self) -> bool:
+        """Whether `begin_upload` can be used, which depends on the object store."""
+        return self._objects.takes_presigned_puts
+
+    async def begin_upload(self, caller: Identity, *, content_type: str, size_bytes: int) -> DirectUpload:
+        """Sign a request with which the caller stores a picture without sending it through the edge.
+
+        Raises:
+            FileTooLargeError: ``size_bytes`` is more than 10 MB.
+            InvalidRequestError: The type is not one that can be uploaded.
+            NotFoundError: The object store takes no such uploads.
+        """
+        return await direct_uploads.begin(
+            caller, content_type=content_type, size_bytes=size_bytes, objects=self._objects
+        )
+
+    async def complete_upload(self, caller: Identity, upload_id: str, *, project_id: str | None = None) -> StoredImage:
+        """Inspect what was stored with the request of `begin_upload`, and register it. A repeat returns the same image.
+
+        Raises:
+            NotFoundError: The caller has begun no such upload, or sent nothing.
+            ImageDecodeError: As for `upload`, or the picture is of another type than announced; it is removed.
+            InvalidRequestError: The project is not the caller's.
+        """
+        async with self._uploads.slot(caller.user_id):
+            return await direct_uploads.complete(
+                caller,
+                upload_id,
+                project_id=project_id,
+                inspect=lambda data: self._inspect(caller, data),
+                objects=self._objects,
+                tasks=self.tasks,
+            )
+
     async def _inspect(self, caller: Identity, data: bytes) -> Picture:
         limit = self._options.max_pixels
         if self._decoding is not None:
@@ -196,15 +243,22 @@ class Edge:
             idempotency_key: A repeat with the same key and the same request returns the same task, debited once.
 
         Raises:
-            InvalidRequestError: The image or project is not the caller's, or the key was used for another request.
+            InvalidRequestError: The image, concept or project is not the caller's, or the key was used for another
+                request.
             InsufficientCreditsError: The account has less than one credit per prompt.
             RateLimitedError: The caller's submits, or refused submits, have reached the limit.
         """
+        if request.concept_id is None:
+            prompts, visual = request.prompts, request.visual
+        else:
+            concept = await self._concept(caller, request.concept_id)
+            prompts, visual = (concept.name,), visual_of_concept(concept)
         task_request = TaskRequest(
             image_url=request.image_url,
-            prompts=request.prompts,
+            prompts=prompts,
             project_id=request.project_id,
             idempotency_key=idempotency_key,
+            visual=visual,
         )
         try:
             self.rate_limits.require_may_submit(caller)
@@ -221,6 +275,24 @@ class Edge:
         if not submitted.task.ended:
             self._notifications.send(submitted.task)
         return submitted
+
+    async def _concept(self, caller: Identity, concept_id: str) -> Concept:
+        try:
+            return await self.tasks.get_concept(caller, concept_id)
+        except NotFoundError:
+            self.rate_limits.require_may_submit(caller)
+            await self.rate_limits.count_refused_submit(caller)
+            raise InvalidRequestError("concept_id is not one of your concepts") from None
+
+    async def create_concept(self, caller: Identity, request: ConceptRequest) -> Concept:
+        """Keep examples on the caller's images as a concept.
+
+        Raises:
+            InvalidRequestError: An image is not the caller's, or the caller has too many concepts.
+        """
+        definition = request.definition()
+        definition.require_owner(caller.user_id)
+        return await self.tasks.create_concept(caller, request.name, definition.to_dict())
 
     def can_wait(self, caller: Identity) -> bool:
         """Whether one more request of the caller may wait for a task to end."""
@@ -261,6 +333,28 @@ class Edge:
         task = await self.tasks.delete_task(caller, result_id)
         await remove_objects(task.object_keys, objects=self._objects)
         return task
+
+    # ---- webhooks ----
+
+    @property
+    def webhooks(self) -> Webhooks:
+        """The webhooks of users.
+
+        Raises:
+            NotFoundError: This service has none.
+        """
+        if self._webhooks is None:
+            raise NotFoundError("this service has no webhooks")
+        return self._webhooks
+
+    async def create_webhook(self, caller: Identity, url: str) -> Webhook:
+        """Register an address that is told when a task of the caller ends, and return it with its secret.
+
+        Raises:
+            InvalidRequestError: It is no address that may be called, or the caller has too many.
+        """
+        checked = check_url(url, allow_private=self._webhooks_to_private_addresses)
+        return await self.webhooks.create_webhook(caller, checked)
 
     # ---- the service itself ----
 

@@ -33,22 +33,36 @@ async def store_picture(
     key = new_image_key(caller.user_id, picture.content_type)
     await objects.put(key, upload.data)
     try:
-        return await tasks.register_image(
-            caller,
-            NewImage(
-                object_key=key,
-                content_type=picture.content_type,
-                size_bytes=len(upload.data),
-                width=picture.width,
-                height=picture.height,
-                project_id=upload.project_id,
-            ),
+        return await register_picture(
+            caller, key, picture, size_bytes=len(upload.data), project_id=upload.project_id, tasks=tasks
         )
     except UnavailableError:  # it may be registered with only the reply lost: garbage collection decides
         raise
     except S3segError:
         await remove_objects([key], objects=objects)
         raise
+
+
+async def register_picture(
+    caller: Identity, key: str, picture: Picture, *, size_bytes: int, project_id: str | None, tasks: TaskStore
+) -> StoredImage:
+    """Register a picture that is stored under ``key``.
+
+    Raises:
+        InvalidRequestError: The project is not the caller's, or the key is registered already.
+        UnavailableError: The task store does not answer; the picture may be registered.
+    """
+    return await tasks.register_image(
+        caller,
+        NewImage(
+            object_key=key,
+            content_type=picture.content_type,
+            size_bytes=size_bytes,
+            width=picture.width,
+            height=picture.height,
+            project_id=project_id,
+        ),
+    )
 
 
 async def remove_objects(keys: Iterable[str], *, objects: ObjectStore) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from s3seg.api.gpu import PredictResponse
 from s3seg.results import instances_file
+from s3seg.results.hints import joined
 from s3seg.results.label_map import encode_label_map
 from s3seg.results.segmentation import Segmentation, cut
 from s3seg.tasks.model import Outcome, Task
@@ -72,8 +73,9 @@ def make_artifacts(
     }
     if len(shown) > 1:
         metadata["prompts"] = [one.model_dump() for one in responses]
-    if hints := [result.hint for result in results if result.hint]:
-        metadata["hint"] = "; ".join(dict.fromkeys(hints))
+    if hints := tuple(dict.fromkeys(hint for result in results for hint in result.hints)):
+        metadata["hint"] = joined(hints)
+        metadata["hints"] = [asdict(hint) for hint in hints]
     outcome = Outcome(
         mask_image_url=mask_url,
         labels=tuple(dict.fromkeys(result.prompt for result in shown if len(result))),

@@ -14,12 +14,14 @@ from s3seg.results import masks
 from s3seg.results.columns import Columns
 from s3seg.results.label_map import encode_label_map
 from s3seg.results.pictures import Results, as_list, check_one_picture, group_by_picture
-from s3seg.results.polygons import Polygon
+from s3seg.results.polygons import Polygon, joined_rings
 
 if TYPE_CHECKING:
+    import fiftyone as fo  # pyright: ignore[reportMissingImports]
     import pandas as pd
     import supervision as sv
 
+_NUDGE = 1e-6  # pixels: FiftyOne cuts off fractions, so 31 / 800 * 800 = 30.999... would become 30
 _UNNAMED = "object"  # the category of results that were prompted with boxes only
 
 
@@ -106,7 +108,7 @@ def _yolo(results: Iterable[Columns], classes: dict[str, int]) -> str:
         for rle in result.rles:
             rings = [ring for polygon in masks.polygons(rle) for ring in polygon]
             if rings:
-                path = _joined(rings) / np.array([width, height])
+                path = joined_rings(rings) / np.array([width, height])
                 values = " ".join(f"{value:.7g}" for value in path.ravel().tolist())
                 lines.append(f"{classes[result.prompt or _UNNAMED]} {values}\n")
     return "".join(lines)
@@ -254,6 +256,35 @@ def supervision(results: Results) -> sv.Detections:
     )
 
 
+def fiftyone(results: Results) -> fo.Detections:
+    """Convert one or more results on one picture to `fiftyone.Detections`: a label, box, mask and confidence each.
+
+    Boxes are those of the masks, relative to the picture, and each mask is cut to its box. Empty masks are left out.
+
+    Raises:
+        InvalidRequestError: fiftyone is not installed, or the results are of several pictures.
+    """
+    try:
+        import fiftyone as fo  # pyright: ignore[reportMissingImports]
+    except ImportError as err:
+        raise InvalidRequestError("to_fiftyone needs fiftyone: pip install fiftyone") from err
+
+    columns = as_list(results)
+    if columns:
+        check_one_picture(columns, "convert the results of each picture by themselves")
+    detections = []
+    for result in columns:
+        height, width = result.size
+        for rle, score in zip(result.rles, result.scores.tolist(), strict=True):
+            mask, (y, x) = masks.decode_box(rle)
+            if mask.size:
+                left, top = (x + _NUDGE) / width, (y + _NUDGE) / height
+                box = [left, top, mask.shape[1] / width, mask.shape[0] / height]
+                label = result.prompt or _UNNAMED
+                detections.append(fo.Detection(label=label, bounding_box=box, mask=mask, confidence=score))
+    return fo.Detections(detections=detections)
+
+
 def _prompts(results: Iterable[Columns]) -> list[str]:
     return list(dict.fromkeys(result.prompt or _UNNAMED for result in results))
 
@@ -262,22 +293,6 @@ def _names(results: Sequence[Columns]) -> list[str]:
     """Return the distinct name of each result's picture."""
     names = {id(one): picture.name for picture in group_by_picture(results) for one in picture.results}
     return [names[id(result)] for result in results]
-
-
-def _joined(rings: list[np.ndarray]) -> np.ndarray:
-    """Join all rings into one path (K, 2) that enters and leaves each further ring over the same bridge."""
-    path = rings[0]
-    for ring in rings[1:]:
-        exit_ = _nearest(path, ring[0])
-        entry = _nearest(ring, path[exit_])
-        exit_ = _nearest(path, ring[entry])
-        detour = np.roll(ring, -entry, axis=0)
-        path = np.concatenate([path[: exit_ + 1], detour, detour[:1], path[exit_:]])
-    return path
-
-
-def _nearest(vertices: np.ndarray, point: np.ndarray) -> int:
-    return int(np.argmin(np.sum((vertices.astype(np.float64) - point) ** 2, axis=1)))
 
 
 def _geometry(polygons: list[Polygon]) -> dict[str, Any] | None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_args
 
 import numpy as np
 
 from s3seg.errors import InvalidRequestError, S3segError
 from s3seg.results import masks
+from s3seg.results.hints import Hint, HintKind
 from s3seg.results.model_info import ModelInfo
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def to_dict(result: Segmentation) -> dict[str, Any]:
         "timings": dict(result.timings),
         "notes": list(result.notes),
         "hint": result.hint,
+        "hints": [asdict(hint) for hint in result.hints],
         "instances": [
             {"score": score, "box": box, "rle": masks.to_coco(rle)}
             for score, box, rle in zip(result.scores.tolist(), result.boxes.tolist(), result.rles, strict=True)
@@ -81,7 +83,7 @@ def from_dict(data: Mapping[str, Any], *, make: Callable[..., _T]) -> _T:
             model=_model(data["model"]),
             timings=data["timings"],
             notes=tuple(map(_text, data.get("notes", ()))),
-            hint=_text_or_none(data["hint"]),
+            hints=_hints(data),
             source=_text_or_none(data["source"]),
             image_id=_text_or_none(data.get("image_id")),
         )
@@ -171,6 +173,21 @@ def _other_format(data: Mapping[str, Any]) -> str:
 def _model(data: Mapping[str, Any]) -> ModelInfo:
     name, version, device, dtype = (_text(data[key]) for key in ("name", "version", "device", "dtype"))
     return ModelInfo(name, version, device, dtype, _text_or_none(data["summary"]))
+
+
+def _hints(data: Mapping[str, Any]) -> tuple[Hint, ...]:
+    """Read the hints; earlier versions wrote one line of text only, and later ones may have further kinds."""
+    line = _text_or_none(data["hint"])
+    if "hints" not in data:
+        return (Hint("other", line),) if line else ()
+    return tuple(
+        Hint(
+            one["kind"] if one["kind"] in get_args(HintKind) else "other",
+            _text(one["text"]),
+            tuple(map(_text, one["words"])),
+        )
+        for one in data["hints"]
+    )
 
 
 def _text_or_none(value: object) -> str | None:

@@ -43,7 +43,16 @@ _IMAGE_URL = re.compile(rf"(?P<base>.+)/(?P<key>{_IMAGE_KEY})", re.ASCII)
 
 def new_image_key(user_id: str, content_type: str) -> str:
     """Return a new key for an upload. Its 128 random bits make it impossible to guess from other keys."""
-    return check_key(f"users/{user_id}/images/{secrets.token_hex(16)}.{_suffix(content_type)}")
+    return image_key(user_id, f"{secrets.token_hex(16)}.{_suffix(content_type)}")
+
+
+def image_key(user_id: str, name: str) -> str:
+    """Return the key of a user's image from its last part.
+
+    Raises:
+        InvalidRequestError: If that is not a valid key.
+    """
+    return check_key(f"users/{user_id}/images/{name}")
 
 
 def new_result_key(user_id: str, task_id: str, content_type: str) -> str:

@@ -11,9 +11,9 @@ to the adapter's storage when the method returns.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from s3seg.tasks.backlog import Backlog
 from s3seg.tasks.limits import Action, Tier
@@ -21,12 +21,14 @@ from s3seg.tasks.model import Claim, Failure, Lease, Outcome, Task, TaskRequest
 from s3seg.tasks.rate_limit import RateDecision
 from s3seg.tasks.records import (
     Account,
+    Concept,
     Cursor,
     Identity,
     LedgerEntry,
     NewImage,
     ObjectInfo,
     ObjectStream,
+    PresignedPut,
     Project,
     ProjectPage,
     StoredImage,
@@ -123,6 +125,20 @@ class ObjectStore(Part, Protocol):
         """
         ...
 
+    takes_presigned_puts: bool
+    """Whether `presign_put` returns requests; if not, it returns None."""
+
+    async def presign_put(self, key: str, *, size_bytes: int, expires_s: int) -> PresignedPut | None:
+        """Return a request that stores an object of exactly this size, or None if the store cannot take one.
+
+        The store itself refuses the request after ``expires_s`` seconds, with another size or another content type
+        than the key's, and if there is an object with this key.
+
+        Raises:
+            InvalidRequestError: If ``key`` is not a valid key; not checked where None is returned.
+        """
+        ...
+
 
 class TaskStore(Part, Protocol):
     """Images, tasks and projects, as one user sees and changes them; used by the edge service.
@@ -152,6 +168,10 @@ class TaskStore(Part, Protocol):
         Raises:
             NotFoundError: If the caller has no such image (``image_id`` may be any string).
         """
+        ...
+
+    async def find_image(self, caller: Identity, object_key: str) -> StoredImage | None:
+        """Return the caller's image with this object key, or None if the caller has none (it may be any string)."""
         ...
 
     async def delete_image(self, caller: Identity, image_id: str) -> StoredImage:
@@ -281,6 +301,40 @@ class TaskStore(Part, Protocol):
 
         Raises:
             NotFoundError: If the caller has no such project.
+        """
+        ...
+
+    async def create_concept(self, caller: Identity, name: str, definition: Mapping[str, Any]) -> Concept:
+        """Store a concept; several may have the same name.
+
+        Args:
+            caller: The user.
+            name: What results call it, 1 to 120 characters.
+            definition: `ConceptDefinition.to_dict` of what it is made of; the store keeps it unread.
+
+        Raises:
+            ForbiddenError: If the caller is anonymous.
+            InvalidRequestError: If the caller has `MAX_CONCEPTS` concepts.
+        """
+        ...
+
+    async def get_concept(self, caller: Identity, concept_id: str) -> Concept:
+        """Return the caller's concept with this id.
+
+        Raises:
+            NotFoundError: If the caller has no such concept (``concept_id`` may be any string).
+        """
+        ...
+
+    async def list_concepts(self, caller: Identity) -> Sequence[Concept]:
+        """Return all concepts of the caller, newest first; there are at most `MAX_CONCEPTS`."""
+        ...
+
+    async def delete_concept(self, caller: Identity, concept_id: str) -> None:
+        """Delete a concept. Its images are kept, and tasks that use it are processed all the same.
+
+        Raises:
+            NotFoundError: If the caller has no such concept.
         """
         ...
 

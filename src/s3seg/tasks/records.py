@@ -6,7 +6,7 @@ import base64
 import binascii
 import struct
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -138,6 +138,21 @@ class Project:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Concept:
+    """A named concept of a user.
+
+    Attributes:
+        definition: JSON values that only `ConceptDefinition.from_dict` reads.
+    """
+
+    concept_id: str
+    user_id: str
+    name: str
+    definition: Mapping[str, Any]
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Submitted:
     """The result of submitting a `TaskRequest`.
 
@@ -210,6 +225,19 @@ class ObjectInfo:
     size_bytes: int
     content_type: str
     modified_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PresignedPut:
+    """A request with which anybody may store one object once, without other credentials.
+
+    Attributes:
+        url: Where to send a PUT request with the bytes; never shown in a repr, since it is a credential.
+        headers: Headers that the request must have, as they are, beside ``Content-Length``.
+    """
+
+    url: str = field(repr=False)
+    headers: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -46,6 +46,14 @@ class ObjectStoreSuite(AsyncSuite):
         assert (info.key, info.size_bytes, info.content_type) == (key, len(body), "image/png")
         assert await store.get(key) == body
 
+    async def test_only_a_store_that_takes_presigned_puts_makes_them(self, store: ObjectStore) -> None:
+        key = new_image_key(USER, "image/png")
+        made = await store.presign_put(key, size_bytes=7, expires_s=60)
+        assert (made is not None) == store.takes_presigned_puts
+        if made is not None:
+            assert made.url not in repr(made)
+            assert made.headers["Content-Type"] == "image/png"
+
     async def test_an_object_may_be_empty(self, store: ObjectStore) -> None:
         key = new_image_key(USER, "application/json")
         await store.put(key, b"")

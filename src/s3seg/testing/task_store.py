@@ -15,10 +15,13 @@ from s3seg.errors import (
     NotFoundError,
     RateLimitedError,
 )
+from s3seg.tasks.clicks import Clicks, click_texts
+from s3seg.tasks.concepts import MAX_CONCEPTS, ConceptDefinition, ConceptExample
 from s3seg.tasks.limits import Tier
 from s3seg.tasks.model import Failure, TaskRequest, TaskStatus
 from s3seg.tasks.object_keys import new_image_key, public_url
 from s3seg.tasks.records import Cursor, Identity, NewImage
+from s3seg.tasks.visual import clicks_of, visual_of_clicks
 from s3seg.testing.harness import PUBLIC_BASE, AsyncSuite, TaskHarness, outcome_for
 
 ABSENT_IDS = ("", "x", "..", "null", "0" * 5000, "é", "\ud800", "'; DROP TABLE tasks; --", str(uuid.UUID(int=7)))
@@ -116,6 +119,8 @@ class TaskStoreSuite(AsyncSuite):
             await harness.store.submit(anonymous, TaskRequest(image_url="x", prompts=("cat",)))
         with pytest.raises(ForbiddenError):
             await harness.store.create_project(anonymous, "zoo")
+        with pytest.raises(ForbiddenError):
+            await harness.store.create_concept(anonymous, "c", {})
 
     # --- idempotency
 
@@ -152,6 +157,48 @@ class TaskStoreSuite(AsyncSuite):
         for prompts in (("a", "b"), ("a",), ("a, b", "c")):
             with pytest.raises(InvalidRequestError):
                 await harness.submit(user, image=image, prompts=prompts, key="k")
+        assert await harness.credits(user) == 9
+
+    # --- what is asked for beside words
+
+    async def test_a_task_keeps_what_it_asks_for_beside_words(self, harness: TaskHarness) -> None:
+        user = await harness.user()
+        image = await harness.image(user)
+        objects = (Clicks([(1.5, 2)], box=(0, 0, 3, 3)), Clicks([(3, 2), (0, 1)], [1, 0]))
+        request = TaskRequest(image_url=image.image_url, prompts=click_texts(objects), visual=visual_of_clicks(objects))
+        task = (await harness.store.submit(user, request)).task
+        assert clicks_of(task.visual) == objects
+        assert await harness.credits(user) == 8
+        assert await harness.store.get_task(user, task.task_id) == task
+        assert (await harness.store.list_tasks(user)).tasks == (task,)
+        claim = await harness.queue.claim("worker-1", task.task_id, lease_s=30)
+        assert claim is not None
+        assert clicks_of(claim.task.visual) == objects
+        done = await harness.queue.finish(claim.lease, outcome_for(task))
+        assert clicks_of(done.visual) == objects
+        assert clicks_of((await harness.submit(user)).visual) == ()
+
+    async def test_the_same_key_with_other_clicks_is_refused(self, harness: TaskHarness) -> None:
+        user = await harness.user()
+        image = await harness.image(user)
+        requests = [
+            TaskRequest(
+                image_url=image.image_url,
+                prompts=("thing",),
+                idempotency_key="k",
+                visual=None if x is None else visual_of_clicks([Clicks([(x, 2)])]),
+            )
+            for x in (1, 1.25, None)
+        ]
+        first = await harness.store.submit(user, requests[0])
+        repeat = await harness.store.submit(user, requests[0])
+        assert (repeat.created, repeat.task) == (False, first.task)
+        found = await harness.store.find_repeat(user, requests[0])
+        assert found is not None
+        assert found.task_id == first.task.task_id
+        for other in requests[1:]:
+            with pytest.raises(InvalidRequestError):
+                await harness.store.submit(user, other)
         assert await harness.credits(user) == 9
 
     async def test_two_users_may_use_the_same_key(self, harness: TaskHarness) -> None:
@@ -396,6 +443,16 @@ class TaskStoreSuite(AsyncSuite):
         assert await harness.store.get_image(user, image.image_id) == image
         assert await harness.accounts.referenced([image.object_key, "users/x.png"]) == {image.object_key}
 
+    async def test_an_image_is_found_by_its_key_by_its_owner_only(self, harness: TaskHarness) -> None:
+        user, other = await harness.user(), await harness.user()
+        image = await harness.image(user)
+        assert await harness.store.find_image(user, image.object_key) == image
+        assert await harness.store.find_image(other, image.object_key) is None
+        for absent in ("", "x", "\0", "users/x", image.object_key + " ", new_image_key(user.user_id, "image/png")):
+            assert await harness.store.find_image(user, absent) is None
+        await harness.store.delete_image(user, image.image_id)
+        assert await harness.store.find_image(user, image.object_key) is None
+
     async def test_an_image_is_registered_once_and_under_the_prefix_of_its_owner(self, harness: TaskHarness) -> None:
         user, other = await harness.user(), await harness.user()
         image = await harness.image(user)
@@ -429,6 +486,47 @@ class TaskStoreSuite(AsyncSuite):
         await harness.store.delete_project(user, made[1].project_id)
         page = await harness.store.list_projects(user)
         assert [project.name for project in page.projects] == ["c", "z"]
+
+    # --- concepts
+
+    async def test_concepts_are_kept_listed_and_deleted(self, harness: TaskHarness) -> None:
+        user, other = await harness.user(), await harness.user()
+        image = await harness.image(user)
+        box = (1.0, 2.0, 3.5, 4.0)
+        example = ConceptExample(image.image_url, (box,), (box, box))
+        definitions = [ConceptDefinition(words, (example,) * n) for words, n in ((None, 1), ("mug", 2), ("mug", 4))]
+        theirs = await harness.store.create_concept(other, "theirs", definitions[0].to_dict())
+        made = []
+        for name, definition in zip(("a", "b", "a"), definitions, strict=True):
+            made.append(await harness.store.create_concept(user, name, definition.to_dict()))
+            await harness.pass_time(0.01)
+        for concept, definition in zip(made, definitions, strict=True):
+            found = await harness.store.get_concept(user, concept.concept_id)
+            assert found.name == concept.name
+            assert ConceptDefinition.from_dict(found.definition) == definition
+        listed = await harness.store.list_concepts(user)
+        assert [one.concept_id for one in listed] == [one.concept_id for one in reversed(made)]
+        await harness.store.delete_concept(user, made[1].concept_id)
+        assert [one.name for one in await harness.store.list_concepts(user)] == ["a", "a"]
+        messages = set()
+        for some_id in (theirs.concept_id, made[1].concept_id, *ABSENT_IDS):
+            for method in (harness.store.get_concept, harness.store.delete_concept):
+                with pytest.raises(NotFoundError) as refused:
+                    await method(user, some_id)
+                messages.add(str(refused.value))
+        assert len(messages) == 1
+        assert [one.name for one in await harness.store.list_concepts(other)] == ["theirs"]
+
+    async def test_a_user_has_a_hundred_concepts_at_most(self, harness: TaskHarness) -> None:
+        user, other = await harness.user(), await harness.user()
+        definition = ConceptDefinition(None, (ConceptExample("u", ((1, 2, 3, 4),)),)).to_dict()
+        made = [await harness.store.create_concept(user, "c", definition) for _ in range(MAX_CONCEPTS)]
+        with pytest.raises(InvalidRequestError, match="100 concepts"):
+            await harness.store.create_concept(user, "c", definition)
+        await harness.store.create_concept(other, "c", definition)
+        await harness.store.delete_concept(user, made[0].concept_id)
+        await harness.store.create_concept(user, "c", definition)
+        assert len(await harness.store.list_concepts(user)) == MAX_CONCEPTS
 
     async def test_deleting_a_project_keeps_its_tasks_and_images(self, harness: TaskHarness) -> None:
         user = await harness.user()

@@ -24,12 +24,14 @@ from s3seg.web.openapi import openapi_document, openapi_handler
 from s3seg.web.operations import Guard, Operation
 from s3seg.web.prefix import PrefixMiddleware
 from s3seg.web.routes.account import AccountRoutes
+from s3seg.web.routes.concepts import ConceptRoutes
 from s3seg.web.routes.objects import ObjectRoutes
 from s3seg.web.routes.probes import ProbeRoutes
 from s3seg.web.routes.projects import ProjectRoutes
 from s3seg.web.routes.results import ResultRoutes
 from s3seg.web.routes.tasks import TaskRoutes
 from s3seg.web.routes.uploads import UploadRoutes
+from s3seg.web.routes.webhooks import WebhookRoutes
 
 _SENT_BY_CLIENTS = ("Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", "Prefer")
 _EXPOSED = ("X-Request-Id", "Retry-After", "RateLimit", "RateLimit-Policy", "Location", "ETag", "Preference-Applied")
@@ -79,6 +81,8 @@ def build_edge_app(
         *TaskRoutes(edge).operations(),
         *ResultRoutes(edge).operations(),
         *ProjectRoutes(edge).operations(),
+        *WebhookRoutes(edge).operations(),
+        *ConceptRoutes(edge).operations(),
         *AccountRoutes(edge, rates).operations(),
         *ObjectRoutes(edge).operations(),
         *ProbeRoutes(edge, metrics, openapi).operations(),

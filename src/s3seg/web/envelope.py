@@ -23,7 +23,7 @@ RATE_HEADERS = {
 }
 """Headers of the responses that count against a rate limit."""
 
-ID_FORMATS = {"task_id": "uuid", "result_id": "uuid", "image_id": "uuid", "project_id": "uuid"}
+ID_FORMATS = {"task_id": "uuid", "result_id": "uuid", "image_id": "uuid", "project_id": "uuid", "webhook_id": "uuid"}
 """Formats of path parameters."""
 
 

@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 
 import httpx
 import pytest
+from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
@@ -138,9 +139,15 @@ def test_it_can_be_turned_off(tmp_path, monkeypatch):
             assert (response.status_code, response.json()["error"]["code"]) == (404, "NOT_FOUND")
 
 
-@pytest.mark.parametrize(("public", "allowed"), [(True, "'self'"), (False, "'self' https://account.r2.example")])
-def test_a_page_may_read_from_where_a_private_bucket_redirects_to(tmp_path, public, allowed):
-    bucket = {"r2_endpoint_url": "https://account.r2.example/", "r2_public": public}
+@pytest.mark.parametrize(("store", "allowed"), [("files", "'self'"), ("r2", "'self' https://account.r2.example")])
+def test_a_page_may_talk_to_the_bucket_that_it_uploads_to_and_reads_from(tmp_path, store, allowed):
+    bucket = {
+        "object_store": store,
+        "r2_endpoint_url": "https://account.r2.example/",
+        "r2_bucket": "pictures",
+        "r2_access_key_id": "id",
+        "r2_secret_access_key": SecretStr("secret"),
+    }
     with served(edge(tmp_path, **bucket)) as url:
         policy = httpx.get(url).headers["content-security-policy"]
     assert f"connect-src {allowed};" in policy

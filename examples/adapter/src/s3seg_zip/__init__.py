@@ -29,6 +29,8 @@ class ZipObjectStore:
         public_base: Base URL under which the objects are served.
     """
 
+    takes_presigned_puts = False
+
     def __init__(self, path: Path, *, public_base: str) -> None:
         self._path = path
         self._base = public_base
@@ -92,6 +94,9 @@ class ZipObjectStore:
     async def presign(self, key: str, *, expires_s: int) -> str | None:
         """Return None: the public URL serves every object."""
         return None
+
+    async def presign_put(self, key: str, *, size_bytes: int, expires_s: int) -> None:
+        """Return None: objects are stored through `put` only."""
 
     async def check(self) -> None:
         """Return if the zip file can be read, or raise UnavailableError."""

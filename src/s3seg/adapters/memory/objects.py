@@ -17,6 +17,8 @@ class MemoryObjectStore:
         public_base: Base URL under which the objects are served.
     """
 
+    takes_presigned_puts = False
+
     def __init__(self, *, public_base: str = "http://127.0.0.1:8000/files") -> None:
         self._base = public_base
         self._objects: dict[str, tuple[ObjectInfo, bytes]] = {}
@@ -73,6 +75,9 @@ class MemoryObjectStore:
     async def presign(self, key: str, *, expires_s: int) -> str | None:
         """Return None: the public URL serves every object."""
         return None
+
+    async def presign_put(self, key: str, *, size_bytes: int, expires_s: int) -> None:
+        """Return None: objects are stored through `put` only."""
 
     async def check(self) -> None:
         """Do nothing: memory is always available."""

@@ -50,12 +50,14 @@ class LocalBackend:
         device: As for `Segmenter`.
         dtype: As for `Segmenter`.
         image_size: As for `Segmenter`.
+        clicks: Whether it must have a click head.
     """
 
     checkpoint: Checkpoint
     device: str = "auto"
     dtype: str = "auto"
     image_size: int | None = None
+    clicks: bool = False
 
     loading = "loading the model"
 
@@ -69,11 +71,14 @@ class LocalBackend:
 
         Raises:
             CheckpointError: Its files cannot be used.
-            InvalidRequestError: The device, precision or image size cannot be used.
+            InvalidRequestError: The device, precision or image size cannot be used, or there is no click head.
         """
         from s3seg.inference.segmenter import Segmenter
 
-        return Segmenter(self.checkpoint, device=self.device, dtype=self.dtype, image_size=self.image_size)
+        segmenter = Segmenter(self.checkpoint, device=self.device, dtype=self.dtype, image_size=self.image_size)
+        if self.clicks:
+            segmenter.network.require_clicks()
+        return segmenter
 
     def describe(self, loaded: Segmenter) -> tuple[str, str]:
         """Name the checkpoint, its device and precision, and what it knows."""
@@ -117,12 +122,14 @@ class RemoteBackend:
         return "service", self.url
 
 
-def choose_backend(options: ModelOptions, *, boxes: bool) -> Backend:
+def choose_backend(options: ModelOptions, *, boxes: bool, clicks: bool = False, concept: bool = False) -> Backend:
     """Return the backend for the options. Resolves the checkpoint, and loads nothing.
 
     Args:
         options: Which model to use.
         boxes: Whether the request has boxes.
+        clicks: Whether it has points.
+        concept: Whether it has a concept.
 
     Raises:
         CheckpointNotFoundError: The checkpoint is not on this machine.
@@ -130,10 +137,14 @@ def choose_backend(options: ModelOptions, *, boxes: bool) -> Backend:
     """
     if options.url is None:
         checkpoint = checkpoints.resolve(options.checkpoint)
-        if boxes:
+        if boxes or concept:
             _check_box_prompts(checkpoint)
         return LocalBackend(
-            checkpoint=checkpoint, device=options.device, dtype=options.dtype, image_size=options.image_size
+            checkpoint=checkpoint,
+            device=options.device,
+            dtype=options.dtype,
+            image_size=options.image_size,
+            clicks=clicks,
         )
     local_only = {
         "--checkpoint": options.checkpoint is not None,
@@ -144,7 +155,9 @@ def choose_backend(options: ModelOptions, *, boxes: bool) -> Backend:
     if given := [name for name, is_given in local_only.items() if is_given]:
         raise InvalidRequestError(f"{', '.join(given)} cannot be used with --url: the service chooses its own model")
     if boxes:
-        raise InvalidRequestError("boxes cannot be used with --url: the service takes text prompts only")
+        raise InvalidRequestError("boxes cannot be used with --url: the service takes text prompts and points")
+    if concept:
+        raise InvalidRequestError("a concept cannot be used with --url: it belongs to weights on this machine")
     return RemoteBackend(options.url, options.token)
 
 
@@ -153,5 +166,5 @@ def _check_box_prompts(checkpoint: Checkpoint) -> None:
     if not metadata.box_prompts:
         raise InvalidRequestError(
             f"the {metadata.name or checkpoint.name} checkpoint does not support boxes; use a text prompt, "
-            "or --checkpoint sam3"
+            "or --checkpoint litetext"
         )

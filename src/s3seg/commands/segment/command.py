@@ -43,6 +43,18 @@ def segment(
         list[str] | None,
         typer.Option("--negative-box", metavar="X1,Y1,X2,Y2", help="Box around an example not to find; repeatable."),
     ] = None,
+    points: Annotated[
+        list[str] | None,
+        typer.Option("--point", metavar="X,Y", help="Point on the one object to segment, in pixels; repeatable."),
+    ] = None,
+    negative_points: Annotated[
+        list[str] | None,
+        typer.Option("--not-point", metavar="X,Y", help="Point on what does not belong to it; repeatable."),
+    ] = None,
+    concept: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Find what a file of `s3seg concept make` shows, instead of a prompt."),
+    ] = None,
     threshold: Annotated[
         float | None,
         typer.Option(
@@ -111,8 +123,8 @@ def segment(
         str | None,
         typer.Option(
             metavar="NAME|PATH|REPO",
-            help='"embedded", "sam3", a folder, a weights file or a repo id.',
-            show_default="S3SEG_CHECKPOINT, else sam3 if installed, else embedded",
+            help='"embedded", "litetext", "sam3", a folder, a weights file or a repo id.',
+            show_default="S3SEG_CHECKPOINT, else SAM 3 if downloaded, else embedded",
             rich_help_panel=_MODEL,
         ),
     ] = None,
@@ -150,12 +162,20 @@ def segment(
     Prints a table unless an output option is given.
     Results go to standard output, everything else to standard error.
     """
-    from s3seg.commands.segment.options import ModelOptions, Request, SegmentOptions, parse_box, split_words
+    from s3seg.commands.segment.options import (
+        ModelOptions,
+        Request,
+        SegmentOptions,
+        parse_box,
+        parse_point,
+        split_words,
+    )
     from s3seg.commands.segment.run import run
 
     output = None if output == "-" else output
     format_ = choose_format(json=json, jsonl=jsonl, format_=format_, output=output)
-    inputs, all_prompts = split_words(words, prompts or [], has_boxes=bool(boxes))
+    marks = bool(boxes or points or negative_points or concept)
+    inputs, all_prompts = split_words(words, prompts or [], has_marks=marks)
     options = SegmentOptions(
         inputs=inputs,
         recursive=recursive,
@@ -163,6 +183,9 @@ def segment(
             prompts=all_prompts,
             boxes=[parse_box(box) for box in boxes or []],
             negative_boxes=[parse_box(box) for box in negative_boxes or []],
+            points=[parse_point(point) for point in points or []],
+            negative_points=[parse_point(point) for point in negative_points or []],
+            concept=concept,
             threshold=threshold,
             max_instances=max_instances,
         ),

@@ -28,14 +28,16 @@ from s3seg.errors import (
     PromptError,
     S3segError,
 )
-from s3seg.tasks.prompts import several_things_hint
+from s3seg.results.hints import Hint
 
 if TYPE_CHECKING:
     from s3seg.client import Client
+    from s3seg.inference.concepts import Concept
     from s3seg.inference.segmenter import Segmenter
     from s3seg.results.segmentation import Segmentation
 
 _SHOWN_NOTES = 10
+_ABOUT_THE_CHECKPOINT = ("photograph", "unknown_words")
 _SAME_FOR_EVERY_PICTURE = (PromptError, AuthInvalidError, ForbiddenError, InsufficientCreditsError)
 
 
@@ -49,7 +51,7 @@ class RunSummary:
         skipped: Pictures that an earlier run had finished.
         instances: Instances that were found.
         milliseconds: Time spent, by stage.
-        hints: The hints of the results, each once.
+        hints: The hints of the results, each with the names of its pictures.
         notes: What was lost in reading pictures, with the names of the pictures.
     """
 
@@ -58,7 +60,7 @@ class RunSummary:
     skipped: int = 0
     instances: int = 0
     milliseconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
-    hints: dict[str, None] = field(default_factory=dict)
+    hints: dict[Hint, dict[str, None]] = field(default_factory=dict)
     notes: dict[str, list[str]] = field(default_factory=dict)
 
     @property
@@ -79,10 +81,9 @@ class RunSummary:
         for result in results:
             self.milliseconds["prompts"] += result.timings.get("prompt", 0.0)
             self.milliseconds["masks"] += result.timings.get("masks", 0.0)
-            # the command has its own hint for lists of things, which shows what to type
-            hint = (result.hint or "").replace(several_things_hint(result.prompt) or "", "").strip(" ;")
-            if hint:
-                self.hints[hint] = None
+            for hint in result.hints:
+                if hint.kind != "several_things":  # the command has its own for these, which shows what to type
+                    self.hints.setdefault(hint, {})[result.source or "picture"] = None
 
 
 def run(options: SegmentOptions) -> int:
@@ -121,7 +122,13 @@ def run(options: SegmentOptions) -> int:
             raise InvalidRequestError("no picture to segment: all that were found are outputs of an earlier run")
         return summary.exit_code
     request = options.request
-    backend = choose_backend(options.model, boxes=request.has_boxes)
+    backend = choose_backend(
+        options.model,
+        boxes=request.has_boxes,
+        clicks=request.clicks is not None,
+        concept=request.concept is not None,
+    )
+    concept = None if request.concept is None else _load_concept(request.concept)
     options.output.check_counts(pictures=len(pictures), prompts=len(request.prompts))
     pictures = checked(pictures, on_error=input_failed)  # told before a model is loaded
     if not pictures:
@@ -145,7 +152,7 @@ def run(options: SegmentOptions) -> int:
     summary.skipped = len(pictures) - len(todo)
     try:
         model = (
-            _segment(todo, request, outputs, backend=backend, keys=keys, terminal=terminal, summary=summary)
+            _segment(todo, request, concept, outputs, backend=backend, keys=keys, terminal=terminal, summary=summary)
             if todo
             else None
         )
@@ -159,14 +166,24 @@ def run(options: SegmentOptions) -> int:
     if summary.skipped:
         terminal.note(f"{_count(summary.skipped, 'picture')} skipped, done by an earlier run")
     if model is not None:
-        summary.hints |= dict.fromkeys(several_things_advice(options.inputs, request.prompts).values())
+        for advice in several_things_advice(options.inputs, request.prompts).values():
+            summary.hints[Hint("several_things", advice)] = {}
         _print_summary(summary, files, terminal, used=backend.describe(model))
+        for hint, pictures in summary.hints.items():
+            terminal.warn(_hint(hint, list(pictures), summary, at_service=options.model.url is not None), label="hint")
     return summary.exit_code
+
+
+def _load_concept(path: str) -> Concept:
+    from s3seg.inference.concepts import Concept
+
+    return Concept.load(path)
 
 
 def _segment(
     pictures: Sequence[Picture],
     request: Request,
+    concept: Concept | None,
     outputs: Sequence[Output],
     *,
     backend: Backend,
@@ -193,9 +210,11 @@ def _segment(
         summary.milliseconds["load"] = _milliseconds_since(start)
         if bar:
             bar.update(
-                bar.task_ids[0], description=f"looking for {one_line(', '.join(request.prompts)) or 'the boxes'}"
+                bar.task_ids[0], description=f"looking for {one_line(', '.join(request.prompts)) or 'what was shown'}"
             )
-        for picture, results in _results(model, pictures, request, picture_failed):
+        if concept is not None:
+            cast("Segmenter", model).require_own(concept)
+        for picture, results in _results(model, pictures, request, concept, picture_failed):
             start = time.perf_counter()
             for output in outputs:
                 output.add(picture, keys[str(picture.source)], results)
@@ -206,15 +225,29 @@ def _segment(
 
 
 def _results(
-    model: Segmenter | Client, pictures: Sequence[Picture], request: Request, on_error: Callable[[S3segError], None]
+    model: Segmenter | Client,
+    pictures: Sequence[Picture],
+    request: Request,
+    concept: Concept | None,
+    on_error: Callable[[S3segError], None],
 ) -> Iterator[tuple[Picture, list[Segmentation]]]:
     """Yield the results of all prompts, picture by picture."""
-    if request.has_boxes:
+    if (clicks := request.clicks) is not None:
+        for picture in pictures:
+            try:
+                labels = [int(label) for label in clicks.labels]
+                result = model.click(picture.open(), clicks.points, labels, box=clicks.box)
+            except S3segError as err:
+                on_error(err)
+            else:
+                yield picture, [result]
+        return
+    if request.has_boxes or concept is not None:
         for picture in pictures:
             try:
                 results = cast("Segmenter", model).segment(  # `choose_backend` refuses boxes for a service
                     picture.open(),
-                    request.prompts or None,
+                    concept or request.prompts or None,
                     boxes=request.boxes,
                     negative_boxes=request.negative_boxes,
                     threshold=request.threshold,
@@ -237,22 +270,31 @@ def _results(
 
 
 def _print_summary(summary: RunSummary, files: OutputFiles, terminal: Terminal, *, used: tuple[str, str]) -> None:
-    """Print what was found and written, where the time went, which model was used, and hints."""
+    """Print what was found and written, where the time went, and which model was used."""
     if files.written:
         where = ", ".join(map(str, files.written)) if len(files.written) <= 3 else _folders(files.written)
         found = f"{_count(summary.instances, 'instance')} in {_count(summary.done, 'picture')}"
         terminal.note(f"{found}; wrote {where}")
     for note, pictures in [*summary.notes.items()][:_SHOWN_NOTES]:
-        more = f" and {len(pictures) - 3} more" if len(pictures) > 3 else ""
-        terminal.note(f"{', '.join(pictures[:3])}{more}: {note}")
+        terminal.note(f"{_names(pictures)}: {note}")
     if len(summary.notes) > _SHOWN_NOTES:
         terminal.note(f"... and {len(summary.notes) - _SHOWN_NOTES} more notes on pictures")
     stages = [f"{stage} {_duration(ms)}" for stage, ms in summary.milliseconds.items() if ms >= 1]
     terminal.note(" · ".join(stages), label="time")
     label, description = used
     terminal.note(description, label=label)
-    for hint in summary.hints:
-        terminal.warn(hint, label="hint")
+
+
+def _hint(hint: Hint, pictures: Sequence[str], summary: RunSummary, *, at_service: bool) -> str:
+    """Return the line that shows a hint once for all the pictures that it is about."""
+    which = f"{_names(pictures)}: " if hint.kind == "photograph" and summary.done > 1 else ""
+    where = ", on the machine of the service" if at_service and hint.kind in _ABOUT_THE_CHECKPOINT else ""
+    return f"{which}{hint.text}{where}"
+
+
+def _names(pictures: Sequence[str]) -> str:
+    more = f" and {len(pictures) - 3} more" if len(pictures) > 3 else ""
+    return f"{', '.join(pictures[:3])}{more}"
 
 
 def _folders(written: Sequence[Path]) -> str:

@@ -22,6 +22,7 @@ _MAX_KEPT = 16  # pages with links for different paths
 _FILES = (
     "style.css",
     "page.js",
+    "hints.js",
     "listing.js",
     "stage.js",
     "drawing.js",

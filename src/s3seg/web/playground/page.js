@@ -1,5 +1,6 @@
 // The page: what the user does, and what is shown of it.
 
+import { remarkOn } from "./hints.js";
 import { makeListing, markRow } from "./listing.js";
 import { promptsIn } from "./prompts.js";
 import { Service, ServiceError, tokenProblem } from "./service.js";
@@ -234,7 +235,7 @@ function showResults(result, stored) {
   const update = makeListing($("groups"), stored.results, groups, { onPoint: pointFromList, onSwitch: refresh });
   found = { result, stored, groups, update };
   const { metadata } = result;
-  showText("remark", metadata.hint ? sentence(metadata.hint) : "");
+  showText("remark", remarkOn(metadata));
   const { name, version, device, summary } = metadata.model ?? {};
   const parts = [[name, version].filter(Boolean).join(" "), device, `${Math.round(metadata.inference_time_ms)} ms`];
   $("model").textContent = parts.filter(Boolean).join(" · ") + (summary ? `; ${summary}.` : "");

@@ -45,9 +45,40 @@ export class Service {
 
   /** Store a picture. Gives its `image_url`, which `find` takes. */
   async upload(file, signal) {
+    const direct = await this.#uploadToStorage(file, signal);
+    if (direct) return direct;
     const body = new FormData();
     body.append("file", file, file.name || "picture");
     return (await this.#call("POST", "upload", { body, signal, repeatable: false })).data;
+  }
+
+  /** Send a picture straight to the storage; nothing if the service does not offer it, or the storage did not take it. */
+  async #uploadToStorage(file, signal) {
+    if (!file.type) return undefined;
+    this.direct ??= await this.#offersDirectUploads(signal);
+    if (!this.direct) return undefined;
+    try {
+      const asked = JSON.stringify({ content_type: file.type, size_bytes: file.size });
+      const headers = { "Content-Type": "application/json" };
+      const begun = (await this.#call("POST", "uploads", { body: asked, headers, signal })).data;
+      // a failure may be a lost answer: completing tells
+      await fetch(begun.url, { method: "PUT", body: file, headers: begun.headers, signal }).catch(() => {});
+      signal?.throwIfAborted();
+      return (await this.#call("POST", `uploads/${begun.upload_id}/complete`, { body: "{}", headers, signal })).data;
+    } catch (error) {
+      if (error.code !== "NOT_FOUND") throw error;
+      this.direct = false;
+      return undefined;
+    }
+  }
+
+  async #offersDirectUploads(signal) {
+    try {
+      return (await (await fetch(`${this.home}health`, { signal })).json()).data.direct_uploads === true;
+    } catch (error) {
+      if (signal?.aborted) throw error;
+      return false;
+    }
   }
 
   /**

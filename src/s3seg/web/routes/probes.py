@@ -74,7 +74,7 @@ class ProbeRoutes:
 
     async def health(self, request: Request) -> Response:
         """Answer: the process is alive."""
-        return success(request, EdgeHealthResponse(version=__version__))
+        return success(request, EdgeHealthResponse(version=__version__, direct_uploads=self._edge.takes_direct_uploads))
 
     async def ready(self, request: Request) -> Response:
         """Check every part; 503 if one that requests need does not work."""

@@ -1,0 +1,1 @@
+"""``s3seg demo``, and its picture."""
