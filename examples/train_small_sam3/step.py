@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +43,7 @@ def losses(
         image = model.features(model.vision.neck(tokens))
         text = model.encode_text(batch.token_ids)
         if not dense_only:
-            rows = replace(image, laterals=()).select(batch.row_image)  # the laterals are for masks only
+            rows = features_of_rows(image, batch.row_image)
             prompt = prompt_of_rows(model, rows, text, batch, fixed_shapes=fixed_shapes)
             encoded = model.encode_prompted(rows, prompt)
             found = model.detect_all(rows, encoded, prompt)
@@ -80,6 +79,11 @@ def kept_in_fp32(model: Sam3) -> Iterator[None]:
             del module.forward  # the class's own is seen again
 
 
+def features_of_rows(image: ImageFeatures, index: Tensor) -> ImageFeatures:
+    """Copy the features of some images, one for each row, without the laterals, which are for masks only."""
+    return ImageFeatures(image.coarse[index], image.tokens[index], ())
+
+
 def prompt_of_rows(model: Sam3, rows: ImageFeatures, text: Tensor, batch: Batch, *, fixed_shapes: bool) -> Prompt:
     """Join each row's text with the boxes that are shown; a row without boxes has no CLS token either."""
     said, valid = text[batch.row_text], batch.token_valid[batch.row_text]
@@ -90,7 +94,7 @@ def prompt_of_rows(model: Sam3, rows: ImageFeatures, text: Tensor, batch: Batch,
     if not len(shown):
         return model.prompt(rows, said, valid, None)
     boxes = BoxPrompts(batch.shown_boxes[shown], batch.shown_labels[shown], batch.shown_valid[shown])
-    joined = model.prompt(rows.select(shown), said[shown], valid[shown], boxes)
+    joined = model.prompt(features_of_rows(rows, shown), said[shown], valid[shown], boxes)
     more = joined.tokens.shape[1] - said.shape[1]
     tokens = F.pad(said, (0, 0, 0, more)).index_copy(0, shown, joined.tokens.to(said.dtype))
     return Prompt(tokens, F.pad(valid, (0, more)).index_copy(0, shown, joined.valid))
