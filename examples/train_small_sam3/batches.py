@@ -55,6 +55,7 @@ class Batch:
     row_text: Tensor  # int64 (R,)
     row_targets: Tensor  # bool (R, N)
     shown_boxes: Tensor  # fp32 (R, MOST_BOXES, 4)
+    shown_image: Tensor  # int64 (R,): the image that the boxes are on; mostly the row's own
     shown_labels: Tensor  # bool (R, MOST_BOXES)
     shown_valid: Tensor  # bool (R, MOST_BOXES)
 
@@ -93,6 +94,8 @@ class _Row:
     prompt: Prompt | None
     targets: tuple[int, ...]
     shown: tuple[tuple[int, bool], ...] = ()
+    shown_on: int | None = None
+    """The image that the boxes are on, if it is another one."""
 
 
 class BatchMaker(torch.utils.data.Dataset):
@@ -117,9 +120,15 @@ class BatchMaker(torch.utils.data.Dataset):
         scenes, rows = [], []
         for i in range(self.count):
             rng = np.random.default_rng([self.settings.seed, step, self.first + i])
-            scene = self._scene(rng)
+            alike = scenes[i - 1].scene if i % 2 and rng.random() < self.settings.elsewhere else None
+            scene = self._scene(rng, alike)
             scenes.append(_Scene(scene, _areas(scene) >= scene.smallest))
             rows += self._rows(i, scenes[-1], rng)
+            if alike is not None:  # each of the two is asked for something that the other one shows
+                for image, other in ((i - 1, i), (i, i - 1)):
+                    row = _example_elsewhere(image, scenes[image], other, scenes[other], rng)
+                    last = (image + 1) * self.settings.prompts - 1
+                    rows[last] = row or rows[last]
         rng = np.random.default_rng([self.settings.seed, step, self.settings.batch + self.first])
         texts: dict[str, Prompt | None] = {VISUAL: None}
         texts |= {row.text: row.prompt for row in rows}
@@ -136,9 +145,12 @@ class BatchMaker(torch.utils.data.Dataset):
         names += [None] * (len(self.vocabulary) + len(SHAPES) + MOST_PAINTED - len(names))
         return self._assemble(scenes, rows, asked[:dense], names, asked[dense:], rng)
 
-    def _scene(self, rng: np.random.Generator) -> Scene:
+    def _scene(self, rng: np.random.Generator, alike: Scene | None) -> Scene:
+        """Draw a scene, with things of the same concepts as another one."""
+        concepts = {thing.concept for thing in alike.things if thing.concept is not None} if alike else None
+        recipe = replace(self.recipe, concepts=tuple(sorted(concepts))) if concepts else self.recipe
         while True:
-            scene = draw_scene(int(rng.integers(1 << 60)), self.recipe, self.vocabulary, self.atlas)
+            scene = draw_scene(int(rng.integers(1 << 60)), recipe, self.vocabulary, self.atlas)
             if scene.things or rng.random() < 0.3:
                 return scene
 
@@ -176,7 +188,8 @@ class BatchMaker(torch.utils.data.Dataset):
         for r, row in enumerate(rows):
             wanted[r, list(row.targets)] = True
             for k, (thing, positive) in enumerate(row.shown):
-                shown_boxes[r, k] = _drawn_by_hand(boxes[row.image, thing], rng)
+                on = row.image if row.shown_on is None else row.shown_on
+                shown_boxes[r, k] = _drawn_by_hand(boxes[on, thing], rng)
                 shown_labels[r, k], shown_valid[r, k] = positive, True
         return Batch(
             images=torch.from_numpy(np.stack([known.scene.image for known in scenes])).permute(0, 3, 1, 2).contiguous(),
@@ -187,6 +200,7 @@ class BatchMaker(torch.utils.data.Dataset):
             row_image=torch.tensor([row.image for row in rows]),
             row_text=torch.tensor([places[row.text] for row in rows]),
             row_targets=torch.from_numpy(wanted), shown_boxes=torch.from_numpy(shown_boxes),
+            shown_image=torch.tensor([row.image if row.shown_on is None else row.shown_on for row in rows]),
             shown_labels=torch.from_numpy(shown_labels), shown_valid=torch.from_numpy(shown_valid),
         )  # fmt: skip
 
@@ -234,6 +248,31 @@ def _show(row: _Row, things: tuple[Thing, ...], visible: tuple[int, ...], rng: n
     if rng.random() < 0.2 and set(alike) == set(row.targets):  # the words and an example
         return _Row(row.image, row.text, row.prompt, row.targets, tuple(shown))
     return _Row(row.image, VISUAL, None, alike, tuple(shown))
+
+
+def _example_elsewhere(
+    image: int, known: _Scene, other: int, shown: _Scene, rng: np.random.Generator
+) -> _Row | None:  # fmt: skip
+    """Ask an image for what a box on another one shows; None where that would be unclear."""
+    visible = np.flatnonzero(shown.counts)
+    if not len(visible):
+        return None
+    example = int(rng.choice(visible))
+    targets = alike_elsewhere(shown.scene.things[example], known.scene.things)
+    if targets is None:
+        return None
+    return _Row(image, VISUAL, None, tuple(i for i in targets if known.counts[i]), ((example, True),), other)
+
+
+def alike_elsewhere(example: Thing, things: tuple[Thing, ...]) -> tuple[int, ...] | None:
+    """Return which things are of the same kind as an example; None if it is unclear, as with a red car and a car.
+
+    The things are those of another picture, where the same thing may be drawn in another style.
+    """
+    same_noun = [t for t in things if (t.concept, t.shape) == (example.concept, example.shape)]
+    if any((t.colour is None) != (example.colour is None) for t in same_noun):
+        return None
+    return tuple(i for i, thing in enumerate(things) if _kind(thing) == _kind(example))
 
 
 def _kind(thing: Thing) -> tuple:

@@ -13,7 +13,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -37,7 +37,8 @@ AT_ONCE = 10
 BARS = {
     "shapes and colours": ("f1", 0.94), "held-out combinations": ("f1", 0.90), "seen styles": ("f1", 0.90),
     "twemoji (held out)": ("f1", 0.80), "openmoji (held out)": ("f1", 0.70), "colour and thing": ("f1", 0.85),
-    "unknown words": ("left_empty", 0.98), "examples": ("f1", 0.85), "photographed drawings": ("f1", 0.60),
+    "unknown words": ("left_empty", 0.98), "examples": ("f1", 0.85), "examples elsewhere": ("f1", 0.75),
+    "photographed drawings": ("f1", 0.60),
     "photographs": ("left_empty", 0.97),
 }  # fmt: skip
 """What a checkpoint should reach before it is shipped: a figure of each split, and its least value."""
@@ -66,7 +67,11 @@ def answer(predictor: Predictor, questions: Iterable[Question]) -> list[Answer]:
         if question.image is not image:
             image = question.image
             (features,) = predictor.encode_images([image])
-        (found,) = predictor.predict(features, [question.query], threshold=FLOOR)
+        query = question.query
+        if question.example is not None:
+            (shown,) = predictor.encode_images([question.example[0]])
+            query = replace(query, examples=predictor.encode_examples(shown, [question.example[1]]))
+        (found,) = predictor.predict(features, [query], threshold=FLOOR)
         iou = mask_iou(masks_of(found, image.shape[:2]), question.masks)
         answers.append(Answer(question.split, question.about, found.scores, iou))
     return answers

@@ -42,6 +42,8 @@ class Settings:
     """Texts per batch, at most, that the dense losses compare with every patch: some of all, in a large batch."""
     boxes: float = 0.25
     """Share of the answered prompts that are shown by boxes."""
+    elsewhere: float = 0.3
+    """Share of the images with a prompt whose example is shown on another image of the batch."""
     # schedule
     warm_heads: int = 0
     """Steps at the start in which only the auxiliary heads learn and the network is frozen, for a grown network."""

@@ -44,7 +44,7 @@ def losses(
         text = model.encode_text(batch.token_ids)
         if not dense_only:
             rows = features_of_rows(image, batch.row_image)
-            prompt = prompt_of_rows(model, rows, text, batch, fixed_shapes=fixed_shapes)
+            prompt = prompt_of_rows(model, image, text, batch, fixed_shapes=fixed_shapes)
             encoded = model.encode_prompted(rows, prompt)
             found = model.detect_all(rows, encoded, prompt)
     dense = dense_losses(heads, tokens.float(), image.coarse.float(), text.float(), batch)
@@ -84,20 +84,31 @@ def features_of_rows(image: ImageFeatures, index: Tensor) -> ImageFeatures:
     return ImageFeatures(image.coarse[index], image.tokens[index], ())
 
 
-def prompt_of_rows(model: Sam3, rows: ImageFeatures, text: Tensor, batch: Batch, *, fixed_shapes: bool) -> Prompt:
-    """Join each row's text with the boxes that are shown; a row without boxes has no CLS token either."""
+def prompt_of_rows(model: Sam3, image: ImageFeatures, text: Tensor, batch: Batch, *, fixed_shapes: bool) -> Prompt:
+    """Join each row's text with the boxes that are shown, on its own image or on another one.
+
+    A row without boxes has no CLS token either, nor has one whose boxes are on another image: it would say that the
+    thing is there.
+    """
     said, valid = text[batch.row_text], batch.token_valid[batch.row_text]
     if fixed_shapes:
-        boxes = BoxPrompts(batch.shown_boxes, batch.shown_labels, batch.shown_valid)
-        return model.prompt(rows, said, valid, boxes)
+        tokens, shown_valid = _examples(model, image, batch, slice(None))
+        return Prompt(torch.cat([said, tokens], dim=1), torch.cat([valid, shown_valid], dim=1))
     shown = batch.shown_valid.any(1).nonzero()[:, 0]
     if not len(shown):
-        return model.prompt(rows, said, valid, None)
-    boxes = BoxPrompts(batch.shown_boxes[shown], batch.shown_labels[shown], batch.shown_valid[shown])
-    joined = model.prompt(features_of_rows(rows, shown), said[shown], valid[shown], boxes)
-    more = joined.tokens.shape[1] - said.shape[1]
-    tokens = F.pad(said, (0, 0, 0, more)).index_copy(0, shown, joined.tokens.to(said.dtype))
-    return Prompt(tokens, F.pad(valid, (0, more)).index_copy(0, shown, joined.valid))
+        return Prompt(said, valid)
+    tokens, shown_valid = _examples(model, image, batch, shown)
+    padding = said.new_zeros(len(said), *tokens.shape[1:]).index_copy(0, shown, tokens.to(said.dtype))
+    padding_valid = valid.new_zeros(len(said), tokens.shape[1]).index_copy(0, shown, shown_valid)
+    return Prompt(torch.cat([said, padding], dim=1), torch.cat([valid, padding_valid], dim=1))
+
+
+def _examples(model: Sam3, image: ImageFeatures, batch: Batch, rows: Tensor | slice) -> tuple[Tensor, Tensor]:
+    on = batch.shown_image[rows]
+    boxes = BoxPrompts(batch.shown_boxes[rows], batch.shown_labels[rows], batch.shown_valid[rows])
+    tokens, _ = model.examples(features_of_rows(image, on), boxes)
+    cls_valid = boxes.valid.any(1, keepdim=True) & (on == batch.row_image[rows])[:, None]
+    return tokens, torch.cat([boxes.valid, cls_valid], dim=1)
 
 
 @contextmanager
