@@ -58,6 +58,8 @@ class Batch:
     shown_image: Tensor  # int64 (R,): the image that the boxes are on; mostly the row's own
     shown_labels: Tensor  # bool (R, MOST_BOXES)
     shown_valid: Tensor  # bool (R, MOST_BOXES)
+    click_thing: Tensor  # int64 (B,): one of the valid things, for the click head
+    click_point: Tensor  # fp32 (B, 2): x and y of a point on it, 0..1
 
     @property
     def texts(self) -> int:
@@ -191,6 +193,7 @@ class BatchMaker(torch.utils.data.Dataset):
                 on = row.image if row.shown_on is None else row.shown_on
                 shown_boxes[r, k] = _drawn_by_hand(boxes[on, thing], rng)
                 shown_labels[r, k], shown_valid[r, k] = positive, True
+        things, points = zip(*(_click(m, v, rng) for m, v in zip(masks, valid, strict=True)), strict=True)
         return Batch(
             images=torch.from_numpy(np.stack([known.scene.image for known in scenes])).permute(0, 3, 1, 2).contiguous(),
             patch_labels=torch.from_numpy(labels), attributes=torch.from_numpy(attributes),
@@ -202,6 +205,7 @@ class BatchMaker(torch.utils.data.Dataset):
             row_targets=torch.from_numpy(wanted), shown_boxes=torch.from_numpy(shown_boxes),
             shown_image=torch.tensor([row.image if row.shown_on is None else row.shown_on for row in rows]),
             shown_labels=torch.from_numpy(shown_labels), shown_valid=torch.from_numpy(shown_valid),
+            click_thing=torch.tensor(things), click_point=torch.tensor(points, dtype=torch.float32),
         )  # fmt: skip
 
     def _scene_targets(self, known: _Scene) -> tuple[np.ndarray, ...]:
@@ -248,6 +252,20 @@ def _show(row: _Row, things: tuple[Thing, ...], visible: tuple[int, ...], rng: n
     if rng.random() < 0.2 and set(alike) == set(row.targets):  # the words and an example
         return _Row(row.image, row.text, row.prompt, row.targets, tuple(shown))
     return _Row(row.image, VISUAL, None, alike, tuple(shown))
+
+
+def _click(masks: np.ndarray, valid: np.ndarray, rng: np.random.Generator) -> tuple[int, tuple[float, float]]:
+    """Choose one of the valid things, and a point on it (x, y) in 0..1: mostly well inside, as people click."""
+    if not valid.any():
+        return 0, (0.5, 0.5)
+    thing = int(rng.choice(np.flatnonzero(valid)))
+    mask = masks[thing]  # uint8 (H, W)
+    inside = np.pad((mask > 127).astype(np.uint8), 1)  # the border of the picture is an edge too
+    depth = cv2.distanceTransform(inside, cv2.DIST_L2, 3)[1:-1, 1:-1]
+    deep = np.argwhere(depth >= depth.max() * rng.uniform(0, 1)) if depth.any() else np.argwhere(mask == mask.max())
+    y, x = deep[rng.integers(len(deep))]
+    height, width = mask.shape
+    return thing, ((x + 0.5) / width, (y + 0.5) / height)
 
 
 def _example_elsewhere(

@@ -31,6 +31,8 @@ class Settings:
     queries: int = 36
     text_width: int = 128
     text_layers: int = 2
+    clicks: bool = False
+    """Whether the network has a click head, which learns from simulated clicks."""
     # data
     seed: int = 1
     batch: int = 32

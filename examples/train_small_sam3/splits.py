@@ -22,6 +22,8 @@ from .unknown_words import TEST_WORDS
 
 FIRST_SEED = 7_000_000_000
 """Far from what training draws: its seeds are 60 random bits, these are consecutive numbers."""
+CLICKS = {"one click": 1, "three clicks": 3}
+"""Splits in which things are clicked, and how often; only a checkpoint with a click head can be asked."""
 SECOND_SEED = 500_000
 """Between the seeds of two scenes that belong together."""
 _ASKED = tuple(range(EXAMINED))
@@ -40,6 +42,8 @@ class Question:
     """bool (M, S, S)"""
     example: tuple[np.ndarray, BoxPrompt] | None = None
     """Another image and a box on it, which shows what the query asks for."""
+    clicks: int = 0
+    """If not 0, the only mask is clicked as often, and nothing is asked in words."""
     about: str = ""
     """The concept or shape that is asked for, for the table by concept."""
 
@@ -63,7 +67,12 @@ class Examiner:
         for i in range(first, first + scenes):
             seed = FIRST_SEED + 1_000_000 * list(RECIPES).index(split) + i
             scene, rng = draw_scene(seed, recipe, self.vocabulary, self.atlas), np.random.default_rng(seed)
-            if split == "examples elsewhere":
+            if split in CLICKS:
+                for thing in rng.permutation(len(scene.things))[:QUESTIONS]:
+                    masks = self._masks(scene, [int(thing)])
+                    if len(masks):
+                        yield Question(split, scene.image, Query(""), masks, clicks=CLICKS[split])
+            elif split == "examples elsewhere":
                 yield from self._by_example_elsewhere(scene, seed, recipe, rng)
             else:
                 yield from self._about(split, scene, maker, rng)
@@ -156,5 +165,7 @@ RECIPES = {
     "examples": lambda base, _: replace(base, shapes=0.35),
     "photographed drawings": lambda base, _: replace(base, shapes=0.35, photographed=1.0),
     "examples elsewhere": lambda base, _: replace(base, shapes=0.35),
+    "one click": lambda base, _: replace(base, shapes=0.35),
+    "three clicks": lambda base, _: replace(base, shapes=0.35),
 }
 SPLITS = (*RECIPES, "photographs")

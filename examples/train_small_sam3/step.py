@@ -13,6 +13,7 @@ from s3seg.sam3.decoder import Decoder
 from s3seg.sam3.model import BoxPrompts, ImageFeatures, Prompt, Sam3
 
 from .batches import Batch, normalise
+from .click_losses import click_losses, click_predictions
 from .dense_losses import AuxiliaryHeads, Losses, dense_losses
 from .detection_losses import detection_losses
 from .mask_losses import mask_embeddings, mask_losses
@@ -47,6 +48,7 @@ def losses(
             prompt = prompt_of_rows(model, image, text, batch, fixed_shapes=fixed_shapes)
             encoded = model.encode_prompted(rows, prompt)
             found = model.detect_all(rows, encoded, prompt)
+            clicked = click_predictions(model.clicks, tokens, batch) if model.clicks is not None else []
     dense = dense_losses(heads, tokens.float(), image.coarse.float(), text.float(), batch)
     if dense_only:
         return dense
@@ -54,7 +56,8 @@ def losses(
     with autocast:
         masks = mask_embeddings(model, image, encoded, prompt, found, pairs, batch, fixed_shapes=fixed_shapes)
     masks = mask_losses(heads, masks, batch)
-    return Losses(dense.total + detection.total + masks.total, dense.parts | detection.parts | masks.parts)
+    parts = [dense, detection, masks, *([click_losses(clicked, batch)] if clicked else [])]
+    return Losses(sum(part.total for part in parts), {k: v for part in parts for k, v in part.parts.items()})
 
 
 @contextmanager

@@ -285,12 +285,15 @@ def main() -> None:
     parser.add_argument("--warm-heads", type=int, help="first steps of a new run in which only the heads learn")
     parser.add_argument("--rates", type=float, default=1.0, help="share of the full learning rates, of a new run")
     parser.add_argument("--precision", choices=("fp32", "bf16"), help="of the forward pass, of a new run")
+    parser.add_argument(
+        "--clicks", action="store_true", help="give a new run a click head, trained by simulated clicks"
+    )
     parser.add_argument("--last-step", type=int, help="stop before this step")
     args = parser.parse_args()
     run = args.run.absolute()
     if not (run / STATE).exists():
         parent = open_any(args.grow_from.absolute(), args.extras) if args.grow_from else None
-        given = {"steps": args.steps, "warm_heads": args.warm_heads, "precision": args.precision}
+        given = {"clicks": args.clicks, "steps": args.steps, "warm_heads": args.warm_heads, "precision": args.precision}
         settings = replace(SIZES[args.size].grown(parent), **{k: v for k, v in given.items() if v is not None})
         rates = {"adam_rate": args.rates * settings.adam_rate, "muon_rate": args.rates * settings.muon_rate}
         vocabulary, settings = load_vocabulary(), replace(settings, **rates)

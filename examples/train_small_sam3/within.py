@@ -79,7 +79,7 @@ class TimePlan:
 def within(
     out: Path, *, minutes: float, size: str, device: str, workers: int, work: Path, parent: Path | None = None,
     go_on_from: Path | None = None, scenes: int = 200, save_seconds: float = 60, compiled: bool = False,
-    version: str = "0.4",
+    clicks: bool = False, version: str = "0.4",
 ) -> dict:  # fmt: skip
     """Train, cool down, export, evaluate and draw.
 
@@ -95,6 +95,7 @@ def within(
         scenes: Of each split of the evaluation, if there is time.
         save_seconds: Seconds between two saves.
         compiled: Compile the network first.
+        clicks: Give a new network a click head.
         version: Of the checkpoint.
 
     Returns:
@@ -105,7 +106,7 @@ def within(
     finish = min(FINISH_SHARE * 60 * minutes, MOST_FINISH_S)
     run, checkpoint = work / "run", work / "checkpoint"
     out.mkdir(parents=True, exist_ok=True)
-    _begin(run, size, parent, go_on_from)
+    _begin(run, replace(SIZES[size], clicks=clicks), parent, go_on_from)
     _report(f"{device}: {_agreement(run, device)}", began)
     plan = TimePlan(run, time.monotonic(), end - finish - time.monotonic())
 
@@ -133,7 +134,7 @@ def within(
     return figures
 
 
-def _begin(run: Path, size: str, parent: Path | None, go_on_from: Path | None) -> None:
+def _begin(run: Path, settings: Settings, parent: Path | None, go_on_from: Path | None) -> None:
     """Make the run, or restore it; its schedule is set by the clock."""
     if go_on_from is not None:
         unpack(go_on_from, run)
@@ -141,8 +142,7 @@ def _begin(run: Path, size: str, parent: Path | None, go_on_from: Path | None) -
         replace(settings, steps=NO_END, cooldown=Settings().cooldown).save(run)
         return
     vocabulary, opened = load_vocabulary(), open_any(parent) if parent else None
-    settings = SIZES[size].grown(opened)
-    settings = replace(settings, steps=NO_END, dense_steps=0 if opened else NO_END)
+    settings = replace(settings.grown(opened), steps=NO_END, dense_steps=0 if opened else NO_END)
     start(run, settings, vocabulary, load_atlas(vocabulary), opened)
 
 
@@ -190,6 +190,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=200, help="of each split of the evaluation, if there is time")
     parser.add_argument("--save-seconds", type=float, default=60)
     parser.add_argument("--compile", action="store_true", help="compile the network and the losses first: minutes")
+    parser.add_argument("--clicks", action="store_true", help="give a new network a click head")
     parser.add_argument("--version", default="0.4", help="of the checkpoint")
     args = parser.parse_args()
     torch.set_flush_denormal(True)
@@ -197,7 +198,8 @@ def main() -> None:
         within(
             args.out.absolute(), minutes=args.minutes, size=args.size, device=args.device, workers=args.workers,
             work=(args.work or Path(temporary)).absolute(), parent=args.grow_from, go_on_from=args.go_on_from,
-            scenes=args.scenes, save_seconds=args.save_seconds, compiled=args.compile, version=args.version,
+            scenes=args.scenes, save_seconds=args.save_seconds, compiled=args.compile, clicks=args.clicks,
+            version=args.version,
         )  # fmt: skip
 
 

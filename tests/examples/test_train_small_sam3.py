@@ -22,7 +22,7 @@ from train_small_sam3.muon import Muon, orthogonal
 from train_small_sam3.parents import open_parent
 from train_small_sam3.repeat import repeat
 from train_small_sam3.settings import TINY, Settings
-from train_small_sam3.splits import SPLITS
+from train_small_sam3.splits import CLICKS, SPLITS
 from train_small_sam3.state import open_any, resume, start
 from train_small_sam3.step import kept_in_fp32, losses
 from train_small_sam3.train import begin_cool_down, steps_made, train
@@ -98,7 +98,7 @@ def test_the_whole_run_goes_from_nothing_to_a_checkpoint_and_its_figures_in_some
     figures = repeat(tmp_path, size="tiny", scenes=2, minutes=0.02)
     seg = s3seg.Segmenter(tmp_path / "checkpoint", device="cpu")
     assert seg.segment(np.zeros((40, 40, 3), np.uint8), "cat").masks.shape[1:] == (40, 40)
-    assert set(figures["splits"]) == {*SPLITS} - {"validation"}
+    assert set(figures["splits"]) == {*SPLITS} - {"validation", *CLICKS}
     assert all(name in capsys.readouterr().out for name in ["twemoji"])
     assert (tmp_path / "grid.png").stat().st_size > 0
     assert (tmp_path / "curve.png").stat().st_size > 0

@@ -10,11 +10,14 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from s3seg.sam3.click_predictor import ClickQuery
+from s3seg.sam3.predictor import BoxPrompt, Predictor, Query
 from train_small_sam3 import bundle, within
 from train_small_sam3 import step as step_module
-from train_small_sam3.batches import MOST_TOKENS, BatchMaker, TextCache
+from train_small_sam3.batches import MOST_TOKENS, BatchMaker, TextCache, normalise
+from train_small_sam3.click_losses import click_losses, click_predictions, clicked_masks, next_click
 from train_small_sam3.detection_losses import detection_losses
-from train_small_sam3.evaluate import BARS, evaluate, table
+from train_small_sam3.evaluate import BARS, Answer, evaluate, table
 from train_small_sam3.export import export
 from train_small_sam3.feed import PackedBatch, feed
 from train_small_sam3.matching import match
@@ -282,7 +285,7 @@ def test_several_processes_measure_the_same_as_one(finished_run, tmp_path, capsy
     assert alone == shared
     none = evaluate(tmp_path / "checkpoint", **given, seconds=0)
     assert none["splits"] == {}
-    assert "no time was left for: seen styles, examples" in capsys.readouterr().out
+    assert "lack of time or of a click head: seen styles, examples" in capsys.readouterr().out
 
 
 def test_the_table_says_which_bars_are_reached():
@@ -292,3 +295,88 @@ def test_the_table_says_which_bars_are_reached():
     assert lines[3].endswith("| 0.90 missed |")
     assert lines[4].endswith("|  |")
     assert set(BARS) <= set(SPLITS)
+
+
+def test_clicks_go_to_the_middle_of_the_largest_mistake():
+    true, found = torch.zeros(3, 32, 32, dtype=torch.bool), torch.zeros(3, 32, 32, dtype=torch.bool)
+    true[:, 4:20, 4:20] = True
+    found[1], found[2] = true[1], true[2]
+    found[1, 22:31, 22:31] = True  # too much; the first found nothing, the last is right
+    points, labels = next_click(found, true, 64)
+    cells = ((points + 0.5 / 64) * 32).long()
+    assert labels.tolist() == [1, 0, 1]
+    assert all(true[i, y, x] for i, (x, y) in enumerate(cells.tolist()) if i != 1)
+    assert (cells[1] - 26).abs().max() <= 1
+
+
+def test_the_click_head_learns_from_clicks_and_is_exported(tmp_path, vocabulary, atlas):
+    start(tmp_path / "run", replace(SETTINGS, clicks=True, batch=8), vocabulary, atlas, None)
+    state, settings, tokenizer = resume(tmp_path / "run", vocabulary)
+    batch = BatchMaker(settings, vocabulary, atlas, tokenizer)[0]
+    masks = clicked_masks(batch)
+    x, y = (batch.click_point * masks.shape[-1]).long().T
+    there = batch.valid.any(1)
+    assert bool(there.any())
+    assert bool((masks[torch.arange(8), y, x] > 0)[there].all())
+    head = list(state.model.clicks.parameters())
+    optimiser, found = torch.optim.Adam(head, 3e-3), []
+    for _ in range(40):
+        with torch.no_grad():
+            tokens = state.model.vision.trunk(normalise(batch.images))
+        done = click_losses(click_predictions(state.model.clicks, tokens, batch), batch)
+        optimiser.zero_grad()
+        done.total.backward()
+        optimiser.step()
+        found.append(float(done.total.detach()))
+    assert found[-1] < 0.8 * found[0]
+    assert "iou_after_3_clicks" in losses(state.model, state.heads, batch, dense_only=False).parts
+    state.average = {name: tensor.detach().clone() for name, tensor in state.model.state_dict().items()}
+    state.save(tmp_path / "run")
+    export(tmp_path / "run", tmp_path / "checkpoint", name="mine", version="1", threshold=0.5, dtype=torch.float32)
+    predictor = Predictor.from_path(tmp_path / "checkpoint", device="cpu", dtype="float32")
+    assert predictor.has_clicks
+    (image,) = predictor.encode_images([batch.images[0].permute(1, 2, 0).numpy()])
+    point = tuple(batch.click_point[0].tolist())
+    (clicked,) = predictor.click(image, [ClickQuery([point], [True])])
+    with torch.no_grad():
+        tokens = state.model.vision.trunk(normalise(batch.images[:1]))
+        one = PackedBatch.of(batch).on(torch.device("cpu"))
+        one = replace(one, masks=one.masks[:1], click_thing=one.click_thing[:1], click_point=one.click_point[:1])
+        best, _ = state.model.clicks.decoder.best(click_predictions(state.model.clicks, tokens, one)[0])
+    torch.testing.assert_close(clicked.mask_logits, best, rtol=1e-3, atol=1e-3)
+    splits = ("one click", "three clicks")
+    figures = evaluate(tmp_path / "checkpoint", scenes=3, splits=splits, threshold=0.5, dtype="float32")["splits"]
+    assert set(figures) == set(splits)
+    assert all(0 <= f["mean_iou"] <= 1 and f["prompts"] >= 3 for f in figures.values())
+
+
+def test_masks_of_clicks_count_however_bad_they_are():
+    iou = np.array([[0.3]])
+    assert Answer("one click", "", np.ones(1), iou).at(0.5).ious == (0.3,)
+    assert Answer("one click", "", np.ones(1), iou).at(0.5).matched == 0
+    assert Answer("seen styles", "", np.ones(1), iou).at(0.5).ious == ()
+
+
+def test_an_example_on_another_picture_is_learned_as_it_is_used(new_run, tmp_path, vocabulary, atlas):
+    export(new_run, tmp_path / "checkpoint", name="mine", version="1", threshold=0.25, dtype=torch.float32)
+    predictor = Predictor.from_path(tmp_path / "checkpoint", device="cpu", dtype="float32")
+    predictor.model.geometry.cls.add_(1)
+    _, settings, tokenizer = resume(new_run, vocabulary)
+    maker = BatchMaker(replace(settings, elsewhere=1.0, boxes=0.0), vocabulary, atlas, tokenizer)
+    batches = (maker[step] for step in range(20))
+    batch, row = next((b, r) for b in batches for r in (b.shown_image != b.row_image).nonzero()[:, 0].tolist())
+    images = predictor.encode_images([image.permute(1, 2, 0).numpy() for image in batch.images])
+    here, there = images[int(batch.row_image[row])], images[int(batch.shown_image[row])]
+    box = BoxPrompt(tuple(batch.shown_boxes[row, 0].tolist()), positive=True)
+    query = Query("visual", examples=predictor.encode_examples(there, [box]))
+    (used,) = predictor.predict(here, [query], threshold=0)
+    with torch.inference_mode():
+        model = predictor.model
+        image = model.encode_image(normalise(batch.images))
+        for fixed_shapes in (True, False):
+            text = model.encode_text(batch.token_ids)
+            prompt = step_module.prompt_of_rows(model, image, text, batch, fixed_shapes=fixed_shapes)
+            rows = step_module.features_of_rows(image, batch.row_image)
+            learned = model.detect(rows, model.encode_prompted(rows, prompt), prompt)
+            scores = learned.scores[row].sort(descending=True).values.numpy()
+            np.testing.assert_allclose(np.sort(used.scores)[::-1], scores, atol=1e-5)
