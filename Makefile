@@ -6,12 +6,13 @@ READY := $(VENV)/.ready
 # Tests start many processes: each works on one core, and finds modules compiled, whatever the environment says.
 TESTING := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
 
-.PHONY: demo test test-slow test-integrations check bench bench-serve bench-edge bench-cpu bench-gpu clean help
+.PHONY: demo test test-slow test-workers test-integrations check bench bench-serve bench-edge bench-cpu bench-gpu clean help
 
 help:
 	@echo "make demo       set up, then find things in a picture and draw them (out/demo.png)"
 	@echo "make test       set up, then run the tests, one process on each core, at most four"
 	@echo "make test-slow  the tests that take longer: more of the same kills, draws and sizes, and the whole training"
+	@echo "make test-workers  the edge inside Cloudflare's runtime, which npm has"
 	@echo "make test-integrations  the tests with other tools' own clients, installed beside"
 	@echo "make check      formatting, lint, types, layers"
 	@echo "make bench      measure, side by side with the peers"
@@ -38,6 +39,10 @@ test: $(READY)
 test-slow: $(READY)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --group ray
 	$(TESTING) $(BIN)/python -m pytest -m slow
+
+test-workers: $(READY)
+	$(BIN)/python -m tests.cloudflare.runtime
+	$(TESTING) $(BIN)/python -m pytest tests/cloudflare -m slow
 
 # The clients' requirements contradict those of each other and of constraints.txt, so they have environments of their own.
 test-integrations:

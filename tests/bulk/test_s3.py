@@ -126,7 +126,7 @@ def test_a_file_is_written_and_replaced_and_listed(s3):
 
 def test_a_key_that_may_not_write_is_refused_with_a_sentence_and_without_the_secret(bucket, s3):
     reader = S3Access(bucket.endpoint, READER_ACCESS_KEY, READER_SECRET_KEY)
-    with pytest.raises(ForbiddenError, match="refuses this to the access key") as error:
+    with pytest.raises(ForbiddenError, match="does not allow this with the access key") as error:
         Folder.at(f"s3://{BUCKET}/out", reader).write("x", b"y")
     assert READER_SECRET_KEY not in str(error.value)
 

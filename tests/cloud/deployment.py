@@ -91,7 +91,7 @@ def service(name, url, environment, folder):
             [sys.executable, "-c", COMMAND, name, "--port", url.rpartition(":")[2]],
             log=folder / f"{name}.log",
             ready=lambda: httpx.get(f"{url}/ready", timeout=10).raise_for_status(),
-            env={**inherited, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **environment},
+            env={**inherited, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "S3SEG_DTYPE": "float32", **environment},
             cwd=folder,
         )
     )

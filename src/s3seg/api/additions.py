@@ -167,7 +167,10 @@ class BeginUploadResponse(ResponseModel):
 
     upload_id: str
     method: Literal["PUT"] = "PUT"
-    url: Annotated[str, Field(description="A credential for this one upload; needs no other")]
+    url: Annotated[
+        str,
+        Field(description="Where to send the picture; authorises this one upload by itself"),
+    ]
     headers: Annotated[dict[str, str], Field(description="Headers that the request must have, as they are")]
     expires_at: datetime
 
@@ -198,4 +201,4 @@ class ReadyResponse(ResponseModel):
 
     ready: bool
     parts: Annotated[dict[str, str], Field(examples=[{"objects": "ok", "tasks": "database is locked"}])]
-    message: Annotated[Omissible[str], Field(description="What does not work, for people")]
+    message: Annotated[Omissible[str], Field(description="What does not work, in words")]

@@ -7,6 +7,8 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
+from functools import partial
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from s3seg.app.parts import Parts
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
     from s3seg.app.in_process import Local
     from s3seg.decoding import DecodingPool
+    from s3seg.edge.uploads import Inspect
     from s3seg.inference.engine import Engine
     from s3seg.inference.metrics import InferenceMetrics
     from s3seg.inference.stages import Network
@@ -70,7 +73,7 @@ def _edge_app(parts: Parts, *, engine: Engine | None, close_parts: bool) -> Star
     from s3seg.web.state_metrics import StateGauges
 
     settings = parts.settings
-    decoding = _decoding_pool(settings, "s3seg.edge.inspection:inspect_upload", wait_s=1.0)
+    decoding = _upload_decoding(settings)
     edge = Edge(
         objects=parts.objects,
         tasks=parts.task_store,
@@ -79,7 +82,7 @@ def _edge_app(parts: Parts, *, engine: Engine | None, close_parts: bool) -> Star
         authenticator=parts.authenticator,
         limiter=parts.rate_limiter,
         notifier=parts.notifier,
-        decoding=decoding,
+        inspect=_inspect(settings, decoding),
         options=EdgeOptions(max_pixels=int(settings.upload_megapixels * 1e6)),
     )
 
@@ -121,6 +124,27 @@ def _edge_app(parts: Parts, *, engine: Engine | None, close_parts: bool) -> Star
     )
     app.state.engine = engine
     return app
+
+
+def _upload_decoding(settings: Settings) -> DecodingPool | None:
+    if settings.upload_check == "header":
+        return None
+    for module in ("PIL", "numpy"):
+        if find_spec(module) is None:
+            raise ConfigurationError(
+                "this installation cannot decode uploads, because Pillow or numpy is missing: set "
+                "S3SEG_UPLOAD_CHECK=header, or run: pip install 's3seg-slim[images]'"
+            )
+    return _decoding_pool(settings, "s3seg.edge.inspection:inspect_upload", wait_s=1.0)
+
+
+def _inspect(settings: Settings, decoding: DecodingPool | None) -> Inspect | None:
+    from s3seg.edge.picture_headers import inspect_header
+    from s3seg.edge.uploads import inspect_in
+
+    if settings.upload_check == "header":
+        return inspect_header
+    return None if decoding is None else partial(inspect_in, decoding)
 
 
 def _prefix(settings: Settings) -> str:

@@ -247,10 +247,17 @@ class Settings(BaseSettings):
         Field(
             ge=0,
             le=64,
-            description="Pictures decoded at the same time by a service, in a process each, and one of a user; "
-            "0 decodes in the service's own threads, which no deadline stops: only if you trust all users",
+            description="Pictures that a service decodes at the same time, each in its own process, and one per user; "
+            "0 decodes in the service's threads, where no deadline applies: only if you trust all users",
         ),
     ] = 4
+    upload_check: Annotated[
+        Literal["decode", "header"],
+        Field(
+            description="How the edge checks uploads: decode reads all pixels; header reads the structure of the file, "
+            "which needs neither Pillow nor numpy, and leaves damaged pixels to the worker, who refunds the task"
+        ),
+    ] = "decode"
     decode_deadline_s: Annotated[
         float,
         Field(
@@ -261,7 +268,11 @@ class Settings(BaseSettings):
     ] = 20.0
     decode_memory_mb: Annotated[
         int,
-        Field(ge=64, le=65536, description="Memory in MB that decoding a picture may take; needs more: refused"),
+        Field(
+            ge=64,
+            le=65536,
+            description="Memory in MB for decoding a picture; pictures that need more are refused",
+        ),
     ] = 2000
     cpu_threads: Annotated[int | None, Field(ge=1, description="Threads for making masks; one per core if unset")] = (
         None
@@ -289,7 +300,7 @@ class Settings(BaseSettings):
         Field(
             ge=1,
             le=100_000,
-            description="Connections that a service keeps open; at most half as many as files that it may open",
+            description="Connections that a service keeps open; at most half the number of files that it may open",
         ),
     ] = 1000
 
@@ -323,7 +334,7 @@ class Settings(BaseSettings):
         Field(
             gt=0,
             le=178,
-            description="Uploads with more megapixels are refused; decoding takes 7 to 18 MB a megapixel",
+            description="Uploads with more megapixels are refused; decoding takes 7 to 18 MB per megapixel",
         ),
     ] = 50.0
 
@@ -337,7 +348,10 @@ class Settings(BaseSettings):
     max_attempts: Annotated[int, Field(ge=1, le=100, description="Attempts after which a task ends in error")] = 3
     reap_every_s: Annotated[
         float,
-        Field(ge=0, description="Seconds between two runs of the job that ends and refunds hopeless tasks; 0: never"),
+        Field(
+            ge=0,
+            description="Seconds between two runs of the job that ends and refunds tasks that cannot finish; 0: never",
+        ),
     ] = 60.0
     gc_every_h: Annotated[
         float,

@@ -97,7 +97,7 @@ def read_picture(address: str, s3: S3Access, *, max_bytes: int = images.MAX_BYTE
     except FileNotFoundError as err:
         raise ImageDecodeError(f"{address}: there is no such object") from err
     if len(content) > max_bytes:
-        raise ImageDecodeError(f"{address}: more than the {max_bytes} bytes that are read (max_bytes)")
+        raise ImageDecodeError(f"{address}: more than the {max_bytes} bytes that may be read (max_bytes)")
     return content
 
 
@@ -302,5 +302,5 @@ def _errors_named(address: str) -> Iterator[None]:
 
 def _store_error(address: str, err: OSError) -> S3segError:
     if "ACCESS_DENIED" in str(err) or "HTTP status 403" in str(err):
-        return ForbiddenError(f"{address}: the S3 server refuses this to the access key: {err}")
+        return ForbiddenError(f"{address}: the S3 server does not allow this with the access key: {err}")
     return UnavailableError(f"{address}: the S3 server did not answer as it should: {err}")

@@ -133,7 +133,7 @@ def _run_with_worker(service: Starlette, settings: Settings, host: str, port: in
 
 
 def _run(service: Starlette, settings: Settings, host: str, port: int, **hooks: Any) -> None:
-    from s3seg.web.http_protocol import ConnectionLimits
+    from s3seg.web.connection_limits import ConnectionLimits
     from s3seg.web.server import run_server
 
     limits = ConnectionLimits(connections=settings.max_connections)

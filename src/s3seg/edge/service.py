@@ -11,15 +11,14 @@ from dataclasses import dataclass
 
 from s3seg.api.additions import ConceptRequest
 from s3seg.api.edge import SegmentRequest
-from s3seg.decoding import DecodingPool
 from s3seg.edge import direct_uploads
-from s3seg.edge.caching_authenticator import CachingAuthenticator
-from s3seg.edge.concurrency import ConcurrencyLimiter
+from s3seg.edge.caching_authenticator import CachingAuthenticator, identity_cache
+from s3seg.edge.concurrency import ConcurrencyLimiter, UserShares
 from s3seg.edge.direct_uploads import DirectUpload
 from s3seg.edge.notifications import WorkerNotifications
-from s3seg.edge.rate_limits import RateLimits
+from s3seg.edge.rate_limits import RateLimits, RateMemory
 from s3seg.edge.storing import remove_objects, store_picture
-from s3seg.edge.uploads import Picture, Upload, inspect, inspect_in
+from s3seg.edge.uploads import Inspect, Picture, ThreadedInspection, Upload
 from s3seg.edge.watching import TaskWatcher
 from s3seg.errors import (
     AuthInvalidError,
@@ -53,9 +52,11 @@ class EdgeOptions:
         max_uploads_per_user: Uploads of one user at the same time, so that a few slow senders do not block the rest.
         upload_wait_s: Seconds that a further upload waits, its body unread, before it is answered 503. One that arrives
             slowly gives way to it, as `ConcurrencyLimiter` says.
-        max_decodes: Pictures decoded at the same time in threads of the edge, if it has no decoding processes.
+        cached_tokens: Verified tokens that are remembered, each for up to a minute.
+        place_lasts_s: Seconds after which the place of an upload or of a waiting request is free again in any case.
         max_watchers: Requests that may wait for a task to end at the same time.
         max_watchers_per_user: Of these, of one user.
+        longest_pause_s: Seconds between two readings of a task that a request waits for, after the first ones.
         presign_s: Seconds that a redirect to a private object is valid.
     """
 
@@ -63,10 +64,31 @@ class EdgeOptions:
     max_uploads: int = 32
     max_uploads_per_user: int = 8
     upload_wait_s: float = 2.0
-    max_decodes: int = 2
     max_watchers: int = 500
     max_watchers_per_user: int = 50
+    longest_pause_s: float = 0.5
     presign_s: int = 60
+    cached_tokens: int = 10_000
+    place_lasts_s: float = math.inf
+
+
+class EdgeMemory:
+    """What an edge remembers between requests: caches and counts. Plain data, with nothing that a request waits for.
+
+    Where each request has an `Edge` of its own, as in a Worker, these share one.
+
+    Args:
+        options: Capacities.
+    """
+
+    def __init__(self, options: EdgeOptions) -> None:
+        lasts_s = options.place_lasts_s
+        self.identities = identity_cache(capacity=options.cached_tokens)
+        self.rates = RateMemory()
+        self.uploads = UserShares(options.max_uploads, per_user=options.max_uploads_per_user, lasts_s=lasts_s)
+        self.checked: dict[str, str | None] = {}
+        self.checked_until = -math.inf
+        self.watchers = UserShares(options.max_watchers, per_user=options.max_watchers_per_user, lasts_s=lasts_s)
 
 
 class Edge:
@@ -86,9 +108,10 @@ class Edge:
         notifier: Tells workers about new tasks, after the client has its answer.
         webhooks: Addresses that are told of a user's tasks; None if the service has no webhooks.
         webhooks_to_private_addresses: Accept any address of a webhook.
-        decoding: Processes that decode uploads, with `s3seg.edge.inspection.inspect_upload`; their maker closes them.
-            Without them uploads are decoded in threads, which cannot be stopped: only for users who are trusted.
+        inspect: Checks uploaded files. Without it they are decoded in threads, which cannot be stopped: only for users
+            who are trusted.
         options: Capacities.
+        memory: What is remembered between requests; by default of this edge only.
 
     Attributes:
         tasks: The task store.
@@ -105,27 +128,25 @@ class Edge:
         notifier: WorkerNotifier,
         webhooks: Webhooks | None = None,
         webhooks_to_private_addresses: bool = False,
-        decoding: DecodingPool | None = None,
+        inspect: Inspect | None = None,
         options: EdgeOptions | None = None,
+        memory: EdgeMemory | None = None,
     ) -> None:
+        self._options = options = options or EdgeOptions()
+        memory = memory or EdgeMemory(options)
         self.tasks = tasks
-        self.rate_limits = RateLimits(limiter, tasks)
+        self.rate_limits = RateLimits(limiter, tasks, memory.rates)
+        self._objects = objects
+        self._authenticator = CachingAuthenticator(authenticator, memory.identities)
+        self._limiter = limiter
         self._webhooks = webhooks
         self._webhooks_to_private_addresses = webhooks_to_private_addresses
-        self._objects = objects
-        self._authenticator = CachingAuthenticator(authenticator)
-        self._limiter = limiter
-        self._options = options = options or EdgeOptions()
-        self._uploads = ConcurrencyLimiter(
-            options.max_uploads, per_user=options.max_uploads_per_user, wait_s=options.upload_wait_s, name="uploads"
-        )
-        self._decoding = decoding
-        self._decodes = asyncio.Semaphore(options.max_decodes)
-        self._watcher = TaskWatcher(tasks, max_watchers=options.max_watchers, per_user=options.max_watchers_per_user)
+        self._uploads = ConcurrencyLimiter(memory.uploads, wait_s=options.upload_wait_s, name="uploads")
+        self._inspect = inspect or ThreadedInspection()
+        self._watcher = TaskWatcher(tasks, watchers=memory.watchers, longest_pause_s=options.longest_pause_s)
         self._notifications = WorkerNotifications(notifier)
         self._checking = asyncio.Lock()
-        self._checked: dict[str, str | None] = {}
-        self._checked_until = -math.inf
+        self._memory = memory
 
     async def authenticate(self, authorization: str | None) -> Identity:
         """Return the identity that an ``Authorization`` header proves.
@@ -161,7 +182,7 @@ class Edge:
             if not isinstance(upload, Upload):
                 async with slot.giving_way():  # while the client sends
                     upload = await upload()
-            picture = await self._inspect(caller, upload.data)
+            picture = await self._inspected(caller, upload.data)
             return await store_picture(caller, upload, picture, objects=self._objects, tasks=self.tasks)
 
     @property
@@ -194,17 +215,13 @@ class Edge:
                 caller,
                 upload_id,
                 project_id=project_id,
-                inspect=lambda data: self._inspect(caller, data),
+                inspect=lambda data: self._inspected(caller, data),
                 objects=self._objects,
                 tasks=self.tasks,
             )
 
-    async def _inspect(self, caller: Identity, data: bytes) -> Picture:
-        limit = self._options.max_pixels
-        if self._decoding is not None:
-            return await inspect_in(self._decoding, data, user_id=caller.user_id, max_pixels=limit)
-        async with self._decodes:
-            return await asyncio.to_thread(inspect, data, max_pixels=limit)
+    async def _inspected(self, caller: Identity, data: bytes) -> Picture:
+        return await self._inspect(data, user_id=caller.user_id, max_pixels=self._options.max_pixels)
 
     async def delete_image(self, caller: Identity, image_id: str) -> StoredImage:
         """Delete an image and its object, and cancel its unfinished tasks; finished results are kept.
@@ -363,15 +380,16 @@ class Edge:
 
         Results are cached for a second, since anybody may ask and a check may write to disk.
         """
+        memory = self._memory
         async with self._checking:
-            if time.monotonic() >= self._checked_until:
-                self._checked = await self._check()
-                self._checked_until = time.monotonic() + _CHECK_TTL_S
-        return self._checked
+            if time.monotonic() >= memory.checked_until:
+                memory.checked = await self._check()
+                memory.checked_until = time.monotonic() + _CHECK_TTL_S
+        return memory.checked
 
-    async def aclose(self) -> None:
-        """Cancel pending notifications. The parts are left open; their maker closes them."""
-        await self._notifications.aclose()
+    async def aclose(self, *, notify_s: float = 0.0) -> None:
+        """Give pending notifications ``notify_s`` seconds, and cancel them. The parts are left to their maker."""
+        await self._notifications.aclose(finish_s=notify_s)
 
     async def _check(self) -> dict[str, str | None]:
         parts: dict[str, Part] = {

@@ -213,8 +213,8 @@ class Segmenter:
         Raises:
             ImageDecodeError: The picture cannot be read.
             PromptError: A prompt is empty, not text, or too long for the model.
-            InvalidRequestError: A box, the threshold or the number is out of range; the checkpoint has not learnt
-                box prompts; or the concept was made by other weights.
+            InvalidRequestError: A box, the threshold or the number is out of range; the checkpoint was not trained on
+                boxes; or the concept was made by other weights.
             InferenceError: The network failed, for example because memory ran out; or this is a forked child of the
                 process that loaded it.
         """

@@ -60,7 +60,7 @@ class EncodedImage:
         features: The network's features, on its device.
         size: (height, width) of the picture.
         nbytes: Memory that the features take on the device.
-        photograph: Whether it looks like a photograph, if the network has not learnt photographs; otherwise False.
+        photograph: Whether it looks like a photograph, if the checkpoint knows drawings only; otherwise False.
     """
 
     features: Any
@@ -335,7 +335,7 @@ class Sam3Network:
 
         Args:
             pixels: (H, W, 3) uint8 RGB.
-            size: (height, width) that masks shall have.
+            size: (height, width) of the masks to be made.
         """
         self.check_process()
         return ResizedImage(self.predictor.resize(pixels), size)
@@ -374,7 +374,7 @@ class Sam3Network:
         """Raise InvalidRequestError if the checkpoint has not learnt box prompts."""
         if not self.metadata.box_prompts:
             raise InvalidRequestError(
-                f"the {self.model.name} checkpoint has not learnt box prompts; use words, or another checkpoint"
+                f"the {self.model.name} checkpoint was not trained on boxes; use a text prompt, or another checkpoint"
             )
 
     def _is_foreign_photograph(self, picture: ResizedImage) -> bool:

@@ -13,7 +13,7 @@ from typing import Annotated, TypeVar
 from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 from starlette.requests import Request
 
-from s3seg.edge.concurrency import ConcurrencyLimiter
+from s3seg.edge.concurrency import ConcurrencyLimiter, UserShares
 from s3seg.errors import FileTooLargeError, InvalidRequestError
 from s3seg.inference.engine import Engine, ModelState
 from s3seg.inference.prompts import BoxedPrompt, checked_prompts
@@ -88,7 +88,9 @@ class Door:
     def __init__(self, engine: Engine, keys: ApiKeys) -> None:
         self.keys = keys
         self._engine = engine
-        self._places = ConcurrencyLimiter(_AT_ONCE, per_user=_AT_ONCE, wait_s=_WAIT_S, name="pictures are segmented")
+        self._places = ConcurrencyLimiter(
+            UserShares(_AT_ONCE, per_user=_AT_ONCE), wait_s=_WAIT_S, name="pictures are segmented"
+        )
         self._parsing = asyncio.Semaphore(_PARSED_AT_ONCE)
         self._turns = itertools.count()
 

@@ -15,7 +15,7 @@ import numpy as np
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from s3seg.edge.concurrency import ConcurrencyLimiter
+from s3seg.edge.concurrency import ConcurrencyLimiter, UserShares
 from s3seg.errors import InvalidRequestError
 from s3seg.inference.prompts import BoxedPrompt
 from s3seg.integrations.door import (
@@ -58,7 +58,9 @@ class RoboflowRoutes:
     def __init__(self, door: Door) -> None:
         self._door = door
         self._keyless = ConcurrencyLimiter(
-            _KEYLESS_AT_ONCE, per_user=_KEYLESS_AT_ONCE, wait_s=10.0, name="requests without a key in a header arrive"
+            UserShares(_KEYLESS_AT_ONCE, per_user=_KEYLESS_AT_ONCE),
+            wait_s=10.0,
+            name="requests without a key in a header arrive",
         )
 
     def operations(self) -> Sequence[Operation]:

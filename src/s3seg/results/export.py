@@ -84,7 +84,7 @@ def yolo(results: Results, *, class_id: int = 0) -> str:
         InvalidRequestError: the results are of several pictures, which have a file each; see `yolo_files`.
     """
     columns = as_list(results)
-    check_one_picture(columns, "a YOLO label file is of one picture; yolo_files(results) returns the text for each")
+    check_one_picture(columns, "a YOLO label file describes one picture; yolo_files(results) returns the text for each")
     classes = {prompt: k for k, prompt in enumerate(_prompts(columns), start=class_id)}
     return _yolo(columns, classes)
 
@@ -243,7 +243,7 @@ def supervision(results: Results) -> sv.Detections:
     columns = as_list(results)
     if not columns:
         return sv.Detections.empty()
-    check_one_picture(columns, "convert the results of each picture by themselves")
+    check_one_picture(columns, "convert the results of each picture separately")
     classes = {prompt: k for k, prompt in enumerate(_prompts(columns))}
     names = [result.prompt or _UNNAMED for result in columns for _ in result.rles]
     decoded = [masks.decode(rle) for result in columns for rle in result.rles]
@@ -271,7 +271,7 @@ def fiftyone(results: Results) -> fo.Detections:
 
     columns = as_list(results)
     if columns:
-        check_one_picture(columns, "convert the results of each picture by themselves")
+        check_one_picture(columns, "convert the results of each picture separately")
     detections = []
     for result in columns:
         height, width = result.size

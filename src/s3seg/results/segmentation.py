@@ -21,7 +21,9 @@ from s3seg.errors import InvalidRequestError, MaskError, S3segError
 from s3seg.results import masks
 from s3seg.results.files import json_text, write_atomically
 from s3seg.results.hints import Hint, joined
-from s3seg.results.masks import RLE, Box
+from s3seg.results.indexing import instance_numbers
+from s3seg.results.instance import Instance
+from s3seg.results.masks import RLE
 from s3seg.results.model_info import ModelInfo
 from s3seg.results.polygons import Polygon
 
@@ -32,41 +34,6 @@ if TYPE_CHECKING:
     import supervision as sv
 
     from s3seg.images import ImageSource
-
-
-@dataclass(frozen=True, slots=True)
-class Instance:
-    """One instance of what the prompt asked for.
-
-    Attributes:
-        rle: its mask, of the picture's size.
-        box: (x1, y1, x2, y2) in pixels, as predicted by the network; `masks.box(rle)` is the tight box of the mask.
-        score: 0..1.
-        prompt: the prompt that it was found with.
-    """
-
-    rle: RLE
-    box: Box
-    score: float
-    prompt: str
-
-    @property
-    def mask(self) -> np.ndarray:
-        """(H, W) bool; decoded on each access."""
-        return masks.decode(self.rle)
-
-    @property
-    def area(self) -> int:
-        """Number of pixels in the mask."""
-        return masks.area(self.rle)
-
-    def polygons(self) -> list[Polygon]:
-        """Trace the parts of the mask as polygons with holes, exact on pixel edges; see `s3seg.results.polygons`."""
-        return masks.polygons(self.rle)
-
-    def __repr__(self) -> str:
-        box = ", ".join(f"{side:.1f}" for side in self.box)
-        return f"Instance({self.prompt!r}, score={self.score:.3f}, box=({box}), area={self.area})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -172,7 +139,7 @@ class Segmentation:
         """
         if isinstance(index, slice):
             return self._take(range(len(self))[index])
-        numbers = _index_array(index, len(self))
+        numbers = instance_numbers(index, len(self))
         if numbers.ndim:
             return self._take(numbers.tolist())
         k = int(numbers)
@@ -255,7 +222,7 @@ class Segmentation:
             InvalidRequestError: A point or the box is malformed or outside the picture; the checkpoint has no click
                 head; or the result was not made by a `Segmenter` in this process.
         """
-        numbers = _index_array(index, len(self))
+        numbers = instance_numbers(index, len(self))
         if numbers.ndim:
             raise InvalidRequestError(f"refine takes the number of one instance, got {index!r:.60}")
         if self.refiner is None:
@@ -519,23 +486,3 @@ def cut(result: Segmentation, threshold: float, *, max_instances: int | None = N
     count = int(np.count_nonzero(result.scores > np.float32(threshold)))  # sorted: the best come first
     count = count if max_instances is None else min(count, max_instances)
     return replace(result[:count], threshold=threshold)
-
-
-def _index_array(index: object, count: int) -> np.ndarray:
-    """Turn an index into whole numbers below ``count``, without axes for a single one."""
-    what = "the instances of a result are numbered: r[0], r[-1], r[1:3], r[[0, 2]] or r[r.scores > 0.5]"
-    if isinstance(index, tuple | str | bytes | bool | np.bool_):
-        raise TypeError(f"{what}; got {type(index).__name__} {index!r:.60}")
-    array = np.asarray(index)
-    if array.ndim == 1 and not array.size and isinstance(index, list):
-        array = array.astype(np.intp)  # an empty list has no type
-    if array.ndim > 1 or array.dtype.kind not in "iub":
-        raise TypeError(f"{what}; got {type(index).__name__} {index!r:.60}")
-    if array.dtype.kind == "b":
-        if array.shape != (count,):
-            raise IndexError(f"a mask for this result has {count} bools, one for each instance, got {array.size}")
-        return np.flatnonzero(array)
-    outside = array[(array < -count) | (array >= count)]
-    if outside.size:
-        raise IndexError(f"there is no instance {outside.flat[0]}: this result has {count}, numbered from 0")
-    return array.astype(np.intp)

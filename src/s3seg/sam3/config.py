@@ -292,7 +292,7 @@ def _unsupported(model_type: str) -> str:
     if model_type.startswith("sam3_tracker"):
         what = "is SAM 3's tracker by itself, which takes clicks and no text"
     elif model_type.startswith("sam3"):
-        what = "is a part or a relative of SAM 3 that s3seg does not implement"
+        what = "is a part of SAM 3, or a model derived from it, that s3seg does not implement"
     else:
         what = "is another model"
     return f"model_type {model_type!r} {what}; use a checkpoint whose model_type is sam3, sam3_video or sam3_lite_text"

@@ -11,8 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from s3seg.web.errors import RefusedRequestError, error_response
-from s3seg.web.http_protocol import REFUSAL
+from s3seg.web.errors import REFUSAL, RefusedRequestError, error_response
 from s3seg.web.logs import bound
 from s3seg.web.metrics import HttpMetrics
 from s3seg.web.operations import RenderError, route_label

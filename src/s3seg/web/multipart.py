@@ -24,6 +24,9 @@ from s3seg.web.validation import require_uncompressed
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
+MAY_LEAVE_BODIES = "s3seg.may_leave_bodies"
+"""Key of a scope that is true if a client reads its response although nobody has read the whole body of its request."""
+
 _FRAMING_BYTES = 64 * 1024  # boundaries, part headers and other fields around the file
 _FIELD_BYTES = 1024
 _PREAMBLE_BYTES = 8 * 1024
@@ -82,7 +85,8 @@ async def read_form(request: Request, *, file: str, fields: Collection[str], fie
     try:
         return await _read(request, _fast_enough(chunks), _Parts(file, fields, field_bytes))
     except (FileTooLargeError, InvalidRequestError):
-        if "expect" not in request.headers:  # a client that asked before sending has its answer
+        # a client that asked before sending has its answer
+        if "expect" not in request.headers and not request.scope.get(MAY_LEAVE_BODIES):
             await _drain(chunks)
         raise
 

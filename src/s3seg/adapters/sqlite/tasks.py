@@ -34,7 +34,7 @@ from s3seg.tasks.records import (
 
 
 class SqliteTaskStore:
-    """A `TaskStore` in an SQLite file, which the processes of edge and GPU service share."""
+    """A `TaskStore` in an SQLite file, which the processes of edge and gpu service share."""
 
     def __init__(self, database: Database, *, policy: Policy | None = None) -> None:
         self._db = database

@@ -104,7 +104,7 @@ def _rate_limited(numbers: dict[str, Any]) -> S3segError:
         return refused
     except (KeyError, ValueError, TypeError):
         pass
-    return UnavailableError("the database refused the request because of its rate, without saying when to retry")
+    return UnavailableError("the database refused the request because of a rate limit, without saying when to retry")
 
 
 def _numbers(err: APIError) -> dict[str, Any]:

@@ -120,7 +120,7 @@ def run(
         typer.Option(
             min=1,
             metavar="N",
-            help="Most processes; on a cluster that grows, more than it has room for now.",
+            help="Most processes; a cluster that grows may be asked for more than it has room for now.",
             show_default="as many as there is room for",
             rich_help_panel=_PROCESSES,
         ),
@@ -130,7 +130,7 @@ def run(
         typer.Option(
             min=0,
             metavar="N",
-            help="GPUs of a process; a fraction shares one.",
+            help="GPUs per process; with a fraction, processes share one.",
             show_default="1 where there are GPUs",
             rich_help_panel=_PROCESSES,
         ),
@@ -140,7 +140,7 @@ def run(
         typer.Option(
             min=1,
             metavar="N",
-            help="Pictures of a shard: what is lost when a process dies, and what a file of results holds.",
+            help="Pictures per shard, which is what a file of results holds and what is lost when a process dies.",
             show_default="a 64th of all, 8 to 256",
             rich_help_panel=_PROCESSES,
         ),

@@ -199,7 +199,7 @@ def several_things_advice(inputs: Sequence[str], prompts: Sequence[str]) -> dict
             words = [shlex.quote(inputs[0]), *(["..."] if len(inputs) > 1 else []), shlex.quote(first)]
             words += [f"-p {shlex.quote(thing)}" for thing in more]
             advice[prompt] = (
-                f"{prompt!r} is searched as one thing; for several, give each its own prompt: "
+                f"{prompt!r} is searched for as one thing; for several, give each its own prompt: "
                 f"s3seg segment {' '.join(words)}"
             )
     return advice

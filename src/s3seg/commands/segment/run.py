@@ -130,7 +130,7 @@ def run(options: SegmentOptions) -> int:
     )
     concept = None if request.concept is None else _load_concept(request.concept)
     options.output.check_counts(pictures=len(pictures), prompts=len(request.prompts))
-    pictures = checked(pictures, on_error=input_failed)  # told before a model is loaded
+    pictures = checked(pictures, on_error=input_failed)  # reported before a model is loaded
     if not pictures:
         return summary.exit_code
     keys = resume_keys(pictures, request, options.model, backend)
@@ -169,8 +169,8 @@ def run(options: SegmentOptions) -> int:
         for advice in several_things_advice(options.inputs, request.prompts).values():
             summary.hints[Hint("several_things", advice)] = {}
         _print_summary(summary, files, terminal, used=backend.describe(model))
-        for hint, pictures in summary.hints.items():
-            terminal.warn(_hint(hint, list(pictures), summary, at_service=options.model.url is not None), label="hint")
+        for hint, names in summary.hints.items():
+            terminal.warn(_hint(hint, list(names), summary, at_service=options.model.url is not None), label="hint")
     return summary.exit_code
 
 

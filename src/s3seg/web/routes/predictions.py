@@ -52,7 +52,9 @@ class PredictionRoutes:
                 path="/api/v1/model/info",
                 handler=self.model_info,
                 summary="Get the model that is loaded",
-                responses={200: ResponseSpec(description="Measured from what is loaded", model=ModelInfoResponse)},
+                responses={
+                    200: ResponseSpec(description="The model, as measured once it was loaded", model=ModelInfoResponse)
+                },
                 errors=("AUTH_REQUIRED", "AUTH_INVALID", "MODEL_NOT_LOADED"),
                 tag="inference",
             ),

@@ -44,7 +44,7 @@ class TaskRoutes:
                 path="/api/v1/segment",
                 handler=self.submit,
                 action=None,  # the task store counts submits, in the transaction that debits them
-                summary="Find something in a picture",
+                summary="Find everything that a prompt describes in a picture",
                 description="Costs one credit per prompt, given back if the task ends in error.",
                 body=SegmentRequest,
                 headers={
