@@ -35,8 +35,8 @@ FLOOR = 0.1
 """Instances below this score are not looked at: no threshold is as low."""
 THRESHOLDS = tuple(np.round(np.arange(0.2, 0.81, 0.05), 2).tolist())
 LEFT_EMPTY_AT_LEAST = 0.98
-AT_ONCE = 10
-"""Scenes of a split that a process is given at a time."""
+AT_ONCE = 5
+"""Scenes of a split that a process is given at a time; what has begun when the time is up is finished."""
 BARS = {
     "shapes and colours": ("f1", 0.94), "held-out combinations": ("f1", 0.90), "seen styles": ("f1", 0.90),
     "twemoji (held out)": ("f1", 0.80), "openmoji (held out)": ("f1", 0.70), "colour and thing": ("f1", 0.85),

@@ -122,6 +122,7 @@ def within(
     saved(run)
     _report(f"trained {steps} steps, {steps * Settings.load(run).batch} images", began)
     export(run, checkpoint, name="s3seg-embedded", version=version, threshold=0.5)
+    draw_curve(run, out / "curve.png")
     left = end - time.monotonic()
     figures = evaluate(
         checkpoint, scenes=scenes, splits=SPLITS, threshold=None, dtype="float32", processes=max(1, workers),
@@ -129,7 +130,6 @@ def within(
     )  # fmt: skip
     (out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
     draw_grid(checkpoint, out / "grid.png", threshold=figures["threshold"])
-    draw_curve(run, out / "curve.png")
     _report("done", began)
     return figures
 
