@@ -213,10 +213,7 @@ class Core:
             threshold=threshold,
             max_instances=max_instances,
         )
-        results = [
-            replace(one, source=prepared.source, image=prepared.pixels, timings=dict(one.timings))
-            for one in one_each(prompts, found)
-        ]
+        results = [replace(one, **prepared.shown, timings=dict(one.timings)) for one in one_each(prompts, found)]
         return results[0] if isinstance(prompt, str) else results
 
     def click(
@@ -233,7 +230,7 @@ class Core:
         asked = {"clicks": [one.to_dict() for one in unique]}
         found = yield from self._finish(uploaded.image_url, asked, project_id, timeout=timeout)
         by_object = dict(zip(unique, found, strict=True))
-        return [replace(by_object[one], prompt="", source=prepared.source, image=prepared.pixels) for one in objects]
+        return [replace(by_object[one], prompt="", **prepared.shown) for one in objects]
 
     def create_concept(
         self,
@@ -280,7 +277,7 @@ class Core:
             threshold=threshold,
             max_instances=max_instances,
         )
-        return replace(found, source=prepared.source, image=prepared.pixels)
+        return replace(found, **prepared.shown)
 
     # ---- helpers ----
 
