@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from s3seg.images import LoadedImage
     from s3seg.inference.segmenter import Embedding, Segmenter
     from s3seg.results import draw, export
-    from s3seg.results.segmentation import Instance, Segmentation
+    from s3seg.results.instance import Instance
+    from s3seg.results.segmentation import Segmentation
 
 __version__ = "0.1.0.dev0"
 
@@ -40,7 +41,7 @@ _NAMES = {
     "Embedding": "inference.segmenter",
     "ImageDecodeError": "errors",
     "InferenceError": "errors",
-    "Instance": "results.segmentation",
+    "Instance": "results.instance",
     "InvalidRequestError": "errors",
     "LoadedImage": "images",
     "MaskError": "errors",
