@@ -35,6 +35,9 @@ PUBLIC = {
     "draw",
     "export",
     "local",
+    "merge",
+    "video_frames",
+    "without_overlaps",
 }
 
 

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from s3seg import __version__
-from s3seg.commands import admin, db, models, serve, token
+from s3seg.commands import admin, db, export, models, serve, token
 from s3seg.commands.demo.command import demo
 from s3seg.commands.doctor.command import doctor
 from s3seg.commands.errors import ErrorHandlingGroup
@@ -51,6 +51,7 @@ def _root(
 
 app.command("demo", cls=CommandWithSections)(demo)
 app.command("segment", cls=CommandWithSections)(segment)
+app.add_typer(export.app, name="export")
 app.add_typer(models.app, name="models")
 app.command("doctor", cls=CommandWithSections)(doctor)
 app.add_typer(token.app)

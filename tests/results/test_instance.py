@@ -83,8 +83,18 @@ def test_the_font_and_its_size_are_as_asked(tmp_path):
 
 @pytest.mark.parametrize(
     "style",
-    [{"colors": "no colour"}, {"colors": (1, 2)}, {"colors": [(0, 0, 300)]}, {"line_width": 0}, {"line_width": 1e9}]
-    + [{"font_size": -1}, {"font_size": float("nan")}, {"opacity": 2}, {"color_by": "score"}, {"outlines": "bluish"}],
+    [
+        {"colors": "no colour"},
+        {"colors": (1, 2)},
+        {"colors": [(0, 0, 300)]},
+        {"line_width": 0},
+        {"line_width": 1e9},
+        {"font_size": -1},
+        {"font_size": float("nan")},
+        {"opacity": 2},
+        {"color_by": "score"},
+        {"outlines": "bluish"},
+    ],
 )
 def test_a_style_that_cannot_be_drawn_is_refused(style):
     with pytest.raises(InvalidRequestError):

@@ -8,19 +8,22 @@ import itertools
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast, overload
 
 from s3seg import checkpoints, images
 from s3seg.checkpoints import Checkpoint
 from s3seg.errors import InvalidRequestError, S3segError
 from s3seg.images import ImageSource, LoadedImage
+from s3seg.images.channel_order import looks_like_bgr
+from s3seg.inference.hints import channel_order_hint
 from s3seg.inference.prefetch import batches, map_ahead
 from s3seg.inference.process_guard import refuse_copying
 from s3seg.inference.prompts import Box, checked_positive, checked_prompts, checked_threshold, make_queries
 from s3seg.inference.stages import EncodedImage, ResizedImage, Sam3Network, make_result
-from s3seg.results.hints import joined
+from s3seg.results.hints import Hint, joined
 from s3seg.results.segmentation import Segmentation
 from s3seg.tasks.prompts import normalize_prompt
 
@@ -41,6 +44,7 @@ class Embedding:
             Pictures that were encoded together have equal shares.
         owner: The segmenter that encoded it; no other can use it.
         image_id: Identifies the picture in results; see `Segmentation`.
+        hints: What results on this picture say about it.
     """
 
     image: LoadedImage
@@ -48,6 +52,7 @@ class Embedding:
     milliseconds: dict[str, float]
     owner: Segmenter
     image_id: str
+    hints: tuple[Hint, ...] = ()
 
     def __repr__(self) -> str:
         height, width = self.image.size
@@ -127,11 +132,12 @@ class Segmenter:
         """Return a line for the user if the prompt lists several things, or has words unknown to the checkpoint."""
         return joined(self.network.hints(normalize_prompt(prompt)))
 
-    def encode(self, image: ImageSource) -> Embedding:
+    def encode(self, image: ImageSource, *, bgr: bool = False) -> Embedding:
         """Encode a picture once, for many calls of :meth:`segment`.
 
         Args:
             image: Anything that :func:`s3seg.images.load` takes.
+            bgr: The channels of an array are in BGR order, as OpenCV reads them.
 
         Raises:
             ImageDecodeError: The picture cannot be read.
@@ -139,7 +145,7 @@ class Segmenter:
                 process that loaded it.
         """
         self.network.check_process()
-        return self._encode([self._decode(image)])[0]
+        return self._encode([self._decode(image, bgr=bgr)])[0]
 
     @overload
     def segment(
@@ -151,6 +157,7 @@ class Segmenter:
         negative_boxes: Sequence[Box] = (),
         threshold: float | None = None,
         max_instances: int | None = None,
+        bgr: bool = False,
     ) -> Segmentation: ...
     @overload
     def segment(
@@ -162,6 +169,7 @@ class Segmenter:
         negative_boxes: Sequence[Box] = (),
         threshold: float | None = None,
         max_instances: int | None = None,
+        bgr: bool = False,
     ) -> list[Segmentation]: ...
     def segment(
         self,
@@ -172,11 +180,13 @@ class Segmenter:
         negative_boxes: Sequence[Box] = (),
         threshold: float | None = None,
         max_instances: int | None = None,
+        bgr: bool = False,
     ) -> Segmentation | list[Segmentation]:
         """Segment every instance of what the prompt describes.
 
         Args:
-            image: A picture (path, URL, bytes, PIL, numpy, torch) or an :class:`Embedding` of :meth:`encode`.
+            image: A picture (path, URL, bytes, PIL, numpy, torch, or a pair of a name and one of these), or an
+                :class:`Embedding` of :meth:`encode`.
             prompt: What to look for, one thing in a few words, or a list of prompts, which share the encoding of the
                 picture. White space, zero-width marks and smart quotes are normalized. None, together with boxes, looks
                 for what is in the boxes.
@@ -184,6 +194,7 @@ class Segmenter:
             negative_boxes: Examples of what not to find, xyxy in pixels.
             threshold: Keep instances that score above this, 0..1; by default the checkpoint's threshold.
             max_instances: Keep at most this many for each prompt, the best; None keeps all.
+            bgr: The channels of an array are in BGR order, as OpenCV reads them.
 
         Returns:
             One result for one prompt; for a sequence of prompts a list of results, one for each in the same order (the
@@ -205,7 +216,7 @@ class Segmenter:
             raise InvalidRequestError(
                 f"the {self.model.name} checkpoint has not learnt box prompts; use words, or another checkpoint"
             )
-        embedding = image if isinstance(image, Embedding) else self.encode(image)
+        embedding = image if isinstance(image, Embedding) else self.encode(image, bgr=bgr)
         if embedding.owner is not self:
             raise InvalidRequestError(f"{embedding!r} was encoded by another Segmenter; encode it with this one")
         results = self._predict(embedding, prompts, boxes, negative_boxes, threshold, max_instances)
@@ -220,6 +231,7 @@ class Segmenter:
         threshold: float | None = None,
         max_instances: int | None = None,
         batch_size: int | None = None,
+        bgr: bool = False,
         on_error: Callable[[S, S3segError], None] | None = None,
     ) -> Iterator[tuple[S, Segmentation]]: ...
     @overload
@@ -231,6 +243,7 @@ class Segmenter:
         threshold: float | None = None,
         max_instances: int | None = None,
         batch_size: int | None = None,
+        bgr: bool = False,
         on_error: Callable[[S, S3segError], None] | None = None,
     ) -> Iterator[tuple[S, list[Segmentation]]]: ...
     def segment_many(
@@ -241,6 +254,7 @@ class Segmenter:
         threshold: float | None = None,
         max_instances: int | None = None,
         batch_size: int | None = None,
+        bgr: bool = False,
         on_error: Callable[[S, S3segError], None] | None = None,
     ) -> Iterator[tuple[S, Any]]:
         """Segment many pictures, in order. Pictures are decoded ahead on other threads, and encoded in batches.
@@ -254,6 +268,7 @@ class Segmenter:
             max_instances: Keep at most this many for each prompt; see :meth:`segment`.
             batch_size: Pictures to encode together; by default 8 on an accelerator and 1 on the CPU, where larger
                 batches are not faster.
+            bgr: The channels of arrays are in BGR order; see :meth:`segment`.
             on_error: Called with each picture that cannot be read or segmented, and its error; the others are still
                 segmented. By default the first error is raised.
 
@@ -275,19 +290,21 @@ class Segmenter:
         prompts = checked_prompts(prompt, has_boxes=False)
         threshold, max_instances = self._checked(threshold, max_instances)
         size = batch_size or (1 if self.predictor.device.type == "cpu" else 8)
-        pairs = self._segment_batches(sources, prompts, threshold, max_instances, size, on_error)
+        decode = partial(self._decode_or_error, bgr=bgr)
+        pairs = self._segment_batches(sources, decode, prompts, threshold, max_instances, size, on_error)
         return ((source, results[0]) for source, results in pairs) if isinstance(prompt, str) else pairs
 
     def _segment_batches(
         self,
         sources: Iterable[S],
+        decode: Callable[[S], _Decoded | S3segError],
         prompts: Sequence[str],
         threshold: float,
         max_instances: int | None,
         batch_size: int,
         on_error: Callable[[S, S3segError], None] | None,
     ) -> Iterator[tuple[S, list[Segmentation]]]:
-        with contextlib.closing(map_ahead(self._decode_or_error, sources, ahead=2 * batch_size)) as decoded:
+        with contextlib.closing(map_ahead(decode, sources, ahead=2 * batch_size)) as decoded:
             for source, embedding in self._encode_batches(batches(decoded, batch_size)):
                 try:
                     if isinstance(embedding, S3segError):
@@ -302,15 +319,17 @@ class Segmenter:
 
     # ---- decode, encode, predict ----
 
-    def _decode(self, source: ImageSource) -> _Decoded:
+    def _decode(self, source: ImageSource, *, bgr: bool = False) -> _Decoded:
         start = time.perf_counter()
-        picture = images.load(source)
+        picture = images.load(source, bgr=bgr)
         resized = self.network.resize(picture.pixels, picture.size)
-        return _Decoded(picture, resized, _milliseconds_since(start))
+        exchanged = picture.format == "array" and not bgr and looks_like_bgr(picture.pixels)
+        hints = (channel_order_hint(),) if exchanged else ()
+        return _Decoded(picture, resized, _milliseconds_since(start), hints)
 
-    def _decode_or_error(self, source: ImageSource) -> _Decoded | S3segError:
+    def _decode_or_error(self, source: ImageSource, *, bgr: bool = False) -> _Decoded | S3segError:
         try:
-            return self._decode(source)
+            return self._decode(source, bgr=bgr)
         except S3segError as err:
             return err
 
@@ -332,7 +351,9 @@ class Segmenter:
         encoded = self.network.encode([one.resized for one in batch])
         each = _milliseconds_since(start) / len(batch)
         return [
-            Embedding(one.picture, image, {"decode": one.milliseconds, "image": each}, self, self._image_id(one))
+            Embedding(
+                one.picture, image, {"decode": one.milliseconds, "image": each}, self, self._image_id(one), one.hints
+            )
             for one, image in zip(batch, encoded, strict=True)
         ]
 
@@ -372,6 +393,8 @@ class Segmenter:
             )
             for prompt, one in zip(distinct, detections, strict=True)
         }
+        if embedding.hints:
+            results = {key: replace(one, hints=(*embedding.hints, *one.hints)) for key, one in results.items()}
         return [results[prompt] for prompt in prompts]
 
     def _checked(self, threshold: float | None, max_instances: int | None) -> tuple[float, int | None]:
@@ -385,6 +408,7 @@ class _Decoded:
     picture: LoadedImage
     resized: ResizedImage
     milliseconds: float
+    hints: tuple[Hint, ...]
 
     @property
     def digest(self) -> str:
@@ -395,6 +419,8 @@ class _Decoded:
 def _is_one_picture(sources: object) -> bool:
     """Return whether this is a picture rather than an iterable of pictures; an array has one axis more for several."""
     if isinstance(sources, str | bytes | bytearray | memoryview | os.PathLike | LoadedImage | Embedding):
+        return True
+    if images.is_named(sources) and not isinstance(cast("tuple[Any, Any]", sources)[1], os.PathLike):
         return True
     if hasattr(sources, "read") or hasattr(sources, "getbands"):  # a file object, a PIL picture
         return True

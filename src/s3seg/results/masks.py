@@ -144,6 +144,15 @@ def intersection(rles: Sequence[RLE]) -> RLE:
     return _merge(rles, intersect=True)
 
 
+def difference(rle: RLE, other: RLE) -> RLE:
+    """Return the pixels in a mask that are not in another of the same size."""
+    starts, ends = runs(other)
+    edges = np.concatenate([[0], np.column_stack([starts, ends]).ravel(), [other.size[0] * other.size[1]]])
+    starts, ends = edges[0::2], edges[1::2]
+    apart = ends > starts
+    return _merge([rle, from_runs(starts[apart], ends[apart], other.size)], intersect=True)
+
+
 def iou(first: Sequence[RLE], second: Sequence[RLE]) -> np.ndarray:
     """Return the IoU of every pair: (len(first), len(second)) float64, 0..1; two empty masks give 0."""
     if not first or not second:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, TypedDict, cast
 
+import numpy as np
 from PIL import ImageColor, ImageFont
 
 from s3seg.errors import InvalidRequestError
@@ -26,7 +27,7 @@ class OverlayStyle(TypedDict, total=False):
         colors: a colour; a list of them, which is repeated if it is too short; or a colour for each prompt, by
             its text. By default colours that are easy to tell apart.
         opacity: of the fill, 0..1; by default 0.42.
-        outlines: whether to draw outlines, or the colour of all of them. By default each has the colour of its instance.
+        outlines: whether to draw outlines, or a colour for all; by default each has the colour of its instance.
         line_width: of outlines in pixels. By default it grows with the picture, and small instances have thin lines.
         labels: whether to write prompt and score on each instance.
         font: the file of a TrueType or OpenType font for the labels, or a font of Pillow. By default one that has
@@ -66,9 +67,8 @@ def checked_style(style: OverlayStyle) -> Look:
         TypeError: There is no such argument.
     """
     if unknown := set(style) - set(OverlayStyle.__annotations__):
-        raise TypeError(
-            f"overlay has no argument {sorted(unknown)[0]!r}; it has {', '.join(OverlayStyle.__annotations__)}"
-        )
+        known = ", ".join(OverlayStyle.__annotations__)
+        raise TypeError(f"overlay has no argument {min(unknown)!r}; it has {known}")
     color_by = style.get("color_by", "auto")
     if color_by not in ("auto", "instance", "prompt"):
         raise InvalidRequestError(f"color_by is 'auto', 'instance' or 'prompt', got {color_by!r:.60}")
@@ -95,9 +95,7 @@ def _colors(colors: Any) -> Chosen:
         return []
     if isinstance(colors, Mapping):
         return {prompt: _rgb(color) for prompt, color in cast("Mapping[str, Color]", colors).items()}
-    if isinstance(colors, str) or (
-        len(colors) and not isinstance(colors[0], str) and not hasattr(colors[0], "__len__")
-    ):
+    if isinstance(colors, str) or (len(colors) and isinstance(colors[0], int | np.integer)):
         return [_rgb(colors)]
     return [_rgb(color) for color in colors]
 

@@ -95,9 +95,7 @@ def _probes(rings: Sequence[Ring]) -> np.ndarray:
     """Return (P, 3) ring number, x, y: a vertex of each ring that no other ring has; none where there is no such."""
     everything = np.concatenate(rings).astype(np.int64)
     owner = np.repeat(np.arange(len(rings)), [len(ring) for ring in rings])
-    _, first, inverse, counts = np.unique(
-        everything, axis=0, return_index=True, return_inverse=True, return_counts=True
-    )
+    _, inverse, counts = np.unique(everything, axis=0, return_inverse=True, return_counts=True)
     alone = counts[inverse.reshape(-1)] == 1
     _, index = np.unique(owner[alone], return_index=True)
     return np.column_stack([owner[alone][index], everything[alone][index]])

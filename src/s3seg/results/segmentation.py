@@ -353,7 +353,7 @@ class Segmentation:
         return [masks.polygons(rle, tolerance=tolerance) for rle in self.rles]
 
     def to_coco(self, *, polygons: bool = False, tolerance: float = 0.0, base_names: bool = False) -> dict[str, Any]:
-        """Return a COCO dataset of this picture. For many results and the arguments, see `s3seg.results.export.coco`."""
+        """Return a COCO dataset of this picture; see `s3seg.results.export.coco`, which takes many results too."""
         from s3seg.results import export
 
         return export.coco([self], polygons=polygons, tolerance=tolerance, base_names=base_names)

@@ -1,8 +1,8 @@
 """Leave out vertices of polygons without moving any outline by more than a tolerance, and without breaking them.
 
-Each ring is simplified by itself (Douglas and Peucker, 1973): every vertex that is left out lies within the tolerance of
-the edge that replaces it, so the Hausdorff distance between the outlines before and after is at most the tolerance. That
-alone could make rings cross, or leave a hole outside of its part. Rings that do are simplified again with half of
+Each ring is simplified by itself (Douglas and Peucker, 1973): every vertex that is left out lies within the tolerance
+of the edge that replaces it, so the Hausdorff distance between the outlines before and after is at most the tolerance.
+That alone could make rings cross, or leave a hole outside of its part. Rings that do are simplified again with half of
 the tolerance, until the polygons are valid, as those of `s3seg.results.polygons` are.
 """
 

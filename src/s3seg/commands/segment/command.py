@@ -10,6 +10,7 @@ from s3seg.commands.segment.output_options import (
     MASK_SUFFIXES,
     OVERLAY_SUFFIXES,
     Format,
+    MaskKind,
     OutputOptions,
     choose_format,
     parse_folder,
@@ -70,6 +71,14 @@ def segment(
             rich_help_panel=_OUTPUT,
         ),
     ] = None,
+    mask_kind: Annotated[
+        MaskKind,
+        typer.Option(
+            help="With --mask: labels; binary (255 is anything found); palette (labels as colours); "
+            "classes (1 the first prompt, 2 the next; one file).",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = MaskKind.LABELS,
     crops: Annotated[
         str | None,
         typer.Option(metavar="DIR", help="Cut out each instance (PNG with alpha).", rich_help_panel=_OUTPUT),
@@ -100,6 +109,24 @@ def segment(
             rich_help_panel=_OUTPUT,
         ),
     ] = None,
+    polygons: Annotated[
+        bool, typer.Option("--polygons", help="With --format coco: polygons, not RLE.", rich_help_panel=_OUTPUT)
+    ] = False,
+    tolerance: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            metavar="PIXELS",
+            help="How far outlines of polygons may move, to leave out vertices.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = 0.0,
+    base_names: Annotated[
+        bool,
+        typer.Option(
+            "--base-names", help="With --format coco: name pictures without their folders.", rich_help_panel=_OUTPUT
+        ),
+    ] = False,
     resume: Annotated[
         bool,
         typer.Option("--resume", help="Continue an earlier run: skip finished pictures.", rich_help_panel=_OUTPUT),
@@ -175,6 +202,10 @@ def segment(
             crops=parse_folder(crops, option="--crops"),
             format=format_,
             output=parse_target(output, option="-o", suffixes=suffixes_of(format_)),
+            mask_kind=mask_kind,
+            polygons=polygons,
+            tolerance=tolerance,
+            base_names=base_names,
         ),
         resume=resume,
         quiet=quiet,
