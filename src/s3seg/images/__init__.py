@@ -113,8 +113,9 @@ def load(
 
 def is_named(source: object) -> bool:
     """Return whether a source is a pair of a name and another source."""
-    is_pair = isinstance(source, tuple) and len(source) == 2
-    return is_pair and isinstance(source[0], str) and not isinstance(source[1], str)
+    if not isinstance(source, tuple) or len(source) != 2:
+        return False
+    return isinstance(source[0], str) and not isinstance(source[1], str)
 
 
 def _load(

@@ -18,13 +18,17 @@ from s3seg.checkpoints import Checkpoint
 from s3seg.errors import InvalidRequestError, S3segError
 from s3seg.images import ImageSource, LoadedImage
 from s3seg.images.channel_order import looks_like_bgr
+from s3seg.inference.calibration import Calibration
 from s3seg.inference.hints import channel_order_hint
 from s3seg.inference.prefetch import batches, map_ahead
 from s3seg.inference.process_guard import refuse_copying
-from s3seg.inference.prompts import Box, checked_positive, checked_prompts, checked_threshold, make_queries
+from s3seg.inference.prompts import Box, checked_positive, checked_prompts, make_queries
+from s3seg.inference.search import Search, Threshold, thresholds_for
 from s3seg.inference.stages import EncodedImage, ResizedImage, Sam3Network, make_result
+from s3seg.inference.tile_plan import Tile, checked_tile, plan_tiles
+from s3seg.inference.tiling import segment_tiles
 from s3seg.results.hints import Hint, joined
-from s3seg.results.segmentation import Segmentation
+from s3seg.results.segmentation import Segmentation, cut
 from s3seg.tasks.prompts import normalize_prompt
 
 if TYPE_CHECKING:
@@ -72,6 +76,7 @@ class Segmenter:
         checkpoint: The checkpoint that was loaded, and where its files are.
         metadata: What the checkpoint says about itself: default threshold, vocabulary, box prompts.
         model: Name, version, device and precision, as given in results.
+        calibration: What ``threshold="calibrated"`` uses, or None.
         network: The steps from a picture to results, for callers that run them separately, as the services do.
     """
 
@@ -82,6 +87,7 @@ class Segmenter:
         device: str = "auto",
         dtype: str = "auto",
         image_size: int | None = None,
+        calibration: str | os.PathLike[str] | Calibration | None = None,
     ) -> None:
         """Load a checkpoint. This never downloads anything.
 
@@ -94,16 +100,23 @@ class Segmenter:
                 fast (CUDA, and processors that multiply it in hardware), else float32.
             image_size: Side of the square that pictures are resized to, in pixels, a multiple of the patch size.
                 None takes the checkpoint's own. A smaller size is faster and misses more.
+            calibration: What ``threshold="calibrated"`` uses: a file of ``s3seg calibrate``.
 
         Raises:
             CheckpointNotFoundError: The checkpoint is not on this machine; the message says how to get it.
             CheckpointError: Its files are incomplete, or are not a SAM 3.
-            InvalidRequestError: The device or precision is not available, or the image size is not supported.
+            InvalidRequestError: The device or precision is not available, or the image size is not supported; or the
+                calibration is of another checkpoint.
         """
         self.checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else checkpoints.resolve(checkpoint)
         self.network = Sam3Network(self.checkpoint, device=device, dtype=dtype, image_size=image_size)
         self.metadata = self.network.metadata
         self.model = self.network.model
+        if isinstance(calibration, str | os.PathLike):
+            calibration = Calibration.load(calibration)
+        self.calibration = calibration
+        if self.calibration is not None:
+            self.calibration.check(self.model.name, self.model.version)
         self._encodings = itertools.count(1)
 
     def __repr__(self) -> str:
@@ -155,8 +168,9 @@ class Segmenter:
         *,
         boxes: Sequence[Box] = (),
         negative_boxes: Sequence[Box] = (),
-        threshold: float | None = None,
+        threshold: Threshold = None,
         max_instances: int | None = None,
+        tile: Tile | None = None,
         bgr: bool = False,
     ) -> Segmentation: ...
     @overload
@@ -167,8 +181,9 @@ class Segmenter:
         *,
         boxes: Sequence[Box] = (),
         negative_boxes: Sequence[Box] = (),
-        threshold: float | None = None,
+        threshold: Threshold = None,
         max_instances: int | None = None,
+        tile: Tile | None = None,
         bgr: bool = False,
     ) -> list[Segmentation]: ...
     def segment(
@@ -178,8 +193,9 @@ class Segmenter:
         *,
         boxes: Sequence[Box] = (),
         negative_boxes: Sequence[Box] = (),
-        threshold: float | None = None,
+        threshold: Threshold = None,
         max_instances: int | None = None,
+        tile: Tile | None = None,
         bgr: bool = False,
     ) -> Segmentation | list[Segmentation]:
         """Segment every instance of what the prompt describes.
@@ -192,8 +208,12 @@ class Segmenter:
                 for what is in the boxes.
             boxes: Examples of what to find, xyxy in pixels of the picture.
             negative_boxes: Examples of what not to find, xyxy in pixels.
-            threshold: Keep instances that score above this, 0..1; by default the checkpoint's threshold.
+            threshold: Keep instances that score above this, 0..1; by default the checkpoint's threshold. A mapping
+                gives prompts thresholds of their own; "calibrated" takes those of ``calibration``.
             max_instances: Keep at most this many for each prompt, the best; None keeps all.
+            tile: Look also into overlapping tiles of the picture, for things that are too small or too many for one
+                pass: the side of a tile in pixels, or "auto" for that of the network's input, which is right for the
+                smallest things. Each tile takes the time of a picture. Not together with boxes.
             bgr: The channels of an array are in BGR order, as OpenCV reads them.
 
         Returns:
@@ -211,7 +231,7 @@ class Segmenter:
         self.network.check_process()
         boxes, negative_boxes = (() if group is None else group for group in (boxes, negative_boxes))
         prompts = checked_prompts(prompt, has_boxes=bool(len(boxes)))
-        threshold, max_instances = self._checked(threshold, max_instances)
+        search = self._search(prompts, threshold, max_instances, tile, boxes, negative_boxes)
         if (len(boxes) or len(negative_boxes)) and not self.metadata.box_prompts:
             raise InvalidRequestError(
                 f"the {self.model.name} checkpoint has not learnt box prompts; use words, or another checkpoint"
@@ -219,7 +239,7 @@ class Segmenter:
         embedding = image if isinstance(image, Embedding) else self.encode(image, bgr=bgr)
         if embedding.owner is not self:
             raise InvalidRequestError(f"{embedding!r} was encoded by another Segmenter; encode it with this one")
-        results = self._predict(embedding, prompts, boxes, negative_boxes, threshold, max_instances)
+        results = self._predict(embedding, search)
         return results[0] if prompt is None or isinstance(prompt, str) else results
 
     @overload
@@ -228,8 +248,9 @@ class Segmenter:
         sources: Iterable[S],
         prompt: str,
         *,
-        threshold: float | None = None,
+        threshold: Threshold = None,
         max_instances: int | None = None,
+        tile: Tile | None = None,
         batch_size: int | None = None,
         bgr: bool = False,
         on_error: Callable[[S, S3segError], None] | None = None,
@@ -240,8 +261,9 @@ class Segmenter:
         sources: Iterable[S],
         prompt: Sequence[str],
         *,
-        threshold: float | None = None,
+        threshold: Threshold = None,
         max_instances: int | None = None,
+        tile: Tile | None = None,
         batch_size: int | None = None,
         bgr: bool = False,
         on_error: Callable[[S, S3segError], None] | None = None,
@@ -251,8 +273,9 @@ class Segmenter:
         sources: Iterable[S],
         prompt: str | Sequence[str],
         *,
-        threshold: float | None = None,
+        threshold: Threshold = None,
         max_instances: int | None = None,
+        tile: Tile | None = None,
         batch_size: int | None = None,
         bgr: bool = False,
         on_error: Callable[[S, S3segError], None] | None = None,
@@ -266,8 +289,9 @@ class Segmenter:
             prompt: What to look for in each picture: one prompt or several.
             threshold: Keep instances that score above this; see :meth:`segment`.
             max_instances: Keep at most this many for each prompt; see :meth:`segment`.
-            batch_size: Pictures to encode together; by default 8 on an accelerator and 1 on the CPU, where larger
-                batches are not faster.
+            tile: Look into tiles too; see :meth:`segment`.
+            batch_size: Pictures, or tiles of one, to encode together; by default 8 on an accelerator and 1 on the CPU,
+                where larger batches are not faster.
             bgr: The channels of arrays are in BGR order; see :meth:`segment`.
             on_error: Called with each picture that cannot be read or segmented, and its error; the others are still
                 segmented. By default the first error is raised.
@@ -288,19 +312,17 @@ class Segmenter:
         if batch_size is not None:
             batch_size = checked_positive("batch_size", batch_size)
         prompts = checked_prompts(prompt, has_boxes=False)
-        threshold, max_instances = self._checked(threshold, max_instances)
-        size = batch_size or (1 if self.predictor.device.type == "cpu" else 8)
+        search = self._search(prompts, threshold, max_instances, tile)
+        size = batch_size or self._batch_size
         decode = partial(self._decode_or_error, bgr=bgr)
-        pairs = self._segment_batches(sources, decode, prompts, threshold, max_instances, size, on_error)
+        pairs = self._segment_batches(sources, decode, search, size, on_error)
         return ((source, results[0]) for source, results in pairs) if isinstance(prompt, str) else pairs
 
     def _segment_batches(
         self,
         sources: Iterable[S],
         decode: Callable[[S], _Decoded | S3segError],
-        prompts: Sequence[str],
-        threshold: float,
-        max_instances: int | None,
+        search: Search,
         batch_size: int,
         on_error: Callable[[S, S3segError], None] | None,
     ) -> Iterator[tuple[S, list[Segmentation]]]:
@@ -309,7 +331,7 @@ class Segmenter:
                 try:
                     if isinstance(embedding, S3segError):
                         raise embedding
-                    results = self._predict(embedding, prompts, (), (), threshold, max_instances)
+                    results = self._predict(embedding, search, batch_size)
                 except S3segError as err:
                     if on_error is None:
                         raise
@@ -362,45 +384,61 @@ class Segmenter:
         number = "" if one.picture.source else f":{next(self._encodings)}"
         return f"pixels:{one.digest}{number}"
 
-    def _predict(
-        self,
-        embedding: Embedding,
-        prompts: Sequence[str],
-        boxes: Sequence[Box],
-        negative_boxes: Sequence[Box],
-        threshold: float,
-        max_instances: int | None,
-    ) -> list[Segmentation]:
+    def _predict(self, embedding: Embedding, search: Search, batch_size: int | None = None) -> list[Segmentation]:
         image = embedding.encoded
-        distinct = list(dict.fromkeys(prompts))
-        queries = make_queries(distinct, boxes, negative_boxes, size=image.size)
+        tiles = [] if search.tile is None else plan_tiles(image.size, search.tile, input_side=self.image_size)
+        distinct = list(search.thresholds)
+        queries = make_queries(distinct, search.boxes, search.negative_boxes, size=image.size)
+        lowest = min(search.thresholds.values())
         start = time.perf_counter()
         detections = self.network.predict_queries(
-            [(image, query) for query in queries], threshold=threshold, max_instances=max_instances
+            [(image, query) for query in queries],
+            threshold=lowest,
+            max_instances=None if tiles else search.max_instances,
         )
         timings = embedding.milliseconds | {"prompt": _milliseconds_since(start) / len(distinct)}
-        results = {
-            prompt: make_result(
+        results = [
+            make_result(
                 self.network,
                 image.size,
                 prompt,
                 one,
-                threshold=threshold,
+                threshold=lowest,
                 timings=timings,
                 photograph=image.photograph,
                 picture=embedding.image,
                 image_id=embedding.image_id,
             )
             for prompt, one in zip(distinct, detections, strict=True)
-        }
+        ]
+        results = [cut(result, search.thresholds[result.prompt]) for result in results]
+        if tiles:
+            results = segment_tiles(
+                self.network, embedding.image.pixels, tiles, results, batch_size=batch_size or self._batch_size
+            )
+            results = [result[: search.max_instances] for result in results]
         if embedding.hints:
-            results = {key: replace(one, hints=(*embedding.hints, *one.hints)) for key, one in results.items()}
-        return [results[prompt] for prompt in prompts]
+            results = [replace(one, hints=(*embedding.hints, *one.hints)) for one in results]
+        by_prompt = dict(zip(distinct, results, strict=True))
+        return [by_prompt[prompt] for prompt in search.prompts]
 
-    def _checked(self, threshold: float | None, max_instances: int | None) -> tuple[float, int | None]:
+    @property
+    def _batch_size(self) -> int:
+        return 1 if self.predictor.device.type == "cpu" else 8
+
+    def _search(
+        self,
+        prompts: Sequence[str],
+        threshold: Threshold,
+        max_instances: int | None,
+        tile: Tile | None,
+        boxes: Sequence[Box] = (),
+        negative_boxes: Sequence[Box] = (),
+    ) -> Search:
         if max_instances is not None:
             max_instances = checked_positive("max_instances", max_instances)
-        return checked_threshold(self.metadata.threshold if threshold is None else threshold), max_instances
+        thresholds = thresholds_for(threshold, prompts, default=self.metadata.threshold, calibration=self.calibration)
+        return Search(thresholds, prompts, max_instances, boxes, negative_boxes, checked_tile(tile))
 
 
 @dataclass(frozen=True, slots=True)

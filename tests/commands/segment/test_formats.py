@@ -31,7 +31,8 @@ def test_masks_are_labels_white_colours_or_classes(s3seg: Command, picture: GetP
     assert labels.max() == 4
     assert np.array_equal(kinds["binary"]["street.car.mask.png"], np.where(labels, 255, 0))
     assert np.array_equal(kinds["palette"]["street.car.mask.png"], labels)
-    assert Image.open(tmp_path / "palette/street.car.mask.png").mode == "P"
+    with Image.open(tmp_path / "palette/street.car.mask.png") as palette:
+        assert palette.mode == "P"
     classes = kinds["classes"]["street.mask.png"]
     houses = kinds["labels"]["street.house.mask.png"]
     assert np.array_equal(classes > 0, (labels > 0) | (houses > 0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -10,6 +11,7 @@ from s3seg.checkpoints import Checkpoint
 from s3seg.checkpoints.metadata import CheckpointMetadata
 from s3seg.commands.segment.options import ModelOptions
 from s3seg.errors import InvalidRequestError
+from s3seg.inference.calibration import Calibration
 
 if TYPE_CHECKING:
     from s3seg.client import Client
@@ -50,12 +52,14 @@ class LocalBackend:
         device: As for `Segmenter`.
         dtype: As for `Segmenter`.
         image_size: As for `Segmenter`.
+        calibration: As for `Segmenter`.
     """
 
     checkpoint: Checkpoint
     device: str = "auto"
     dtype: str = "auto"
     image_size: int | None = None
+    calibration: Calibration | None = None
 
     loading = "loading the model"
 
@@ -73,7 +77,13 @@ class LocalBackend:
         """
         from s3seg.inference.segmenter import Segmenter
 
-        return Segmenter(self.checkpoint, device=self.device, dtype=self.dtype, image_size=self.image_size)
+        return Segmenter(
+            self.checkpoint,
+            device=self.device,
+            dtype=self.dtype,
+            image_size=self.image_size,
+            calibration=self.calibration,
+        )
 
     def describe(self, loaded: Segmenter) -> tuple[str, str]:
         """Name the checkpoint, its device and precision, and what it knows."""
@@ -117,12 +127,13 @@ class RemoteBackend:
         return "service", self.url
 
 
-def choose_backend(options: ModelOptions, *, boxes: bool) -> Backend:
+def choose_backend(options: ModelOptions, *, boxes: bool, local: Sequence[str] = ()) -> Backend:
     """Return the backend for the options. Resolves the checkpoint, and loads nothing.
 
     Args:
         options: Which model to use.
         boxes: Whether the request has boxes.
+        local: Options of the request that a service does not take.
 
     Raises:
         CheckpointNotFoundError: The checkpoint is not on this machine.
@@ -133,16 +144,23 @@ def choose_backend(options: ModelOptions, *, boxes: bool) -> Backend:
         if boxes:
             _check_box_prompts(checkpoint)
         return LocalBackend(
-            checkpoint=checkpoint, device=options.device, dtype=options.dtype, image_size=options.image_size
+            checkpoint=checkpoint,
+            device=options.device,
+            dtype=options.dtype,
+            image_size=options.image_size,
+            calibration=None if options.calibration is None else Calibration.load(options.calibration),
         )
     local_only = {
         "--checkpoint": options.checkpoint is not None,
         "--device": options.device != "auto",
         "--dtype": options.dtype != "auto",
         "--image-size": options.image_size is not None,
+        "--calibration": options.calibration is not None,
     }
     if given := [name for name, is_given in local_only.items() if is_given]:
         raise InvalidRequestError(f"{', '.join(given)} cannot be used with --url: the service chooses its own model")
+    if local:
+        raise InvalidRequestError(f"{', '.join(local)} cannot be used with --url: the service does not take that yet")
     if boxes:
         raise InvalidRequestError("boxes cannot be used with --url: the service takes text prompts only")
     return RemoteBackend(options.url, options.token)

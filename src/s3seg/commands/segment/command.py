@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -45,12 +46,10 @@ def segment(
         typer.Option("--negative-box", metavar="X1,Y1,X2,Y2", help="Box around an example not to find; repeatable."),
     ] = None,
     threshold: Annotated[
-        float | None,
+        list[str] | None,
         typer.Option(
-            min=0,
-            max=1,
             metavar="SCORE",
-            help="Keep instances with a higher score.",
+            help="Keep instances with a higher score; PROMPT=SCORE for one prompt, repeatable; or calibrated.",
             show_default="the checkpoint's",
         ),
     ] = None,
@@ -58,6 +57,17 @@ def segment(
         int | None,
         typer.Option(min=1, metavar="N", help="Keep the best N instances of each prompt.", show_default="all"),
     ] = None,
+    tile: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|PIXELS",
+            help="Look also into overlapping tiles of this side, for small or many things; slower.",
+            show_default="the whole picture only",
+        ),
+    ] = None,
+    no_overlaps: Annotated[
+        bool, typer.Option("--no-overlaps", help="Give each pixel to the best instance of all prompts.")
+    ] = False,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Search subfolders too.")] = False,
     overlay: Annotated[
         str | None,
@@ -159,6 +169,10 @@ def segment(
             rich_help_panel=_MODEL,
         ),
     ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Of `s3seg calibrate`, for --threshold calibrated.", rich_help_panel=_MODEL),
+    ] = None,
     url: Annotated[
         str | None,
         typer.Option(
@@ -177,7 +191,15 @@ def segment(
     Prints a table unless an output option is given.
     Results go to standard output, everything else to standard error.
     """
-    from s3seg.commands.segment.options import ModelOptions, Request, SegmentOptions, parse_box, split_words
+    from s3seg.commands.segment.options import (
+        ModelOptions,
+        Request,
+        SegmentOptions,
+        parse_box,
+        parse_thresholds,
+        parse_tile,
+        split_words,
+    )
     from s3seg.commands.segment.run import run
 
     output = None if output == "-" else output
@@ -190,11 +212,19 @@ def segment(
             prompts=all_prompts,
             boxes=[parse_box(box) for box in boxes or []],
             negative_boxes=[parse_box(box) for box in negative_boxes or []],
-            threshold=threshold,
+            threshold="calibrated" if calibration and not threshold else parse_thresholds(threshold or [], all_prompts),
             max_instances=max_instances,
+            tile=parse_tile(tile),
+            overlaps=not no_overlaps,
         ),
         model=ModelOptions(
-            checkpoint=checkpoint, device=device, dtype=dtype, image_size=image_size, url=url, token=token
+            checkpoint=checkpoint,
+            device=device,
+            dtype=dtype,
+            image_size=image_size,
+            calibration=calibration,
+            url=url,
+            token=token,
         ),
         output=OutputOptions(
             overlay=parse_target(overlay, option="--overlay", suffixes=OVERLAY_SUFFIXES),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from s3seg.commands.segment.backends import Backend
@@ -19,7 +19,12 @@ from s3seg.commands.segment.pictures import Picture
 def resume_keys(pictures: Sequence[Picture], request: Request, model: ModelOptions, backend: Backend) -> dict[str, str]:
     """Return the key of each picture, by its source."""
     prompt = [list(request.prompts), list(request.boxes), list(request.negative_boxes)]
-    options = [request.threshold, request.max_instances, model.image_size, model.dtype]
+    thresholds = request.threshold if not isinstance(request.threshold, Mapping) else sorted(request.threshold.items())
+    options = [thresholds, request.max_instances, model.image_size, model.dtype]
+    if request.tile is not None or not request.overlaps:
+        options += [request.tile, request.overlaps]
+    if model.calibration is not None:
+        options.append(hashlib.sha256(model.calibration.read_bytes()).hexdigest())
     request_digest = _digest([*backend.identity(), prompt, options])
     return {str(picture.source): f"{request_digest}-{_picture_digest(picture)}" for picture in pictures}
 

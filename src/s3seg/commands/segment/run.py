@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from s3seg.commands.errors import ERROR, PARTIAL
 from s3seg.commands.escaping import one_line
@@ -28,6 +28,7 @@ from s3seg.errors import (
     PromptError,
     S3segError,
 )
+from s3seg.results.combine import without_overlaps
 from s3seg.results.hints import Hint
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def run(options: SegmentOptions) -> int:
             raise InvalidRequestError("no picture to segment: all that were found are outputs of an earlier run")
         return summary.exit_code
     request = options.request
-    backend = choose_backend(options.model, boxes=request.has_boxes)
+    backend = choose_backend(options.model, boxes=request.has_boxes, local=request.local_options)
     options.output.check_counts(pictures=len(pictures), prompts=len(request.prompts))
     pictures = checked(pictures, on_error=input_failed)  # told before a model is loaded
     if not pictures:
@@ -200,6 +201,8 @@ def _segment(
             )
         for picture, results in _results(model, pictures, request, picture_failed):
             start = time.perf_counter()
+            if not request.overlaps:
+                results = without_overlaps(results)
             for output in outputs:
                 output.add(picture, keys[str(picture.source)], results)
             summary.add(results)
@@ -229,12 +232,14 @@ def _results(
                 yield picture, results if isinstance(results, list) else [results]
         return
     by_source = {picture.open(): picture for picture in pictures}
+    local: dict[str, Any] = {} if request.tile is None else {"tile": request.tile}  # not for a service
     for source, results in model.segment_many(
         by_source,
         list(request.prompts),
-        threshold=request.threshold,
+        threshold=cast("float | None", request.threshold),  # `choose_backend` refuses others for a service
         max_instances=request.max_instances,
         on_error=lambda source, err: on_error(err),
+        **local,
     ):
         yield by_source[source], results
 
