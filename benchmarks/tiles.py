@@ -65,13 +65,14 @@ def draw(seed: int) -> Scene:
 def main() -> None:
     """Print a table for the scenes together."""
     seg = Segmenter("embedded", device="cpu")
-    tiles = plan_tiles((SIZE, SIZE), TILE, input_side=seg.image_size)
-    seams = sorted({edge for y1, x1, y2, x2 in tiles for edge in (x1, x2) if 0 < edge < SIZE})
-    print(f"{SCENES} scenes, {len(tiles)} tiles of {TILE} pixels, {', '.join(PROMPTS)}")
+    print(f"{SCENES} scenes; {', '.join(PROMPTS)}; input of {seg.image_size} pixels")
     print("| | F1 | precision | recall: small | on seams | away from seams | large | most of a prompt | s | peak MB |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     scenes = [draw(seed) for seed in range(SCENES)]
-    for name, tile in (("whole picture", None), ("tiles", TILE)):
+    for tile in (None, TILE, "auto"):
+        tiles = plan_tiles((SIZE, SIZE), tile or TILE, input_side=seg.image_size)
+        seams = sorted({edge for _, x1, _, x2 in tiles for edge in (x1, x2) if 0 < edge < SIZE})
+        name = "whole picture" if tile is None else f"{len(tiles)} tiles of {tiles[0][2]} pixels"
         counts = {key: [0, 0] for key in ("small", "seam", "inside", "large")}
         right = kept = most = 0
         start = time.perf_counter()

@@ -13,6 +13,7 @@ import typer
 
 from s3seg import __version__
 from s3seg.commands import admin, db, export, models, serve, token
+from s3seg.commands.calibrate import calibrate
 from s3seg.commands.demo.command import demo
 from s3seg.commands.doctor.command import doctor
 from s3seg.commands.errors import ErrorHandlingGroup
@@ -51,6 +52,7 @@ def _root(
 
 app.command("demo", cls=CommandWithSections)(demo)
 app.command("segment", cls=CommandWithSections)(segment)
+app.command("calibrate", cls=CommandWithSections)(calibrate)
 app.add_typer(export.app, name="export")
 app.add_typer(models.app, name="models")
 app.command("doctor", cls=CommandWithSections)(doctor)

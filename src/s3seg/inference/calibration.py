@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from s3seg.errors import InvalidRequestError
+from s3seg.errors import InvalidRequestError, MaskError
 from s3seg.results import masks
 from s3seg.results.files import json_text, write_atomically
 from s3seg.results.instances_file import MIN_SCORE
 from s3seg.results.masks import RLE
 from s3seg.results.segmentation import Segmentation
+
+if TYPE_CHECKING:
+    from s3seg.images import ImageSource
+    from s3seg.inference.segmenter import Segmenter
 
 FORMAT = "s3seg.calibration/1"
 _MATCH = 0.5  # IoU
@@ -50,6 +54,11 @@ class Curve:
         """The harmonic mean of precision and recall."""
         pairs = zip(self.precision, self.recall, strict=True)
         return tuple(2 * p * r / (p + r) if p + r else 0.0 for p, r in pairs)
+
+    def at(self, threshold: float) -> tuple[float, float, float]:
+        """Return F1, precision and recall at a threshold, which is compared in float32 as the scores are."""
+        k = max(0, int(np.searchsorted(self.thresholds, np.float32(threshold), side="right")) - 1)
+        return self.f1[k], self.precision[k], self.recall[k]
 
     @property
     def best(self) -> float:
@@ -120,6 +129,45 @@ class Calibration:
             raise InvalidRequestError(f"{path} is not a calibration: {type(err).__name__}: {err}") from err
 
 
+def calibrate(
+    segmenter: Segmenter,
+    labelled: Iterable[tuple[ImageSource, Mapping[str, Sequence[RLE]]]],
+    *,
+    on_picture: Callable[[], None] = lambda: None,
+) -> Calibration:
+    """Choose the thresholds of prompts for a checkpoint.
+
+    Args:
+        segmenter: The loaded checkpoint.
+        labelled: Pictures, and for each prompt that is labelled in it everything that is right, perhaps nothing.
+        on_picture: Called after each picture.
+
+    Raises:
+        InvalidRequestError: There is no picture, or of a prompt nothing is labelled in any of them.
+        MaskError: A labelled mask has another size than its picture.
+        ImageDecodeError: A picture cannot be read.
+        PromptError: A prompt is empty, or too long for the model.
+    """
+    found: dict[str, list[tuple[Segmentation, Sequence[RLE]]]] = {}
+    for picture, truth in labelled:
+        prompts = list(truth)
+        for prompt, result in zip(prompts, segmenter.segment(picture, prompts, threshold=MIN_SCORE), strict=True):
+            if any(rle.size != result.size for rle in truth[prompt]):
+                sizes = f"{result.size} (height, width), and a labelled mask {truth[prompt][0].size}"
+                raise MaskError(f"{result.source or 'a picture'} is {sizes}")
+            found.setdefault(result.prompt, []).append((replace(result, image=None), truth[prompt]))
+        on_picture()
+    if not found:
+        raise InvalidRequestError("there is no labelled picture to calibrate with")
+    for prompt, pairs in found.items():
+        if not any(truth for _, truth in pairs):
+            raise InvalidRequestError(
+                f"nothing is labelled for {prompt!r:.60} in any picture; a threshold needs examples of what is right"
+            )
+    curves = {prompt: measure(pairs) for prompt, pairs in found.items()}
+    return Calibration(segmenter.model.name, segmenter.model.version, curves)
+
+
 def _curve(values: dict[str, Any]) -> Curve:
     columns = [tuple(float(value) for value in values[name]) for name in ("thresholds", "precision", "recall")]
     thresholds = columns[0]
@@ -137,9 +185,7 @@ def measure(pairs: Iterable[tuple[Segmentation, Sequence[RLE]]]) -> Curve:
     Args:
         pairs: For each picture the result, with all instances above `MIN_SCORE`, and the labelled masks.
 
-    Raises:
-        InvalidRequestError: Nothing is labelled, so that no threshold can be chosen.
-        MaskError: A labelled mask has another size than its picture.
+    At least one mask must be labelled.
     """
     scores: list[float] = []
     right: list[bool] = []
@@ -154,11 +200,9 @@ def measure(pairs: Iterable[tuple[Segmentation, Sequence[RLE]]]) -> Curve:
                 iou[:, best] = 0
             scores.append(score)
             right.append(matches)
-    if not labelled:
-        raise InvalidRequestError("nothing is labelled in any picture; a threshold needs examples of what is right")
     order = np.argsort(-np.array(scores), kind="stable")
     falling, hits = np.array(scores)[order], np.array(right, dtype=bool)[order]
-    thresholds = np.unique(np.append(falling, MIN_SCORE))
+    thresholds = np.unique(np.append(falling, np.float32(MIN_SCORE)))
     kept = np.searchsorted(-falling, -thresholds, side="left")  # how many score above each threshold
     found = np.concatenate([[0], np.cumsum(hits)])[kept]
     precision = np.where(kept, found / np.maximum(kept, 1), 1.0)
