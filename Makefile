@@ -6,16 +6,20 @@ READY := $(VENV)/.ready
 # Tests start many processes: each works on one core, and finds modules compiled, whatever the environment says.
 TESTING := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
 
-.PHONY: demo test test-slow check bench bench-serve bench-edge clean help
+.PHONY: demo test test-slow test-workers test-integrations check bench bench-serve bench-edge bench-cpu bench-gpu clean help
 
 help:
 	@echo "make demo       set up, then find things in a picture and draw them (out/demo.png)"
 	@echo "make test       set up, then run the tests, one process on each core, at most four"
 	@echo "make test-slow  the tests that take longer: more of the same kills, draws and sizes, and the whole training"
+	@echo "make test-workers  the edge inside Cloudflare's runtime, which npm has"
+	@echo "make test-integrations  the tests with other tools' own clients, installed beside"
 	@echo "make check      formatting, lint, types, layers"
 	@echo "make bench      measure, side by side with the peers"
 	@echo "make bench-serve  the gpu service beside LitServe"
 	@echo "make bench-edge   the edge beside a bare Starlette route"
+	@echo "make bench-cpu    prompts of full SAM 3 on the CPU, with random weights"
+	@echo "make bench-gpu    on a CUDA card: equal to transformers, how fast, how busy (7 minutes)"
 
 $(READY): pyproject.toml constraints.txt
 	@echo "setting up $(VENV) (some minutes the first time, most of them PyTorch) ..."
@@ -33,7 +37,22 @@ test: $(READY)
 	$(TESTING) $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 test-slow: $(READY)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --group ray
 	$(TESTING) $(BIN)/python -m pytest -m slow
+
+test-workers: $(READY)
+	$(BIN)/python -m tests.cloudflare.runtime
+	$(TESTING) $(BIN)/python -m pytest tests/cloudflare -m slow
+
+# The clients' requirements contradict those of each other and of constraints.txt, so they have environments of their own.
+test-integrations:
+	@test -x .venv-integrations/bin/python || $(PYTHON) -m venv .venv-integrations
+	@.venv-integrations/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	@.venv-integrations/bin/python -m pip install --quiet --disable-pip-version-check --editable . --group test --group integrations
+	@test -x .venv-label-studio/bin/python || $(PYTHON) -m venv .venv-label-studio
+	@.venv-label-studio/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	@.venv-label-studio/bin/python -m pip install --quiet --disable-pip-version-check --group label-studio
+	LABEL_STUDIO=.venv-label-studio/bin/label-studio $(TESTING) .venv-integrations/bin/python -m pytest tests/integrations -m "slow or not slow"
 
 check: $(READY)
 	$(BIN)/ruff check .
@@ -50,6 +69,12 @@ bench-serve: $(READY)
 
 bench-edge: $(READY)
 	$(BIN)/python -m benchmarks edge
+
+bench-cpu: $(READY)
+	$(BIN)/python -m benchmarks cpu
+
+bench-gpu: $(READY)
+	$(BIN)/python -m benchmarks gpu
 
 clean:
 	rm -rf $(VENV) out

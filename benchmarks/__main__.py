@@ -1,6 +1,7 @@
 """Run the measurements that need no services, or the ones named: ``python -m benchmarks prompts rle``.
 
-``python -m benchmarks gpu`` takes arguments of its own; see ``benchmarks/gpu/README.md``.
+``python -m benchmarks gpu`` takes arguments of its own; see ``benchmarks/gpu/README.md``. So does
+``python -m benchmarks bulk``; see ``--help``.
 """
 
 from __future__ import annotations
@@ -19,5 +20,9 @@ if __name__ == "__main__":
 
         sys.exit(main(names[1:]))
     print(machine())
+    if names[0] == "bulk":
+        from benchmarks.bulk import main
+
+        sys.exit(main(names[1:]))
     for name in names:
         importlib.import_module(f"benchmarks.{name}").main()

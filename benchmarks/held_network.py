@@ -11,13 +11,15 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from s3seg import images
+from s3seg import checkpoints, images
 from s3seg.decoding import DecodingPool
 from s3seg.inference.stages import EncodedImage, ResizedImage
 from s3seg.results.hints import Hint
 from s3seg.results.segmentation import ModelInfo
 from s3seg.sam3.device import DeviceStatus
-from s3seg.sam3.predictor import Detections, resize, resized_from_bytes
+from s3seg.sam3.model import ImageFeatures
+from s3seg.sam3.predictor import Detections, Query, resize, resized_from_bytes
+from s3seg.sam3.tokenizer import Tokenizer
 
 HELD_S = 0.030
 SIDE, GRID, INSTANCES = 1008, 288, 8
@@ -32,6 +34,8 @@ class HeldNetwork:
 
     def __init__(self) -> None:
         self._detections = _eight_ellipses()
+
+    problem = None
 
     def device_status(self) -> DeviceStatus:
         """Report that there is no GPU."""
@@ -66,6 +70,36 @@ class HeldNetwork:
 
     def free(self) -> None:
         """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class HeldPredictor:
+    """The same as a predictor, for `s3seg.inference.accelerator.process.PredictorProcess`."""
+
+    device, dtype, image_size = "held", "torch.float32", SIDE
+    parameters = weights_bytes = 0
+
+    def __init__(self) -> None:
+        self.tokenizer = Tokenizer.from_folder(checkpoints.resolve("embedded").folder, context=32)
+        self._detections = _eight_ellipses()
+        self._features = torch.zeros(1, 1, 1, 1)
+
+    def encode_resized(self, resized: Sequence[torch.Tensor]) -> list[ImageFeatures]:
+        """Hold the accelerator for 30 ms a picture."""
+        time.sleep(HELD_S * len(resized))
+        return [ImageFeatures(self._features, self._features[0], ()) for _ in resized]
+
+    def predict_pairs(
+        self, pairs: Sequence[tuple[ImageFeatures, Query]], *, threshold: float, max_instances: int | None = None
+    ) -> list[Detections]:
+        """Find the same eight things in every picture."""
+        return [self._detections for _ in pairs]
+
+    def device_status(self) -> DeviceStatus:
+        """Report that there is no GPU."""
+        return DeviceStatus(False)
 
 
 def _eight_ellipses() -> Detections:

@@ -9,7 +9,7 @@ import httpx
 import hypothesis
 import pytest
 
-from tests.helpers.fixtures import ann, anyio_backend, bob, service, system  # noqa: F401
+from tests.helpers.fixtures import ann, anyio_backend, bob, own_hub_cache, service, system  # noqa: F401
 
 hypothesis.settings.register_profile("s3seg", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("s3seg")

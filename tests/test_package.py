@@ -14,12 +14,26 @@ import pytest
 import s3seg
 
 ROOT = Path(__file__).parents[1]
-HEAVY = ("torch", "numpy", "PIL", "transformers", "pandas", "boto3", "supabase", "starlette", "huggingface_hub")
+HEAVY = (
+    "torch",
+    "numpy",
+    "PIL",
+    "transformers",
+    "pandas",
+    "boto3",
+    "supabase",
+    "starlette",
+    "huggingface_hub",
+    "ray",
+    "pyarrow",
+)
 PUBLIC = {
     "AsyncClient",
     "CheckpointError",
     "CheckpointNotFoundError",
+    "Clicks",
     "Client",
+    "Concept",
     "Embedding",
     "ImageDecodeError",
     "InferenceError",
@@ -32,6 +46,7 @@ PUBLIC = {
     "Segmentation",
     "Segmenter",
     "__version__",
+    "bulk",
     "draw",
     "export",
     "local",
@@ -60,7 +75,12 @@ def test_every_public_name_is_there():
 
 def test_no_public_name_is_a_module_that_would_take_its_place_once_imported() -> None:
     modules = {module.name for module in pkgutil.iter_modules(s3seg.__path__)}
-    assert not modules & set(s3seg.__all__)
+    assert modules & set(s3seg.__all__) == {"bulk"}, "which is that module, and can be called"
+
+
+def test_bulk_is_a_package_that_can_be_called_before_and_after_its_modules_are_imported():
+    code = "import s3seg; print(callable(s3seg.bulk)); import s3seg.bulk.plan; print(callable(s3seg.bulk))"
+    assert python(code) == "True\nTrue"
 
 
 def test_a_wrong_name_is_an_attribute_error():

@@ -1,5 +1,5 @@
 #!/bin/bash
-# On-start script of a Vast.ai template; runs as root at each start of the box. See docs/how-to/boxes.md.
+# On-start script of a Vast.ai template; runs as root at each start of the machine. See docs/how-to/deploy.md.
 #
 # It installs s3seg beside the image's own PyTorch, and keeps a worker running that pulls its tasks, since the box is behind
 # NAT. Weights are fetched once into the workspace, which survives a stop. SIGTERM drains the worker.

@@ -10,12 +10,29 @@ from griffe2md import ConfigDict, render_object_docs
 
 SOURCE = Path(__file__).parents[2] / "src"
 CHAPTERS = {
-    "Segmenting": ("inference.segmenter.Segmenter", "inference.segmenter.Embedding", "images.LoadedImage"),
-    "Results": ("results.segmentation.Segmentation", "results.segmentation.Instance", "results.model_info.ModelInfo"),
+    "Segmenting": (
+        "inference.segmenter.Segmenter",
+        "inference.segmenter.Embedding",
+        "tasks.clicks.Clicks",
+        "inference.concepts.Concept",
+        "images.LoadedImage",
+    ),
+    "Results": ("results.segmentation.Segmentation", "results.instance.Instance", "results.model_info.ModelInfo"),
+    "Many pictures": ("bulk.api.bulk", "bulk.segmenting.Segment", "bulk.storage.S3Access"),
     "Services": ("app.services.local", "app.in_process.Local", "client.Client", "client.AsyncClient"),
     "Errors": ("errors",),
     "Masks": ("results.masks",),
-    "Formats and drawings": ("results.export", "results.draw"),
+    "Formats and drawings": (
+        "results.export",
+        "results.tables",
+        "results.coco",
+        "results.yolo_dataset",
+        "results.draw",
+        "results.overlay_style.OverlayStyle",
+        "results.simplify",
+        "results.combine",
+    ),
+    "Calibration": ("inference.calibration",),
 }
 LOOK: ConfigDict = {
     "heading_level": 3,

@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from s3seg import bulk
     from s3seg.app import local
     from s3seg.client import AsyncClient, Client
     from s3seg.errors import (
@@ -27,11 +28,13 @@ if TYPE_CHECKING:
     )
     from s3seg.images import LoadedImage
     from s3seg.images.video import video_frames
+    from s3seg.inference.concepts import Concept
     from s3seg.inference.segmenter import Embedding, Segmenter
     from s3seg.results import draw, export
     from s3seg.results.combine import merge, without_overlaps
     from s3seg.results.instance import Instance
     from s3seg.results.segmentation import Segmentation
+    from s3seg.tasks.clicks import Clicks
 
 __version__ = "0.1.0.dev0"
 
@@ -39,7 +42,9 @@ _NAMES = {
     "AsyncClient": "client",
     "CheckpointError": "errors",
     "CheckpointNotFoundError": "errors",
+    "Clicks": "tasks.clicks",
     "Client": "client",
+    "Concept": "inference.concepts",
     "Embedding": "inference.segmenter",
     "ImageDecodeError": "errors",
     "InferenceError": "errors",
@@ -56,13 +61,15 @@ _NAMES = {
     "video_frames": "images.video",
     "without_overlaps": "results.combine",
 }
-_MODULES = {"draw": "results.draw", "export": "results.export"}
+_MODULES = {"bulk": "bulk", "draw": "results.draw", "export": "results.export"}
 
 __all__ = [
     "AsyncClient",
     "CheckpointError",
     "CheckpointNotFoundError",
+    "Clicks",
     "Client",
+    "Concept",
     "Embedding",
     "ImageDecodeError",
     "InferenceError",
@@ -75,6 +82,7 @@ __all__ = [
     "Segmentation",
     "Segmenter",
     "__version__",
+    "bulk",
     "draw",
     "export",
     "local",

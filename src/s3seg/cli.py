@@ -12,12 +12,14 @@ from typing import Annotated
 import typer
 
 from s3seg import __version__
-from s3seg.commands import admin, db, export, models, serve, token
+from s3seg.commands import admin, concept, db, export, models, serve, token
+from s3seg.commands.bulk import command as bulk
 from s3seg.commands.calibrate import calibrate
 from s3seg.commands.demo.command import demo
 from s3seg.commands.doctor.command import doctor
 from s3seg.commands.errors import ErrorHandlingGroup
 from s3seg.commands.help import CommandWithSections
+from s3seg.commands.mcp import mcp
 from s3seg.commands.segment.command import segment
 from s3seg.commands.worker import worker
 
@@ -54,6 +56,8 @@ app.command("demo", cls=CommandWithSections)(demo)
 app.command("segment", cls=CommandWithSections)(segment)
 app.command("calibrate", cls=CommandWithSections)(calibrate)
 app.add_typer(export.app, name="export")
+app.add_typer(concept.app, name="concept")
+app.add_typer(bulk.app, name="bulk")
 app.add_typer(models.app, name="models")
 app.command("doctor", cls=CommandWithSections)(doctor)
 app.add_typer(token.app)
@@ -61,6 +65,7 @@ app.add_typer(admin.app, name="admin")
 app.add_typer(db.app, name="db")
 app.add_typer(serve.app, name="serve")
 app.command("worker", cls=CommandWithSections)(worker)
+app.command("mcp", cls=CommandWithSections)(mcp)
 
 
 def main() -> None:

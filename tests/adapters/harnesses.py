@@ -7,7 +7,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from s3seg.adapters.memory import MemoryAccounts, MemoryTables, MemoryTaskQueue, MemoryTaskStore
+from s3seg.adapters.memory.webhooks import MemoryWebhooks
 from s3seg.adapters.sqlite import Database, Policy, SqliteAccounts, SqliteTaskQueue, SqliteTaskStore
+from s3seg.adapters.sqlite.webhooks import SqliteWebhooks
 from s3seg.tasks.limits import Tier
 from s3seg.tasks.records import Identity
 from s3seg.tasks.state_machine import Rules
@@ -40,6 +42,7 @@ class MemoryHarness(_ClockedHarness):
         self.store = MemoryTaskStore(tables)
         self.queue = MemoryTaskQueue(tables)
         self.accounts = MemoryAccounts(tables)
+        self.webhooks = self.outbox = MemoryWebhooks(tables)
 
 
 class SqliteHarness(_ClockedHarness):
@@ -53,7 +56,9 @@ class SqliteHarness(_ClockedHarness):
         self.store = SqliteTaskStore(Database(path), policy=policy)
         self.queue = SqliteTaskQueue(Database(path), policy=policy)
         self.accounts = SqliteAccounts(Database(path), policy=policy)
+        self.webhooks = SqliteWebhooks(Database(path), policy=policy)
+        self.outbox = SqliteWebhooks(Database(path), policy=policy)
 
     async def aclose(self) -> None:
-        for part in (self.store, self.queue, self.accounts):
+        for part in (self.store, self.queue, self.accounts, self.webhooks, self.outbox):
             await part.aclose()

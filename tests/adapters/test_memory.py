@@ -9,6 +9,7 @@ from s3seg.testing import (
     RateLimiterSuite,
     TaskQueueSuite,
     TaskStoreSuite,
+    WebhookSuite,
     WorkerNotifierSuite,
 )
 from tests.adapters.harnesses import MemoryHarness
@@ -47,6 +48,12 @@ async def test_an_image_is_known_by_its_present_url_too():
         harness.tables.public_base = base
 
     await check_both_urls_of_an_image(harness, move)
+
+
+class TestMemoryWebhooks(WebhookSuite):
+    @pytest.fixture
+    def harness(self):
+        return MemoryHarness()
 
 
 class _Clock:

@@ -5,7 +5,7 @@ import pytest
 
 from s3seg.adapters.sqlite import COUNTS, Database, SqliteRateLimiter, SqliteTaskStore
 from s3seg.tasks.limits import Action, Tier
-from s3seg.testing import AccountsSuite, RateLimiterSuite, TaskQueueSuite, TaskStoreSuite
+from s3seg.testing import AccountsSuite, RateLimiterSuite, TaskQueueSuite, TaskStoreSuite, WebhookSuite
 from tests.adapters.harnesses import SqliteHarness
 from tests.helpers.moved_base import check_both_urls_of_an_image
 
@@ -27,6 +27,10 @@ class TestSqliteTaskQueue(_OnSqlite, TaskQueueSuite):
 
 
 class TestSqliteAccounts(_OnSqlite, AccountsSuite):
+    pass
+
+
+class TestSqliteWebhooks(_OnSqlite, WebhookSuite):
     pass
 
 

@@ -5,83 +5,15 @@ import os
 import sqlite3
 import subprocess
 import sys
-import threading
 
 import pytest
 
 from s3seg.adapters.sqlite import Database
 from s3seg.adapters.sqlite.schema import TASKS, Schema
 from s3seg.errors import ConfigurationError, InvalidRequestError, UnavailableError
+from tests.adapters.sqlite_helpers import add_account, add_task, hold_the_writer, move, path_of, run
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def database(tmp_path):
-    database = Database(tmp_path / "data" / "tasks.sqlite3", busy_timeout_s=0.2)
-    yield database
-    await database.aclose()
-
-
-def path_of(database):
-    return database._path
-
-
-def add_account(name, credits=0):
-    def work(db):
-        db.execute("INSERT INTO accounts (user_id, tier, created_at) VALUES (?, 'free', 0)", (name,))
-        if credits:
-            move(name, credits)(db)
-
-    return work
-
-
-def move(name, delta, reason="grant", task=None):
-    def work(db):
-        db.execute(
-            "INSERT INTO ledger (user_id, delta, reason, task_id, created_at) VALUES (?, ?, ?, ?, 0)",
-            (name, delta, reason, task),
-        )
-
-    return work
-
-
-def add_task(task, status="pending", **columns):
-    values = {
-        "task_id": task,
-        "user_id": "u",
-        "source_image_url": "x",
-        "prompts": '["cat"]',
-        "status": status,
-        "fingerprint": "f",
-        "created_at": 0,
-        "updated_at": 0,
-        "deadline": 1,
-        **columns,
-    }
-    marks = ", ".join("?" * len(values))
-
-    def work(db):
-        db.execute(f"INSERT INTO tasks ({', '.join(values)}) VALUES ({marks})", tuple(values.values()))
-
-    return work
-
-
-def run(sql, *values):
-    return lambda db: db.execute(sql, values).fetchall()
-
-
-async def hold_the_writer(database):
-    """Start a write that blocks the writer thread; return it, and the event that lets it finish."""
-    started, release = threading.Event(), threading.Event()
-
-    def hold(db):
-        started.set()
-        release.wait(5)
-
-    write = asyncio.ensure_future(database.write(hold))
-    await asyncio.to_thread(started.wait)
-    return write, release
 
 
 async def test_nothing_is_opened_before_the_first_use(tmp_path):
@@ -147,77 +79,6 @@ async def test_a_locked_database_is_unavailable_and_then_recovers(database):
     other.close()
     await database.write(add_account("b"))
     assert await database.read(run("SELECT count(*) FROM accounts")) == [(2,)]
-
-
-async def test_an_inline_read_sees_every_write_that_has_returned(database):
-    for n in range(5):
-        await database.write(add_account(f"u{n}"))
-        assert await database.read_inline(run("SELECT count(*) FROM accounts")) == [(n + 1,)]
-
-
-async def test_a_second_inline_read_runs_on_the_callers_thread(database):
-    def thread(db):
-        return threading.get_ident()
-
-    assert await database.read_inline(thread) != threading.get_ident()  # creates the file, which takes long
-    assert await database.read_inline(thread) == threading.get_ident()
-
-
-async def test_a_failed_inline_read_is_repeated_by_a_reader_thread(database):
-    await database.read_inline(run("SELECT 1"))
-    asked = []
-
-    def fails_here_once(db):
-        asked.append(threading.get_ident())
-        if len(asked) == 1:
-            raise sqlite3.OperationalError("database is locked")
-        return "read"
-
-    assert await database.read_inline(fails_here_once) == "read"
-    assert asked[0] == threading.get_ident() != asked[1]
-
-
-async def test_after_a_slow_inline_read_reader_threads_are_used_for_a_while(database, monkeypatch):
-    await database.read_inline(run("SELECT 1"))
-    now = 1000.0
-    monkeypatch.setattr("s3seg.adapters.sqlite.database.time.monotonic", lambda: now)
-
-    def takes(seconds):
-        def work(db):
-            nonlocal now
-            now += seconds
-            return threading.get_ident()
-
-        return work
-
-    assert await database.read_inline(takes(0.5)) == threading.get_ident()
-    assert await database.read_inline(takes(0.0)) != threading.get_ident()
-    now += 2
-    assert await database.read_inline(takes(0.0)) == threading.get_ident()
-
-
-async def test_an_exception_of_an_inline_read_reaches_the_caller(database):
-    await database.read_inline(run("SELECT 1"))
-
-    def refuse(db):
-        raise InvalidRequestError("no")
-
-    with pytest.raises(InvalidRequestError):
-        await database.read_inline(refuse)
-
-
-async def test_an_inline_read_cannot_write(database):
-    await database.read_inline(run("SELECT 1"))
-    with pytest.raises(UnavailableError, match="read-only"):
-        await database.read_inline(add_account("a"))
-
-
-async def test_a_closed_database_can_be_read_inline_again(database):
-    await database.write(add_account("a"))
-    for _ in range(2):
-        await database.read_inline(run("SELECT 1"))
-        await database.aclose()
-        assert await database.read_inline(run("SELECT count(*) FROM accounts")) == [(1,)]
 
 
 async def test_a_full_disk_is_unavailable_and_then_recovers(database):

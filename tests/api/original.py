@@ -115,7 +115,8 @@ RATES = {  # tier: (upload, segment, results query) per minute
 
 # What we add, field by field; a field that is in neither list fails the test.
 ADDED = {
-    "SegmentRequest": {"text_prompts?"},
+    "SegmentRequest": {"text_prompts?", "clicks?", "concept_id?"},
+    "PredictRequest": {"clicks?"},
     "ResultsQuery": {"cursor?"},
     "ResultsListResponse": {"next_cursor?"},
     "ResultMetadata": {"instances_url?", "prompts?"},

@@ -16,6 +16,7 @@ from s3seg.api.codes import ERROR_CODES, code_of, status_of
 from s3seg.api.fields import ResponseModel, check_prompt, explain
 from s3seg.errors import NotFoundError, S3segError, UnavailableError
 from s3seg.tasks.limits import RATE_LIMITS, Action
+from s3seg.tasks.visual import clicks_of
 from tests.api import original
 
 SCHEMAS = {
@@ -209,6 +210,46 @@ def test_a_bad_segment_request_is_refused_naming_the_field(body, field):
         edge.SegmentRequest.model_validate({"image_url": IMAGE, **body})
     said = explain(refused.value)
     assert said.startswith(f"{field}: ") if field else "text_prompt or text_prompts" in said
+
+
+POINT = {"points": [[1, 2]]}
+
+
+@pytest.mark.parametrize(
+    ("clicks", "prompts"),
+    [
+        ([POINT], ("point 1,2",)),
+        ([POINT, {"points": [[1, 2]], "labels": [1]}, {"box": [1, 2, 3, 4.5]}], ("point 1,2", "box 1,2,3,4.5")),
+        ([{"points": [[1, 2], [3, 4]], "labels": [1, 0], "box": None}], ("point 1,2; not 3,4",)),
+        ([{"points": [[n, 2]]} for n in range(16)], tuple(f"point {n},2" for n in range(16))),
+    ],
+)
+def test_clicks_instead_of_words(clicks, prompts):
+    request = edge.SegmentRequest.model_validate({"image_url": IMAGE, "clicks": clicks})
+    assert request.prompts == prompts
+    assert [one.text() for one in clicks_of(request.visual)] == list(prompts)
+    assert edge.SegmentRequest.model_validate({"image_url": IMAGE, "text_prompt": "cat"}).visual is None
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ({"clicks": [POINT], "text_prompt": "cat"}, "or clicks"),
+        ({"clicks": []}, "clicks: "),
+        ({"clicks": [{}]}, "clicks.0: there is neither a point nor a box"),
+        ({"clicks": [POINT] * 17}, "clicks: "),
+        ({"clicks": [{"points": [[1, 2]] * 65}]}, "clicks.0.points: "),
+        ({"clicks": [{"points": [[1]]}]}, "clicks.0.points.0."),
+        ({"clicks": [{"points": [[1, "nan"]]}]}, "clicks.0.points.0.1: "),
+        ({"clicks": [{"points": [[1, 2]], "labels": [2]}]}, "clicks.0.labels.0: "),
+        ({"clicks": [{"points": [[1, 2]], "labels": [1, 1]}]}, "clicks.0: each point needs a label"),
+        ({"clicks": [{"box": [3, 2, 1, 4]}]}, "clicks.0: a box is x1, y1, x2, y2"),
+    ],
+)
+def test_bad_clicks_are_refused_naming_the_field(body, says):
+    with pytest.raises(ValidationError) as refused:
+        edge.SegmentRequest.model_validate({"image_url": IMAGE, **body})
+    assert says in explain(refused.value)
 
 
 def test_an_explanation_does_not_repeat_what_was_sent():

@@ -150,7 +150,7 @@ async def test_nothing_is_overwritten(service: Running, tmp_path: Path) -> None:
     key = tmp_path / "elsewhere" / "auth" / "signing-key.pem"
     key.parent.mkdir(parents=True)
     key.write_bytes(b"another")
-    with pytest.raises(InvalidRequestError, match="another signing key"):
+    with pytest.raises(InvalidRequestError, match="not the signing key of the backup"):
         await restore(after.parts, tmp_path / "backup")
     await after.aclose()
 
@@ -158,7 +158,7 @@ async def test_nothing_is_overwritten(service: Running, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "expected"),
     [
-        (lambda backup: (backup / "backup.json").unlink(), "no complete backup"),
+        (lambda backup: (backup / "backup.json").unlink(), "not a complete backup"),
         (lambda backup: (backup / "backup.json").write_text("{"), "damaged"),
         (lambda backup: (backup / "backup.json").write_text('{"format": 9, "s3seg": "7.0"}'), "by s3seg 7.0"),
         (lambda backup: (backup / "tasks.sqlite3").write_bytes(b"no database" * 99), "damaged"),

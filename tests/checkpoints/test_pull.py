@@ -5,12 +5,10 @@ from __future__ import annotations
 import errno
 import gzip
 import hashlib
-import json
 import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
@@ -20,39 +18,14 @@ from PIL import Image
 
 import s3seg
 from s3seg import checkpoints
-from s3seg.checkpoints import Licence, Offer, _pull
 from s3seg.checkpoints._known import NO_ACCOUNT
 from s3seg.errors import CheckpointError, CheckpointNotFoundError
+from tests.checkpoints.mirrored import WEIGHTS
 from tests.helpers.loopback import COMMIT, Mirror, reply, serving
 from tests.sam3.random_models import random_oracle, tiny_lite_text_config
 from tests.sam3.small_tokenizer import merges, vocabulary, write_vocabulary_and_merges
 
-WEIGHTS = "model.safetensors"
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in (
-        "HF_HUB_CACHE",
-        "HUGGINGFACE_HUB_CACHE",
-        "HF_TOKEN",
-        "HF_HUB_OFFLINE",
-        "S3SEG_CHECKPOINT",
-    ):
-        monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)  # read once, at its import
-    monkeypatch.setattr(_pull, "_WAITS", (0.0, 0.0))
-
-
-@pytest.fixture
-def mirror(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
-    folder = checkpoints.resolve("embedded").path
-    files = {path.name: path.read_bytes() for path in folder.iterdir()}
-    unneeded = {"README.md": b"# card", "pytorch_model.bin": b"other weights", "sam3.pt": b"the other layout"}
-    with Mirror({**files, **unneeded}).running() as mirror:
-        monkeypatch.setenv("HF_ENDPOINT", mirror.endpoint)
-        yield mirror
+pytestmark = pytest.mark.usefixtures("online_hub")
 
 
 def test_a_pull_brings_the_needed_files_and_no_others(mirror: Mirror) -> None:
@@ -175,23 +148,6 @@ def test_wrong_contents_never_get_the_name_of_the_file(mirror: Mirror) -> None:
     assert checkpoints.verify(checkpoints.pull("sam3")).ok
 
 
-APACHE = Licence(
-    "apache-2.0", "https://www.apache.org/licenses/LICENSE-2.0", "this repository, as its card says", text_hash=None
-)
-SAM = Licence(
-    "SAM License",
-    "https://github.com/facebookresearch/sam3/blob/main/LICENSE",
-    "what comes from Meta's SAM 3, such as the image encoder",
-)
-
-
-@pytest.fixture
-def lite_text(mirror: Mirror) -> Mirror:
-    """A mirror of a repository without a gate."""
-    mirror.repo_id, mirror.gated, mirror.card = "vil-uob/sam3-litetext-s0", False, {"license": "apache-2.0"}
-    return mirror
-
-
 def test_light_text_is_pulled_without_a_token_and_none_is_sent(lite_text: Mirror) -> None:
     pulled = checkpoints.pull("litetext", accept_license=True)
     assert pulled.repo_id == "vil-uob/sam3-litetext-s0"
@@ -220,105 +176,6 @@ def test_a_token_that_is_set_is_sent(lite_text: Mirror, monkeypatch: pytest.Monk
     monkeypatch.setenv("HF_TOKEN", "hf_mine")
     checkpoints.pull("litetext", accept_license=True)
     assert {authorization for *_, authorization in lite_text.asked_for("/resolve/")} == {"Bearer hf_mine"}
-
-
-def test_the_offer_names_size_source_and_both_licences_before_any_download(lite_text: Mirror) -> None:
-    offers: list[Offer] = []
-
-    def refuse(offer: Offer) -> bool:
-        offers.append(offer)
-        return False
-
-    with pytest.raises(CheckpointError, match="nothing was downloaded") as caught:
-        checkpoints.pull("litetext", confirm=refuse)
-    (offer,) = offers
-    size = sum(file.stat().st_size for file in checkpoints.resolve("embedded").files)
-    assert (offer.size_bytes, offer.download_bytes) == (size, size)
-    assert offer.source == f"{lite_text.endpoint}/vil-uob/sam3-litetext-s0"
-    assert offer.licences == (APACHE, SAM)
-    assert not offer.accepted
-    assert APACHE.url in str(caught.value)
-    assert SAM.url in str(caught.value)
-    assert lite_text.asked_for("?signed") == []
-    assert lite_text.asked_for("/resolve/", "GET") == []
-
-
-def test_without_consent_nothing_is_downloaded(lite_text: Mirror) -> None:
-    with pytest.raises(CheckpointError, match="s3seg models pull litetext --accept-license"):
-        checkpoints.pull("litetext")
-    assert lite_text.asked_for("?signed") == []
-
-
-def test_licences_are_asked_for_once_also_when_the_download_is_interrupted(lite_text: Mirror) -> None:
-    asked: list[bool] = []
-
-    def accept(offer: Offer) -> bool:
-        asked.append(offer.accepted)
-        return True
-
-    lite_text.gone = True
-    with pytest.raises(CheckpointError):
-        checkpoints.pull("litetext", confirm=accept)
-    lite_text.gone = False
-    checkpoints.pull("litetext", confirm=accept)
-    assert asked == [False, True]
-    record = checkpoints.hub_cache() / "models--vil-uob--sam3-litetext-s0" / "s3seg-licences.json"
-    assert json.loads(record.read_text())["accepted_at"].startswith("20")
-    checkpoints.pull("litetext", confirm=accept)
-    assert len(asked) == 2
-
-
-def test_a_licence_text_that_changes_is_asked_for_again(lite_text: Mirror) -> None:
-    lite_text.files["LICENSE"] = b"be good"
-    pulled = checkpoints.pull("litetext", accept_license=True)
-    assert (pulled.path / "LICENSE").read_bytes() == b"be good"
-    record = json.loads((pulled.path.parents[1] / "s3seg-licences.json").read_text())
-    assert record["licences"][0]["text_hash"] == hashlib.sha1(b"blob 7\0be good").hexdigest()
-    lite_text.files["LICENSE"] = b"be better"
-    with pytest.raises(CheckpointError, match="not accepted"):
-        checkpoints.pull("litetext")
-
-
-def test_files_that_are_here_already_need_no_consent(lite_text: Mirror) -> None:
-    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", WEIGHTS):
-        huggingface_hub.hf_hub_download(
-            lite_text.repo_id, name, cache_dir=checkpoints.hub_cache(), endpoint=lite_text.endpoint
-        )
-    assert checkpoints.pull("litetext").repo_id == lite_text.repo_id
-
-
-@pytest.mark.parametrize(
-    ("card", "licence_file", "expected"),
-    [
-        ({"license": "other", "license_name": "sam-license"}, None, [SAM.url]),
-        (
-            {"license": "other", "license_name": "sam-license"},
-            "LICENSE",
-            ["https://huggingface.co/org/copy/blob/main/LICENSE"],
-        ),
-        ({"license": "mit"}, None, ["https://opensource.org/license/mit", SAM.url]),
-        ({"license": "other"}, "LICENSE", ["https://huggingface.co/org/copy/blob/main/LICENSE", SAM.url]),
-        ({}, None, ["https://huggingface.co/org/copy", SAM.url]),
-        ({"license": "\x1b[2Kno licence"}, None, ["https://huggingface.co/org/copy", SAM.url]),
-    ],
-)
-def test_each_licence_has_an_address(
-    mirror: Mirror, card: dict[str, str], licence_file: str | None, expected: list[str]
-) -> None:
-    mirror.repo_id, mirror.gated, mirror.card = "org/copy", False, card
-    if licence_file:
-        mirror.files[licence_file] = b"a text"
-    offers: list[Offer] = []
-    checkpoints.pull("org/copy", confirm=lambda offer: offers.append(offer) is None)
-    assert [licence.url for licence in offers[0].licences] == expected
-    assert all("\x1b" not in licence.name for licence in offers[0].licences)
-    assert checkpoints.resolve().repo_id == "org/copy"
-
-
-def test_licences_accepted_at_the_hub_are_shown_and_not_asked_for(mirror: Mirror) -> None:
-    offers: list[Offer] = []
-    checkpoints.pull("sam3", confirm=lambda offer: offers.append(offer) is None)
-    assert [offer.accepted for offer in offers] == [True]
 
 
 def test_without_a_token_the_gate_is_explained_in_one_message(mirror: Mirror) -> None:

@@ -19,10 +19,7 @@ COMMIT = "a" * 40
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "S3SEG_CHECKPOINT"):
-        monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+def _out_of_reach(own_hub_cache: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nothing listens there
     monkeypatch.chdir(tmp_path)
 

@@ -50,7 +50,12 @@ class Project:
 
 @contextmanager
 def supabase(
-    folder: Path, server: Postgres, *, old_default_grants: bool = True, public_base: str = PUBLIC_BASE
+    folder: Path,
+    server: Postgres,
+    *,
+    old_default_grants: bool = True,
+    public_base: str = PUBLIC_BASE,
+    issuer: TokenIssuer | None = None,
 ) -> Iterator[Project]:
     """Run a project in a database of its own."""
     database = server.new_database()
@@ -66,7 +71,7 @@ def supabase(
           set search_path = '' as $$ select clock_timestamp() + ahead from private.test_clock $$;
         """
     )
-    issuer = TokenIssuer()
+    issuer = issuer or TokenIssuer()
     home = folder / database.database
     home.mkdir()
     with postgrest(home, database, issuer) as rest, gateway(rest.url, issuer) as front:

@@ -56,6 +56,7 @@ def deploy(folder, database_server, s3, *, public, gpu=True):
     with supabase(folder, database_server, public_base=public_base) as project:
         both = {
             "S3SEG_DATA_DIR": str(folder),
+            "S3SEG_DTYPE": "float32",  # results as in this process
             "S3SEG_PUBLIC_BASE_URL": public_base,
             "S3SEG_OBJECT_STORE": "r2",
             "S3SEG_R2_ENDPOINT_URL": s3.endpoint,
@@ -90,7 +91,7 @@ def service(name, url, environment, folder):
             [sys.executable, "-c", COMMAND, name, "--port", url.rpartition(":")[2]],
             log=folder / f"{name}.log",
             ready=lambda: httpx.get(f"{url}/ready", timeout=10).raise_for_status(),
-            env={**inherited, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **environment},
+            env={**inherited, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "S3SEG_DTYPE": "float32", **environment},
             cwd=folder,
         )
     )

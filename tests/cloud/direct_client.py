@@ -25,6 +25,7 @@ class Client:
 def user_with_data(sign_up):
     user_id, client = sign_up()
     assert client.send("POST", "/projects", json={"name": "mine"}).status_code == 201
+    assert client.send("POST", "/concepts", json={"name": "mine", "definition": {}}).status_code == 201
     image = register(client, user_id).json()
     submit(client, image).raise_for_status()
     return user_id, client

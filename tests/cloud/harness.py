@@ -12,6 +12,7 @@ from pydantic import SecretStr
 from s3seg.adapters.supabase.limiter import SupabaseRateLimiter
 from s3seg.adapters.supabase.rest import Rest
 from s3seg.adapters.supabase.tasks import SupabaseTaskStore
+from s3seg.adapters.supabase.webhooks import SupabaseWebhookOutbox, SupabaseWebhooks
 from s3seg.adapters.supabase.work import SupabaseAccounts, SupabaseTaskQueue
 from s3seg.tasks.limits import Tier
 from s3seg.tasks.records import Identity
@@ -39,6 +40,8 @@ class SupabaseHarness(TaskHarness):
             SupabaseRateLimiter(Rest(url, SecretStr(PUBLISHABLE_KEY), timeout_s=30), public_base=PUBLIC_BASE)
             for _ in range(2)
         ]
+        self.webhooks = SupabaseWebhooks(users)
+        self.outbox = SupabaseWebhookOutbox(service)
         self._owner = psycopg.connect(project.database.url, autocommit=True)
 
     async def new_identity(self, *, tier: Tier, anonymous: bool = False) -> Identity:

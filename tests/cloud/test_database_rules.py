@@ -228,6 +228,46 @@ def test_a_task_has_one_to_sixteen_prompts(sign_up):
     assert client.rows("profiles").json()[0]["credits"] == 84
 
 
+@pytest.mark.parametrize(
+    "visual",
+    [
+        [],
+        3,
+        "x",
+        {"clicks": []},
+        {"clicks": [{}] * 2},  # two objects for the price of one
+        {"clicks": {}},
+        {"clicks": None},
+        {"other": "x" * 65536},
+    ],
+)
+def test_what_is_asked_beside_words_is_bounded_and_paid_for(sign_up, visual):
+    user_id, client = sign_up(credits=5)
+    image = register(client, user_id).json()
+    refused = submit(client, image, ["thing"], p_visual=visual)
+    assert (refused.status_code, refused.json()["message"]) == (400, "BAD_VISUAL")
+    assert submit(client, image, ["thing"], p_visual={"clicks": [{}]}).status_code == 200
+    assert client.rows("profiles").json()[0]["credits"] == 4
+
+
+def test_concepts_are_counted_and_bounded(project, sign_up):
+    _, client = sign_up()
+    for refused in (
+        {"name": "", "definition": {}},
+        {"name": "x", "definition": []},
+        {"name": "x", "definition": {"x": "y" * 32768}},
+        {"name": "x", "definition": None},
+        [{"name": "x", "definition": {}}] * 101,  # every row counts
+    ):
+        assert client.send("POST", "/concepts", json=refused).status_code in (400, 429), refused
+    for _ in range(2):
+        assert client.send("POST", "/concepts", json=[{"name": "x", "definition": {}}] * 50).status_code == 201
+        project.database.execute("update private.test_clock set ahead = ahead + '61 seconds'")
+    assert (
+        client.send("POST", "/concepts", json={"name": "x", "definition": {}}).json()["message"] == "TOO_MANY_CONCEPTS"
+    )
+
+
 # --- workers
 
 

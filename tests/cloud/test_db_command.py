@@ -69,7 +69,7 @@ def test_applied_migrations_are_recorded_as_by_the_supabase_cli(run, database):
 def test_the_script_does_the_same_as_migrating(run, database):
     database.execute(run("sql").output)
     assert config_of(database) == [("https://pictures.example/it's", 10, 3)]
-    assert database.execute("select count(*) from pg_tables where schemaname = 'public'") == [(5,)]
+    assert database.execute("select count(*) from pg_tables where schemaname = 'public'") == [(6,)]
     assert run("status").exit_code == 0
     assert run("migrate").output.count("applied") == 0
 

@@ -11,14 +11,17 @@ from s3seg.tasks.object_keys import new_image_key
 from s3seg.testing.harness import PUBLIC_BASE
 from tests.cloud.direct_client import register, submit, user_with_data
 
-TABLES = ("profiles", "credit_ledger", "projects", "images", "segmentation_results")
+TABLES = ("profiles", "credit_ledger", "projects", "images", "segmentation_results", "concepts")
+OWN_BY_USERS = ("projects", "concepts")  # what users may insert and delete themselves
 USER_FUNCTIONS = {
     "my_account", "register_image", "submit_segmentation", "cancel_task", "delete_task", "delete_image",
-    "count_request", "find_repeat",
+    "count_request", "find_repeat", "create_webhook", "my_webhooks", "delete_webhook", "my_deliveries",
+    "replay_delivery",
 }  # fmt: skip
 SERVICE_FUNCTIONS = {
     "worker_get", "worker_claim", "worker_claim_batch", "worker_renew", "worker_release", "worker_finish",
-    "worker_fail", "worker_reap", "worker_backlog", "operator_ensure", "operator_adjust", "operator_referenced",
+    "worker_fail", "worker_reap", "worker_backlog", "worker_claim_deliveries", "worker_settle_delivery",
+    "operator_ensure", "operator_adjust", "operator_referenced",
     "operator_begin_job", "operator_known_users",
 }  # fmt: skip
 PUBLIC_FUNCTIONS = {"s3seg_info"}
@@ -33,6 +36,7 @@ ROWS = {
     "profiles": {"user_id": "OWN", "credits": 1000},
     "credit_ledger": {"user_id": "OWN", "delta": 1000, "reason": "grant"},
     "projects": {"user_id": "OTHER", "name": "planted"},
+    "concepts": {"user_id": "OTHER", "name": "planted", "definition": {}},
     "images": {
         "user_id": "OWN", "object_key": "users/OWN/images/a.png", "image_url": "http://169.254.169.254/",
         "content_type": "image/png", "size_bytes": 1, "width": 1, "height": 1,
@@ -46,6 +50,7 @@ CHANGES = {
     "profiles": {"credits": 1000},
     "credit_ledger": {"delta": 1000},
     "projects": {"user_id": "OTHER"},
+    "concepts": {"name": "renamed"},
     "images": {"image_url": "http://169.254.169.254/"},
     "segmentation_results": {"status": "done"},
 }
@@ -85,10 +90,10 @@ def test_each_role_reads_only_its_rows_and_writes_nothing(project, sign_up, with
         client.send("PATCH", f"/{table}", json=change, params={"user_id": f"eq.{other}"}),
         client.send("DELETE", f"/{table}", params={"user_id": f"eq.{other}"}),
     ]
-    if (table, role) != ("projects", "user"):  # users may delete their own projects
+    if not (table in OWN_BY_USERS and role == "user"):  # users may delete their own
         attempts.append(client.send("DELETE", f"/{table}", params={"user_id": f"eq.{own}"}))
     refused = [answer.status_code in (401, 403) for answer in attempts]
-    harmless = table == "projects" and role in ("user", "anonymous user")  # a delete without visible rows succeeds
+    harmless = table in OWN_BY_USERS and role in ("user", "anonymous user")  # a delete without visible rows succeeds
     assert all(refused) or (harmless and refused[:4] == [True] * 4)
     assert project.database.execute(f"select to_jsonb(t) from public.{table} t order by 1") == before
 

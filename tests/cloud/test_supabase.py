@@ -4,7 +4,7 @@ import pytest
 
 from s3seg.errors import RateLimitedError
 from s3seg.tasks.limits import Action, Tier
-from s3seg.testing import AccountsSuite, RateLimiterSuite, TaskQueueSuite, TaskStoreSuite
+from s3seg.testing import AccountsSuite, RateLimiterSuite, TaskQueueSuite, TaskStoreSuite, WebhookSuite
 from s3seg.testing.harness import PUBLIC_BASE
 from tests.cloud.harness import OnSupabase
 from tests.helpers.moved_base import check_both_urls_of_an_image
@@ -41,6 +41,10 @@ class TestSupabaseTaskQueue(OnSupabase, TaskQueueSuite):
 
 
 class TestSupabaseAccounts(OnSupabase, AccountsSuite):
+    pass
+
+
+class TestSupabaseWebhooks(OnSupabase, WebhookSuite):
     pass
 
 

@@ -18,7 +18,7 @@ from s3seg.edge import EdgeOptions
 from s3seg.edge.concurrency import ConcurrencyLimiter
 from s3seg.tasks.limits import MAX_PROMPT_CHARS, MAX_PROMPTS, MAX_UPLOAD_BYTES
 from s3seg.web import metrics, server, turns
-from s3seg.web.http_protocol import ConnectionLimits
+from s3seg.web.connection_limits import ConnectionLimits
 from s3seg.web.validation import MAX_JSON_BYTES
 
 ROOT = Path(__file__).parents[2]

@@ -13,19 +13,18 @@ from s3seg.errors import UnavailableError
 pytestmark = pytest.mark.anyio
 
 
-def take_all(shares: UserShares, user_id: str) -> int:
-    """Take places for a user until there is no more; returns how many."""
-    taken = 0
+def take_all(shares: UserShares, user_id: str) -> list[object]:
+    """Take places for a user until there is no more, and return them."""
+    taken = []
     while shares.has_room(user_id):
-        shares.take(user_id)
-        taken += 1
+        taken.append(shares.take(user_id))
     return taken
 
 
 @pytest.mark.parametrize(("total", "per_user"), [(32, 8), (500, 50), (4, 8), (16, 2)])
 def test_a_few_greedy_users_leave_room_for_others(total, per_user):
     shares = UserShares(total, per_user=per_user)
-    held = [take_all(shares, f"user {number}") for number in range(4)]
+    held = [len(take_all(shares, f"user {number}")) for number in range(4)]
     assert max(held) <= per_user
     assert total < 8 or shares.has_room("another")
     assert held == sorted(held, reverse=True)
@@ -33,18 +32,34 @@ def test_a_few_greedy_users_leave_room_for_others(total, per_user):
 
 def test_all_places_can_be_held_by_enough_users():
     shares = UserShares(32, per_user=8)
-    assert sum(take_all(shares, f"user {number}") for number in range(32)) == 32
+    assert sum(len(take_all(shares, f"user {number}")) for number in range(32)) == 32
     assert not shares.has_room("another")
 
 
 def test_places_that_are_given_back_are_free_again():
     shares = UserShares(3, per_user=2)
-    assert take_all(shares, "a") == 2
-    shares.give_back("a")
-    assert take_all(shares, "b") == 1
-    shares.give_back("b")
-    shares.give_back("a")
-    assert take_all(shares, "c") == 2
+    first, second = take_all(shares, "a")
+    shares.give_back(first)
+    (third,) = take_all(shares, "b")
+    shares.give_back(third)
+    shares.give_back(second)
+    assert len(take_all(shares, "c")) == 2
+
+
+def test_a_place_that_is_not_given_back_is_free_after_its_time():
+    now = [0.0]
+    shares = UserShares(2, per_user=2, lasts_s=60, clock=lambda: now[0])
+    lost = shares.take("a")
+    now[0] = 30
+    kept = shares.take("a")
+    now[0] = 59
+    assert not shares.has_room("b")
+    now[0] = 60
+    assert len(take_all(shares, "b")) == 1
+    shares.give_back(lost)
+    assert not shares.has_room("b")
+    shares.give_back(kept)
+    assert shares.has_room("c")
 
 
 class Senders:
@@ -91,7 +106,7 @@ async def sending(limiter: ConcurrencyLimiter, *users: str):
 
 
 def limiter_of(total: int, **options) -> ConcurrencyLimiter:
-    return ConcurrencyLimiter(total, **({"per_user": 4, "wait_s": 10.0, "name": "uploads"} | options))
+    return ConcurrencyLimiter(UserShares(total, per_user=4), **({"wait_s": 10.0, "name": "uploads"} | options))
 
 
 async def test_when_all_places_are_taken_the_user_who_holds_most_gives_way_first():
@@ -140,3 +155,14 @@ async def test_an_error_of_the_block_is_its_own():
     with pytest.raises(TimeoutError):
         async with limiter_of(1).slot("a") as slot, slot.giving_way():
             raise TimeoutError
+
+
+async def test_without_a_wait_a_caller_is_refused_at_once_and_counts_are_shared():
+    shares = UserShares(1, per_user=1)
+    first, second = (ConcurrencyLimiter(shares, wait_s=0, name="uploads") for _ in range(2))
+    async with first.slot("a"):
+        refused = second.slot("b").__aenter__()
+        with pytest.raises(UnavailableError, match="too many uploads"):
+            refused.send(None)  # without the event loop: it waits for nothing
+    async with second.slot("b"):
+        pass

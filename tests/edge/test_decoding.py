@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import pytest
 
@@ -81,7 +82,7 @@ async def test_a_picture_that_decodes_for_minutes_is_refused_at_the_deadline():
 async def attacked():
     """An edge with two users whose pictures are being decoded, and will be for minutes."""
     pool = new_pool(processes=4, deadline_s=600, give_up_s=600, wait_s=60)
-    system = System(decoding=pool, options=EdgeOptions(max_uploads=16, max_uploads_per_user=3))
+    system = System(inspect=partial(inspect_in, pool), options=EdgeOptions(max_uploads=16, max_uploads_per_user=3))
     slow = Upload(data=slow_jpeg())
     attackers = [await system.user(), await system.user()]
     attacks = [asyncio.ensure_future(system.edge.upload(user, slow)) for user in attackers for _ in range(2)]
@@ -115,7 +116,7 @@ async def test_users_with_slow_pictures_have_one_process_each(attacked):
 
 async def test_without_a_free_process_an_upload_is_unavailable():
     pool = new_pool(processes=1, deadline_s=600, give_up_s=600, wait_s=0.01)
-    system = System(decoding=pool)
+    system = System(inspect=partial(inspect_in, pool))
     attack = asyncio.ensure_future(system.edge.upload(await system.user(), Upload(data=slow_jpeg())))
     async with asyncio.timeout(60):
         while not pool.busy:

@@ -11,7 +11,7 @@ import pytest
 from s3seg.adapters.memory import MemoryTaskStore
 from s3seg.api.edge import SegmentRequest
 from s3seg.edge import EdgeOptions, Upload
-from s3seg.edge.caching_authenticator import CachingAuthenticator
+from s3seg.edge.caching_authenticator import CachingAuthenticator, identity_cache
 from s3seg.errors import (
     AuthInvalidError,
     AuthRequiredError,
@@ -94,7 +94,7 @@ class TestCachingAuthenticator:
     @pytest.mark.parametrize(("token", "seconds"), [("short", 10), ("long", 60)])
     async def test_an_entry_expires_with_its_token_and_after_a_minute(self, tokens, token, seconds):
         time = [1000.0]
-        verified = CachingAuthenticator(tokens, ttl_s=60, clock=lambda: time[0])
+        verified = CachingAuthenticator(tokens, identity_cache(ttl_s=60, clock=lambda: time[0]))
         await verified.authenticate(token)
         time[0] += seconds - 0.1
         await verified.authenticate(token)
@@ -104,14 +104,14 @@ class TestCachingAuthenticator:
         assert tokens.calls == 2
 
     async def test_refusals_are_not_cached(self, tokens):
-        verified = CachingAuthenticator(tokens)
+        verified = CachingAuthenticator(tokens, identity_cache())
         for _ in range(2):
             with pytest.raises(AuthInvalidError):
                 await verified.authenticate("wrong")
         assert tokens.calls == 2
 
     async def test_the_number_of_cached_tokens_is_bounded(self, tokens):
-        verified = CachingAuthenticator(tokens, capacity=2, clock=lambda: 1000.0)
+        verified = CachingAuthenticator(tokens, identity_cache(capacity=2, clock=lambda: 1000.0))
         for number in range(5):
             tokens.users[str(number)] = Identity(user_id="u")
             await verified.authenticate(str(number))

@@ -14,6 +14,14 @@ def anyio_backend():
 
 
 @pytest.fixture
+def own_hub_cache(tmp_path, monkeypatch):
+    """An empty Hugging Face cache, and none of the variables that say where to look, or as whom."""
+    for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_TOKEN", "HF_HUB_OFFLINE", "S3SEG_CHECKPOINT"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+
+
+@pytest.fixture
 def system():
     """The inference side in this process, on adapters in memory."""
     system = InferenceSystem()

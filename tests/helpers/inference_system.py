@@ -25,20 +25,24 @@ from s3seg.adapters.memory import (
     MemoryTaskStore,
 )
 from s3seg.decoding import DecodingPool
-from s3seg.inference.batcher import Batcher, Limits
+from s3seg.inference.batcher import Batcher
 from s3seg.inference.engine import Engine, EngineOptions
+from s3seg.inference.network_queue import Limits
 from s3seg.inference.pipeline import Pipeline
 from s3seg.inference.stages import EncodedImage, ResizedImage
 from s3seg.inference.worker import WorkerLimits
 from s3seg.results.hints import Hint
 from s3seg.results.segmentation import ModelInfo
+from s3seg.sam3.click_predictor import ClickedMasks
 from s3seg.sam3.device import DeviceStatus
 from s3seg.sam3.predictor import Detections
+from s3seg.tasks.clicks import Clicks, click_texts
 from s3seg.tasks.limits import Tier
 from s3seg.tasks.model import Task, TaskRequest
 from s3seg.tasks.object_keys import new_image_key
 from s3seg.tasks.records import Identity, NewImage
 from s3seg.tasks.state_machine import Rules
+from s3seg.tasks.visual import visual_of_clicks
 
 PICTURES = Path(__file__).parent.parent.parent / "examples" / "pictures"
 STREET = (PICTURES / "street.png").read_bytes()
@@ -92,6 +96,7 @@ class ScriptedNetwork:
     model = ModelInfo("obedient", "1", "cpu", "float32")
     parameters = 7
     weights_bytes = 28
+    concept_hint = "concepts are scripted"
 
     def __init__(self) -> None:
         self.go = threading.Event()
@@ -103,6 +108,9 @@ class ScriptedNetwork:
         self.reads = 0
         self.freed = 0
         self.threads: set[str] = set()
+        self.inside: set[int] = set()
+
+    problem: str | None = None
 
     def device_status(self) -> DeviceStatus:
         return DeviceStatus(True, "obedient 9000", 1.0, 2.0)
@@ -138,6 +146,27 @@ class ScriptedNetwork:
             for _, prompt in pairs
         ]
 
+    def require_clicks(self) -> None:
+        return None
+
+    def click(self, image: EncodedImage, objects: Sequence[Clicks]) -> list[ClickedMasks]:
+        """The half of the picture in which the first point of each object is, with an IoU of 0.25."""
+        self.asked.append([one.text() for one in objects])
+        left, right = torch.tensor([[[1.0, -1.0]]]), torch.tensor([[[-1.0, 1.0]]])
+        return [
+            ClickedMasks(np.array([0.25], np.float32), left if one.points[0][0] < image.size[1] / 2 else right, 0.9)
+            for one in objects
+        ]
+
+    def require_boxes(self) -> None:
+        return None
+
+    def predict_concept(self, image: EncodedImage, words: str | None, examples: Sequence[Any]) -> Detections:
+        """The left half, with a score that tells how many boxes there are."""
+        self.asked.append([words or "", *(str(len(boxes)) for _, boxes in examples)])
+        count = sum(len(boxes) for _, boxes in examples)
+        return self.detections(torch.tensor([[[1.0, -1.0]]]), scores=[0.5 + count / 16])
+
     @staticmethod
     def detections(mask_logits: torch.Tensor, *, scores: Sequence[float]) -> Detections:
         """Instances with these masks (N, h, w), best first."""
@@ -151,8 +180,11 @@ class ScriptedNetwork:
     def free(self) -> None:
         self.freed += 1
 
+    def close(self) -> None: ...
+
     def _pass(self) -> None:
         self.threads.add(threading.current_thread().name)
+        self.inside.add(threading.get_ident())
         self.began.set()
         assert self.go.wait(20), "nobody let the network go on"
         if self.fail and (error := self.fail.pop(0)) is not None:
@@ -202,6 +234,11 @@ class InferenceSystem:
     async def submit(self, *prompts: str, content: bytes | None = None, image_url: str | None = None) -> Task:
         url = image_url or await self.upload(content if content is not None else png())
         return (await self.store.submit(USER, TaskRequest(image_url=url, prompts=prompts or ("left",)))).task
+
+    async def submit_clicks(self, *objects: Clicks, content: bytes | None = None) -> Task:
+        url = await self.upload(content if content is not None else png())
+        request = TaskRequest(image_url=url, prompts=click_texts(objects), visual=visual_of_clicks(objects))
+        return (await self.store.submit(USER, request)).task
 
     async def credits(self) -> int:
         account = await self.store.account(USER)

@@ -84,12 +84,22 @@ def edge_process(data: Path, **environment: str) -> Iterator[tuple[Process, str]
         process.kill()
 
 
-def wait_for(url: str, path: str = "/health") -> None:
+def wait_for(url: str, path: str = "/health", *, seconds: float = 60) -> None:
     """Wait until a service answers 200."""
-    give_up = time.monotonic() + 60
+    give_up = time.monotonic() + seconds
     while True:
         with contextlib.suppress(httpx.TransportError):
             if httpx.get(url + path, timeout=5).status_code == 200:
                 return
         assert time.monotonic() < give_up, f"{url} does not answer"
+        time.sleep(0.05)
+
+
+def wait_until_listening(port: int) -> None:
+    """Wait until something on this machine accepts connections on a port."""
+    give_up = time.monotonic() + 60
+    while True:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
+            return
+        assert time.monotonic() < give_up, f"nothing listens on port {port}"
         time.sleep(0.05)

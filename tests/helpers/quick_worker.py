@@ -12,6 +12,7 @@ from s3seg.inference.pipeline import Pipeline
 from s3seg.inference.worker import Worker, WorkerLimits
 from s3seg.results import masks
 from s3seg.results.segmentation import ModelInfo, Segmentation
+from s3seg.web.logs import configure_logging
 
 
 class Square:
@@ -19,7 +20,7 @@ class Square:
 
     threshold = 0.5
 
-    async def segment(self, content, prompts, *, name, user_id="", on_begin=lambda: None):
+    async def segment(self, content, prompts, *, objects=(), concept=None, name, user_id="", on_begin=lambda: None):
         on_begin()
         await asyncio.sleep(0.03)
         mask = np.zeros((6, 8), dtype=bool)
@@ -52,4 +53,5 @@ async def work() -> None:
 
 
 def main() -> None:
+    configure_logging()
     asyncio.run(work())

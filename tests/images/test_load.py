@@ -499,3 +499,32 @@ class TestReduced:
     def test_a_cut_jpeg_is_refused_reduced_too(self):
         with pytest.raises(ImageDecodeError, match="truncated"):
             images.load(self.jpeg((1600, 1200))[:-2000], reduce_to=100)
+
+
+def test_the_bytes_of_a_path_and_a_url_can_be_read_without_decoding_them(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"not decoded")
+    assert images.read_bytes(tmp_path / "a.png") == b"not decoded"
+    with serving(lambda request: reply(request, 200, b"from a server")) as url:
+        assert images.read_bytes(f"{url}/a.png") == b"from a server"
+    with pytest.raises(ImageDecodeError, match="more than the 5 bytes"):
+        images.read_bytes(tmp_path / "a.png", max_bytes=5)
+
+
+@pytest.mark.parametrize("name", ["none.png", ".", "a.png/b"])
+def test_bytes_that_cannot_be_read_give_the_error_of_loading_the_picture(tmp_path, name):
+    (tmp_path / "a.png").touch()
+    with pytest.raises(ImageDecodeError) as loading:
+        images.load(tmp_path / name)
+    with pytest.raises(ImageDecodeError) as reading:
+        images.read_bytes(tmp_path / name)
+    assert str(reading.value) == str(loading.value)
+
+
+def test_an_error_of_an_object_that_reads_itself_is_kept():
+    class Missing:
+        def read_bytes(self):
+            raise ImageDecodeError("s3://bucket/a.png: there is no such object")
+
+    with pytest.raises(ImageDecodeError) as error:
+        images.load(Missing())
+    assert str(error.value) == "s3://bucket/a.png: there is no such object"

@@ -10,7 +10,7 @@ import pytest
 
 from s3seg import images
 from s3seg.errors import ImageDecodeError, InvalidRequestError
-from s3seg.images.sources import expand, image_suffixes
+from s3seg.images.sources import expand, image_suffixes, pictures_below
 
 
 @pytest.fixture
@@ -176,3 +176,15 @@ def test_no_input_at_all_is_an_error() -> None:
 def test_the_suffixes_are_those_that_can_be_read() -> None:
     assert {".png", ".jpg", ".jpeg", ".webp", ".tif", ".gif", ".bmp"} <= image_suffixes()
     assert image_suffixes().isdisjoint({".pdf", ".eps", ".ps", ".mpg", ".h5", ".txt"})
+
+
+def test_pictures_below_are_those_that_expand_finds_folder_by_folder(tmp_path):
+    for name in ("b.png", "a.jpg", "x/c.png", "x/raw.cr2", "x/raw.jpg", ".h/d.png", "w/e.tif", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = [*pictures_below(tmp_path)]
+    assert set(found) == set(expand([tmp_path], recursive=True))
+    names = [path.relative_to(tmp_path).as_posix() for path in found]
+    assert names == ["a.jpg", "b.png", "w/e.tif", "x/c.png", "x/raw.jpg"]
+    with pytest.raises(InvalidRequestError, match="cannot read the folder"):
+        next(pictures_below(tmp_path / "none"))

@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 from s3seg.errors import ImageDecodeError, InferenceError, OutOfMemoryError, PromptError
+from s3seg.inference.batcher import Batcher
 from s3seg.inference.segmenter import Segmenter
 from s3seg.results import export, masks
-from tests.helpers.inference_system import PICTURES, STREET, png
+from tests.helpers.inference_system import PICTURES, STREET, ScriptedNetwork, png
 from tests.helpers.pictures import photograph
 
 pytestmark = pytest.mark.anyio
@@ -196,7 +197,7 @@ async def test_the_network_has_a_thread_of_its_own(system):
     await asyncio.gather(*(batcher.segment(png(n), ["a"], name="p") for n in range(6)))
     assert system.network.threads == {"s3seg-network"}
     await batcher.aclose()
-    assert not batcher._thread.is_alive()
+    assert not any(thread.is_alive() for queue in batcher._queues for thread in queue._threads)
 
 
 @pytest.fixture(scope="module")
@@ -258,3 +259,98 @@ async def test_results_of_one_file_are_of_one_picture_in_exports(system):
     assert [image["id"] for image in export.coco(results)["images"]] == [1, 2]
     assert results[0].image_id == results[1].image_id
     await batcher.aclose()
+
+
+class TestSeveralNetworks:
+    """One on each device."""
+
+    @staticmethod
+    def make(system, count=2, **options):
+        networks = [ScriptedNetwork() for _ in range(count)]
+        return networks, Batcher(networks, cpu=system.cpu, metrics=system.metrics, **options)
+
+    async def test_requests_go_to_the_network_with_the_least_to_do(self, system):
+        networks, batcher = self.make(system)
+        for network in networks:
+            network.go.clear()
+        tasks = [asyncio.ensure_future(batcher.segment(png(n), ["a"], name="p")) for n in range(6)]
+        await until(lambda: all(network.began.is_set() for network in networks))
+        await until(lambda: [queue.load for queue in batcher._queues] == [3, 3])
+        for network in networks:
+            network.go.set()
+        await asyncio.gather(*tasks)
+        assert [queue.load for queue in batcher._queues] == [0, 0]
+        await batcher.aclose()
+
+    async def test_a_picture_goes_to_the_network_that_knows_it(self, system):
+        networks, batcher = self.make(system)
+        networks[0].go.clear()
+        held = asyncio.ensure_future(batcher.segment(png(1), ["a"], name="p"))
+        await until(networks[0].began.is_set)
+        await batcher.segment(png(2), ["a"], name="p")
+        networks[0].go.set()
+        await held
+        await batcher.segment(png(2), ["b"], name="p")
+        assert [network.encoded for network in networks] == [[1], [1]]
+        assert networks[1].asked == [["a"], ["b"]]
+        await batcher.aclose()
+
+    async def test_a_network_with_a_problem_gets_nothing_as_long_as_another_can_compute(self, system):
+        networks, batcher = self.make(system)
+        await batcher.segment(png(1), ["a"], name="p")
+        networks[0].problem = "its process is being restarted"
+        await batcher.segment(png(1), ["b"], name="p")
+        assert [network.asked for network in networks] == [[["a"]], [["b"]]]
+        await batcher.aclose()
+
+    async def test_all_of_them_are_warmed(self, system):
+        networks, batcher = self.make(system, 3)
+        await batcher.warm(png())
+        assert [network.encoded for network in networks] == [[1], [1], [1]]
+        await batcher.aclose()
+
+
+class TestTwoBatchesAtOnce:
+    """A network in a process of its own computes one while it reads the next."""
+
+    async def test_the_second_batch_begins_while_the_first_is_in_progress(self, system):
+        network = system.network
+        network.go.clear()
+        batcher = Batcher(network, cpu=system.cpu, threads=2)
+        tasks = []
+        for number in range(2):
+            tasks.append(asyncio.ensure_future(batcher.segment(png(number), ["a"], name="p")))
+            await until(lambda: len(network.inside) == number + 1)  # noqa: B023 (awaited here)
+        network.go.set()
+        await asyncio.gather(*tasks)
+        await batcher.aclose()
+
+    async def test_a_picture_that_is_being_encoded_is_not_encoded_again(self, system):
+        network = system.network
+        network.go.clear()
+        batcher = Batcher(network, cpu=system.cpu, threads=2)
+        first = asyncio.ensure_future(batcher.segment(png(1), ["a"], name="p"))
+        await until(network.began.is_set)
+        second = asyncio.ensure_future(batcher.segment(png(1), ["b"], name="p"))
+        await until(lambda: batcher.waiting == 0)
+        network.go.set()
+        await asyncio.gather(first, second)
+        assert network.encoded == [1]
+        assert sorted(network.asked) == [["a"], ["b"]]
+        await batcher.aclose()
+
+    async def test_who_waits_for_the_encoding_of_another_batch_gets_its_error(self, system):
+        network = system.network
+        network.go.clear()
+        network.fail = [InferenceError("no"), InferenceError("no")]
+        batcher = Batcher(network, cpu=system.cpu, threads=2)
+        first = asyncio.ensure_future(batcher.segment(png(1), ["a"], name="p"))
+        await until(network.began.is_set)
+        second = asyncio.ensure_future(batcher.segment(png(1), ["b"], name="p"))
+        await until(lambda: batcher.waiting == 0)
+        network.go.set()
+        outcomes = await asyncio.gather(first, second, return_exceptions=True)
+        assert isinstance(outcomes[0], InferenceError)
+        assert [queue.load for queue in batcher._queues] == [0]
+        assert (await batcher.segment(png(1), ["c"], name="p"))[0].prompt == "c"
+        await batcher.aclose()

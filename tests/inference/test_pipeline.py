@@ -6,16 +6,21 @@ import asyncio
 import io
 import json
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from s3seg.errors import InferenceError, LeaseLostError, UnavailableError
+from s3seg.errors import InferenceError, InvalidRequestError, LeaseLostError, UnavailableError
 from s3seg.results.segmentation import Segmentation
-from s3seg.tasks.model import TaskStatus
+from s3seg.tasks.clicks import Clicks
+from s3seg.tasks.concepts import ConceptDefinition, ConceptExample
+from s3seg.tasks.model import TaskRequest, TaskStatus
+from s3seg.tasks.records import Concept
 from s3seg.tasks.state_machine import Rules
+from s3seg.tasks.visual import visual_of_concept
 from tests.helpers.inference_system import USER, InferenceSystem, png
 
 pytestmark = pytest.mark.anyio
@@ -94,6 +99,120 @@ async def test_several_prompts_have_a_mask_each_and_one_together(system):
     assert task.metadata["inference_time_ms"] == pytest.approx(
         sum(one["inference_time_ms"] for one in task.metadata["prompts"]), abs=0.01
     )
+
+
+async def test_clicked_objects_are_found_however_low_they_score_and_have_a_mask_each(system):
+    task = await system.submit_clicks(Clicks([(7, 1)]), Clicks([(1, 1), (7, 5)], [1, 0]), content=png(size=(8, 6)))
+    assert await system.credits() == 998
+    task = await run(system, task)
+    assert task.status == TaskStatus.DONE
+    assert task.labels == ("point 7,1", "point 1,1; not 7,5")
+    assert task.metadata["confidence"] == 0.25
+    labels = np.asarray(Image.open(io.BytesIO(await stored(system, task.mask_image_url))))
+    assert set(np.unique(labels[:, :4])) == {2}
+    assert set(np.unique(labels[:, 4:])) == {1}
+    alone = np.asarray(Image.open(io.BytesIO(await stored(system, task.metadata["prompts"][1]["mask_url"]))))
+    assert (alone[:, :4] == 1).all()
+    assert (alone[:, 4:] == 0).all()
+    found = json.loads(await stored(system, task.metadata["instances_url"]))
+    assert found["threshold"] == 0
+    assert [len(Segmentation.from_dict(one)) for one in found["results"]] == [1, 1]
+
+
+async def test_words_and_clicks_share_a_batch_and_an_encoding(system):
+    system.network.go.clear()
+    batcher = system.batcher()
+    picture = png(size=(8, 6))
+    asked = [asyncio.ensure_future(batcher.segment(png(1), ["wait"], name="x"))]
+    await asyncio.to_thread(system.network.began.wait, 5)
+    asked.append(asyncio.ensure_future(batcher.segment(picture, ["left"], name="x")))
+    asked.append(asyncio.ensure_future(batcher.segment(picture, ["a"], objects=[Clicks([(1, 1)])], name="x")))
+    while batcher.waiting < 2:
+        await asyncio.sleep(0.01)
+    system.network.go.set()
+    _, (words,), (clicked,) = await asyncio.gather(*asked)
+    assert system.network.encoded == [1, 1]
+    assert words[0].score == 0.75
+    assert (clicked[0].score, clicked.prompt) == (0.25, "a")
+    assert clicked.rles[0] == words.rles[0]
+    await batcher.aclose()
+
+
+async def test_a_concept_is_encoded_with_its_examples_and_named_in_the_result(system):
+    example = await system.upload(png(1, size=(8, 6)))
+    examples = (
+        ConceptExample(example, ((1, 1, 4, 4),), ((5, 1, 7, 4),)),
+        ConceptExample(example, ((2, 2, 3, 3),)),
+    )
+    concept = Concept(
+        concept_id="c",
+        user_id=USER.user_id,
+        name="my thing",
+        definition=ConceptDefinition("thing", examples).to_dict(),
+        created_at=datetime.now(UTC),
+    )
+    url = await system.upload(png(2, size=(8, 6)))
+    request = TaskRequest(image_url=url, prompts=("my thing",), visual=visual_of_concept(concept))
+    task = await run(system, (await system.store.submit(USER, request)).task)
+    assert task.status == TaskStatus.DONE
+    assert task.labels == ("my thing",)
+    assert task.metadata["confidence"] == 0.5 + 3 / 16
+    assert task.metadata["hint"] == "concepts are scripted"
+    assert system.network.asked == [["thing", "2", "1"]]
+    assert system.network.encoded == [2]  # the picture, and the one picture of both examples
+    assert await system.credits() == 999
+
+
+@pytest.mark.parametrize(
+    "url", ["http://169.254.169.254/latest", "https://x/users/8d1f7f3e-2a55-4c58-9d8c-0c7a6f0f2b11/images/a.png"]
+)
+async def test_only_images_of_the_user_are_examples(system, url):
+    picture = await system.upload(png())
+    example = {"image_url": url, "boxes": [[1, 1, 4, 4]], "negative_boxes": []}
+    visual = {"concept": {"words": None, "examples": [example]}}
+    request = TaskRequest(image_url=picture, prompts=("x",), visual=visual)
+    task = await run(system, (await system.store.submit(USER, request)).task)
+    assert (task.status, task.error_code) == (TaskStatus.ERROR, "INVALID_REQUEST")
+    assert "not one of your uploads" in task.error_message
+    assert await system.credits() == 1000
+
+
+@pytest.mark.parametrize(
+    ("visual", "message"),
+    [
+        ({"concept": {}}, "malformed"),
+        ({"concept": {"words": None, "examples": []}}, "1 to 4 images"),
+        ({"concept": {"words": None, "examples": [{"image_url": "x", "boxes": 3, "negative_boxes": []}]}}, "malformed"),
+        ({"concept": {"words": None, "examples": [{"image_url": "x", "boxes": [["a"]]}]}}, "malformed"),
+        ({"concept": None}, "malformed"),
+        ({"clicks": [{"points": [[99, 1]], "labels": [1]}]}, "99,1 is not inside the picture of 8 x 6 pixels"),
+        ({"clicks": [{"points": [], "labels": []}]}, "neither a point nor a box"),
+        ({"clicks": [{"points": [[1, 1]] * 65, "labels": [1] * 65}]}, "at most 64 points"),
+        ({"clicks": [{"points": [[1, 1]], "labels": [1]}] * 2}, "malformed"),
+        ({"clicks": [{"points": [["x", {}]], "labels": [1]}]}, "two numbers"),
+        ({"clicks": [3]}, "malformed"),
+        ({"clicks": {"a": 3}}, "malformed"),
+        ({"clicks": None}, "malformed"),
+        ({"clicks": [{"labels": [1]}]}, "malformed"),
+    ],
+)
+async def test_clicks_that_make_no_sense_end_their_task_at_once_with_a_refund(system, visual, message):
+    url = await system.upload(png(size=(8, 6)))
+    task = (await system.store.submit(USER, TaskRequest(image_url=url, prompts=("thing",), visual=visual))).task
+    task = await run(system, task)
+    assert (task.status, task.error_code) == (TaskStatus.ERROR, "INVALID_REQUEST")
+    assert message in task.error_message
+    assert await system.credits() == 1000
+
+
+async def test_a_checkpoint_without_a_click_head_ends_the_task_with_a_sentence_and_a_refund(system, monkeypatch):
+    def require_clicks():
+        raise InvalidRequestError("no head for clicks")
+
+    monkeypatch.setattr(system.network, "require_clicks", require_clicks)
+    task = await run(system, await system.submit_clicks(Clicks([(1, 1)])))
+    assert (task.status, task.error_message) == (TaskStatus.ERROR, "no head for clicks")
+    assert await system.credits() == 1000
 
 
 async def test_where_prompts_overlap_the_higher_score_wins(system):

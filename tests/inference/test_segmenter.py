@@ -296,7 +296,7 @@ def test_box_prompts_are_refused_where_the_checkpoint_has_not_learnt_them(seg, s
     if seg.metadata.box_prompts:
         assert len(seg.segment(street, boxes=[[30, 390, 245, 505]], threshold=0.01))
     else:
-        with pytest.raises(InvalidRequestError, match="has not learnt box prompts"):
+        with pytest.raises(InvalidRequestError, match="was not trained on boxes"):
             seg.segment(street, boxes=[[30, 390, 245, 505]])
 
 

@@ -38,7 +38,7 @@ def test_a_placed_mask_has_its_pixels_and_no_other(mask, y, x):
     assert np.array_equal(masks.decode(placed), expected)
 
 
-@given(st.integers(1, 3000), st.integers(1, 3000), st.integers(32, 800))
+@given(st.integers(1, 3000), st.integers(1, 3000), st.integers(64, 800))
 def test_tiles_cover_the_picture_and_overlap(height, width, side):
     tiles = plan_tiles((height, width), side, input_side=256)
     if not tiles:

@@ -27,7 +27,7 @@ from s3seg.tasks.model import TaskStatus
 from tests.helpers.attacks import forget_memory_peak, memory_peak_mb, multipart, slow_jpeg
 from tests.helpers.pictures import encoded
 from tests.helpers.processes import EDGE, WORKER, Process, edge_process, free_port, wait_for
-from tests.web.test_contract_routes import error_of
+from tests.web.contract_bodies import error_of
 
 
 def token_for(data, name="ann"):

@@ -105,7 +105,7 @@ class TestDistilledModels:
         tensors[f"{trunk}model.backbone.stages.0.weight"] = torch.zeros(2)
         torch.save(tensors, tmp_path / "efficient_sam3_tinyvit_m.pt")
         message = _refusal(tmp_path, tmp_path / "efficient_sam3_tinyvit_m.pt")
-        assert "has another image encoder than SAM 3" in message
+        assert "has a different image encoder from SAM 3's" in message
         assert "trunk.model.backbone.stages.0.weight" in message
 
     def test_a_missing_part_of_sam_3_itself_is_still_listed_as_missing(self, reference, golden, tmp_path):

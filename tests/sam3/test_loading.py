@@ -30,6 +30,7 @@ FP32_IN_EVERY_PRECISION = (
     "decoder.bias_y.",
     "decoder.presence_head.",
     "decoder.presence_norm.",
+    "clicks.prompts.frequencies",
 )
 
 
@@ -111,7 +112,7 @@ class TestForms:
     def test_the_detector_of_sam_3_1_loads_from_its_multiplex_checkpoint(self, golden, reference, file):
         tensors, folder = reference
         content = {f"detector.{name}": tensor for name, tensor in to_sam31(tensors).items()}
-        content |= {"tracker.model.interactive_sam_mask_decoder.iou_token.weight": torch.ones(1, 8)}
+        content |= {"tracker.model.sam_mask_decoder.iou_token.weight": torch.ones(1, 8)}
         torch.save(content, folder / file) if file.endswith(".pt") else save_file(content, folder / file)
         _assert_equal(load(golden / "reference_tiny.safetensors"), load(folder))
 

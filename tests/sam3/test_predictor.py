@@ -93,7 +93,7 @@ class TestPredict:
     ):
         together = predictor.predict(image, QUERIES, threshold=threshold)
         decoded = _count_chunks(predictor, monkeypatch)
-        monkeypatch.setattr(module, "_TOKENS_AT_ONCE", at_once * 8 * 8)
+        monkeypatch.setattr(module, "_TOKENS_AT_ONCE_CPU", at_once * 8 * 8)
         in_chunks = predictor.predict(image, QUERIES, threshold=threshold)
         assert sum(decoded) == len(QUERIES)
         assert max(decoded) == min(at_once, len(QUERIES))
@@ -101,7 +101,7 @@ class TestPredict:
             _assert_same(one, other)
 
     def test_a_grid_larger_than_a_chunk_is_decoded_all_the_same(self, predictor, image, monkeypatch):
-        monkeypatch.setattr(module, "_TOKENS_AT_ONCE", 1)
+        monkeypatch.setattr(module, "_TOKENS_AT_ONCE_CPU", 1)
         assert len(predictor.predict(image, QUERIES[:2], threshold=0.0)) == 2
 
     def test_instances_come_best_first_and_above_the_threshold(self, predictor, image, threshold):

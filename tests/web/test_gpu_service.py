@@ -17,6 +17,8 @@ from s3seg.api.gpu import BatchPredictResponse, HealthResponse, ModelInfoRespons
 from s3seg.errors import CheckpointNotFoundError, ConfigurationError, InferenceError, UnavailableError
 from s3seg.inference.segmenter import Segmenter
 from s3seg.inference.worker import WorkerLimits
+from s3seg.tasks.clicks import Clicks
+from s3seg.tasks.visual import clicks_of
 from s3seg.web.gpu_app import build_gpu_app
 from s3seg.web.gpu_metrics import PrometheusMetrics
 from s3seg.web.metrics import HttpMetrics
@@ -191,7 +193,7 @@ async def test_how_long_a_refusal_takes_tells_nothing_of_the_keys(system, monkey
         compared.append({one, other})
         return hmac.compare_digest(one, other)
 
-    monkeypatch.setattr("s3seg.web.gpu_app.hmac", SimpleNamespace(compare_digest=compare))
+    monkeypatch.setattr("s3seg.web.keys.hmac", SimpleNamespace(compare_digest=compare))
     async with serving(system) as client:
         await client.get("/api/v1/model/info", headers={"X-API-Key": sent.encode()})
     assert compared == [{sent.encode(), key.encode()} for key in (KEY, OLD_KEY)]
@@ -232,6 +234,29 @@ async def test_a_missing_or_ill_typed_field_is_400_and_named(system, field, wron
         answer = await client.post("/api/v1/predict", json=body)
     assert error_of(answer) == (400, "INVALID_REQUEST")
     assert answer.json()["error"]["message"].startswith(field)
+
+
+async def test_a_task_of_clicks_is_predicted_like_one_of_words(system):
+    async with serving(system) as client:
+        task = await system.submit_clicks(Clicks([(1, 1)]))
+        clicks = [one.to_dict() for one in clicks_of(task.visual)]
+        answer = await predict(client, task, clicks=clicks)
+        assert answer.status_code == 200
+        assert answer.json()["labels"] == ["point 1,1"]
+        assert (await predict(client, task)).json() == answer.json()  # they need not be sent
+        two = await system.submit_clicks(Clicks([(1, 1)]), Clicks([(7, 1)]))
+        each = (await predict(client, two)).json()["results"]
+        assert [one["labels"] for one in each] == [["point 1,1"], ["point 7,1"]]
+
+
+@pytest.mark.parametrize("clicks", [[{"points": [[1, 2]]}], [{"points": [[1, 1]], "labels": [0]}], [], [{}], "x"])
+async def test_clicks_that_differ_from_the_row_are_400(system, clicks):
+    async with serving(system) as client:
+        answer = await predict(client, await system.submit_clicks(Clicks([(1, 1)])), clicks=clicks)
+        assert error_of(answer) == (400, "INVALID_REQUEST")
+        assert answer.json()["error"]["message"].startswith("clicks")
+        words = await predict(client, await system.submit("left"), clicks=[{"points": [[1, 1]]}])
+        assert error_of(words) == (400, "INVALID_REQUEST")
 
 
 @pytest.mark.parametrize(
@@ -564,7 +589,8 @@ async def test_metrics_tell_of_stages_batches_the_cache_and_errors(system):
         for stage in ("fetch", "read", "wait", "image", "prompt", "masks", "store", "finish"):
             assert value("s3seg_stage_seconds_count", {"stage": stage}) >= 2, stage
         assert value("s3seg_http_errors_total", {"route": "/api/v1/predict", "code": "NOT_FOUND"}) == 1
-        assert value("s3seg_gpu_memory_used_bytes") == 2**20
+        assert value("s3seg_gpu_memory_used_bytes", {"network": "0", "device": "cpu"}) == 2**20
+        assert value("s3seg_network_up", {"network": "0", "device": "cpu"}) == 1
         assert "s3seg_stage_seconds_bucket" in (await client.get("/metrics")).text
 
 

@@ -11,7 +11,7 @@ from s3seg.api.edge import ResultDetailResponse, SegmentResponse, UploadResponse
 from s3seg.errors import ConfigurationError
 from tests.helpers.pictures import encoded
 from tests.helpers.running_edge import running
-from tests.web.test_contract_routes import data_of, error_of
+from tests.web.contract_bodies import data_of, error_of
 
 pytestmark = pytest.mark.anyio
 ORIGIN = "https://app.example"

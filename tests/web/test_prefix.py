@@ -12,7 +12,7 @@ from s3seg.api.edge import SegmentResponse, UploadResponse
 from s3seg.web.prefix import prefix_of_files
 from tests.helpers.pictures import encoded
 from tests.helpers.running_edge import running
-from tests.web.test_contract_routes import data_of, error_of
+from tests.web.contract_bodies import data_of, error_of
 
 pytestmark = pytest.mark.anyio
 

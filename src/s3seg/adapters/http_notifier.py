@@ -1,4 +1,4 @@
-"""Notifies the GPU service of new tasks over HTTP."""
+"""Notifies the gpu service of new tasks over HTTP."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _MAX_CONNECTIONS = 64
 
 
 class HttpNotifier:
-    """A `WorkerNotifier` that calls ``POST /api/v1/predict`` or ``/predict/batch`` of the GPU service.
+    """A `WorkerNotifier` that calls ``POST /api/v1/predict`` or ``/predict/batch`` of the gpu service.
 
     The response is not used. A call that fails is logged and not repeated, because the claim loop of a worker finds
-    the task anyway. The connection stays open until the GPU service has answered, since it drops requests whose
+    the task anyway. The connection stays open until the gpu service has answered, since it drops requests whose
     client has disconnected.
 
     Args:
-        url: Base URL of the GPU service.
-        api_key: The API key of the GPU service.
+        url: Base URL of the gpu service.
+        api_key: The API key of the gpu service.
         request_id: Returns the id of the current request, which is passed on; None if there is none.
         timeout_s: Seconds to wait for a response.
         transport: An httpx transport to use instead of the network.
@@ -47,7 +47,7 @@ class HttpNotifier:
         self._client: httpx.AsyncClient | None = None
 
     async def wake(self, task: Task) -> None:
-        """Call the GPU service and wait until it has answered; failures are logged."""
+        """Call the gpu service and wait until it has answered; failures are logged."""
         headers = self._headers()
         request_id = self._request_id()
         if request_id is not None:
@@ -68,7 +68,7 @@ class HttpNotifier:
             _log.log(level, "gpu service responded with %d", response.status_code, extra={"task_id": task.task_id})
 
     async def check(self) -> None:
-        """Check that the GPU service responds."""
+        """Check that the gpu service responds."""
         try:
             response = await self._connected().get(f"{self._url}/health", timeout=5.0)
             response.raise_for_status()
@@ -76,11 +76,11 @@ class HttpNotifier:
             raise UnavailableError(f"the gpu service does not answer: {type(err).__name__}") from err
 
     async def probe(self) -> None:
-        """Check that the GPU service accepts the API key.
+        """Check that the gpu service accepts the API key.
 
         Raises:
             ConfigurationError: It does not.
-            UnavailableError: The GPU service does not respond.
+            UnavailableError: The gpu service does not respond.
         """
         try:
             response = await self._connected().get(
@@ -101,7 +101,7 @@ class HttpNotifier:
             await client.aclose()
 
     def _headers(self) -> httpx.Headers:
-        # the GPU service compares the bytes of the key, in UTF-8
+        # the gpu service compares the bytes of the key, in UTF-8
         return httpx.Headers({"X-API-Key": self._api_key, "Content-Type": "application/json"}, encoding="utf-8")
 
     def _connected(self) -> httpx.AsyncClient:
@@ -122,6 +122,7 @@ def _call(task: Task) -> tuple[str, str]:
             text_prompt=task.text_prompt,
             user_id=task.user_id,
             task_id=task.task_id,
+            clicks=None,
         )
         return "/api/v1/predict", one.model_dump_json()
     several = BatchPredictRequest(

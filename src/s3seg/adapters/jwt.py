@@ -1,18 +1,24 @@
-"""Verifies access tokens in the format of Supabase Auth with PyJWT; the keys come from a `KeySource`."""
+"""Verifies access tokens in the format of Supabase Auth; the keys come from a `KeySource`.
+
+PyJWT parses tokens and judges their claims. The signature itself is checked by a function, since not every runtime has
+the package ``cryptography``, which PyJWT needs for that: a Cloudflare Worker has WebCrypto.
+"""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import jwt
+from jwt.types import Options
+from jwt.utils import base64url_decode
 
 from s3seg.errors import AuthInvalidError, ForbiddenError
 from s3seg.tasks.limits import Tier
 from s3seg.tasks.ports import KeySource
-from s3seg.tasks.records import Identity
+from s3seg.tasks.records import Identity, VerificationKey
 
 ALGORITHMS = ("ES256", "RS256", "EdDSA", "HS256")
 """Accepted signature algorithms; a token with another one (such as ``none``) is refused before looking for a key."""
@@ -20,7 +26,27 @@ ALGORITHMS = ("ES256", "RS256", "EdDSA", "HS256")
 MAX_TOKEN_CHARS = 8192
 """Most characters in a token; longer ones are refused without parsing them."""
 
-_REQUIRED = ("exp", "sub", "iat", "aud", "iss")
+VerifySignature = Callable[[VerificationKey, bytes, bytes], Awaitable[bool]]
+"""Returns whether the key has signed the bytes: ``(key, signed bytes, signature)``; raises ValueError or TypeError if
+the key cannot be used."""
+
+_CLAIMS_ONLY: Options = {
+    "verify_signature": False,  # it has been checked; without the others PyJWT would then check nothing at all
+    "verify_exp": True,
+    "verify_nbf": True,
+    "verify_iat": True,
+    "verify_aud": True,
+    "verify_iss": True,
+    "verify_sub": True,
+    "verify_jti": True,
+    "require": ["exp", "sub", "iat", "aud", "iss"],
+}
+
+
+async def verify_with_pyjwt(key: VerificationKey, signed: bytes, signature: bytes) -> bool:
+    """Check a signature with PyJWT, which takes the package ``cryptography`` for everything but HS256."""
+    algorithm = jwt.get_algorithm_by_name(key.algorithm)
+    return algorithm.verify(signed, algorithm.prepare_key(key.key), signature)
 
 
 class JwtAuthenticator:
@@ -34,6 +60,7 @@ class JwtAuthenticator:
         issuers: Accepted values of ``iss``.
         audience: Required value of ``aud``.
         leeway_s: Allowed clock difference for ``exp``, ``nbf`` and ``iat``, in seconds.
+        verify_signature: Checks signatures.
         revoked_at: Returns the time, in seconds since 1970, up to which tokens of a user id are revoked, or None.
     """
 
@@ -44,12 +71,14 @@ class JwtAuthenticator:
         issuers: Sequence[str],
         audience: str = "authenticated",
         leeway_s: float = 10,
+        verify_signature: VerifySignature = verify_with_pyjwt,
         revoked_at: Callable[[str], int | None] = lambda user_id: None,
     ) -> None:
         self._keys = keys
         self._issuers = list(issuers)
         self._audience = audience
         self._leeway_s = leeway_s
+        self._verify_signature = verify_signature
         self._revoked_at = revoked_at
 
     async def authenticate(self, token: str) -> Identity:
@@ -61,14 +90,11 @@ class JwtAuthenticator:
         if key is None or key.algorithm != algorithm:
             raise AuthInvalidError("the token is signed with a key that is not trusted")
         try:
+            signed, _, signature = token.encode("ascii").rpartition(b".")
+            if not await self._verify_signature(key, signed, base64url_decode(signature)):
+                raise AuthInvalidError("the token is not valid")
             claims = jwt.decode(
-                token,
-                key.key,
-                algorithms=[algorithm],
-                audience=self._audience,
-                issuer=self._issuers,
-                leeway=self._leeway_s,
-                options={"require": list(_REQUIRED)},
+                token, audience=self._audience, issuer=self._issuers, leeway=self._leeway_s, options=_CLAIMS_ONLY
             )
         except jwt.ExpiredSignatureError as err:
             raise AuthInvalidError("the token has expired") from err

@@ -186,7 +186,7 @@ class R2ObjectStore:
             await self.put(key, b"[]")
         except ObjectExistsError:
             if await self.get(key) != b"{}":
-                raise UnavailableError("the object store returned other bytes than were written") from None
+                raise UnavailableError("the object store returned bytes that differ from those written") from None
         else:
             raise ConfigurationError(
                 "the object store ignores If-None-Match, so a second write replaced an object; use R2, or a newer "

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
-from s3seg.api.fields import Omissible, OmissibleUuid, QueryInt, RequestModel, ResponseModel, UuidStr, check_text
+from s3seg.api.fields import (
+    ImageUrl,
+    Omissible,
+    OmissibleUuid,
+    PromptStr,
+    QueryInt,
+    RequestModel,
+    ResponseModel,
+    UuidStr,
+    check_text,
+)
+from s3seg.tasks.concepts import MAX_CONCEPT_BOXES, MAX_CONCEPT_IMAGES, ConceptDefinition, ConceptExample
 from s3seg.tasks.limits import DEFAULT_PAGE_SIZE, MAX_NAME_CHARS, MAX_PAGE_SIZE, Action, Tier
+from s3seg.tasks.records import Concept
 
 
 class LimitsResponse(ResponseModel):
@@ -73,6 +85,76 @@ class ProjectsListResponse(ResponseModel):
     limit: Annotated[int, Field(ge=1)]
 
 
+_Side = Annotated[float, Field(allow_inf_nan=False)]
+_Box = tuple[_Side, _Side, _Side, _Side]
+
+
+class ConceptExampleModel(RequestModel):
+    """What boxes show on one of the caller's images; xyxy in its pixels."""
+
+    image_url: Annotated[ImageUrl, Field(description="image_url of one of the caller's uploads")]
+    boxes: Annotated[
+        tuple[_Box, ...],
+        Field(min_length=1, max_length=MAX_CONCEPT_BOXES, description="Around examples of what to find"),
+    ]
+    negative_boxes: Annotated[
+        tuple[_Box, ...], Field(max_length=MAX_CONCEPT_BOXES, description="Around what not to find")
+    ] = ()
+
+
+class ConceptRequest(RequestModel):
+    """Body of POST /api/v1/concepts."""
+
+    name: Annotated[
+        str,
+        AfterValidator(_check_name),
+        Field(description="What results call it", json_schema_extra={"minLength": 1, "maxLength": MAX_NAME_CHARS}),
+    ]
+    words: Annotated[Omissible[PromptStr], Field(description="Words that are searched too, 1 to 500 characters")]
+    examples: Annotated[tuple[ConceptExampleModel, ...], Field(min_length=1, max_length=MAX_CONCEPT_IMAGES)]
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        self.definition()
+        return self
+
+    def definition(self) -> ConceptDefinition:
+        """Return it as the domain has it."""
+        examples = (ConceptExample(one.image_url, one.boxes, one.negative_boxes) for one in self.examples)
+        return ConceptDefinition(self.words, tuple(examples))
+
+
+class ConceptResponse(ResponseModel):
+    """A concept: examples of what to find, to be used in /segment."""
+
+    id: UuidStr
+    name: str
+    words: Omissible[str]
+    examples: list[ConceptExampleModel]
+    created_at: datetime
+
+    @classmethod
+    def of(cls, concept: Concept) -> ConceptResponse:
+        """Build it from what a store keeps."""
+        definition = ConceptDefinition.from_dict(concept.definition)
+        return cls(
+            id=concept.concept_id,
+            name=concept.name,
+            words=definition.words,
+            examples=[
+                ConceptExampleModel(image_url=one.image_url, boxes=one.boxes, negative_boxes=one.negative_boxes)
+                for one in definition.examples
+            ],
+            created_at=concept.created_at,
+        )
+
+
+class ConceptsListResponse(ResponseModel):
+    """All concepts of the caller, newest first."""
+
+    concepts: list[ConceptResponse]
+
+
 class BeginUploadRequest(RequestModel):
     """Body of POST /api/v1/uploads: a picture that will be sent straight to the storage."""
 
@@ -85,7 +167,10 @@ class BeginUploadResponse(ResponseModel):
 
     upload_id: str
     method: Literal["PUT"] = "PUT"
-    url: Annotated[str, Field(description="A credential for this one upload; needs no other")]
+    url: Annotated[
+        str,
+        Field(description="Where to send the picture; authorises this one upload by itself"),
+    ]
     headers: Annotated[dict[str, str], Field(description="Headers that the request must have, as they are")]
     expires_at: datetime
 
@@ -116,4 +201,4 @@ class ReadyResponse(ResponseModel):
 
     ready: bool
     parts: Annotated[dict[str, str], Field(examples=[{"objects": "ok", "tasks": "database is locked"}])]
-    message: Annotated[Omissible[str], Field(description="What does not work, for people")]
+    message: Annotated[Omissible[str], Field(description="What does not work, in words")]

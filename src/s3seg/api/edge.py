@@ -20,8 +20,10 @@ from s3seg.api.fields import (
     ResponseModel,
     UuidStr,
 )
+from s3seg.tasks.clicks import MAX_POINTS, Clicks, click_texts
 from s3seg.tasks.limits import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, MAX_PROMPTS
 from s3seg.tasks.model import TaskStatus
+from s3seg.tasks.visual import visual_of_clicks
 
 
 class UploadRequest(RequestModel):
@@ -42,17 +44,59 @@ class UploadResponse(ResponseModel):
     content_type: Annotated[str, Field(description="Decided from the bytes", examples=["image/png"])]
 
 
+_Coordinate = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class ClickedObject(RequestModel):
+    """Addition: points and a box, in pixels, that show one object; at least one point or the box."""
+
+    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["points"]}, {"required": ["box"]}]})
+
+    points: Annotated[
+        tuple[tuple[_Coordinate, _Coordinate], ...], Field(max_length=MAX_POINTS, description="x, y of each point")
+    ] = ()
+    labels: Annotated[
+        Omissible[Annotated[tuple[Literal[0, 1], ...], Field(max_length=MAX_POINTS)]],
+        Field(description="For each point: 1 on the object, 0 on what does not belong to it; absent if all are on it"),
+    ]
+    box: Annotated[
+        Omissible[tuple[_Coordinate, _Coordinate, _Coordinate, _Coordinate]],
+        Field(description="x1, y1, x2, y2 around the object"),
+    ]
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        self.clicks()
+        return self
+
+    def clicks(self) -> Clicks:
+        """Return it as the domain has it."""
+        return Clicks(self.points, self.labels, self.box)
+
+
 class SegmentRequest(RequestModel):
-    """Ask for the masks of one prompt (``text_prompt``) or several (``text_prompts``, an addition)."""
+    """Ask for the masks of one prompt (``text_prompt``), or by one of the additions.
+
+    These are several prompts (``text_prompts``), clicks on objects (``clicks``), and a concept (``concept_id``).
+    """
 
     model_config = ConfigDict(
         json_schema_extra={
-            "anyOf": [{"required": ["text_prompt"]}, {"required": ["text_prompts"]}],
+            "anyOf": [
+                {"required": ["text_prompt"]},
+                {"required": ["text_prompts"]},
+                {"required": ["clicks"]},
+                {"required": ["concept_id"]},
+            ],
             "examples": [
                 {"image_url": "https://cdn.example.com/users/u/images/i.png", "text_prompt": "cat"},
                 {
                     "image_url": "https://cdn.example.com/users/u/images/i.png",
                     "text_prompts": ["cat", "dog"],
+                },
+                {
+                    "image_url": "https://cdn.example.com/users/u/images/i.png",
+                    "clicks": [{"points": [[120, 80], [300, 40]], "labels": [1, 0]}],
                 },
             ],
         }
@@ -64,17 +108,37 @@ class SegmentRequest(RequestModel):
         Omissible[Annotated[tuple[PromptStr, ...], Field(min_length=1, max_length=MAX_PROMPTS)]],
         Field(description="Addition: several prompts in one task, 1 credit each; duplicates count once"),
     ]
+    clicks: Annotated[
+        Omissible[Annotated[tuple[ClickedObject, ...], Field(min_length=1, max_length=MAX_PROMPTS)]],
+        Field(description="Addition: objects shown by clicks instead of words, 1 credit each; duplicates count once"),
+    ]
+    concept_id: Annotated[
+        OmissibleUuid, Field(description="Addition: one of the caller's concepts instead of words, 1 credit")
+    ]
     project_id: Annotated[OmissibleUuid, Field(description="Project that the result belongs to")]
 
     @model_validator(mode="after")
     def _exactly_one_kind_of_prompt(self) -> Self:
-        if (self.text_prompt is None) == (self.text_prompts is None):
-            raise ValueError("send either text_prompt or text_prompts")
+        kinds = (self.text_prompt, self.text_prompts, self.clicks, self.concept_id)
+        if sum(kind is not None for kind in kinds) != 1:
+            raise ValueError("send either text_prompt or text_prompts, or clicks or concept_id")
         return self
 
     @property
+    def objects(self) -> tuple[Clicks, ...]:
+        """The objects that are shown by clicks, in order, each once; none for a request of words."""
+        return tuple(dict.fromkeys(one.clicks() for one in self.clicks or ()))
+
+    @property
+    def visual(self) -> dict[str, Any] | None:
+        """What the task asks for beside words; see `s3seg.tasks.visual`."""
+        return visual_of_clicks(self.objects) if self.clicks else None
+
+    @property
     def prompts(self) -> tuple[str, ...]:
-        """The prompts of the task, in order, each once; at least one."""
+        """The prompts of the task, in order, each once; none for a concept. Clicks are described."""
+        if self.clicks:
+            return click_texts(self.objects)
         prompts = self.text_prompts or ((self.text_prompt,) if self.text_prompt else ())
         return tuple(dict.fromkeys(prompts))
 

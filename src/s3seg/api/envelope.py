@@ -13,7 +13,7 @@ _T = TypeVar("_T")
 
 
 class ErrorBody(ResponseModel):
-    """An error: a stable code and a message for people."""
+    """An error: a stable code and a message for users."""
 
     code: Annotated[str, Field(description="One of the contract's error codes", examples=["NOT_FOUND"])]
     message: Annotated[str, Field(description="For people; may change", examples=["No such task"])]

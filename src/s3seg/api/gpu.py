@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
-from s3seg.api.fields import ImageUrl, PromptStr, RequestModel, ResponseModel
+from s3seg.api.fields import ImageUrl, Omissible, PromptStr, RequestModel, ResponseModel
 from s3seg.tasks.limits import MAX_PROMPTS
 
 
@@ -28,6 +28,10 @@ class PredictRequest(RequestModel):
     text_prompt: Annotated[str, Field(min_length=1, description="text_prompt of the task")]
     user_id: Annotated[str, Field(description="Owner of the task")]
     task_id: str
+    clicks: Annotated[
+        Omissible[Annotated[list[dict[str, Any]], Field(max_length=MAX_PROMPTS)]],
+        Field(description="Addition: the clicks of the task, as sent to /segment, if it has any; need not be sent"),
+    ]
 
 
 class PredictResponse(ResponseModel):

@@ -121,7 +121,7 @@ async def restore(parts: Parts, folder: Path, *, progress: Callable[[int], None]
     key = parts.settings.data_dir / "auth" / _KEY
     saved_key = folder / _KEY
     if key.exists() and not (saved_key.exists() and key.read_bytes() == saved_key.read_bytes()):
-        raise InvalidRequestError(f"{key} is another signing key than the backup's; move it away first")
+        raise InvalidRequestError(f"{key} is not the signing key of the backup; move it away first")
     await asyncio.to_thread(_require_sound, folder / _DATABASE)
     copies = FileObjectStore(folder / "objects", public_base=info.public_base_url)
     await _copy_objects(copies, parts.objects, progress)
@@ -222,9 +222,7 @@ def _read_info(folder: Path) -> BackupInfo:
             )
         return BackupInfo(**found)
     except FileNotFoundError:
-        what = (
-            f"{folder} is no complete backup: it has no {_INFO}" if folder.is_dir() else f"there is no folder {folder}"
-        )
+        what = f"{folder} is not a complete backup (no {_INFO})" if folder.is_dir() else f"there is no folder {folder}"
         raise InvalidRequestError(what) from None
     except (ValueError, KeyError, TypeError, AttributeError) as err:
         raise InvalidRequestError(f"{folder / _INFO} is damaged: {err}") from err

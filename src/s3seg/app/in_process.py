@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self, overload
 
 from s3seg import images
 from s3seg.client._images import EncodedImage, prepare
-from s3seg.client.arguments import check_numbers, check_prompts, one_each, without_duplicates
+from s3seg.client.arguments import check_numbers, check_objects, check_prompts, one_each, without_duplicates
 from s3seg.edge.storing import store_picture
 from s3seg.edge.uploads import Upload, inspect
 from s3seg.errors import InferenceError, NotFoundError
@@ -19,10 +19,13 @@ from s3seg.images import ImageSource
 from s3seg.inference.engine import Engine
 from s3seg.results import instances_file
 from s3seg.results.segmentation import Segmentation
+from s3seg.tasks.clicks import Clicks, click_texts
+from s3seg.tasks.concepts import Box, ConceptDefinition, ConceptExample
 from s3seg.tasks.limits import Tier
 from s3seg.tasks.model import Task, TaskRequest
 from s3seg.tasks.ports import ObjectStore, TaskStore, WorkerNotifier
-from s3seg.tasks.records import Identity, StoredImage
+from s3seg.tasks.records import Concept, Identity, StoredImage
+from s3seg.tasks.visual import visual_of_clicks, visual_of_concept
 
 
 class Local:
@@ -76,6 +79,91 @@ class Local:
             ImageDecodeError: It cannot be read.
         """
         return await self._store(await asyncio.to_thread(prepare, image, max_bytes=images.MAX_BYTES))
+
+    async def click(
+        self,
+        image: StoredImage | ImageSource,
+        points: Sequence[Sequence[float]] = (),
+        labels: Sequence[int] | None = None,
+        *,
+        box: Sequence[float] | None = None,
+    ) -> Segmentation:
+        """Segment the one object that points, a box, or both show; takes and returns the same as `Client.click`.
+
+        Raises:
+            S3segError: As the other methods do.
+        """
+        return (await self.click_many(image, [Clicks(points, labels, box)]))[0]
+
+    async def click_many(self, image: StoredImage | ImageSource, objects: Sequence[Clicks]) -> list[Segmentation]:
+        """Segment up to 16 objects of one picture in one task; takes and returns the same as `Client.click_many`.
+
+        Raises:
+            S3segError: As the other methods do.
+        """
+        unique = check_objects(objects)
+        stored, shown = await self._stored(image)
+        request = TaskRequest(image_url=stored.image_url, prompts=click_texts(unique), visual=visual_of_clicks(unique))
+        found = await self.results(await self._finish(request))
+        by_object = dict(zip(unique, found, strict=True))
+        return [replace(by_object[one], prompt="", **shown) for one in objects]
+
+    async def create_concept(
+        self,
+        name: str,
+        examples: Sequence[tuple[StoredImage | ImageSource, Sequence[Box], Sequence[Box]]],
+        *,
+        words: str | None = None,
+    ) -> Concept:
+        """Keep what boxes show on pictures as a concept; takes the same as `Client.create_concept`.
+
+        Raises:
+            S3segError: As the other methods do.
+        """
+        shown = []
+        for image, boxes, negative_boxes in examples:
+            stored, _ = await self._stored(image)
+            shown.append(ConceptExample(stored.image_url, tuple(boxes), tuple(negative_boxes)))
+        if words is not None:
+            (words,) = check_prompts(words)
+        definition = ConceptDefinition(words, tuple(shown))
+        return await self._tasks.create_concept(self.user, name, definition.to_dict())
+
+    async def concepts(self) -> Sequence[Concept]:
+        """Return all concepts, newest first."""
+        return await self._tasks.list_concepts(self.user)
+
+    async def delete_concept(self, concept_id: str) -> None:
+        """Delete a concept, or raise NotFoundError."""
+        await self._tasks.delete_concept(self.user, concept_id)
+
+    async def segment_concept(
+        self,
+        image: StoredImage | ImageSource,
+        concept_id: str,
+        *,
+        threshold: float | None = None,
+        max_instances: int | None = None,
+    ) -> Segmentation:
+        """Segment every instance of a concept; takes and returns the same as `Client.segment_concept`.
+
+        Raises:
+            NotFoundError: There is no such concept.
+            S3segError: As the other methods do.
+        """
+        check_numbers(threshold, max_instances)
+        concept = await self._tasks.get_concept(self.user, concept_id)
+        stored, shown = await self._stored(image)
+        request = TaskRequest(image_url=stored.image_url, prompts=(concept.name,), visual=visual_of_concept(concept))
+        task = await self._finish(request)
+        (found,) = await self.results(task, threshold=threshold, max_instances=max_instances)
+        return replace(found, **shown)
+
+    async def _finish(self, request: TaskRequest) -> Task:
+        """Submit a task, wake the worker, and wait for its end."""
+        submitted = await self._tasks.submit(self.user, request)
+        await self._inference.wake(submitted.task)
+        return await self.finished(submitted.task)
 
     async def submit(self, image: StoredImage, prompt: str | Iterable[str]) -> Task:
         """Submit a task for one prompt or several, and wake the worker. Duplicates count once.
@@ -161,17 +249,18 @@ class Local:
         """
         prompts = check_prompts(prompt)
         check_numbers(threshold, max_instances)
-        shown: dict[str, Any] = {}  # what the results show of the picture
-        if isinstance(image, StoredImage):
-            stored = image
-        else:
-            encoded = await asyncio.to_thread(prepare, image, max_bytes=images.MAX_BYTES)
-            stored = await self._store(encoded)
-            shown = encoded.shown
+        stored, shown = await self._stored(image)
         task = await self.finished(await self.submit(stored, prompts))
         found = await self.results(task, threshold=threshold, max_instances=max_instances)
         results = [replace(one, **shown, timings=dict(one.timings)) for one in one_each(prompts, found)]
         return results[0] if isinstance(prompt, str) else results
+
+    async def _stored(self, image: StoredImage | ImageSource) -> tuple[StoredImage, dict[str, Any]]:
+        """Return the stored picture, and what results show of it."""
+        if isinstance(image, StoredImage):
+            return image, {}
+        encoded = await asyncio.to_thread(prepare, image, max_bytes=images.MAX_BYTES)
+        return await self._store(encoded), encoded.shown
 
     async def _store(self, image: EncodedImage) -> StoredImage:
         picture = await asyncio.to_thread(inspect, image.data, max_pixels=images.MAX_PIXELS, max_bytes=images.MAX_BYTES)

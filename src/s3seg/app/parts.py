@@ -29,6 +29,7 @@ from s3seg.tasks.ports import (
 )
 from s3seg.tasks.private_files import warn_if_open_to_others
 from s3seg.tasks.state_machine import Rules
+from s3seg.tasks.webhooks import WebhookOutbox, Webhooks
 
 if TYPE_CHECKING:
     from s3seg.adapters.local_auth import LocalKeys
@@ -67,6 +68,16 @@ class Parts:
         return self._make("task_queue", self.settings.task_queue or self.settings.task_store)
 
     @cached_property
+    def webhooks(self) -> Webhooks | None:
+        """Webhooks and deliveries, as their owners may use them; None beside a task store that has none."""
+        return self._make_if_known("webhooks", self.settings.webhooks)
+
+    @cached_property
+    def webhook_outbox(self) -> WebhookOutbox | None:
+        """Deliveries, as senders may use them; None beside a task store that has none."""
+        return self._make_if_known("webhook_outbox", self.settings.webhook_outbox)
+
+    @cached_property
     def accounts(self) -> Accounts:
         """Accounts, as operators may use them."""
         return self._make("accounts", self.settings.accounts or self.settings.task_store)
@@ -102,6 +113,12 @@ class Parts:
         """The limiter in the database of the task store, if it has one; without limits there is nothing to share."""
         shared = self.settings.task_store
         return shared if ("rate_limiter", shared) in _BUILTIN and self.settings.rate_limits != "off" else "memory"
+
+    def _make_if_known(self, port: str, chosen: str | None) -> Any:
+        """Make the adapter that was chosen, or else the one in the database of the task store, if it has one."""
+        if chosen is None and (port, self.settings.task_store) not in _BUILTIN:
+            return None
+        return self._make(port, chosen or self.settings.task_store)
 
     def _make(self, port: str, name: str) -> Any:
         builtin = _BUILTIN.get((port, name))
@@ -210,6 +227,30 @@ def _memory_accounts(parts: Parts) -> Accounts:
     from s3seg.adapters.memory import MemoryAccounts
 
     return MemoryAccounts(parts.memory)
+
+
+def _memory_webhooks(parts: Parts) -> Any:
+    from s3seg.adapters.memory.webhooks import MemoryWebhooks
+
+    return MemoryWebhooks(parts.memory)
+
+
+def _sqlite_webhooks(parts: Parts) -> Any:
+    from s3seg.adapters.sqlite.webhooks import SqliteWebhooks
+
+    return SqliteWebhooks(**parts.sqlite)
+
+
+def _supabase_webhooks(parts: Parts) -> Webhooks:
+    from s3seg.adapters.supabase.webhooks import SupabaseWebhooks
+
+    return SupabaseWebhooks(_supabase_rest(parts.settings, "supabase_publishable_key"))
+
+
+def _supabase_webhook_outbox(parts: Parts) -> WebhookOutbox:
+    from s3seg.adapters.supabase.webhooks import SupabaseWebhookOutbox
+
+    return SupabaseWebhookOutbox(_supabase_rest(parts.settings, "supabase_secret_key"))
 
 
 def _local_auth(parts: Parts) -> Authenticator:
@@ -345,6 +386,12 @@ _BUILTIN: dict[tuple[str, str], Callable[[Parts], Part]] = {
     ("task_queue", "memory"): _memory_queue,
     ("accounts", "sqlite"): _sqlite_accounts,
     ("accounts", "memory"): _memory_accounts,
+    ("webhooks", "sqlite"): _sqlite_webhooks,
+    ("webhooks", "memory"): _memory_webhooks,
+    ("webhooks", "supabase"): _supabase_webhooks,
+    ("webhook_outbox", "sqlite"): _sqlite_webhooks,
+    ("webhook_outbox", "memory"): _memory_webhooks,
+    ("webhook_outbox", "supabase"): _supabase_webhook_outbox,
     ("authenticator", "local"): _local_auth,
     ("object_store", "r2"): _r2,
     ("task_store", "supabase"): _supabase_tasks,

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
+from functools import partial
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from s3seg.app.parts import Parts
@@ -18,10 +21,12 @@ if TYPE_CHECKING:
 
     from s3seg.app.in_process import Local
     from s3seg.decoding import DecodingPool
+    from s3seg.edge.uploads import Inspect
     from s3seg.inference.engine import Engine
     from s3seg.inference.metrics import InferenceMetrics
     from s3seg.inference.stages import Network
     from s3seg.tasks.backlog import Backlog
+    from s3seg.web.operations import Operation
 
 _log = logging.getLogger(__name__)
 
@@ -68,14 +73,16 @@ def _edge_app(parts: Parts, *, engine: Engine | None, close_parts: bool) -> Star
     from s3seg.web.state_metrics import StateGauges
 
     settings = parts.settings
-    decoding = _decoding_pool(settings, "s3seg.edge.inspection:inspect_upload", wait_s=1.0)
+    decoding = _upload_decoding(settings)
     edge = Edge(
         objects=parts.objects,
         tasks=parts.task_store,
+        webhooks=parts.webhooks,
+        webhooks_to_private_addresses=settings.webhooks_to_private_addresses,
         authenticator=parts.authenticator,
         limiter=parts.rate_limiter,
         notifier=parts.notifier,
-        decoding=decoding,
+        inspect=_inspect(settings, decoding),
         options=EdgeOptions(max_pixels=int(settings.upload_megapixels * 1e6)),
     )
 
@@ -119,6 +126,27 @@ def _edge_app(parts: Parts, *, engine: Engine | None, close_parts: bool) -> Star
     return app
 
 
+def _upload_decoding(settings: Settings) -> DecodingPool | None:
+    if settings.upload_check == "header":
+        return None
+    for module in ("PIL", "numpy"):
+        if find_spec(module) is None:
+            raise ConfigurationError(
+                "this installation cannot decode uploads, because Pillow or numpy is missing: set "
+                "S3SEG_UPLOAD_CHECK=header, or run: pip install 's3seg-slim[images]'"
+            )
+    return _decoding_pool(settings, "s3seg.edge.inspection:inspect_upload", wait_s=1.0)
+
+
+def _inspect(settings: Settings, decoding: DecodingPool | None) -> Inspect | None:
+    from s3seg.edge.picture_headers import inspect_header
+    from s3seg.edge.uploads import inspect_in
+
+    if settings.upload_check == "header":
+        return inspect_header
+    return None if decoding is None else partial(inspect_in, decoding)
+
+
 def _prefix(settings: Settings) -> str:
     """Return the path under which the edge is served, if ``public_base_url`` says it: it ends in the edge's /files."""
     from s3seg.web.prefix import prefix_of_files
@@ -141,7 +169,7 @@ def gpu_app(
     *,
     parts: Parts | None = None,
     insecure_no_key: bool = False,
-    load: Callable[[], Network] | None = None,
+    load: Callable[[], Network | Sequence[Network]] | None = None,
 ) -> Starlette:
     """Build the gpu service as an ASGI application, with its own claim loop; its lifespan must run.
 
@@ -152,8 +180,9 @@ def gpu_app(
         load: Loads the network, instead of the one that the settings name.
 
     Raises:
-        ConfigurationError: No key is set, and ``insecure_no_key`` is false.
+        ConfigurationError: No key is set, and ``insecure_no_key`` is false; or an integration is not known.
     """
+    from s3seg.integrations.routes import check_names
     from s3seg.web.gpu_app import build_gpu_app
     from s3seg.web.gpu_metrics import PrometheusMetrics
     from s3seg.web.metrics import HttpMetrics
@@ -161,7 +190,8 @@ def gpu_app(
 
     own = parts is None
     parts = parts or Parts(settings)
-    keys = _gpu_keys(parts.settings, insecure_no_key=insecure_no_key)
+    check_names(parts.settings.integrations)
+    keys = gpu_keys(parts.settings, insecure_no_key=insecure_no_key)
     metrics = HttpMetrics()
     engine = make_engine(parts, metrics=PrometheusMetrics(metrics.registry), load=load)
     state = StateGauges(engine.check, parts.task_queue.backlog)
@@ -180,16 +210,31 @@ def gpu_app(
             if own:
                 await parts.aclose()
 
-    app = build_gpu_app(engine, keys=keys, metrics=metrics, lifespan=lifespan)
+    more = _integrations(parts.settings, engine, keys)
+    app = build_gpu_app(engine, keys=keys, metrics=metrics, lifespan=lifespan, more_operations=more)
     app.state.engine = engine
     return app
+
+
+def _integrations(settings: Settings, engine: Engine, keys: Sequence[str]) -> Sequence[Operation]:
+    """Return the operations of the tools that the settings name."""
+    if not settings.integrations:
+        return ()
+    from s3seg.integrations.door import Door
+    from s3seg.integrations.routes import ToolOptions, operations
+    from s3seg.web.keys import ApiKeys
+
+    options = ToolOptions(
+        label_studio_url=settings.label_studio_url, label_studio_api_key=settings.label_studio_api_key
+    )
+    return operations(settings.integrations, Door(engine, ApiKeys(keys)), options)
 
 
 def make_engine(
     parts: Parts,
     *,
     metrics: InferenceMetrics | None = None,
-    load: Callable[[], Network] | None = None,
+    load: Callable[[], Network | Sequence[Network]] | None = None,
     decode_in_processes: bool = True,
 ) -> Engine:
     """Build the inference engine on the adapters that the settings choose; it is not started.
@@ -205,8 +250,8 @@ def make_engine(
     Raises:
         CheckpointError: The checkpoint that the settings name is not on this machine, or not complete.
     """
-    from s3seg.inference.batcher import Limits
     from s3seg.inference.engine import Engine, EngineOptions
+    from s3seg.inference.network_queue import Limits
     from s3seg.inference.worker import WorkerLimits
 
     settings = parts.settings
@@ -222,6 +267,7 @@ def make_engine(
             prompts=settings.batch_prompts,
             cache_bytes=settings.embedding_cache_mb * 2**20,
         ),
+        network_threads=2 if settings.networks_in_processes else 1,
         retry_after_s=settings.retry_after_s,
         **({} if settings.cpu_threads is None else {"cpu_threads": settings.cpu_threads}),
     )
@@ -240,12 +286,14 @@ def make_engine(
 
 @asynccontextmanager
 async def maintenance(parts: Parts) -> AsyncIterator[None]:
-    """Do the recurring jobs in the background while the ``async with`` block runs.
+    """Do the recurring jobs and send webhooks in the background while the ``async with`` block runs.
 
     A process that may not end tasks and see all users' objects, such as an edge without the secret key of Supabase,
-    does none of them.
+    does none of it.
     """
+    from s3seg.adapters.webhook_sender import WebhookSender
     from s3seg.tasks.maintenance import Job, Maintenance, garbage_collection, reaping
+    from s3seg.tasks.webhook_delivery import WebhookDelivery
 
     settings, jobs = parts.settings, list[Job]()
     try:
@@ -254,13 +302,21 @@ async def maintenance(parts: Parts) -> AsyncIterator[None]:
         if settings.gc_every_h:
             jobs.append(garbage_collection(parts.objects, parts.accounts, every_s=settings.gc_every_h * 3600))
         loop = Maintenance(parts.accounts, jobs)
+        outbox = parts.webhook_outbox
     except ConfigurationError:
         yield
         return
+    sender = WebhookSender(allow_private=settings.webhooks_to_private_addresses)
+    delivery = None if outbox is None else WebhookDelivery(outbox, sender)
     loop.start()
+    if delivery is not None:
+        delivery.start()
     try:
         yield
     finally:
+        if delivery is not None:
+            await delivery.aclose()
+        await sender.aclose()
         await loop.aclose()
 
 
@@ -340,20 +396,38 @@ def _decoding_pool(settings: Settings, function: str, *, wait_s: float | None) -
     return DecodingPool(function, options)
 
 
-def _network_loader(settings: Settings) -> Callable[[], Network]:
+def _network_loader(settings: Settings) -> Callable[[], Sequence[Network]]:
+    """Return what loads the network on each of the devices that the settings name."""
     from s3seg import checkpoints
 
     checkpoint = checkpoints.resolve(settings.checkpoint)
+    in_processes = settings.networks_in_processes
 
-    def load() -> Network:
+    def load_on(device: str) -> Network:
+        from s3seg.app.accelerator import start_process
         from s3seg.inference.stages import Sam3Network
 
         return Sam3Network(
             checkpoint,
-            device=settings.device,
+            device=device,
             dtype=settings.dtype,
             max_pixels=int(settings.max_megapixels * 1e6),
+            compile=settings.compile,
+            predictor=start_process(checkpoint, device, settings) if in_processes else None,
         )
+
+    def load() -> Sequence[Network]:
+        if len(settings.devices) == 1:
+            return [load_on(settings.devices[0])]
+        with ThreadPoolExecutor(len(settings.devices)) as threads:
+            loading = [threads.submit(load_on, device) for device in settings.devices]
+        failures = [one.exception() for one in loading if one.exception() is not None]
+        networks = [one.result() for one in loading if one.exception() is None]
+        if failures and failures[0] is not None:
+            for network in networks:
+                network.close()
+            raise failures[0]
+        return networks
 
     return load
 
@@ -367,12 +441,21 @@ def _woken_by(parts: Parts) -> dict[str, Callable[[float], Awaitable[object]]]:
     return {}
 
 
-def _gpu_keys(settings: Settings, *, insecure_no_key: bool) -> list[str]:
+def gpu_keys(settings: Settings, *, insecure_no_key: bool) -> list[str]:
+    """Return the keys that the settings have for services that are called by programs, not by users.
+
+    Args:
+        settings: The settings.
+        insecure_no_key: Allow that there is none.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
     chosen = (settings.api_secret_key, settings.api_secret_key_previous)
     keys = [key.get_secret_value() for key in chosen if key is not None and key.get_secret_value().strip()]
     if not keys and not insecure_no_key:
         raise ConfigurationError(
-            "the gpu service needs a key: set API_SECRET_KEY to a long random value, the same as in the edge "
-            "(or pass --insecure-no-key if it listens on loopback only)"
+            "this service needs a key: set API_SECRET_KEY to a long random value (for the gpu service, the same as in "
+            "the edge), or pass --insecure-no-key if it listens on loopback only"
         )
     return keys

@@ -166,6 +166,15 @@ class Settings(BaseSettings):
     accounts: Annotated[
         str | None, Field(description="As task_store, for operators; the same as task_store if unset")
     ] = None
+    webhooks: Annotated[
+        str | None, Field(description="As task_store, for webhooks; the same as task_store if unset")
+    ] = None
+    webhook_outbox: Annotated[
+        str | None, Field(description="As task_store, for what sends webhooks; the same as task_store if unset")
+    ] = None
+    webhooks_to_private_addresses: Annotated[
+        bool, Field(description="Send webhooks to any address, in plain HTTP too: only if you trust all users")
+    ] = False
     authenticator: Annotated[str, Field(description=f"local, supabase, or {_ADAPTER}")] = "local"
     rate_limiter: Annotated[
         str | None,
@@ -197,10 +206,30 @@ class Settings(BaseSettings):
     checkpoint: Annotated[
         str | None, Field(description="Weights that the gpu service loads, as in `s3seg segment --checkpoint`")
     ] = None
-    device: Annotated[str, Field(description="auto, cuda:0, mps, cpu")] = "auto"
+    device: Annotated[
+        str,
+        Field(
+            description="auto, cuda:0, mps, cpu; or several, separated by commas (cuda:0,cuda:1): the gpu service then "
+            "runs the network in a process for each"
+        ),
+    ] = "auto"
+    network_process: Annotated[
+        bool | None,
+        Field(
+            description="Run the network in a process of its own, so that the rest of the service never delays it; "
+            "unset: if the device is cuda, or if there are several devices"
+        ),
+    ] = None
     dtype: Annotated[
         str, Field(description="auto (bfloat16 on CUDA and CPUs that are fast at it, else float32) or a precision")
     ] = "auto"
+    compile: Annotated[
+        bool,
+        Field(
+            description="Compile the network, and record CUDA graphs on CUDA; the first start takes minutes, later "
+            "ones use the compiled code in TORCHINDUCTOR_CACHE_DIR (~/.cache/s3seg/compiled)"
+        ),
+    ] = False
     batch_images: Annotated[int, Field(ge=1, le=256, description="Pictures encoded in one forward pass")] = 8
     batch_prompts: Annotated[int, Field(ge=1, le=1024, description="Prompts decoded in one batch")] = 12
     embedding_cache_mb: Annotated[
@@ -218,10 +247,17 @@ class Settings(BaseSettings):
         Field(
             ge=0,
             le=64,
-            description="Pictures decoded at the same time by a service, in a process each, and one of a user; "
-            "0 decodes in the service's own threads, which no deadline stops: only if you trust all users",
+            description="Pictures that a service decodes at the same time, each in its own process, and one per user; "
+            "0 decodes in the service's threads, where no deadline applies: only if you trust all users",
         ),
     ] = 4
+    upload_check: Annotated[
+        Literal["decode", "header"],
+        Field(
+            description="How the edge checks uploads: decode reads all pixels; header reads the structure of the file, "
+            "which needs neither Pillow nor numpy, and leaves damaged pixels to the worker, who refunds the task"
+        ),
+    ] = "decode"
     decode_deadline_s: Annotated[
         float,
         Field(
@@ -232,7 +268,11 @@ class Settings(BaseSettings):
     ] = 20.0
     decode_memory_mb: Annotated[
         int,
-        Field(ge=64, le=65536, description="Memory in MB that decoding a picture may take; needs more: refused"),
+        Field(
+            ge=64,
+            le=65536,
+            description="Memory in MB for decoding a picture; pictures that need more are refused",
+        ),
     ] = 2000
     cpu_threads: Annotated[int | None, Field(ge=1, description="Threads for making masks; one per core if unset")] = (
         None
@@ -260,9 +300,21 @@ class Settings(BaseSettings):
         Field(
             ge=1,
             le=100_000,
-            description="Connections that a service keeps open; at most half as many as files that it may open",
+            description="Connections that a service keeps open; at most half the number of files that it may open",
         ),
     ] = 1000
+
+    integrations: Annotated[
+        tuple[str, ...],
+        Field(description="Tools whose routes the gpu service offers, as a JSON list; see `s3seg serve gpu --help`"),
+    ] = ()
+
+    label_studio_url: Annotated[
+        Address | None, Field(description="Address of the Label Studio whose pictures the gpu service may read")
+    ] = None
+    label_studio_api_key: Annotated[
+        SecretKey | None, Field(description="Access token of a user of that Label Studio, from its account page")
+    ] = None
 
     gpu_url: Annotated[Address, Field(description="Address of the gpu service, for inference=http")] = (
         "http://127.0.0.1:8001"
@@ -282,7 +334,7 @@ class Settings(BaseSettings):
         Field(
             gt=0,
             le=178,
-            description="Uploads with more megapixels are refused; decoding takes 7 to 18 MB a megapixel",
+            description="Uploads with more megapixels are refused; decoding takes 7 to 18 MB per megapixel",
         ),
     ] = 50.0
 
@@ -296,7 +348,10 @@ class Settings(BaseSettings):
     max_attempts: Annotated[int, Field(ge=1, le=100, description="Attempts after which a task ends in error")] = 3
     reap_every_s: Annotated[
         float,
-        Field(ge=0, description="Seconds between two runs of the job that ends and refunds hopeless tasks; 0: never"),
+        Field(
+            ge=0,
+            description="Seconds between two runs of the job that ends and refunds tasks that cannot finish; 0: never",
+        ),
     ] = 60.0
     gc_every_h: Annotated[
         float,
@@ -335,6 +390,18 @@ class Settings(BaseSettings):
         bool,
         Field(description="Whether public_base_url is the bucket's own domain; if not, the edge presigns URLs"),
     ] = True
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The devices that the network runs on."""
+        return tuple(name.strip() for name in self.device.split(","))
+
+    @property
+    def networks_in_processes(self) -> bool:
+        """Whether each network has a process of its own."""
+        if self.network_process is None:
+            return len(self.devices) > 1 or self.device.startswith("cuda")
+        return self.network_process or len(self.devices) > 1
 
     @property
     def rates(self) -> RateTable:

@@ -94,7 +94,7 @@ KNOWN = {
             "unsloth/sam3.1",
             "unsloth/sam3.1",
             False,
-            "SAM 3.1 in bfloat16, passed on by a third party",
+            "SAM 3.1 in bfloat16, redistributed by a third party",
             "1.7 GB",
             "SAM License",
         ),

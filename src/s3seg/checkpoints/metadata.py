@@ -14,6 +14,12 @@ REFERENCE_THRESHOLD = 0.5
 """Default score threshold of a checkpoint that does not set one, as in the reference implementation."""
 
 
+CONCEPTS_NOT_MEASURED = (
+    "whether this checkpoint finds things by examples on other pictures was not measured; look at what it finds"
+)
+"""What users of concepts are told of a checkpoint that says nothing about them."""
+
+
 @dataclass(frozen=True, slots=True)
 class CheckpointMetadata:
     """Properties of a checkpoint that cannot be read from its weights.
@@ -25,6 +31,7 @@ class CheckpointMetadata:
         box_prompts: Whether the model was trained to use box prompts.
         vocabulary: The phrases the model was trained on; None if it accepts any text.
         summary: One line on what the model can find, if given.
+        concept_hint: One line for users of concepts: how well the model finds on one picture what is shown on others.
         drawings_only: Whether the model was trained on drawings and does not know photographs.
     """
 
@@ -34,6 +41,7 @@ class CheckpointMetadata:
     box_prompts: bool = True
     vocabulary: Vocabulary | None = None
     summary: str | None = None
+    concept_hint: str = CONCEPTS_NOT_MEASURED
     drawings_only: bool = False
 
     @classmethod
@@ -58,6 +66,7 @@ class CheckpointMetadata:
                 box_prompts=bool(section.get("box_prompts", True)),
                 vocabulary=None if words is None else Vocabulary(words),
                 summary=section.get("summary"),
+                concept_hint=str(section.get("concept_hint", CONCEPTS_NOT_MEASURED)),
                 drawings_only=bool(section.get("drawings_only", False)),
             )
         except (OSError, ValueError, TypeError, AttributeError) as err:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import httpx
 
-from s3seg.api.additions import MeResponse, ProjectResponse, ProjectsListResponse
+from s3seg.api.additions import ConceptResponse, MeResponse, ProjectResponse, ProjectsListResponse
 from s3seg.api.edge import (
     ResultDetailResponse,
     ResultsListResponse,
@@ -25,6 +25,8 @@ from s3seg.client._core import DEFAULT_CONCURRENCY, Core
 from s3seg.client._steps import Call, Request, RetryPolicy, Sleep, Steps
 from s3seg.client.arguments import check_prompts, check_sources
 from s3seg.errors import ConfigurationError, InferenceError, S3segError
+from s3seg.tasks.clicks import Clicks
+from s3seg.tasks.concepts import Box
 
 if TYPE_CHECKING:
     from s3seg.images import ImageSource
@@ -162,6 +164,125 @@ class AsyncClient:
             for _, task in pending:
                 task.cancel()
             await asyncio.gather(*(task for _, task in pending), return_exceptions=True)
+
+    async def click(
+        self,
+        image: ImageSource,
+        points: Sequence[Sequence[float]] = (),
+        labels: Sequence[int] | None = None,
+        *,
+        box: Sequence[float] | None = None,
+        project_id: str | None = None,
+        timeout: float = 600.0,
+    ) -> Segmentation:
+        """Segment the one object that points, a box, or both show, and return the same as `Segmenter.click`.
+
+        The service's checkpoint must have a click head. An object costs one credit.
+
+        Args:
+            image: An image, as for `segment`.
+            points: (x, y) in pixels of the image, up to 64.
+            labels: For each point 1 if it is on the object, 0 if it is on what does not belong to it; None if all are
+                on it.
+            box: (x1, y1, x2, y2) around the object.
+            project_id: Add the image and the result to this project.
+            timeout: Seconds to wait for the result; after that the task is cancelled and refunded.
+
+        Raises:
+            InvalidRequestError: A point or the box is malformed.
+            InferenceError: The task failed, for example because a point is outside the image or the checkpoint has no
+                click head; its credit was refunded.
+            TimeoutError: The result was not available within ``timeout`` seconds.
+        """
+        objects = [Clicks(points, labels, box)]
+        return (await self.click_many(image, objects, project_id=project_id, timeout=timeout))[0]
+
+    async def click_many(
+        self,
+        image: ImageSource,
+        objects: Sequence[Clicks],
+        *,
+        project_id: str | None = None,
+        timeout: float = 600.0,
+    ) -> list[Segmentation]:
+        """Segment up to 16 objects of one image in one task, and return the same as `Segmenter.click_many`.
+
+        Args:
+            image: An image, as for `segment`.
+            objects: What shows each object; duplicates count once.
+            project_id: Add the image and the result to this project.
+            timeout: Seconds to wait for the result; after that the task is cancelled and refunded.
+
+        Raises:
+            S3segError: The same errors as `click`.
+        """
+        return await self._run(self._core.click(image, objects, project_id=project_id, timeout=timeout))
+
+    async def create_concept(
+        self,
+        name: str,
+        examples: Sequence[tuple[ImageSource, Sequence[Box], Sequence[Box]]],
+        *,
+        words: str | None = None,
+    ) -> ConceptResponse:
+        """Upload images, and keep what boxes show on them as a concept, which costs nothing.
+
+        Args:
+            name: What results call it.
+            examples: For each image, of up to 4, the image, boxes around examples of what to find, and boxes around
+                what not to find; xyxy in pixels, up to 16 of each kind.
+            words: Words that are searched too; None searches by the examples alone.
+
+        Raises:
+            ImageDecodeError: An image cannot be read.
+            InvalidRequestError: A box or the name is malformed, or there are too many concepts.
+        """
+        return await self._run(self._core.create_concept(name, examples, words=words))
+
+    async def concepts(self) -> list[ConceptResponse]:
+        """Return all concepts, newest first."""
+        return await self._run(self._core.concepts())
+
+    async def delete_concept(self, concept_id: str) -> None:
+        """Delete a concept; its images are kept."""
+        await self._run(self._core.delete_concept(concept_id))
+
+    async def segment_concept(
+        self,
+        image: ImageSource,
+        concept_id: str,
+        *,
+        threshold: float | None = None,
+        max_instances: int | None = None,
+        project_id: str | None = None,
+        timeout: float = 600.0,
+    ) -> Segmentation:
+        """Segment every instance of a concept that the service keeps, for one credit.
+
+        Args:
+            image: An image, as for `segment`.
+            concept_id: The ``id`` of what `create_concept` returned.
+            threshold: As for `segment`.
+            max_instances: As for `segment`.
+            project_id: Add the image and the result to this project.
+            timeout: Seconds to wait for the result; after that the task is cancelled and refunded.
+
+        Raises:
+            InvalidRequestError: There is no such concept.
+            InferenceError: The task failed, for example because an image of the examples was deleted; its credit was
+                refunded.
+            TimeoutError: The result was not available within ``timeout`` seconds.
+        """
+        return await self._run(
+            self._core.segment_concept(
+                image,
+                concept_id,
+                threshold=threshold,
+                max_instances=max_instances,
+                project_id=project_id,
+                timeout=timeout,
+            )
+        )
 
     async def upload(self, image: ImageSource, *, project_id: str | None = None) -> UploadResponse:
         """Upload an image; pass the ``image_url`` of the response to `submit`."""

@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import httpx
 from pydantic import BaseModel, SecretStr
 
-from s3seg.api.additions import BeginUploadResponse, DeletedResponse, MeResponse, ProjectResponse, ProjectsListResponse
+from s3seg.api.additions import (
+    BeginUploadResponse,
+    ConceptResponse,
+    ConceptsListResponse,
+    DeletedResponse,
+    MeResponse,
+    ProjectResponse,
+    ProjectsListResponse,
+)
 from s3seg.api.edge import ResultDetailResponse, ResultsListResponse, SegmentResponse, TaskResponse, UploadResponse
 from s3seg.client._images import EncodedImage, prepare
 from s3seg.client._settings import checked_token, checked_url
@@ -23,11 +31,14 @@ from s3seg.client.arguments import (
     check_id,
     check_idempotency_key,
     check_numbers,
+    check_objects,
     check_prompts,
     one_each,
     without_duplicates,
 )
 from s3seg.errors import InferenceError, InvalidRequestError, NotFoundError, S3segError
+from s3seg.tasks.clicks import Clicks
+from s3seg.tasks.concepts import Box
 from s3seg.tasks.model import TaskStatus
 
 if TYPE_CHECKING:
@@ -103,7 +114,8 @@ class Core:
         project_id: str | None = None,
         idempotency_key: str | None = None,
     ) -> Steps[SegmentResponse]:
-        task_id = yield from self._submit(image_url, check_prompts(prompt), project_id, idempotency_key, wait_s=0)
+        asked = _words(check_prompts(prompt))
+        task_id = yield from self._submit(image_url, asked, project_id, idempotency_key, wait_s=0)
         return SegmentResponse(task_id=task_id, status="pending")
 
     def task(self, task_id: str) -> Steps[TaskResponse]:
@@ -193,7 +205,97 @@ class Core:
         check_numbers(threshold, max_instances)
         prepared: EncodedImage = yield Call(lambda: prepare(image))
         uploaded = yield from self._upload(prepared, project_id)
-        task_id = yield from self._submit(uploaded.image_url, prompts, project_id, None, wait_s=_PREFERRED_WAIT_S)
+        found = yield from self._finish(
+            uploaded.image_url,
+            _words(prompts),
+            project_id,
+            timeout=timeout,
+            threshold=threshold,
+            max_instances=max_instances,
+        )
+        results = [
+            replace(one, source=prepared.source, image=prepared.pixels, timings=dict(one.timings))
+            for one in one_each(prompts, found)
+        ]
+        return results[0] if isinstance(prompt, str) else results
+
+    def click(
+        self,
+        image: ImageSource,
+        objects: Sequence[Clicks],
+        *,
+        project_id: str | None = None,
+        timeout: float = 600.0,
+    ) -> Steps[list[Segmentation]]:
+        unique = check_objects(objects)
+        prepared: EncodedImage = yield Call(lambda: prepare(image))
+        uploaded = yield from self._upload(prepared, project_id)
+        asked = {"clicks": [one.to_dict() for one in unique]}
+        found = yield from self._finish(uploaded.image_url, asked, project_id, timeout=timeout)
+        by_object = dict(zip(unique, found, strict=True))
+        return [replace(by_object[one], prompt="", source=prepared.source, image=prepared.pixels) for one in objects]
+
+    def create_concept(
+        self,
+        name: str,
+        examples: Sequence[tuple[ImageSource, Sequence[Box], Sequence[Box]]],
+        *,
+        words: str | None = None,
+    ) -> Steps[ConceptResponse]:
+        shown = []
+        for image, boxes, negative_boxes in examples:
+            uploaded = yield from self.upload(image)
+            corners = {"boxes": [list(box) for box in boxes], "negative_boxes": [list(box) for box in negative_boxes]}
+            shown.append({"image_url": uploaded.image_url, **corners})
+        body: dict[str, Any] = {"name": name, "examples": shown}
+        if words is not None:
+            body["words"] = words
+        return (yield from self._fetch("POST", "/concepts", ConceptResponse, repeatable=False, json=body))
+
+    def concepts(self) -> Steps[list[ConceptResponse]]:
+        return (yield from self._fetch("GET", "/concepts", ConceptsListResponse)).concepts
+
+    def delete_concept(self, concept_id: str) -> Steps[None]:
+        yield from self._fetch("DELETE", f"/concepts/{check_id(concept_id)}", DeletedResponse)
+
+    def segment_concept(
+        self,
+        image: ImageSource,
+        concept_id: str,
+        *,
+        threshold: float | None = None,
+        max_instances: int | None = None,
+        project_id: str | None = None,
+        timeout: float = 600.0,
+    ) -> Steps[Segmentation]:
+        asked = {"concept_id": check_id(concept_id)}
+        check_numbers(threshold, max_instances)
+        prepared: EncodedImage = yield Call(lambda: prepare(image))
+        uploaded = yield from self._upload(prepared, project_id)
+        (found,) = yield from self._finish(
+            uploaded.image_url,
+            asked,
+            project_id,
+            timeout=timeout,
+            threshold=threshold,
+            max_instances=max_instances,
+        )
+        return replace(found, source=prepared.source, image=prepared.pixels)
+
+    # ---- helpers ----
+
+    def _finish(
+        self,
+        image_url: str,
+        asked: dict[str, Any],
+        project_id: str | None,
+        *,
+        timeout: float,
+        threshold: float | None = None,
+        max_instances: int | None = None,
+    ) -> Steps[list[Segmentation]]:
+        """Submit a task, wait for its end, and read its results."""
+        task_id = yield from self._submit(image_url, asked, project_id, None, wait_s=_PREFERRED_WAIT_S)
         try:
             task = yield from self.wait(task_id, timeout=timeout)
         except TimeoutError:
@@ -201,11 +303,7 @@ class Core:
             raise
         if task.status == TaskStatus.ERROR:
             raise InferenceError(f"{task.error_message} (task {task_id}; its credits were refunded)")
-        found = yield from self.segmentations(task_id, threshold=threshold, max_instances=max_instances)
-        results = [replace(one, **prepared.shown, timings=dict(one.timings)) for one in one_each(prompts, found)]
-        return results[0] if isinstance(prompt, str) else results
-
-    # ---- helpers ----
+        return (yield from self.segmentations(task_id, threshold=threshold, max_instances=max_instances))
 
     def _upload(self, image: EncodedImage, project_id: str | None) -> Steps[UploadResponse]:
         stored = yield from self._upload_to_storage(image, project_id)
@@ -250,15 +348,13 @@ class Core:
     def _submit(
         self,
         image_url: str,
-        prompts: list[str],
+        asked: dict[str, Any],
         project_id: str | None,
         idempotency_key: str | None,
         *,
         wait_s: int,
     ) -> Steps[str]:
-        body: dict[str, Any] = {"image_url": image_url}
-        unique = without_duplicates(prompts)
-        body |= {"text_prompt": unique[0]} if len(unique) == 1 else {"text_prompts": unique}
+        body: dict[str, Any] = {"image_url": image_url, **asked}
         if project_id is not None:
             body["project_id"] = project_id
         headers = {
@@ -283,6 +379,12 @@ class Core:
             repeatable=repeatable,
             options={"headers": headers, **options},
         )
+
+
+def _words(prompts: Sequence[str]) -> dict[str, Any]:
+    """The part of a request that says what to look for."""
+    unique = without_duplicates(prompts)
+    return {"text_prompt": unique[0]} if len(unique) == 1 else {"text_prompts": unique}
 
 
 def _polling_interval(rate_limit: str) -> float:

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from s3seg.api.fields import check_prompt
 from s3seg.errors import InvalidRequestError, PromptError
+from s3seg.tasks.clicks import Clicks
 from s3seg.tasks.limits import MAX_IDEMPOTENCY_KEY_CHARS, MAX_PROMPTS
 from s3seg.tasks.prompts import normalize_prompts
 
@@ -36,6 +37,21 @@ def check_prompts(prompt: str | Iterable[str]) -> list[str]:
 def without_duplicates(prompts: Sequence[str]) -> tuple[str, ...]:
     """Return the prompts of the task that finds ``prompts``, which costs one credit for each."""
     return tuple(dict.fromkeys(prompts))
+
+
+def check_objects(objects: Sequence[Clicks]) -> tuple[Clicks, ...]:
+    """Return the objects of the task that finds ``objects``, each once, which costs one credit for each.
+
+    Raises:
+        InvalidRequestError: There are none or too many, or one is something else.
+    """
+    for one in objects:
+        if not isinstance(one, Clicks):
+            raise InvalidRequestError(f"an object must be Clicks, such as Clicks([(120, 80)]); got {one!r:.60}")
+    unique = tuple(dict.fromkeys(objects))
+    if not 1 <= len(unique) <= MAX_PROMPTS:
+        raise InvalidRequestError(f"the service accepts 1 to {MAX_PROMPTS} objects at a time, got {len(unique)}")
+    return unique
 
 
 def one_each(prompts: Sequence[str], results: Sequence[_T]) -> list[_T]:

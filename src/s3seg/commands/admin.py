@@ -130,16 +130,18 @@ def gc(
 def backlog(
     wait: Annotated[
         float | None,
-        typer.Option("--wait", metavar="SECONDS", min=1, help="Tell how many workers do every task within SECONDS."),
+        typer.Option(
+            "--wait", metavar="SECONDS", min=1, help="Show how many workers it takes to do every task within SECONDS."
+        ),
     ] = None,
     rate: Annotated[
         float | None,
         typer.Option(
-            "--rate", metavar="TASKS", min=0.001, help="Tasks a second that one worker does; else as measured."
+            "--rate", metavar="TASKS", min=0.001, help="Tasks per second that one worker does; measured if not given."
         ),
     ] = None,
     price: Annotated[
-        float | None, typer.Option("--price", metavar="AMOUNT", min=0, help="What one worker costs an hour.")
+        float | None, typer.Option("--price", metavar="AMOUNT", min=0, help="What one worker costs per hour.")
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON, for programs that start and stop workers.")
@@ -171,7 +173,7 @@ class _Plan:
     cost_per_hour: float | None
 
     def sentence(self) -> str:
-        """Return the plan for people."""
+        """Return the plan as a sentence."""
         cost = "" if self.cost_per_hour is None else f", which cost {self.cost_per_hour:g} an hour"
         return (
             f"needed    {self.workers_needed} workers at {self.rate_per_worker:.2f} tasks a second each, "
@@ -180,7 +182,7 @@ class _Plan:
 
 
 def _plan(backlog: Backlog, *, wait: float, rate: float | None, price: float | None) -> _Plan:
-    """Plan workers from what is done now; new tasks are taken to arrive as fast as tasks were done lately.
+    """Plan workers from what is done now; new tasks are assumed to arrive as fast as tasks were done lately.
 
     Raises:
         InvalidRequestError: No rate is given, and none can be measured, since no worker is doing anything.
@@ -189,7 +191,7 @@ def _plan(backlog: Backlog, *, wait: float, rate: float | None, price: float | N
         if not backlog.workers or not backlog.ended_recently:
             raise InvalidRequestError(
                 "the rate of a worker cannot be measured, since none has done a task in the last 5 minutes or none "
-                "holds one now; pass --rate with the tasks a second that one worker does"
+                "holds one now; pass --rate with the tasks per second that one worker does"
             )
         rate = backlog.rate / backlog.workers
     needed = workers_for(arrivals=backlog.rate, waiting=backlog.waiting, wait_s=wait, rate=rate)

@@ -32,6 +32,9 @@ BROKEN_PIPE = 141
 """Nothing reads the output any more, as shells report it: 128 + SIGPIPE."""
 
 
+_LEFT_OUT = frozenset({"torch", "numpy", "PIL", "safetensors", "tokenizers", "huggingface_hub", "hotcoco"})
+
+
 class ErrorHandlingGroup(TyperGroup):
     """The root command: runs the named command, reports what it raises, and exits with the matching code."""
 
@@ -79,6 +82,8 @@ def _message(err: Exception) -> str:
     if isinstance(err, OSError):
         reason = err.strerror or str(err)
         return f"{err.filename}: {reason}" if err.filename else reason
+    if isinstance(err, ModuleNotFoundError) and err.name in _LEFT_OUT:
+        return f"this needs the package {err.name}, which s3seg-slim leaves out; run: pip install s3seg"
     return (
         f"unexpected {type(err).__name__}: {err}\n"
         "This is a bug in s3seg. Run the same command as `s3seg --debug ...` for a traceback."

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from s3seg.app.settings import Settings
 
 Checkpoint = Annotated[str | None, typer.Option(help="Weights: embedded, litetext, sam3, a repo id or a path.")]
-Device = Annotated[str | None, typer.Option(help="auto, cuda:0, mps, cpu.")]
+Device = Annotated[str | None, typer.Option(help="auto, cuda:0, mps, cpu; or several: cuda:0,cuda:1.")]
 Dtype = Annotated[str | None, typer.Option(help="auto, float32, bfloat16, float16.")]
 
 Pull = Annotated[

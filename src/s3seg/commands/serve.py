@@ -20,6 +20,7 @@ app = typer.Typer(help="Serve over HTTP until Ctrl-C: all in one process, or `ed
 
 _LOCAL_CREDITS = 1000
 _TOKEN_TTL_S = 86_400
+_TOOLS = "openai, roboflow, x-anylabeling, label-studio"
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
@@ -88,21 +89,34 @@ def serve_gpu(
     insecure_no_key: Annotated[
         bool, typer.Option("--insecure-no-key", help="Serve without API_SECRET_KEY; on loopback only.")
     ] = False,
+    with_: Annotated[
+        list[str] | None,
+        typer.Option("--with", metavar="TOOL,...", help=f"Offer routes: {_TOOLS}; repeatable."),
+    ] = None,
 ) -> None:
     """Serve the inference API: run waiting tasks, and answer the edge."""
     from s3seg.app import gpu_app
-    from s3seg.errors import InvalidRequestError
     from s3seg.web.logs import configure_logging
 
     configure_logging()
+    check_no_key(insecure_no_key, host)
+    settings = model_settings(checkpoint, device, dtype)
+    if pull:
+        pull_if_missing(settings.checkpoint, accept_license=accept_license)
+    if with_:
+        names = tuple(name.strip() for names in with_ for name in names.split(",") if name.strip())
+        settings = settings.model_copy(update={"integrations": names})
+    _run_with_worker(gpu_app(settings, insecure_no_key=insecure_no_key), settings, host, port)
+
+
+def check_no_key(insecure_no_key: bool, host: str) -> None:
+    """Raise InvalidRequestError if a service would be open to other machines without a key."""
+    from s3seg.errors import InvalidRequestError
+
     if insecure_no_key and host not in _LOOPBACK:
         raise InvalidRequestError(
             f"--insecure-no-key serves on loopback only, and --host is {host}; set API_SECRET_KEY instead"
         )
-    settings = model_settings(checkpoint, device, dtype)
-    if pull:
-        pull_if_missing(settings.checkpoint, accept_license=accept_license)
-    _run_with_worker(gpu_app(settings, insecure_no_key=insecure_no_key), settings, host, port)
 
 
 def public_settings(settings: Settings, host: str, port: int) -> Settings:
@@ -119,7 +133,7 @@ def _run_with_worker(service: Starlette, settings: Settings, host: str, port: in
 
 
 def _run(service: Starlette, settings: Settings, host: str, port: int, **hooks: Any) -> None:
-    from s3seg.web.http_protocol import ConnectionLimits
+    from s3seg.web.connection_limits import ConnectionLimits
     from s3seg.web.server import run_server
 
     limits = ConnectionLimits(connections=settings.max_connections)

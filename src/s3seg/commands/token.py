@@ -18,7 +18,9 @@ app = typer.Typer()
 
 @app.command("token")
 def token(
-    user: Annotated[str, typer.Option("--user", metavar="USER", help="A UUID, or a name; a name is always one user.")],
+    user: Annotated[
+        str, typer.Option("--user", metavar="USER", help="A UUID, or a name, which always stands for the same user.")
+    ],
     tier: Annotated[
         Tier | None, typer.Option("--tier", metavar="TIER", help="Set the account's tier: free, pro or enterprise.")
     ] = None,

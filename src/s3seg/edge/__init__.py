@@ -9,7 +9,7 @@
 The routes in `s3seg.web.routes` call these use cases and translate their results to HTTP.
 """
 
-from s3seg.edge.service import Edge, EdgeOptions
+from s3seg.edge.service import Edge, EdgeMemory, EdgeOptions
 from s3seg.edge.uploads import Upload
 
-__all__ = ["Edge", "EdgeOptions", "Upload"]
+__all__ = ["Edge", "EdgeMemory", "EdgeOptions", "Upload"]

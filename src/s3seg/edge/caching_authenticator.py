@@ -10,35 +10,40 @@ from cachetools import TLRUCache
 from s3seg.tasks.ports import Authenticator
 from s3seg.tasks.records import Identity
 
+IdentityCache = TLRUCache[str, Identity]
+"""Identities by the tokens that prove them."""
 
-class CachingAuthenticator:
-    """An `Authenticator` that asks another one and caches the identities that it returns.
 
-    Refusals are not cached. An entry expires with its token, and after ``ttl_s`` at the latest; a signing key that
-    was withdrawn is therefore trusted for up to ``ttl_s`` seconds more.
+def identity_cache(
+    *, ttl_s: float = 60.0, capacity: int = 10_000, clock: Callable[[], float] = time.time
+) -> IdentityCache:
+    """Return an empty cache. An entry expires with its token, and after ``ttl_s`` at the latest.
 
     Args:
-        authenticator: Verifies tokens.
-        ttl_s: Seconds that an identity is cached.
+        ttl_s: Seconds that an identity is cached; a signing key that was withdrawn is trusted for so long.
         capacity: Largest number of cached tokens; the least recently used are evicted first.
         clock: Seconds since 1970.
     """
 
-    def __init__(
-        self,
-        authenticator: Authenticator,
-        *,
-        ttl_s: float = 60.0,
-        capacity: int = 10_000,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        def expires_at(token: str, identity: Identity, now: float) -> float:
-            if identity.expires_at is None:
-                return now + ttl_s
-            return min(now + ttl_s, identity.expires_at.timestamp())
+    def expires_at(token: str, identity: Identity, now: float) -> float:
+        if identity.expires_at is None:
+            return now + ttl_s
+        return min(now + ttl_s, identity.expires_at.timestamp())
 
+    return TLRUCache(capacity, expires_at, timer=clock)
+
+
+class CachingAuthenticator:
+    """An `Authenticator` that asks another one and caches the identities that it returns. Refusals are not cached.
+
+    Args:
+        authenticator: Verifies tokens.
+        identities: The cache.
+    """
+
+    def __init__(self, authenticator: Authenticator, identities: IdentityCache) -> None:
         self._authenticator = authenticator
-        self._identities: TLRUCache[str, Identity] = TLRUCache(capacity, expires_at, timer=clock)
+        self._identities = identities
 
     async def authenticate(self, token: str) -> Identity:
         """Return the identity that the token proves, from the cache if it was verified recently.

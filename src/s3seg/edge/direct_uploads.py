@@ -51,7 +51,7 @@ async def begin(caller: Identity, *, content_type: str, size_bytes: int, objects
     expires_at = datetime.now(UTC) + timedelta(seconds=EXPIRES_S)
     put = await objects.presign_put(key, size_bytes=size_bytes, expires_s=EXPIRES_S)
     if put is None:
-        raise NotFoundError("this service takes no uploads straight to its storage; use POST /api/v1/upload")
+        raise NotFoundError("this service does not take uploads straight to its storage; use POST /api/v1/upload")
     return DirectUpload(upload_id=key.rpartition("/")[2], put=put, expires_at=expires_at)
 
 

@@ -31,9 +31,11 @@ class WorkerNotifications:
         self._pending.add(call)
         call.add_done_callback(self._pending.discard)
 
-    async def aclose(self) -> None:
-        """Cancel the calls that are pending."""
+    async def aclose(self, *, finish_s: float = 0.0) -> None:
+        """Give the calls that are pending ``finish_s`` seconds, and cancel them."""
         pending = list(self._pending)
+        if pending and finish_s:
+            await asyncio.wait(pending, timeout=finish_s)
         for call in pending:
             call.cancel()
         await asyncio.gather(*pending, return_exceptions=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from cachetools import TLRUCache, TTLCache
 
@@ -18,6 +18,25 @@ _TIER_TTL_S = 30.0
 _MAX_USERS_CACHED = 10_000
 
 
+@dataclass(slots=True)
+class RateMemory:
+    """What `RateLimits` remembers between requests.
+
+    Attributes:
+        tiers: Tiers of accounts, by user.
+        blocked: Until when a user's submits are refused, and the decision that said so.
+    """
+
+    tiers: TTLCache[str, Tier] = field(
+        default_factory=lambda: TTLCache(_MAX_USERS_CACHED, _TIER_TTL_S, timer=time.monotonic)
+    )
+    blocked: TLRUCache[str, tuple[float, RateDecision]] = field(
+        default_factory=lambda: TLRUCache(
+            _MAX_USERS_CACHED, lambda user_id, blocked, now: blocked[0], timer=time.monotonic
+        )
+    )
+
+
 class RateLimits:
     """Counts requests against the limits of the caller's tier, which is cached for half a minute.
 
@@ -27,16 +46,13 @@ class RateLimits:
     Args:
         limiter: Counts actions.
         tasks: Knows the tier of an account.
+        memory: What is remembered between requests.
     """
 
-    def __init__(self, limiter: RateLimiter, tasks: TaskStore) -> None:
+    def __init__(self, limiter: RateLimiter, tasks: TaskStore, memory: RateMemory) -> None:
         self._limiter = limiter
         self._tasks = tasks
-        self._tiers: TTLCache[str, Tier] = TTLCache(_MAX_USERS_CACHED, _TIER_TTL_S, timer=time.monotonic)
-        # until when a user's submits are refused, and the decision that said so
-        self._blocked: TLRUCache[str, tuple[float, RateDecision]] = TLRUCache(
-            _MAX_USERS_CACHED, lambda user_id, blocked, now: blocked[0], timer=time.monotonic
-        )
+        self._memory = memory
 
     async def count(self, caller: Identity, action: Action) -> RateDecision | None:
         """Count one request of the caller.
@@ -63,7 +79,7 @@ class RateLimits:
 
         A repeat of an accepted submit is answered nevertheless; see `Edge.submit`.
         """
-        blocked = self._blocked.get(caller.user_id)
+        blocked = self._memory.blocked.get(caller.user_id)
         if blocked is not None:
             until, decision = blocked
             replace(decision, retry_after=until - time.monotonic()).require()
@@ -73,10 +89,10 @@ class RateLimits:
         with contextlib.suppress(UnavailableError):
             decision = await self._limiter.take(caller, Action.SEGMENT, await self._tier(caller))
             if not decision.allowed:
-                self._blocked[caller.user_id] = (time.monotonic() + decision.retry_after, decision)
+                self._memory.blocked[caller.user_id] = (time.monotonic() + decision.retry_after, decision)
 
     async def _tier(self, caller: Identity) -> Tier:
-        tier = self._tiers.get(caller.user_id)
+        tier = self._memory.tiers.get(caller.user_id)
         if tier is None:
-            tier = self._tiers[caller.user_id] = (await self._tasks.account(caller)).tier
+            tier = self._memory.tiers[caller.user_id] = (await self._tasks.account(caller)).tier
         return tier

@@ -9,16 +9,16 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 
+from s3seg.api.additions import ConceptRequest
 from s3seg.api.edge import SegmentRequest
-from s3seg.decoding import DecodingPool
 from s3seg.edge import direct_uploads
-from s3seg.edge.caching_authenticator import CachingAuthenticator
-from s3seg.edge.concurrency import ConcurrencyLimiter
+from s3seg.edge.caching_authenticator import CachingAuthenticator, identity_cache
+from s3seg.edge.concurrency import ConcurrencyLimiter, UserShares
 from s3seg.edge.direct_uploads import DirectUpload
 from s3seg.edge.notifications import WorkerNotifications
-from s3seg.edge.rate_limits import RateLimits
+from s3seg.edge.rate_limits import RateLimits, RateMemory
 from s3seg.edge.storing import remove_objects, store_picture
-from s3seg.edge.uploads import Picture, Upload, inspect, inspect_in
+from s3seg.edge.uploads import Inspect, Picture, ThreadedInspection, Upload
 from s3seg.edge.watching import TaskWatcher
 from s3seg.errors import (
     AuthInvalidError,
@@ -34,7 +34,10 @@ from s3seg.tasks.health import health_check
 from s3seg.tasks.model import Task, TaskRequest
 from s3seg.tasks.object_keys import owner_of
 from s3seg.tasks.ports import Authenticator, ObjectStore, Part, RateLimiter, TaskStore, WorkerNotifier
-from s3seg.tasks.records import Identity, ObjectStream, StoredImage, Submitted
+from s3seg.tasks.records import Concept, Identity, ObjectStream, StoredImage, Submitted
+from s3seg.tasks.visual import visual_of_concept
+from s3seg.tasks.webhook_address import check_url
+from s3seg.tasks.webhooks import Webhook, Webhooks
 
 _CHECK_TTL_S = 1.0
 
@@ -49,9 +52,11 @@ class EdgeOptions:
         max_uploads_per_user: Uploads of one user at the same time, so that a few slow senders do not block the rest.
         upload_wait_s: Seconds that a further upload waits, its body unread, before it is answered 503. One that arrives
             slowly gives way to it, as `ConcurrencyLimiter` says.
-        max_decodes: Pictures decoded at the same time in threads of the edge, if it has no decoding processes.
+        cached_tokens: Verified tokens that are remembered, each for up to a minute.
+        place_lasts_s: Seconds after which the place of an upload or of a waiting request is free again in any case.
         max_watchers: Requests that may wait for a task to end at the same time.
         max_watchers_per_user: Of these, of one user.
+        longest_pause_s: Seconds between two readings of a task that a request waits for, after the first ones.
         presign_s: Seconds that a redirect to a private object is valid.
     """
 
@@ -59,10 +64,31 @@ class EdgeOptions:
     max_uploads: int = 32
     max_uploads_per_user: int = 8
     upload_wait_s: float = 2.0
-    max_decodes: int = 2
     max_watchers: int = 500
     max_watchers_per_user: int = 50
+    longest_pause_s: float = 0.5
     presign_s: int = 60
+    cached_tokens: int = 10_000
+    place_lasts_s: float = math.inf
+
+
+class EdgeMemory:
+    """What an edge remembers between requests: caches and counts. Plain data, with nothing that a request waits for.
+
+    Where each request has an `Edge` of its own, as in a Worker, these share one.
+
+    Args:
+        options: Capacities.
+    """
+
+    def __init__(self, options: EdgeOptions) -> None:
+        lasts_s = options.place_lasts_s
+        self.identities = identity_cache(capacity=options.cached_tokens)
+        self.rates = RateMemory()
+        self.uploads = UserShares(options.max_uploads, per_user=options.max_uploads_per_user, lasts_s=lasts_s)
+        self.checked: dict[str, str | None] = {}
+        self.checked_until = -math.inf
+        self.watchers = UserShares(options.max_watchers, per_user=options.max_watchers_per_user, lasts_s=lasts_s)
 
 
 class Edge:
@@ -80,9 +106,12 @@ class Edge:
         authenticator: Verifies tokens. Verified ones are cached for a minute.
         limiter: Counts all requests but accepted submits, which the task store counts when it debits them.
         notifier: Tells workers about new tasks, after the client has its answer.
-        decoding: Processes that decode uploads, with `s3seg.edge.inspection.inspect_upload`; their maker closes them.
-            Without them uploads are decoded in threads, which cannot be stopped: only for users who are trusted.
+        webhooks: Addresses that are told of a user's tasks; None if the service has no webhooks.
+        webhooks_to_private_addresses: Accept any address of a webhook.
+        inspect: Checks uploaded files. Without it they are decoded in threads, which cannot be stopped: only for users
+            who are trusted.
         options: Capacities.
+        memory: What is remembered between requests; by default of this edge only.
 
     Attributes:
         tasks: The task store.
@@ -97,25 +126,27 @@ class Edge:
         authenticator: Authenticator,
         limiter: RateLimiter,
         notifier: WorkerNotifier,
-        decoding: DecodingPool | None = None,
+        webhooks: Webhooks | None = None,
+        webhooks_to_private_addresses: bool = False,
+        inspect: Inspect | None = None,
         options: EdgeOptions | None = None,
+        memory: EdgeMemory | None = None,
     ) -> None:
-        self.tasks = tasks
-        self.rate_limits = RateLimits(limiter, tasks)
-        self._objects = objects
-        self._authenticator = CachingAuthenticator(authenticator)
-        self._limiter = limiter
         self._options = options = options or EdgeOptions()
-        self._uploads = ConcurrencyLimiter(
-            options.max_uploads, per_user=options.max_uploads_per_user, wait_s=options.upload_wait_s, name="uploads"
-        )
-        self._decoding = decoding
-        self._decodes = asyncio.Semaphore(options.max_decodes)
-        self._watcher = TaskWatcher(tasks, max_watchers=options.max_watchers, per_user=options.max_watchers_per_user)
+        memory = memory or EdgeMemory(options)
+        self.tasks = tasks
+        self.rate_limits = RateLimits(limiter, tasks, memory.rates)
+        self._objects = objects
+        self._authenticator = CachingAuthenticator(authenticator, memory.identities)
+        self._limiter = limiter
+        self._webhooks = webhooks
+        self._webhooks_to_private_addresses = webhooks_to_private_addresses
+        self._uploads = ConcurrencyLimiter(memory.uploads, wait_s=options.upload_wait_s, name="uploads")
+        self._inspect = inspect or ThreadedInspection()
+        self._watcher = TaskWatcher(tasks, watchers=memory.watchers, longest_pause_s=options.longest_pause_s)
         self._notifications = WorkerNotifications(notifier)
         self._checking = asyncio.Lock()
-        self._checked: dict[str, str | None] = {}
-        self._checked_until = -math.inf
+        self._memory = memory
 
     async def authenticate(self, authorization: str | None) -> Identity:
         """Return the identity that an ``Authorization`` header proves.
@@ -151,7 +182,7 @@ class Edge:
             if not isinstance(upload, Upload):
                 async with slot.giving_way():  # while the client sends
                     upload = await upload()
-            picture = await self._inspect(caller, upload.data)
+            picture = await self._inspected(caller, upload.data)
             return await store_picture(caller, upload, picture, objects=self._objects, tasks=self.tasks)
 
     @property
@@ -184,17 +215,13 @@ class Edge:
                 caller,
                 upload_id,
                 project_id=project_id,
-                inspect=lambda data: self._inspect(caller, data),
+                inspect=lambda data: self._inspected(caller, data),
                 objects=self._objects,
                 tasks=self.tasks,
             )
 
-    async def _inspect(self, caller: Identity, data: bytes) -> Picture:
-        limit = self._options.max_pixels
-        if self._decoding is not None:
-            return await inspect_in(self._decoding, data, user_id=caller.user_id, max_pixels=limit)
-        async with self._decodes:
-            return await asyncio.to_thread(inspect, data, max_pixels=limit)
+    async def _inspected(self, caller: Identity, data: bytes) -> Picture:
+        return await self._inspect(data, user_id=caller.user_id, max_pixels=self._options.max_pixels)
 
     async def delete_image(self, caller: Identity, image_id: str) -> StoredImage:
         """Delete an image and its object, and cancel its unfinished tasks; finished results are kept.
@@ -223,7 +250,12 @@ class Edge:
     # ---- tasks ----
 
     async def submit(
-        self, caller: Identity, request: SegmentRequest, *, idempotency_key: str | None = None
+        self,
+        caller: Identity,
+        request: SegmentRequest,
+        *,
+        idempotency_key: str | None = None,
+        request_id: str | None = None,
     ) -> Submitted:
         """Accept a task and debit its credits in one transaction, then notify the workers.
 
@@ -231,17 +263,26 @@ class Edge:
             caller: Owner of the task, who pays for it.
             request: Image and prompts.
             idempotency_key: A repeat with the same key and the same request returns the same task, debited once.
+            request_id: Id of the HTTP request, for the log lines of workers.
 
         Raises:
-            InvalidRequestError: The image or project is not the caller's, or the key was used for another request.
+            InvalidRequestError: The image, concept or project is not the caller's, or the key was used for another
+                request.
             InsufficientCreditsError: The account has less than one credit per prompt.
             RateLimitedError: The caller's submits, or refused submits, have reached the limit.
         """
+        if request.concept_id is None:
+            prompts, visual = request.prompts, request.visual
+        else:
+            concept = await self._concept(caller, request.concept_id)
+            prompts, visual = (concept.name,), visual_of_concept(concept)
         task_request = TaskRequest(
             image_url=request.image_url,
-            prompts=request.prompts,
+            prompts=prompts,
             project_id=request.project_id,
             idempotency_key=idempotency_key,
+            visual=visual,
+            request_id=request_id,
         )
         try:
             self.rate_limits.require_may_submit(caller)
@@ -258,6 +299,24 @@ class Edge:
         if not submitted.task.ended:
             self._notifications.send(submitted.task)
         return submitted
+
+    async def _concept(self, caller: Identity, concept_id: str) -> Concept:
+        try:
+            return await self.tasks.get_concept(caller, concept_id)
+        except NotFoundError:
+            self.rate_limits.require_may_submit(caller)
+            await self.rate_limits.count_refused_submit(caller)
+            raise InvalidRequestError("concept_id is not one of your concepts") from None
+
+    async def create_concept(self, caller: Identity, request: ConceptRequest) -> Concept:
+        """Keep examples on the caller's images as a concept.
+
+        Raises:
+            InvalidRequestError: An image is not the caller's, or the caller has too many concepts.
+        """
+        definition = request.definition()
+        definition.require_owner(caller.user_id)
+        return await self.tasks.create_concept(caller, request.name, definition.to_dict())
 
     def can_wait(self, caller: Identity) -> bool:
         """Whether one more request of the caller may wait for a task to end."""
@@ -299,6 +358,28 @@ class Edge:
         await remove_objects(task.object_keys, objects=self._objects)
         return task
 
+    # ---- webhooks ----
+
+    @property
+    def webhooks(self) -> Webhooks:
+        """The webhooks of users.
+
+        Raises:
+            NotFoundError: This service has none.
+        """
+        if self._webhooks is None:
+            raise NotFoundError("this service has no webhooks")
+        return self._webhooks
+
+    async def create_webhook(self, caller: Identity, url: str) -> Webhook:
+        """Register an address that is told when a task of the caller ends, and return it with its secret.
+
+        Raises:
+            InvalidRequestError: It is no address that may be called, or the caller has too many.
+        """
+        checked = check_url(url, allow_private=self._webhooks_to_private_addresses)
+        return await self.webhooks.create_webhook(caller, checked)
+
     # ---- the service itself ----
 
     async def check(self) -> dict[str, str | None]:
@@ -306,15 +387,16 @@ class Edge:
 
         Results are cached for a second, since anybody may ask and a check may write to disk.
         """
+        memory = self._memory
         async with self._checking:
-            if time.monotonic() >= self._checked_until:
-                self._checked = await self._check()
-                self._checked_until = time.monotonic() + _CHECK_TTL_S
-        return self._checked
+            if time.monotonic() >= memory.checked_until:
+                memory.checked = await self._check()
+                memory.checked_until = time.monotonic() + _CHECK_TTL_S
+        return memory.checked
 
-    async def aclose(self) -> None:
-        """Cancel pending notifications. The parts are left open; their maker closes them."""
-        await self._notifications.aclose()
+    async def aclose(self, *, notify_s: float = 0.0) -> None:
+        """Give pending notifications ``notify_s`` seconds, and cancel them. The parts are left to their maker."""
+        await self._notifications.aclose(finish_s=notify_s)
 
     async def _check(self) -> dict[str, str | None]:
         parts: dict[str, Part] = {

@@ -1,14 +1,21 @@
-"""Checking uploaded files: the type is decided from the bytes, by decoding them."""
+"""Checking uploaded files: the type is decided from the bytes, by decoding them.
+
+`s3seg.edge.picture_headers` checks them without a decoder.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import TYPE_CHECKING, Protocol
 
-from s3seg.decoding import DecodingPool
 from s3seg.edge.filetypes import not_accepted
 from s3seg.errors import FileTooLargeError, ImageDecodeError
 from s3seg.tasks.limits import MAX_UPLOAD_BYTES
+
+if TYPE_CHECKING:
+    from s3seg.decoding import DecodingPool
 
 _CONTENT_TYPES = MappingProxyType(
     {
@@ -43,6 +50,36 @@ class Picture:
     height: int
 
 
+class Inspect(Protocol):
+    """Checks that a file is a PNG, JPEG or WebP within the limits, and returns its type and size."""
+
+    async def __call__(self, data: bytes, *, user_id: str, max_pixels: int) -> Picture:
+        """Check a file of a user.
+
+        Raises:
+            FileTooLargeError: The file has more than 10 MB.
+            ImageDecodeError: It is not a picture of these formats and that size, or cannot be decoded.
+            UnavailableError: There is no capacity for it now.
+        """
+        ...
+
+
+class ThreadedInspection:
+    """Decodes files in threads, which cannot be stopped: only for users who are trusted.
+
+    Args:
+        at_once: Pictures decoded at the same time.
+    """
+
+    def __init__(self, at_once: int = 2) -> None:
+        self._places = asyncio.Semaphore(at_once)
+
+    async def __call__(self, data: bytes, *, user_id: str, max_pixels: int) -> Picture:
+        """Check a file as `inspect` does."""
+        async with self._places:
+            return await asyncio.to_thread(inspect, data, max_pixels=max_pixels)
+
+
 async def inspect_in(pool: DecodingPool, data: bytes, *, user_id: str, max_pixels: int) -> Picture:
     """Check a file as `inspect` does, in a decoding process.
 
@@ -57,7 +94,7 @@ async def inspect_in(pool: DecodingPool, data: bytes, *, user_id: str, max_pixel
         ImageDecodeError: As `inspect`; also if decoding takes too long or too much memory.
         UnavailableError: No process became free in time.
     """
-    _check_head(data, MAX_UPLOAD_BYTES)
+    check_head(data)
     fields, _ = await pool.run(
         data, user_id=user_id, name="file", max_pixels=max_pixels, max_memory=pool.options.memory
     )
@@ -88,7 +125,7 @@ def inspect(
     """
     from s3seg import images  # Pillow and numpy: an edge that takes no uploads starts without them
 
-    _check_head(data, max_bytes)
+    check_head(data, max_bytes)
     picture = images.load(
         data, name="file", max_pixels=max_pixels, max_memory=images.MAX_MEMORY if max_memory is None else max_memory
     )
@@ -100,7 +137,13 @@ def inspect(
     return Picture(content_type=content_type, width=picture.width, height=picture.height)
 
 
-def _check_head(data: bytes, max_bytes: int) -> None:
+def check_head(data: bytes, max_bytes: int = MAX_UPLOAD_BYTES) -> None:
+    """Refuse a file that is too large, empty, or no PNG, JPEG or WebP by its first bytes.
+
+    Raises:
+        FileTooLargeError: The file has more than ``max_bytes``.
+        ImageDecodeError: It is none of these formats.
+    """
     if len(data) > max_bytes:
         raise FileTooLargeError(f"the file is larger than {max_bytes} bytes ({max_bytes // 2**20} MB)")
     if not data:

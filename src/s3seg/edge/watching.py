@@ -15,7 +15,6 @@ from s3seg.tasks.records import Identity
 
 _FIRST_PAUSE_S = 0.02
 _GROWTH = 1.5
-_LONGEST_PAUSE_S = 0.5
 
 
 class TaskWatcher:
@@ -23,17 +22,23 @@ class TaskWatcher:
 
     Args:
         tasks: Where tasks are read.
-        max_watchers: Callers that may wait at the same time.
-        per_user: Of these, of one user; fewer while few places are left, as in `UserShares`.
+        watchers: Counts the callers that wait.
+        longest_pause_s: Seconds between two readings of a task, after the first ones.
         clock: Seconds since 1970.
     """
 
     def __init__(
-        self, tasks: TaskStore, *, max_watchers: int, per_user: int, clock: Callable[[], float] = time.time
+        self,
+        tasks: TaskStore,
+        *,
+        watchers: UserShares,
+        longest_pause_s: float = 0.5,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._tasks = tasks
         self._clock = clock
-        self._watchers = UserShares(max_watchers, per_user=per_user)
+        self._watchers = watchers
+        self._longest_pause_s = longest_pause_s
 
     def has_room(self, caller: Identity) -> bool:
         """Whether one more request of the caller may wait."""
@@ -52,22 +57,25 @@ class TaskWatcher:
                 raise AuthInvalidError("the token has expired")
             return await self._tasks.get_task(caller, task_id)
 
-        self._watchers.take(caller.user_id)
+        place = self._watchers.take(caller.user_id)
         try:
-            states = changes(load, timeout_s=timeout_s)
+            states = changes(load, timeout_s=timeout_s, longest_pause_s=self._longest_pause_s)
             async with contextlib.aclosing(states):
                 async for task in states:
                     yield task
         finally:
-            self._watchers.give_back(caller.user_id)
+            self._watchers.give_back(place)
 
 
-async def changes(load: Callable[[], Awaitable[Task]], *, timeout_s: float) -> AsyncGenerator[Task, None]:
+async def changes(
+    load: Callable[[], Awaitable[Task]], *, timeout_s: float, longest_pause_s: float = 0.5
+) -> AsyncGenerator[Task, None]:
     """Yield a task as it is, then after each change of its status, until it has ended or time is up.
 
     Args:
-        load: Reads the task. It is called often at first, later twice a second.
+        load: Reads the task. It is called often at first.
         timeout_s: Seconds after which to stop; the task may not have ended by then.
+        longest_pause_s: Seconds between two readings, after the first ones.
     """
     loop = asyncio.get_running_loop()
     give_up = loop.time() + timeout_s
@@ -76,7 +84,7 @@ async def changes(load: Callable[[], Awaitable[Task]], *, timeout_s: float) -> A
     yield task
     while not task.ended and loop.time() < give_up:
         await asyncio.sleep(min(pause, max(0.0, give_up - loop.time())))
-        pause = min(pause * _GROWTH, _LONGEST_PAUSE_S)
+        pause = min(pause * _GROWTH, longest_pause_s)
         before, task = task.status, await load()
         if task.status != before:
             yield task

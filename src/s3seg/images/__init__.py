@@ -23,7 +23,18 @@ from s3seg.images._download import download, is_url, without_credentials
 from s3seg.images._encoded import decode, depth_notes, rgb_from_pil, transparency_notes
 from s3seg.images._loaded import Limits, LoadedImage
 
-__all__ = ["MAX_BYTES", "MAX_MEMORY", "MAX_PIXELS", "ImageSource", "LoadedImage", "is_named", "is_url", "load"]
+__all__ = [
+    "MAX_BYTES",
+    "MAX_MEMORY",
+    "MAX_PIXELS",
+    "ImageSource",
+    "LoadedImage",
+    "is_named",
+    "is_url",
+    "load",
+    "read_bytes",
+    "without_credentials",
+]
 
 ImageSource = Any
 """str | os.PathLike | bytes | file object | PIL picture | numpy array | torch tensor | LoadedImage, or (name, one)."""
@@ -118,6 +129,24 @@ def is_named(source: object) -> bool:
     return isinstance(source[0], str) and not isinstance(source[1], str)
 
 
+def read_bytes(source: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES, timeout: float = 30.0) -> bytes:
+    """Read the content of a path or an http(s) URL, for callers that need the bytes of a picture and the picture.
+
+    Args:
+        source: The path or URL.
+        max_bytes: Refuse longer files.
+        timeout: Seconds to wait for a server to connect, and for each part of its response.
+
+    Raises:
+        ImageDecodeError: It cannot be read, with the message that `load` would give.
+    """
+    if is_url(source):
+        return download(str(source), without_credentials(str(source)), max_bytes=max_bytes, timeout=timeout)
+    path = os.fsdecode(source)
+    with _streams.opened(path, path, max_bytes=max_bytes) as file:
+        return _streams.read_all(file, path, max_bytes=max_bytes)
+
+
 def _load(
     source: Any, name: str | None, limits: Limits, timeout: float, reduce_to: int | None
 ) -> tuple[LoadedImage, str | None]:
@@ -204,6 +233,8 @@ def _name_of_pil(picture: Image.Image) -> str | None:
 def _read_bytes(source: Any, label: str) -> bytes:
     try:
         content = source.read_bytes()
+    except ImageDecodeError:
+        raise
     except (OSError, ValueError, KeyError, TypeError) as err:
         raise ImageDecodeError(f"{label}: cannot be read: {_streams.text_of(err) or type(err).__name__}") from err
     if not isinstance(content, bytes | bytearray | memoryview):

@@ -166,7 +166,9 @@ def transparency_notes(pixels: npt.NDArray[np.uint8], steps: Iterable[str]) -> t
     """Return the note on a picture of which nothing is left, such as a white sign without a background."""
     if COMPOSITED not in steps or pixels.min() < _WHITE:
         return ()
-    return ("the picture is white all over: what is not transparent in it is white too; put it on a dark background",)
+    return (
+        "the picture is entirely white, because all that is opaque in it is white too; put it on a dark background",
+    )
 
 
 def _open(stream: IO[bytes], head: bytes, name: str) -> Image.Image:

@@ -125,7 +125,7 @@ def read_all(stream: Any, name: str, *, max_bytes: int) -> bytes:
         if not chunk:
             return bytes(content)
         content += chunk
-    raise ImageDecodeError(f"{name}: more than the {max_bytes} bytes that are read from a stream (max_bytes)")
+    raise ImageDecodeError(f"{name}: more than the {max_bytes} bytes that may be read from a stream (max_bytes)")
 
 
 def is_data_url(source: Any) -> bool:
@@ -149,5 +149,5 @@ def decode_data_url(url: str, name: str, *, max_bytes: int) -> bytes:
         except binascii.Error as err:
             raise ImageDecodeError(f"{name}: its base64 is malformed or cut off: {err}") from err
     if len(content) > max_bytes:
-        raise ImageDecodeError(f"{name}: more than the {max_bytes} bytes that are read (max_bytes)")
+        raise ImageDecodeError(f"{name}: more than the {max_bytes} bytes that may be read (max_bytes)")
     return content

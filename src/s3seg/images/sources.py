@@ -67,6 +67,22 @@ def expand(
     return list(found.values())
 
 
+def pictures_below(folder: Path) -> Iterator[Path]:
+    """Iterate over the pictures that `expand` finds in a folder and its subfolders, with only one folder in memory.
+
+    They are sorted within each folder; a folder's own pictures come before those of its subfolders.
+
+    Raises:
+        InvalidRequestError: The folder cannot be read.
+    """
+    try:
+        next(folder.iterdir(), None)
+    except OSError as err:
+        raise InvalidRequestError(f"cannot read the folder {folder}: {err.strerror or err}") from err
+    for parent, names in _folders(folder):
+        yield from _pictures(Path(parent, name) for name in names)
+
+
 def image_suffixes() -> frozenset[str]:
     """Return the lower-case suffixes of picture files (".png", ".jpg" ...), dot included.
 
@@ -143,18 +159,18 @@ def _glob(pattern: Path) -> Iterator[Path]:
     at = pattern.parts.index("**")
     for folder in _glob(Path(*pattern.parts[:at])) if at else [Path()]:
         for path in _walk(folder):
-            if _matches(path.relative_to(folder).parts, pattern.parts[at:]):
+            if matches(path.relative_to(folder).parts, pattern.parts[at:]):
                 yield path
 
 
-def _matches(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
+def matches(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
     """Return whether the parts of a path match those of a pattern, of which ``**`` matches any number."""
     if not pattern:
         return not parts
     first, *rest = pattern
     if first == "**":
-        return any(_matches(parts[start:], tuple(rest)) for start in range(len(parts) + 1))
-    return bool(parts) and fnmatch.fnmatch(parts[0], first) and _matches(parts[1:], tuple(rest))
+        return any(matches(parts[start:], tuple(rest)) for start in range(len(parts) + 1))
+    return bool(parts) and fnmatch.fnmatch(parts[0], first) and matches(parts[1:], tuple(rest))
 
 
 def _pictures(paths: Iterable[Path]) -> list[Path]:
@@ -180,9 +196,15 @@ def _ignore(path: Path, why: LeftOut) -> None:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
+    for parent, names in _folders(folder):
+        yield from (Path(parent, name) for name in names)
+
+
+def _folders(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """Yield a folder and its subfolders, sorted, each with the names of its files."""
     for parent, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".") and not _is_cycle(Path(parent, name))]
-        yield from (Path(parent, name) for name in names if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and not _is_cycle(Path(parent, name)))
+        yield parent, [name for name in names if not name.startswith(".")]
 
 
 def _is_cycle(folder: Path) -> bool:

@@ -40,6 +40,6 @@ class EmbeddingCache:
                 self._images[digest] = image
 
     def clear(self) -> None:
-        """Drop all."""
+        """Drop all pictures."""
         with self._lock:
             self._images.clear()

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -16,8 +16,9 @@ from PIL import Image
 
 from s3seg.decoding import DecodingPool
 from s3seg.errors import CheckpointError, S3segError
-from s3seg.inference.batcher import Batcher, Limits
+from s3seg.inference.batcher import Batcher
 from s3seg.inference.metrics import InferenceMetrics, NoMetrics
+from s3seg.inference.network_queue import Limits
 from s3seg.inference.pipeline import Pipeline
 from s3seg.inference.stages import Network
 from s3seg.inference.worker import Worker, WorkerLimits
@@ -48,12 +49,14 @@ class EngineOptions:
         worker: How many tasks the worker takes, and for how long it leases them.
         batches: The size of batches, and of the cache of embeddings.
         cpu_threads: Threads for making results, and for reading pictures if there are no decoding processes.
+        network_threads: Batches of a network that are in progress at the same time; 2 for networks in processes.
         retry_after_s: Seconds before a failed attempt is tried again; doubles with each attempt.
     """
 
     worker: WorkerLimits = field(default_factory=WorkerLimits)
     batches: Limits = field(default_factory=Limits)
     cpu_threads: int = field(default_factory=_cpu_threads)
+    network_threads: int = 1
     retry_after_s: float = 2.0
 
 
@@ -65,7 +68,7 @@ class Engine:
     Args:
         queue: The queue of tasks.
         objects: The store of pictures and artifacts.
-        load: Loads the network; called on a thread.
+        load: Loads the network, or several with the same checkpoint on different devices; called on a thread.
         decoding: Processes that read pictures, with `s3seg.inference.decoding.read_resized`; closed with the engine.
             Without them pictures are read in threads, which cannot be stopped: only for users who are trusted.
         options: Sizes and times.
@@ -78,7 +81,7 @@ class Engine:
         *,
         queue: TaskQueue,
         objects: ObjectStore,
-        load: Callable[[], Network],
+        load: Callable[[], Network | Sequence[Network]],
         decoding: DecodingPool | None = None,
         options: EngineOptions | None = None,
         metrics: InferenceMetrics | None = None,
@@ -117,10 +120,16 @@ class Engine:
 
     @property
     def state(self) -> ModelState:
-        """Whether the network can be used; ready means that it is loaded and has segmented a first picture."""
+        """Whether the network can be used; ready means that it is loaded and has segmented a first picture.
+
+        Of several networks, all have to be loaded at first; later one is enough, while the process of another is
+        restarted.
+        """
         if self._failure is not None:
             return ModelState.FAILED
-        return ModelState.LOADING if self._loading is None or not self._loading.done() else ModelState.READY
+        if self._loading is None or not self._loading.done():
+            return ModelState.LOADING
+        return ModelState.READY if any(one.problem is None for one in self.networks) else ModelState.LOADING
 
     @property
     def failure(self) -> str | None:
@@ -146,6 +155,11 @@ class Engine:
             CheckpointError: It is still being loaded, or could not be loaded.
         """
         return self.batcher.network
+
+    @property
+    def networks(self) -> Sequence[Network]:
+        """All networks, one for each device; none while they are being loaded."""
+        return () if self._batcher is None else self._batcher.networks
 
     @property
     def cache_bytes(self) -> int:
@@ -198,6 +212,8 @@ class Engine:
             health = {"objects": objects or "ok", "tasks": tasks or "ok"}
             self._checked = (time.monotonic(), health)
         model = "it cannot be loaded; the log says why" if self._failure is not None else self.state.value
+        problems = [one.problem for one in self.networks if one.problem is not None]
+        model = "; ".join(problems) or model
         return {"model": model, **health}
 
     async def _load_and_warm(self) -> None:
@@ -207,12 +223,13 @@ class Engine:
             network = await loop.run_in_executor(self._cpu, self._load)
             self._batcher = Batcher(
                 network,
+                threads=self._options.network_threads,
                 cpu=self._cpu,
                 decoding=self._decoding,
                 limits=self._options.batches,
                 metrics=self._metrics,
             )
-            await self._batcher.segment(_grey_png(), ["object"], name="the warm-up picture")
+            await self._batcher.warm(_grey_png())
         except S3segError as err:
             self._failure = str(err)
             _log.error("loading the model failed; fix the cause and restart", extra={"why": self._failure})

@@ -17,20 +17,21 @@ from typing import cast
 
 from s3seg.api.codes import code_of
 from s3seg.errors import (
-    ImageDecodeError,
     InferenceError,
+    InvalidRequestError,
     LeaseLostError,
     NotFoundError,
-    PromptError,
     S3segError,
     UnavailableError,
 )
 from s3seg.inference.artifacts import Artifacts, make_artifacts
-from s3seg.inference.batcher import Batcher
+from s3seg.inference.batcher import Batcher, ShownConcept
 from s3seg.inference.metrics import InferenceMetrics, NoMetrics
+from s3seg.tasks.concepts import ConceptDefinition
 from s3seg.tasks.model import Claim, Failure, Lease, Task
 from s3seg.tasks.object_keys import owner_of, public_url, split_image_url
 from s3seg.tasks.ports import ObjectStore, TaskQueue
+from s3seg.tasks.visual import clicks_of, concept_of
 
 _log = logging.getLogger(__name__)
 _FINISH_ATTEMPTS = 5
@@ -101,7 +102,7 @@ class Pipeline:
         finally:
             self._metrics.ended(ended)
             fields = {
-                "task_id": claim.task.task_id,
+                **claim.task.log_fields,
                 "user_id": claim.task.user_id,
                 "attempt": claim.lease.attempt,
                 "ended": ended,
@@ -128,20 +129,47 @@ class Pipeline:
         if found is None or owner_of(found[1]) != task.user_id:
             raise NotFoundError("the image is not stored in this service; upload it first")
         public_base, key = found
+        objects = clicks_of(task.visual)
+        if objects and len(objects) != len(task.prompts):
+            raise InvalidRequestError("the clicks of the task are malformed")
+        definition = concept_of(task.visual)
+        if definition is not None:
+            definition.require_owner(task.user_id)
         with self._timed("fetch", stages):
             content = await self._fetch(key)
+            concept = None if definition is None else await self._fetch_examples(definition)
         with self._timed("segment", stages):
             batcher = self._batcher()
             results = await batcher.segment(
-                content, task.prompts, name="the image", user_id=task.user_id, on_begin=on_begin
+                content,
+                task.prompts,
+                objects=objects,
+                concept=concept,
+                name="the image",
+                user_id=task.user_id,
+                on_begin=on_begin,
             )
+        threshold = 0.0 if objects else batcher.threshold  # what was clicked is found, however low its score
         with self._timed("outcome", stages):
             return await asyncio.get_running_loop().run_in_executor(
                 self._cpu,
                 lambda: make_artifacts(
-                    task, results, threshold=batcher.threshold, url=lambda key: public_url(public_base, key)
+                    task, results, threshold=threshold, url=lambda key: public_url(public_base, key)
                 ),
             )
+
+    async def _fetch_examples(self, definition: ConceptDefinition) -> ShownConcept:
+        examples = []
+        for example in definition.examples:
+            found = split_image_url(example.image_url)
+            try:
+                content = None if found is None else await self._objects.get(found[1])
+            except NotFoundError:
+                content = None
+            if content is None:
+                raise NotFoundError("the image of an example no longer exists; make the concept again")
+            examples.append((content, example.boxes, example.negative_boxes))
+        return ShownConcept(definition.words, examples)
 
     async def _fetch(self, key: str) -> bytes:
         try:
@@ -207,13 +235,13 @@ class Pipeline:
 
         Messages of unexpected errors go to the log only; they may contain secrets.
         """
-        if isinstance(err, ImageDecodeError | PromptError | NotFoundError):
+        if isinstance(err, InvalidRequestError | NotFoundError):
             return Failure(code=code_of(err), message=str(err)), True
         expected = isinstance(err, UnavailableError | InferenceError)
         _log.log(
             logging.WARNING if expected else logging.ERROR,
             "prediction attempt failed; the task is tried again unless this was its last attempt",
-            extra={"task_id": task.task_id},
+            extra=task.log_fields,
             exc_info=err,
         )
         message = {

@@ -7,18 +7,40 @@ import math
 import operator
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, SupportsIndex, cast
 
 import numpy as np
 
 from s3seg.errors import InvalidRequestError, PromptError
+from s3seg.results import masks
+from s3seg.results.masks import RLE
+from s3seg.results.segmentation import Instance
+from s3seg.tasks.clicks import Clicks
 from s3seg.tasks.prompts import normalize_prompts
 
 if TYPE_CHECKING:
+    from s3seg.sam3.click_predictor import ClickQuery
     from s3seg.sam3.predictor import Query
 
 Box = Sequence[float]
 """x1, y1, x2, y2 in pixels of the picture."""
+
+
+@dataclass(frozen=True, slots=True)
+class BoxedPrompt:
+    """A prompt with boxes that show examples, for the batcher.
+
+    Attributes:
+        text: What to look for; empty to look for what is in the boxes.
+        boxes: Examples of what to find, xyxy in pixels of the picture.
+        negative_boxes: Examples of what not to find.
+    """
+
+    text: str
+    boxes: tuple[Box, ...] = ()
+    negative_boxes: tuple[Box, ...] = ()
+
 
 _TEXT_FOR_BOXES = "visual"  # what the reference implementation uses when a prompt has boxes and no words
 
@@ -78,6 +100,22 @@ def checked_positive(name: str, number: object) -> int:
     return whole
 
 
+def checked_mask(mask: object, size: tuple[int, int]) -> np.ndarray:
+    """Return a mask (an array, an `RLE` or an `Instance`) as float32 (H, W), 0 or 1.
+
+    Raises:
+        InvalidRequestError: It is no mask of the picture's (height, width).
+    """
+    rle = mask.rle if isinstance(mask, Instance) else mask
+    pixels = masks.decode(rle) if isinstance(rle, RLE) else np.asarray(rle)
+    if pixels.shape != size or pixels.dtype.kind not in "bui":
+        raise InvalidRequestError(
+            f"the mask must be an RLE, or an array of bools, of the picture's size {size}; got "
+            f"{pixels.dtype} of shape {pixels.shape}"
+        )
+    return (pixels != 0).astype(np.float32)
+
+
 def make_queries(
     prompts: Sequence[str], boxes: Sequence[Box], negative_boxes: Sequence[Box], *, size: tuple[int, int]
 ) -> list[Query]:
@@ -100,6 +138,33 @@ def make_queries(
         for box in group
     )
     return [Query(prompt or _TEXT_FOR_BOXES, examples) for prompt in prompts]
+
+
+def make_click_queries(
+    objects: Sequence[Clicks], *, size: tuple[int, int], starts: Sequence[np.ndarray | None] = ()
+) -> list[ClickQuery]:
+    """Make a query for each object.
+
+    Args:
+        objects: The points and boxes of the objects.
+        size: (height, width) of the picture.
+        starts: A mask (H, W) to start from for each object; none by default.
+
+    Raises:
+        InvalidRequestError: A point or a box is outside the picture.
+    """
+    from s3seg.sam3.click_predictor import ClickQuery
+
+    height, width = size
+    queries = []
+    for one, mask in zip(objects, starts or [None] * len(objects), strict=True):
+        one.require_inside(size)
+        box = None
+        if one.box is not None:
+            x1, y1, x2, y2 = one.box
+            box = (max(x1, 0) / width, max(y1, 0) / height, min(x2, width) / width, min(y2, height) / height)
+        queries.append(ClickQuery([(x / width, y / height) for x, y in one.points], one.labels, box, mask))
+    return queries
 
 
 def _normalised(box: Box, size: tuple[int, int]) -> tuple[float, float, float, float]:

@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 
 from s3seg.errors import InvalidRequestError
 from s3seg.inference.calibration import Calibration
+from s3seg.inference.concepts import Concept
 from s3seg.inference.prompts import Box, checked_threshold
 from s3seg.inference.tile_plan import Tile
 from s3seg.tasks.prompts import normalize_prompt
@@ -26,6 +27,7 @@ class Search:
         boxes: Examples of what to find.
         negative_boxes: Examples of what not to find.
         tile: Side of the tiles; None for the whole picture only.
+        concept: What examples on other pictures show; the prompt is then its words.
     """
 
     thresholds: Mapping[str, float]
@@ -34,10 +36,13 @@ class Search:
     boxes: Sequence[Box] = ()
     negative_boxes: Sequence[Box] = ()
     tile: Tile | None = None
+    concept: Concept | None = None
 
     def __post_init__(self) -> None:
-        if self.tile is not None and (len(self.boxes) or len(self.negative_boxes)):
-            raise InvalidRequestError("boxes cannot be used with tile: a tile does not show what is in the boxes")
+        if self.tile is not None and (len(self.boxes) or len(self.negative_boxes) or self.concept is not None):
+            raise InvalidRequestError(
+                "boxes cannot be used with tile: a tile does not show what is in the boxes; neither can a concept"
+            )
 
 
 def thresholds_for(

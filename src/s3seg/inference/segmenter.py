@@ -13,22 +13,35 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast, overload
 
+import numpy as np
+
 from s3seg import checkpoints, images
 from s3seg.checkpoints import Checkpoint
 from s3seg.errors import InvalidRequestError, S3segError
 from s3seg.images import ImageSource, LoadedImage
 from s3seg.images.channel_order import looks_like_bgr
 from s3seg.inference.calibration import Calibration
+from s3seg.inference.concepts import MAX_BOXES, MAX_EXAMPLES, Concept
 from s3seg.inference.hints import channel_order_hint
 from s3seg.inference.prefetch import batches, map_ahead
 from s3seg.inference.process_guard import refuse_copying
-from s3seg.inference.prompts import Box, checked_positive, checked_prompts, make_queries
+from s3seg.inference.prompts import (
+    Box,
+    checked_mask,
+    checked_positive,
+    checked_prompts,
+    make_click_queries,
+    make_queries,
+)
+from s3seg.inference.refiner import Refiner
 from s3seg.inference.search import Search, Threshold, thresholds_for
-from s3seg.inference.stages import EncodedImage, ResizedImage, Sam3Network, make_result
+from s3seg.inference.stages import EncodedImage, ResizedImage, Sam3Network, make_click_result, make_result, name_concept
 from s3seg.inference.tile_plan import Tile, checked_tile, plan_tiles
 from s3seg.inference.tiling import segment_tiles
 from s3seg.results.hints import Hint, joined
-from s3seg.results.segmentation import Segmentation, cut
+from s3seg.results.masks import RLE
+from s3seg.results.segmentation import Instance, Segmentation, cut
+from s3seg.tasks.clicks import Clicks
 from s3seg.tasks.prompts import normalize_prompt
 
 if TYPE_CHECKING:
@@ -37,7 +50,7 @@ if TYPE_CHECKING:
 S = TypeVar("S")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Embedding:
     """A picture that a `Segmenter` has encoded. Further prompts on it take a fraction of the time of the first.
 
@@ -88,6 +101,7 @@ class Segmenter:
         dtype: str = "auto",
         image_size: int | None = None,
         calibration: str | os.PathLike[str] | Calibration | None = None,
+        compile: bool = False,
     ) -> None:
         """Load a checkpoint. This never downloads anything.
 
@@ -101,15 +115,19 @@ class Segmenter:
             image_size: Side of the square that pictures are resized to, in pixels, a multiple of the patch size.
                 None takes the checkpoint's own. A smaller size is faster and misses more.
             calibration: What ``threshold="calibrated"`` uses: a file of ``s3seg calibrate``.
+            compile: Compile the network with `torch.compile`, and record it as CUDA graphs on CUDA. Results are the
+                same to rounding. The first start takes minutes; compiled code is kept for later ones. Needs a C++
+                compiler on the CPU, and Triton on CUDA.
 
         Raises:
             CheckpointNotFoundError: The checkpoint is not on this machine; the message says how to get it.
             CheckpointError: Its files are incomplete, or are not a SAM 3.
             InvalidRequestError: The device or precision is not available, or the image size is not supported; or the
                 calibration is of another checkpoint.
+            InferenceError: The network cannot be compiled on this machine.
         """
         self.checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else checkpoints.resolve(checkpoint)
-        self.network = Sam3Network(self.checkpoint, device=device, dtype=dtype, image_size=image_size)
+        self.network = Sam3Network(self.checkpoint, device=device, dtype=dtype, image_size=image_size, compile=compile)
         self.metadata = self.network.metadata
         self.model = self.network.model
         if isinstance(calibration, str | os.PathLike):
@@ -118,6 +136,8 @@ class Segmenter:
         if self.calibration is not None:
             self.calibration.check(self.model.name, self.model.version)
         self._encodings = itertools.count(1)
+        self._encoded_again: Embedding | None = None
+        self._weights: str | None = None
 
     def __repr__(self) -> str:
         model = self.model
@@ -164,7 +184,7 @@ class Segmenter:
     def segment(
         self,
         image: ImageSource | Embedding,
-        prompt: str | None = None,
+        prompt: str | Concept | None = None,
         *,
         boxes: Sequence[Box] = (),
         negative_boxes: Sequence[Box] = (),
@@ -189,7 +209,7 @@ class Segmenter:
     def segment(
         self,
         image: ImageSource | Embedding,
-        prompt: str | Sequence[str] | None = None,
+        prompt: str | Concept | Sequence[str] | None = None,
         *,
         boxes: Sequence[Box] = (),
         negative_boxes: Sequence[Box] = (),
@@ -205,7 +225,7 @@ class Segmenter:
                 :class:`Embedding` of :meth:`encode`.
             prompt: What to look for, one thing in a few words, or a list of prompts, which share the encoding of the
                 picture. White space, zero-width marks and smart quotes are normalized. None, together with boxes, looks
-                for what is in the boxes.
+                for what is in the boxes. Or a concept of :meth:`concept`.
             boxes: Examples of what to find, xyxy in pixels of the picture.
             negative_boxes: Examples of what not to find, xyxy in pixels.
             threshold: Keep instances that score above this, 0..1; by default the checkpoint's threshold. A mapping
@@ -223,24 +243,149 @@ class Segmenter:
         Raises:
             ImageDecodeError: The picture cannot be read.
             PromptError: A prompt is empty, not text, or too long for the model.
-            InvalidRequestError: A box, the threshold or the number is out of range, or the checkpoint has not learnt
-                box prompts.
+            InvalidRequestError: A box, the threshold or the number is out of range; the checkpoint was not trained on
+                boxes; or the concept was made by other weights.
             InferenceError: The network failed, for example because memory ran out; or this is a forked child of the
                 process that loaded it.
         """
         self.network.check_process()
         boxes, negative_boxes = (() if group is None else group for group in (boxes, negative_boxes))
-        prompts = checked_prompts(prompt, has_boxes=bool(len(boxes)))
-        search = self._search(prompts, threshold, max_instances, tile, boxes, negative_boxes)
-        if (len(boxes) or len(negative_boxes)) and not self.metadata.box_prompts:
-            raise InvalidRequestError(
-                f"the {self.model.name} checkpoint has not learnt box prompts; use words, or another checkpoint"
-            )
-        embedding = image if isinstance(image, Embedding) else self.encode(image, bgr=bgr)
-        if embedding.owner is not self:
-            raise InvalidRequestError(f"{embedding!r} was encoded by another Segmenter; encode it with this one")
+        if len(boxes) or len(negative_boxes):
+            self.network.require_boxes()
+        concept = prompt if isinstance(prompt, Concept) else None
+        if concept is not None:
+            self.require_own(concept)
+            prompts = [concept.words or ""]
+        else:
+            prompts = checked_prompts(cast("str | Sequence[str] | None", prompt), has_boxes=bool(len(boxes)))
+        search = self._search(prompts, threshold, max_instances, tile, boxes, negative_boxes, concept)
+        embedding = self._embedding(image, bgr=bgr)
         results = self._predict(embedding, search)
-        return results[0] if prompt is None or isinstance(prompt, str) else results
+        return results[0] if prompt is None or isinstance(prompt, str | Concept) else results
+
+    def require_own(self, concept: Concept) -> None:
+        """Raise InvalidRequestError if other weights made the concept, or the checkpoint has not learnt boxes."""
+        self.network.require_boxes()
+        concept.require_made_by(self._fingerprint(), self._described())
+        width = self.predictor.model.config.channels
+        if concept.tokens.shape[1:] != (width,):  # a file that was made by hand
+            raise InvalidRequestError(f"the concept has tokens of {concept.tokens.shape[-1]} numbers, not {width}")
+
+    def concept(
+        self,
+        words: str | None,
+        examples: Sequence[tuple[ImageSource | Embedding, Sequence[Box], Sequence[Box]]],
+        *,
+        name: str | None = None,
+    ) -> Concept:
+        """Make a concept of what boxes show on some pictures, to be found on others with :meth:`segment`.
+
+        Whether a checkpoint finds things by examples on other pictures depends on its training: the documentation says
+        what was measured for the embedded one.
+
+        Args:
+            words: What it is called, if that is to be searched too; None searches by the examples alone.
+            examples: For each picture, the picture, boxes around examples of what to find, and boxes around what not
+                to find; xyxy in pixels. Up to 16 pictures with 64 boxes on all of them.
+            name: What results call it; by default the words.
+
+        Raises:
+            ImageDecodeError: A picture cannot be read.
+            PromptError: The words are empty, not text, or too long for the model.
+            InvalidRequestError: A box is malformed or outside its picture; there are no examples or too many; or the
+                checkpoint has not learnt box prompts.
+            InferenceError: The network failed.
+        """
+        self.network.check_process()
+        self.network.require_boxes()
+        if words is not None:
+            (words,) = checked_prompts([words], has_boxes=False)
+            self.network.check_prompts([words])
+        boxes = sum(len(positive) + len(negative) for _, positive, negative in examples)
+        if not 1 <= len(examples) <= MAX_EXAMPLES or boxes > MAX_BOXES:
+            raise InvalidRequestError(
+                f"a concept has examples on 1 to {MAX_EXAMPLES} pictures, with at most {MAX_BOXES} boxes; "
+                f"got {len(examples)} pictures with {boxes} boxes"
+            )
+        tokens = []
+        for image, positive, negative in examples:
+            if not len(positive):
+                raise InvalidRequestError("every picture of a concept needs a box around an example of what to find")
+            encoded = self._embedding(image).encoded
+            (query,) = make_queries([""], positive, negative, size=encoded.size)
+            tokens.append(self.predictor.encode_examples(encoded.features, query.boxes))
+        return Concept(
+            name=name or words or "concept",
+            words=words,
+            tokens=np.concatenate(tokens),
+            examples=len(examples),
+            boxes=boxes,
+            fingerprint=self._fingerprint(),
+            model=self._described(),
+        )
+
+    def click(
+        self,
+        image: ImageSource | Embedding,
+        points: Sequence[Sequence[float]] = (),
+        labels: Sequence[int] | None = None,
+        *,
+        box: Box | None = None,
+        mask: np.ndarray | RLE | Instance | None = None,
+        alternatives: bool = False,
+    ) -> Segmentation:
+        """Segment the one object that points, a box, or both show; the checkpoint must have a click head.
+
+        Args:
+            image: A picture (path, URL, bytes, PIL, numpy, torch) or an :class:`Embedding`, with which a further click
+                takes a fraction of the time.
+            points: (x, y) in pixels of the picture, up to 64.
+            labels: For each point 1 if it is on the object, 0 if it is on what does not belong to it; None if all are
+                on it.
+            box: (x1, y1, x2, y2) around the object, in pixels.
+            mask: A mask of the object to correct, of the size of the picture; see also :meth:`Segmentation.refine`.
+            alternatives: Return several masks to choose from, three with SAM 3, the best first: a single point may
+                mean a thing, a part of it, or what it belongs to.
+
+        Returns:
+            A result with one instance (or the alternatives) and an empty prompt. Scores are the predicted IoU of mask
+            and object; ``presence`` is the probability that there is an object.
+
+        Raises:
+            ImageDecodeError: The picture cannot be read.
+            InvalidRequestError: A point or the box is malformed or outside the picture; the mask has another size; or
+                the checkpoint has no click head.
+            InferenceError: The network failed, for example because memory ran out.
+        """
+        clicks = Clicks(points, labels, box)
+        return self._click(image, [clicks], mask=mask, alternatives=alternatives)[0]
+
+    def click_many(self, image: ImageSource | Embedding, objects: Sequence[Clicks]) -> list[Segmentation]:
+        """Segment several objects of one picture, each from its own points and box, in shared forward passes.
+
+        Args:
+            image: As for :meth:`click`.
+            objects: What shows each object.
+
+        Returns:
+            One result for each object, in order, as :meth:`click` returns it.
+
+        Raises:
+            S3segError: The same errors as :meth:`click`.
+        """
+        for one in objects:
+            if not isinstance(one, Clicks):
+                raise InvalidRequestError(
+                    f"every object must be a Clicks, such as Clicks([(120, 80)]); got {one!r:.60}"
+                )
+        return self._click(image, objects) if objects else []
+
+    def encode_again(self, pixels: np.ndarray, image_id: str | None) -> Embedding:
+        """Encode the picture of a result whose `Embedding` is gone; the last picture is kept for further calls."""
+        known = self._encoded_again
+        if known is None or image_id is None or known.image_id != image_id:
+            known = self._encoded_again = replace(self.encode(pixels), image_id=image_id or "")
+        return known
 
     @overload
     def segment_many(  # pyright: ignore[reportOverlappingOverload] (a str is a sequence of str)
@@ -384,11 +529,53 @@ class Segmenter:
         number = "" if one.picture.source else f":{next(self._encodings)}"
         return f"pixels:{one.digest}{number}"
 
+    def _embedding(self, image: ImageSource | Embedding, *, bgr: bool = False) -> Embedding:
+        embedding = image if isinstance(image, Embedding) else self.encode(image, bgr=bgr)
+        if embedding.owner is not self:
+            raise InvalidRequestError(f"{embedding!r} was encoded by another Segmenter; encode it with this one")
+        return embedding
+
+    def _click(
+        self,
+        image: ImageSource | Embedding,
+        objects: Sequence[Clicks],
+        *,
+        mask: np.ndarray | RLE | Instance | None = None,
+        alternatives: bool = False,
+    ) -> list[Segmentation]:
+        self.network.check_process()
+        self.network.require_clicks()
+        embedding = self._embedding(image)
+        encoded = embedding.encoded
+        starts = [] if mask is None else [checked_mask(mask, encoded.size)]
+        queries = make_click_queries(objects, size=encoded.size, starts=starts)
+        start = time.perf_counter()
+        found = self.network.click_queries(encoded, queries, alternatives=alternatives)
+        timings = embedding.milliseconds | {"prompt": _milliseconds_since(start) / len(objects)}
+        refiner = Refiner(self, embedding)
+        return [
+            replace(
+                make_click_result(
+                    self.network,
+                    encoded.size,
+                    "",
+                    one,
+                    timings=timings,
+                    picture=embedding.image,
+                    image_id=embedding.image_id,
+                ),
+                refiner=refiner,
+            )
+            for one in found
+        ]
+
     def _predict(self, embedding: Embedding, search: Search, batch_size: int | None = None) -> list[Segmentation]:
         image = embedding.encoded
         tiles = [] if search.tile is None else plan_tiles(image.size, search.tile, input_side=self.image_size)
         distinct = list(search.thresholds)
         queries = make_queries(distinct, search.boxes, search.negative_boxes, size=image.size)
+        if search.concept is not None:
+            queries = [replace(query, examples=search.concept.tokens) for query in queries]
         lowest = min(search.thresholds.values())
         start = time.perf_counter()
         detections = self.network.predict_queries(
@@ -419,8 +606,21 @@ class Segmenter:
             results = [result[: search.max_instances] for result in results]
         if embedding.hints:
             results = [replace(one, hints=(*embedding.hints, *one.hints)) for one in results]
+        refiner = Refiner(self, embedding)
+        results = [replace(one, refiner=refiner) for one in results]
         by_prompt = dict(zip(distinct, results, strict=True))
-        return [by_prompt[prompt] for prompt in search.prompts]
+        asked = [by_prompt[prompt] for prompt in search.prompts]
+        return (
+            asked if search.concept is None else [name_concept(self.network, one, search.concept.name) for one in asked]
+        )
+
+    def _fingerprint(self) -> str:
+        if self._weights is None:
+            self._weights = self.predictor.fingerprint()
+        return self._weights
+
+    def _described(self) -> str:
+        return f"{self.model.name} {self.model.version}"
 
     @property
     def _batch_size(self) -> int:
@@ -434,11 +634,12 @@ class Segmenter:
         tile: Tile | None,
         boxes: Sequence[Box] = (),
         negative_boxes: Sequence[Box] = (),
+        concept: Concept | None = None,
     ) -> Search:
         if max_instances is not None:
             max_instances = checked_positive("max_instances", max_instances)
         thresholds = thresholds_for(threshold, prompts, default=self.metadata.threshold, calibration=self.calibration)
-        return Search(thresholds, prompts, max_instances, boxes, negative_boxes, checked_tile(tile))
+        return Search(thresholds, prompts, max_instances, boxes, negative_boxes, checked_tile(tile), concept)
 
 
 @dataclass(frozen=True, slots=True)

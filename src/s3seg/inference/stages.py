@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import numpy as np
@@ -17,18 +17,23 @@ from s3seg import images
 from s3seg.checkpoints import Checkpoint
 from s3seg.checkpoints.metadata import CheckpointMetadata
 from s3seg.decoding import DecodingPool
-from s3seg.errors import ImageDecodeError
+from s3seg.errors import ImageDecodeError, InvalidRequestError
 from s3seg.images import LoadedImage
 from s3seg.images.photographs import looks_like_photograph
 from s3seg.inference.hints import hints_for
 from s3seg.inference.process_guard import ProcessGuard, refuse_copying
+from s3seg.inference.prompts import BoxedPrompt, make_click_queries, make_queries
+from s3seg.results import masks
 from s3seg.results.hints import Hint
 from s3seg.results.instances_file import MIN_SCORE
 from s3seg.results.segmentation import ModelInfo, Segmentation
+from s3seg.tasks.clicks import Clicks
 
 if TYPE_CHECKING:
+    from s3seg.inference.accelerator.process import PredictorProcess
+    from s3seg.sam3.click_predictor import ClickedMasks, ClickQuery
     from s3seg.sam3.device import DeviceStatus
-    from s3seg.sam3.predictor import Detections, Query
+    from s3seg.sam3.predictor import BoxPrompt, Detections, Query
 
 MAX_PIXELS = 100_000_000
 """The largest picture that a service reads: 100 megapixels. Masks are made at the size of the picture."""
@@ -55,7 +60,7 @@ class EncodedImage:
         features: The network's features, on its device.
         size: (height, width) of the picture.
         nbytes: Memory that the features take on the device.
-        photograph: Whether it looks like a photograph, if the network has not learnt photographs; otherwise False.
+        photograph: Whether it looks like a photograph, if the checkpoint knows drawings only; otherwise False.
     """
 
     features: Any
@@ -85,6 +90,11 @@ class Network(Protocol):
     @property
     def weights_bytes(self) -> int:
         """The size of the weights in memory."""
+        ...
+
+    @property
+    def problem(self) -> str | None:
+        """Why it cannot compute at the moment, such as a restart of its process; None if it can."""
         ...
 
     def device_status(self) -> DeviceStatus:
@@ -126,6 +136,19 @@ class Network(Protocol):
         """
         ...
 
+    def query(self, prompt: BoxedPrompt, size: tuple[int, int]) -> Query:
+        """Turn a prompt with boxes into a query. Fast; may be called from any thread.
+
+        Args:
+            prompt: The prompt.
+            size: (height, width) of the picture.
+
+        Raises:
+            PromptError: Its text does not fit the model.
+            InvalidRequestError: The checkpoint has not learnt box prompts, or a box is not inside the picture.
+        """
+        ...
+
     def hints(self, prompt: str, *, photograph: bool = False) -> tuple[Hint, ...]:
         """Return what the user should know about a prompt on a picture.
 
@@ -144,8 +167,11 @@ class Network(Protocol):
         """
         ...
 
-    def predict(self, pairs: Sequence[tuple[EncodedImage, str]]) -> list[Detections]:
+    def predict(self, pairs: Sequence[tuple[EncodedImage, str | Query]]) -> list[Detections]:
         """Predict each prompt's instances above `MIN_SCORE`, all pairs together. Call it from the accelerator's thread.
+
+        Args:
+            pairs: A picture, and a text prompt or what `query` returned.
 
         Raises:
             OutOfMemoryError: The batch does not fit into the device's memory.
@@ -153,8 +179,48 @@ class Network(Protocol):
         """
         ...
 
+    def require_clicks(self) -> None:
+        """Raise InvalidRequestError if the checkpoint has no click head. May be called from any thread."""
+        ...
+
+    def click(self, image: EncodedImage, objects: Sequence[Clicks]) -> list[ClickedMasks]:
+        """Predict a mask for each object in a picture. Call it from the accelerator's thread.
+
+        Raises:
+            InvalidRequestError: A point or a box is outside the picture.
+            OutOfMemoryError: The objects do not fit into the device's memory.
+            InferenceError: The network failed.
+        """
+        ...
+
+    @property
+    def concept_hint(self) -> str:
+        """A line for users of concepts: how well the checkpoint finds on one picture what is shown on others."""
+        ...
+
+    def require_boxes(self) -> None:
+        """Raise InvalidRequestError if the checkpoint has not learnt box prompts. May be called from any thread."""
+        ...
+
+    def predict_concept(
+        self, image: EncodedImage, words: str | None, examples: Sequence[tuple[EncodedImage, Sequence[BoxPrompt]]]
+    ) -> Detections:
+        """Predict the instances of what boxes show on other pictures, above `MIN_SCORE`.
+
+        Call it from the accelerator's thread.
+
+        Raises:
+            OutOfMemoryError: It does not fit into the device's memory.
+            InferenceError: The network failed.
+        """
+        ...
+
     def free(self) -> None:
         """Release device memory that is only held in reserve. Call it from the accelerator's thread."""
+        ...
+
+    def close(self) -> None:
+        """End what it has started, such as a process. It is not used any more."""
         ...
 
 
@@ -175,6 +241,8 @@ class Sam3Network:
         dtype: str = "auto",
         image_size: int | None = None,
         max_pixels: int = MAX_PIXELS,
+        compile: bool = False,
+        predictor: PredictorProcess | None = None,
     ) -> None:
         """Load a checkpoint.
 
@@ -185,15 +253,21 @@ class Sam3Network:
                 fast (CUDA, and processors that multiply it in hardware), else float32.
             image_size: Side of the network's input in pixels; None takes the checkpoint's own.
             max_pixels: `read` refuses pictures with more pixels.
+            compile: Compile the network; see `s3seg.sam3.compiled`.
+            predictor: Computes in a process of its own, instead of a predictor that is loaded here. It has been loaded
+                from the same checkpoint.
 
         Raises:
             CheckpointError: The files are incomplete, or are not a SAM 3.
             InvalidRequestError: The device, precision or image size is not supported here.
+            InferenceError: The network cannot be compiled here.
         """
         self.metadata = CheckpointMetadata.from_folder(checkpoint.folder)
         from s3seg.sam3.predictor import Predictor
 
-        self.predictor = Predictor.from_path(checkpoint.path, device=device, dtype=dtype, image_size=image_size)
+        self.predictor: Any = predictor or Predictor.from_path(
+            checkpoint.path, device=device, dtype=dtype, image_size=image_size, compile=compile
+        )
         self.model = ModelInfo(
             name=self.metadata.name or checkpoint.name,
             version=self.metadata.version or checkpoint.version,
@@ -226,11 +300,16 @@ class Sam3Network:
         """The size of the weights in the device's memory."""
         return self.predictor.weights_bytes
 
-    def device_status(self) -> DeviceStatus:
-        """Ask the device for its name and memory."""
-        from s3seg.sam3.device import device_status
+    @property
+    def problem(self) -> str | None:
+        """Why it cannot compute at the moment; None if it can."""
+        return self.predictor.problem
 
-        return device_status(self.predictor.device)
+    def device_status(self) -> DeviceStatus:
+        """Return the name and memory of the device; of another process, those that it sent last."""
+        from s3seg.sam3.device import DeviceStatus
+
+        return self.predictor.device_status() or DeviceStatus(gpu=False)
 
     def read(self, content: bytes, *, name: str) -> ResizedImage:
         """Decode an encoded picture and resize it; a large JPEG is decoded at 1/2, 1/4 or 1/8 of its size."""
@@ -256,7 +335,7 @@ class Sam3Network:
 
         Args:
             pixels: (H, W, 3) uint8 RGB.
-            size: (height, width) that masks shall have.
+            size: (height, width) of the masks to be made.
         """
         self.check_process()
         return ResizedImage(self.predictor.resize(pixels), size)
@@ -275,20 +354,40 @@ class Sam3Network:
         self.check_process()
         encoded = self.predictor.encode_resized([picture.pixels for picture in pictures])
         return [
-            EncodedImage(features, picture.size, features.nbytes, photograph=self._is_foreign_photograph(picture))
+            EncodedImage(
+                features,
+                picture.size,
+                self.predictor.encoded_bytes(features),
+                photograph=self._is_foreign_photograph(picture),
+            )
             for picture, features in zip(pictures, encoded, strict=True)
         ]
+
+    def query(self, prompt: BoxedPrompt, size: tuple[int, int]) -> Query:
+        """Turn a prompt with boxes into a query."""
+        self.require_boxes()
+        (query,) = make_queries([prompt.text], prompt.boxes, prompt.negative_boxes, size=size)
+        self.check_prompts([query.text])
+        return query
+
+    def require_boxes(self) -> None:
+        """Raise InvalidRequestError if the checkpoint has not learnt box prompts."""
+        if not self.metadata.box_prompts:
+            raise InvalidRequestError(
+                f"the {self.model.name} checkpoint was not trained on boxes; use a text prompt, or another checkpoint"
+            )
 
     def _is_foreign_photograph(self, picture: ResizedImage) -> bool:
         if not self.metadata.drawings_only:
             return False
         return looks_like_photograph(picture.pixels[0].permute(1, 2, 0).numpy())
 
-    def predict(self, pairs: Sequence[tuple[EncodedImage, str]]) -> list[Detections]:
+    def predict(self, pairs: Sequence[tuple[EncodedImage, str | Query]]) -> list[Detections]:
         """Predict each prompt's instances above `MIN_SCORE` in its picture."""
         from s3seg.sam3.predictor import Query
 
-        return self.predict_queries([(image, Query(prompt)) for image, prompt in pairs], threshold=MIN_SCORE)
+        queries = [(image, Query(prompt) if isinstance(prompt, str) else prompt) for image, prompt in pairs]
+        return self.predict_queries(queries, threshold=MIN_SCORE)
 
     def predict_queries(
         self, pairs: Sequence[tuple[EncodedImage, Query]], *, threshold: float, max_instances: int | None = None
@@ -301,19 +400,58 @@ class Sam3Network:
             max_instances: Keep at most this many for each query, the best; None keeps all.
 
         Returns:
-            Detections in the CPU's memory, one for each pair.
+            Detections, one for each pair. Their logits may still be on the way to the host's memory.
         """
         self.check_process()
-        detections = self.predictor.predict_pairs(
+        return self.predictor.predict_pairs(
             [(image.features, query) for image, query in pairs], threshold=threshold, max_instances=max_instances
         )
-        return [one.on_cpu() for one in detections]
+
+    def require_clicks(self) -> None:
+        """Raise InvalidRequestError if the checkpoint has no click head."""
+        if not self.predictor.has_clicks:
+            raise InvalidRequestError(
+                f"the {self.model.name} checkpoint has no head for clicks: it finds things by words or by boxes around "
+                "examples; for clicks use full SAM 3 or 3.1: Segmenter('sam3'), or --checkpoint sam3"
+            )
+
+    def click(self, image: EncodedImage, objects: Sequence[Clicks]) -> list[ClickedMasks]:
+        """Predict a mask for each object in a picture."""
+        return self.click_queries(image, make_click_queries(objects, size=image.size))
+
+    def click_queries(
+        self, image: EncodedImage, queries: Sequence[ClickQuery], *, alternatives: bool = False
+    ) -> list[ClickedMasks]:
+        """Predict the masks of objects, which may start from a mask; see `ClickPredictor.predict`.
+
+        Returns:
+            Masks in the CPU's memory, one result for each object.
+        """
+        self.check_process()
+        self.require_clicks()
+        return self.predictor.click(image.features, queries, alternatives=alternatives)
+
+    @property
+    def concept_hint(self) -> str:
+        """A line for users of concepts: how well the checkpoint finds on one picture what is shown on others."""
+        return self.metadata.concept_hint
+
+    def predict_concept(
+        self, image: EncodedImage, words: str | None, examples: Sequence[tuple[EncodedImage, Sequence[BoxPrompt]]]
+    ) -> Detections:
+        """Predict the instances of what boxes show on other pictures, above `MIN_SCORE`."""
+        tokens = [self.predictor.encode_examples(example.features, boxes) for example, boxes in examples]
+        (query,) = make_queries([words or ""], (), (), size=image.size)
+        query = replace(query, examples=np.concatenate(tokens))
+        return self.predict_queries([(image, query)], threshold=MIN_SCORE)[0]
 
     def free(self) -> None:
         """Release device memory that PyTorch's allocator holds in reserve."""
-        from s3seg.sam3.device import free_cached_memory
+        self.predictor.free_cached_memory()
 
-        free_cached_memory(self.predictor.device)
+    def close(self) -> None:
+        """End the process of the predictor, if it has one."""
+        self.predictor.close()
 
 
 def make_result(
@@ -334,7 +472,7 @@ def make_result(
         network: The network that predicted them.
         size: (height, width) of the picture; masks are made at this size.
         prompt: The prompt.
-        detections: In the CPU's memory.
+        detections: What the network predicted; if their logits are still being copied, this waits for them.
         threshold: The threshold that was applied to them.
         timings: Milliseconds of the steps before; the time for the masks is added as "masks".
         photograph: `EncodedImage.photograph` of the picture.
@@ -360,3 +498,48 @@ def make_result(
         image=None if picture is None else picture.pixels,
         image_id=image_id,
     )
+
+
+def make_click_result(
+    network: Network,
+    size: tuple[int, int],
+    prompt: str,
+    found: ClickedMasks,
+    *,
+    timings: Mapping[str, float],
+    picture: LoadedImage | None = None,
+    image_id: str | None = None,
+) -> Segmentation:
+    """Turn the masks of one object into a result, as `make_result` does. Scores are predicted IoUs.
+
+    Args:
+        network: The network that predicted them.
+        size: (height, width) of the picture; masks are made at this size.
+        prompt: What the result calls the object.
+        found: In the CPU's memory.
+        timings: Milliseconds of the steps before; the time for the masks is added as "masks".
+        picture: To be kept in the result, with its source.
+        image_id: Identifies the picture; see `Segmentation`.
+    """
+    start = time.perf_counter()
+    rles = found.rles(size)
+    return Segmentation(
+        prompt=prompt,
+        size=size,
+        rles=rles,
+        boxes=np.array([masks.box(rle) for rle in rles], np.float32),
+        scores=found.ious,
+        presence=found.presence,
+        threshold=0.0,
+        model=network.model,
+        timings={**timings, "masks": (time.perf_counter() - start) * 1000},
+        notes=() if picture is None else picture.notes,
+        source=None if picture is None else picture.source,
+        image=None if picture is None else picture.pixels,
+        image_id=image_id,
+    )
+
+
+def name_concept(network: Network, result: Segmentation, name: str) -> Segmentation:
+    """Return the result of a concept under its name, with the hint that belongs to concepts."""
+    return replace(result, prompt=name, hints=(*result.hints, Hint("other", network.concept_hint)))

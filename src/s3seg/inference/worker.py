@@ -164,7 +164,7 @@ class Worker:
         if self.draining:
             raise UnavailableError("this worker is stopping", retry_after=1.0)
         if self.load >= self._limits.admitted:
-            raise UnavailableError("at capacity", retry_after=self.retry_after_s())
+            raise UnavailableError("this worker is at capacity", retry_after=self.retry_after_s())
 
     def retry_after_s(self) -> float:
         """Estimate the seconds until the present load is done, from the rate at which recent tasks ended."""
@@ -209,7 +209,7 @@ class Worker:
             if not work.cancelled() and (err := work.exception()) is not None and not isinstance(err, LeaseLostError):
                 _log.error(
                     "prediction failed and could not be recorded; it is tried again when its lease expires",
-                    extra={"task_id": task_id},
+                    extra=claim.task.log_fields,
                     exc_info=err,
                 )
 

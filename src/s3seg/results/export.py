@@ -12,7 +12,8 @@ from s3seg.results import masks
 from s3seg.results.columns import Columns
 from s3seg.results.label_map import encode_binary_mask, encode_class_map, encode_label_map, encode_palette_mask
 from s3seg.results.pictures import Results, as_list, base_names_of, check_one_picture, group_by_picture
-from s3seg.results.polygon_formats import as_geometry, as_path
+from s3seg.results.polygon_formats import as_geometry
+from s3seg.results.polygons import joined_rings
 from s3seg.results.tables import count_csv, count_pandas, csv, pandas
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "count_csv",
     "count_pandas",
     "csv",
+    "fiftyone",
     "geojson",
     "pandas",
     "png_binary_mask",
@@ -32,8 +34,10 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    import fiftyone as fo  # pyright: ignore[reportMissingImports]
     import supervision as sv
 
+_NUDGE = 1e-6  # pixels: FiftyOne cuts off fractions, so 31 / 800 * 800 = 30.999... would become 30
 _UNNAMED = "object"  # the category of results that were prompted with boxes only
 
 
@@ -94,7 +98,7 @@ def coco(
 
 
 def _coco_polygons(rle: masks.RLE, tolerance: float) -> list[list[int]]:
-    return [as_path(polygon).ravel().tolist() for polygon in masks.polygons(rle, tolerance=tolerance)]
+    return [joined_rings(polygon).ravel().tolist() for polygon in masks.polygons(rle, tolerance=tolerance)]
 
 
 def yolo(results: Results, *, class_id: int = 0, tolerance: float = 0.0) -> str:
@@ -114,7 +118,7 @@ def yolo(results: Results, *, class_id: int = 0, tolerance: float = 0.0) -> str:
         InvalidRequestError: the results are of several pictures, which have a file each; see `yolo_files`.
     """
     columns = as_list(results)
-    check_one_picture(columns, "a YOLO label file is of one picture; yolo_files(results) returns the text for each")
+    check_one_picture(columns, "a YOLO label file describes one picture; yolo_files(results) returns the text for each")
     classes = {prompt: k for k, prompt in enumerate(_prompts(columns), start=class_id)}
     return _yolo(columns, classes, tolerance)
 
@@ -144,7 +148,7 @@ def _yolo(results: Iterable[Columns], classes: dict[str, int], tolerance: float)
         for rle in result.rles:
             rings = [ring for polygon in masks.polygons(rle, tolerance=tolerance) for ring in polygon]
             if rings:
-                path = as_path(rings) / np.array([width, height])
+                path = joined_rings(rings) / np.array([width, height])
                 values = " ".join(f"{value:.7g}" for value in path.ravel().tolist())
                 lines.append(f"{classes[result.prompt or _UNNAMED]} {values}\n")
     return "".join(lines)
@@ -258,7 +262,7 @@ def supervision(results: Results) -> sv.Detections:
     columns = as_list(results)
     if not columns:
         return sv.Detections.empty()
-    check_one_picture(columns, "convert the results of each picture by themselves")
+    check_one_picture(columns, "convert the results of each picture separately")
     classes = {prompt: k for k, prompt in enumerate(_prompts(columns))}
     names = [result.prompt or _UNNAMED for result in columns for _ in result.rles]
     decoded = [masks.decode(rle) for result in columns for rle in result.rles]
@@ -269,6 +273,35 @@ def supervision(results: Results) -> sv.Detections:
         class_id=np.array([classes[name] for name in names], dtype=np.int64),
         data={"class_name": np.array(names, dtype=np.str_)},
     )
+
+
+def fiftyone(results: Results) -> fo.Detections:
+    """Convert one or more results on one picture to `fiftyone.Detections`: a label, box, mask and confidence each.
+
+    Boxes are those of the masks, relative to the picture, and each mask is cut to its box. Empty masks are left out.
+
+    Raises:
+        InvalidRequestError: fiftyone is not installed, or the results are of several pictures.
+    """
+    try:
+        import fiftyone as fo  # pyright: ignore[reportMissingImports]
+    except ImportError as err:
+        raise InvalidRequestError("to_fiftyone needs fiftyone: pip install fiftyone") from err
+
+    columns = as_list(results)
+    if columns:
+        check_one_picture(columns, "convert the results of each picture separately")
+    detections = []
+    for result in columns:
+        height, width = result.size
+        for rle, score in zip(result.rles, result.scores.tolist(), strict=True):
+            mask, (y, x) = masks.decode_box(rle)
+            if mask.size:
+                left, top = (x + _NUDGE) / width, (y + _NUDGE) / height
+                box = [left, top, mask.shape[1] / width, mask.shape[0] / height]
+                label = result.prompt or _UNNAMED
+                detections.append(fo.Detection(label=label, bounding_box=box, mask=mask, confidence=score))
+    return fo.Detections(detections=detections)
 
 
 def _prompts(results: Iterable[Columns]) -> list[str]:

@@ -26,7 +26,7 @@ def instance_numbers(index: object, count: int) -> np.ndarray:
         raise TypeError(f"{what}; got {type(index).__name__} {index!r:.60}")
     if array.dtype.kind == "b":
         if array.shape != (count,):
-            raise IndexError(f"choosing from this result takes {count} bools, one for each instance; got {array.size}")
+            raise IndexError(f"this result has {count} instances, so an array of bools needs as many; got {array.size}")
         return np.flatnonzero(array)
     outside = array[(array < -count) | (array >= count)]
     if outside.size:

@@ -51,7 +51,7 @@ def _flat(results: Results) -> Iterator[Columns]:
     else:
         raise InvalidRequestError(
             f"expected a Segmentation or several of them, got {type(results).__name__}: {results!r:.60}; "
-            "of segment_many's pairs, take the results: [result for source, result in pairs]"
+            "segment_many yields pairs, so pass [result for source, result in pairs]"
         )
 
 

@@ -28,6 +28,7 @@ from s3seg.results.model_info import ModelInfo
 from s3seg.results.polygons import Polygon
 
 if TYPE_CHECKING:
+    import fiftyone as fo  # pyright: ignore[reportMissingImports]
     import pandas as pd
     import PIL.Image
     import supervision as sv
@@ -41,10 +42,10 @@ class Segmentation:
     """All instances of one prompt on one picture, the highest score first.
 
     The constructor sorts the instances by falling score (equal scores keep their order) and makes its arrays
-    read-only. Two results are equal when everything but `image` and `image_id` is.
+    read-only. Two results are equal when everything but `image`, `image_id` and `refiner` is.
 
     Attributes:
-        prompt: the prompt; empty when only boxes were given.
+        prompt: the prompt; empty when only boxes or clicks were given.
         size: (height, width) of the picture.
         rles: N masks of that size.
         boxes: (N, 4) float32, xyxy in pixels, as predicted by the network.
@@ -60,6 +61,7 @@ class Segmentation:
             with the same id are of the same picture. "kind:digest", where the digest is of the picture's content, or
             "kind:digest:number", where several pictures may have that content. None if unknown.
         image: the decoded picture, (H, W, 3) uint8 RGB, kept for drawing; never saved.
+        refiner: what `refine` calls; set by `Segmenter`, and never saved.
 
     Raises:
         MaskError: a mask has another size than the picture.
@@ -80,6 +82,7 @@ class Segmentation:
     source: str | None = None
     image_id: str | None = None
     image: np.ndarray | None = None
+    refiner: Callable[..., RLE] | None = None
 
     def __post_init__(self) -> None:
         size = masks.checked_size(self.size)
@@ -193,12 +196,50 @@ class Segmentation:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Segmentation):
             return NotImplemented
-        names = [f.name for f in fields(self) if f.name not in ("boxes", "scores", "image", "image_id")]
+        names = [f.name for f in fields(self) if f.name not in ("boxes", "scores", "image", "image_id", "refiner")]
         return (
             all(getattr(self, name) == getattr(other, name) for name in names)
             and np.array_equal(self.boxes, other.boxes)
             and np.array_equal(self.scores, other.scores)
         )
+
+    def refine(
+        self,
+        index: int,
+        points: Sequence[Sequence[float]] = (),
+        labels: Sequence[int] | None = None,
+        *,
+        box: Sequence[float] | None = None,
+    ) -> Segmentation:
+        """Correct the mask of one instance with clicks, and return a result in which it is replaced.
+
+        The instance keeps its score and its place; its box becomes that of the new mask. The picture is encoded again
+        if its `Embedding` is gone.
+
+        Args:
+            index: The instance, negative from the end.
+            points: (x, y) in pixels: what to add to the mask, or to take from it.
+            labels: 1 for a point to add, 0 for one to take away; None if all are to be added.
+            box: (x1, y1, x2, y2) around the object, or None.
+
+        Raises:
+            IndexError: There is no such instance.
+            InvalidRequestError: A point or the box is malformed or outside the picture; the checkpoint has no click
+                head; or the result was not made by a `Segmenter` in this process.
+        """
+        numbers = instance_numbers(index, len(self))
+        if numbers.ndim:
+            raise InvalidRequestError(f"refine takes the number of one instance, got {index!r:.60}")
+        if self.refiner is None:
+            raise InvalidRequestError(
+                "this result was loaded, or comes from a service, so there is no network to refine it with: use "
+                "click(image, points, labels, mask=result[k].rle) of a Segmenter"
+            )
+        k = range(len(self))[int(numbers)]
+        rle = self.refiner(self, k, points, labels, box)
+        boxes = self.boxes.copy()
+        boxes[k] = masks.box(rle)
+        return replace(self, rles=(*self.rles[:k], rle, *self.rles[k + 1 :]), boxes=boxes)
 
     @property
     def hint(self) -> str | None:
@@ -391,6 +432,29 @@ class Segmentation:
 
         return export.supervision([self])
 
+    @classmethod
+    def from_supervision(cls, detections: sv.Detections, *, model: ModelInfo | None = None) -> list[Segmentation]:
+        """Turn `supervision.Detections` of one picture into results, one for each class, in order of appearance.
+
+        The prompts are the names of the classes, or else their numbers; without a confidence, the score is 1.
+
+        Args:
+            detections: With masks.
+            model: The network that found them, if it is known.
+
+        Raises:
+            InvalidRequestError: The detections have no masks.
+        """
+        from s3seg.results.from_supervision import from_supervision
+
+        return from_supervision(detections, make=cls, model=model)
+
+    def to_fiftyone(self) -> fo.Detections:
+        """Return `fiftyone.Detections`; see `s3seg.results.export.fiftyone`."""
+        from s3seg.results import export
+
+        return export.fiftyone([self])
+
     # ---- representations ----
 
     def __repr__(self) -> str:
@@ -407,7 +471,7 @@ class Segmentation:
         return buffer.getvalue()
 
     def _repr_html_(self) -> str:
-        rows = [("prompt", self.prompt or "(boxes)"), ("found", str(len(self)))]
+        rows = [("prompt", self.prompt or "(boxes or clicks)"), ("found", str(len(self)))]
         rows += [("scores", ", ".join(f"{score:.2f}" for score in self.scores[:10]))] if len(self) else []
         which = f"{self.model.name} {self.model.version}"
         known = f"; {self.model.summary}" if self.model.summary else ""

@@ -87,6 +87,47 @@ class TransformerConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ClickConfig:
+    """The click head: SAM 3's tracker for a single image. Its width is `Sam3Config.channels`."""
+
+    heads: int = 8
+    mlp_width: int = 2048
+    downsample: int = 2  # of the width within attention between tokens and image
+    alternatives: int = 3  # masks to choose from when a prompt may mean several objects
+    mask_channels: int = 16  # of the encoder of earlier masks
+    iou_width: int = 256
+    replace_unstable: bool = True  # whether an alternative replaces a single mask that is not stable
+    stability_delta: float = 0.05
+    stability_threshold: float = 0.98
+
+    @classmethod
+    def from_shapes(cls, shapes: Mapping[str, tuple[int, ...]], *, channels: int, heads: int) -> ClickConfig:
+        """Infer the configuration of a click head from the shapes of its tensors.
+
+        What cannot be inferred, because a tensor is missing, is as in the full-size model.
+
+        Args:
+            shapes: Shape by our tensor name.
+            channels: `Sam3Config.channels`.
+            heads: Attention heads, which no shape tells.
+        """
+        full = cls()
+
+        def size(name: str, axis: int, default: int) -> int:
+            return shapes[name][axis] if name in shapes else default
+
+        inner = size("clicks.decoder.final_attention.q.weight", 0, channels // full.downsample)
+        return cls(
+            heads=heads,
+            mlp_width=size("clicks.decoder.layers.0.mlp.layers.0.weight", 0, full.mlp_width),
+            downsample=max(1, channels // max(1, inner)),
+            alternatives=size("clicks.decoder.mask_tokens", 0, full.alternatives + 1) - 1,
+            mask_channels=size("clicks.prompts.mask_project.weight", 1, full.mask_channels),
+            iou_width=size("clicks.decoder.iou_head.layers.0.weight", 0, full.iou_width),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Sam3Config:
     """Everything that determines the shapes and the arithmetic of a model. The defaults are the full-size SAM 3."""
 
@@ -100,6 +141,7 @@ class Sam3Config:
     queries: int = 200
     mask_heads: int = 8
     mask_stages: int = 3  # convolutions in the checkpoint's pixel decoder; only two are used
+    clicks: ClickConfig | None = None  # None: no click head
     cls_on_text_prompts: bool = True
     """Whether prompts without boxes get the geometry encoder's CLS token too.
 
@@ -127,12 +169,14 @@ class Sam3Config:
         """Read the configuration of transformers' ``Sam3Model`` or ``Sam3LiteTextModel``.
 
         Missing values get their full-size defaults. A video model's configuration, which wraps that of the image model
-        in ``detector_config``, is read too. An additional section ``s3seg`` may set ``cls_on_text_prompts``.
+        in ``detector_config``, is read too. The click head is that of a ``tracker_config``. An additional section
+        ``s3seg`` may set ``cls_on_text_prompts``.
 
         Raises:
             CheckpointError: It is the configuration of another model.
             ValueError: It uses an option that SAM 3 does not have.
         """
+        tracker = raw.get("tracker_config")
         raw = raw.get("detector_config") or raw
         model_type = str(raw.get("model_type", "sam3"))
         if model_type not in _MODEL_TYPES:
@@ -159,12 +203,15 @@ class Sam3Config:
             queries=decoder.get("num_queries", 200),
             mask_heads=mask.get("num_attention_heads", 8),
             mask_stages=mask.get("num_upsampling_stages", 3),
+            clicks=None if tracker is None else _clicks(tracker),
             cls_on_text_prompts=(raw.get("s3seg") or {}).get("cls_on_text_prompts", True),
         )
 
     @classmethod
     def from_reference_shapes(cls, shapes: Mapping[str, tuple[int, ...]]) -> Sam3Config:
         """Infer the configuration of a checkpoint in the reference layout, which has no ``config.json``.
+
+        The click head is left out: whether there is one, and in which shape, is for the caller to say.
 
         Widths and depths follow from the shapes of the weights. The RoPE tables ``freqs_cis``, where present, show the
         window, the global layers, the image size and the attention heads of the ViT. Everything else is as in the
@@ -226,6 +273,17 @@ _TEXT = {
     "mlp_width": "intermediate_size",
     "norm_eps": "layer_norm_eps",
 }
+_CLICK_DECODER = {
+    "heads": "num_attention_heads",
+    "mlp_width": "mlp_dim",
+    "downsample": "attention_downsample_rate",
+    "alternatives": "num_multimask_outputs",
+    "iou_width": "iou_head_hidden_dim",
+    "replace_unstable": "dynamic_multimask_via_stability",
+    "stability_delta": "dynamic_multimask_stability_delta",
+    "stability_threshold": "dynamic_multimask_stability_thresh",
+}
+_CLICK_ENCODER = {"mask_channels": "mask_input_channels"}
 _LITE_TEXT = _TEXT | {"repmixer": "use_repmixer_blocks", "repmixer_kernel": "repmixer_kernel_size"}
 
 
@@ -234,7 +292,7 @@ def _unsupported(model_type: str) -> str:
     if model_type.startswith("sam3_tracker"):
         what = "is SAM 3's tracker by itself, which takes clicks and no text"
     elif model_type.startswith("sam3"):
-        what = "is a part or a relative of SAM 3 that s3seg does not implement"
+        what = "is a part of SAM 3, or a model derived from it, that s3seg does not implement"
     else:
         what = "is another model"
     return f"model_type {model_type!r} {what}; use a checkpoint whose model_type is sam3, sam3_video or sam3_lite_text"
@@ -254,6 +312,19 @@ def _transformer(raw: Mapping[str, Any], section: str, *, depth: int) -> Transfo
         heads=part.get("num_attention_heads", 8),
         mlp_width=part.get("intermediate_size", 2048),
     )
+
+
+def _clicks(tracker: Mapping[str, Any]) -> ClickConfig:
+    prompts, masks = tracker.get("prompt_encoder_config") or {}, tracker.get("mask_decoder_config") or {}
+    for name, part, supported in (
+        ("num_hidden_layers", masks, 2),
+        ("iou_head_depth", masks, 3),
+        ("num_point_embeddings", prompts, 4),
+        ("hidden_act", prompts, "gelu"),
+    ):
+        if part.get(name, supported) != supported:
+            raise ValueError(f"{name} of the tracker must be {supported!r}, not {part[name]!r}")
+    return ClickConfig(**_pick(masks, _CLICK_DECODER), **_pick(prompts, _CLICK_ENCODER))
 
 
 def _check_unsupported_options(vision: Mapping[str, Any], text: Mapping[str, Any], vit: Mapping[str, Any]) -> None:

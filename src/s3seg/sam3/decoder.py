@@ -103,7 +103,7 @@ class Decoder(nn.Module):
         positions: Tensor,
         grid: tuple[int, int],
         prompt: Tensor,
-        valid: Tensor,
+        valid: Tensor | None,
         initial: DecoderState,
     ) -> Iterator[DecoderOutput]:
         """Yield the output of each layer. Inference uses the last one; training has a loss on all of them.
@@ -113,11 +113,11 @@ class Decoder(nn.Module):
             positions: Position encodings of the image tokens, (h * w, C).
             grid: The patch grid, (h, w).
             prompt: Prompt tokens, (P, M, C).
-            valid: bool (P, M), False where a prompt token is padding.
+            valid: bool (P, M), False where a prompt token is padding; None without padding.
             initial: The result of `initial_state` for this grid.
         """
         mask, keys = attention_mask(valid), image + positions
-        tokens, boxes = initial.tokens.expand(len(image), -1, -1), initial.boxes_cxcywh
+        tokens, boxes = initial.tokens.expand(image.shape[0], -1, -1), initial.boxes_cxcywh
         token_positions, bias = initial.positions, initial.attention_bias
         for number, layer in enumerate(self.layers):
             if number:
@@ -141,10 +141,13 @@ class Decoder(nn.Module):
         """
         codes = encode_boxes(boxes_cxcywh, self.query_embedding.shape[-1])
         positions = F.pad(self.box_position(codes).to(dtype), (0, 0, 1, 0))
-        return positions, F.pad(self._position_bias(boxes_cxcywh, grid).to(dtype), (0, 0, 1, 0))
+        return positions, self._position_bias(boxes_cxcywh, grid).to(dtype)
 
     def _position_bias(self, boxes_cxcywh: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Bias from each query to each cell, by the offsets of the cell to the box edges: (P, heads, Q, h * w)."""
+        """Bias from each token to each cell, by the offsets of the cell to the box edges: (P, heads, 1 + Q, h * w).
+
+        It is contiguous: the fast attention kernels of CUDA refuse a bias whose last dimension is strided.
+        """
         height, width = grid
         device = boxes_cxcywh.device
         x = torch.arange(width, device=device) / width
@@ -152,9 +155,9 @@ class Decoder(nn.Module):
         corners = cxcywh_to_xyxy(boxes_cxcywh)
         to_x = x[:, None] - corners[:, :, None, 0::2]  # (P, Q, w, 2): offsets to the left and right edge
         to_y = y[:, None] - corners[:, :, None, 1::2]  # (P, Q, h, 2): offsets to the top and bottom edge
-        bias_x, bias_y = self.bias_x(_log_scale(to_x)), self.bias_y(_log_scale(to_y))  # (P, Q, w or h, heads)
-        bias = bias_y[:, :, :, None] + bias_x[:, :, None]  # (P, Q, h, w, heads)
-        return bias.flatten(2, 3).permute(0, 3, 1, 2)
+        bias_x = _head_first(self.bias_x(_log_scale(to_x)))  # (P, heads, 1 + Q, w)
+        bias_y = _head_first(self.bias_y(_log_scale(to_y)))  # (P, heads, 1 + Q, h)
+        return (bias_y[..., None] + bias_x[..., None, :]).flatten(3)
 
 
 class DecoderLayer(nn.Module):
@@ -181,7 +184,7 @@ class DecoderLayer(nn.Module):
         tokens: Tensor,
         positions: Tensor,
         prompt: Tensor,
-        mask: Tensor,
+        mask: Tensor | None,
         keys: Tensor,
         image: Tensor,
         bias: Tensor,
@@ -192,7 +195,7 @@ class DecoderLayer(nn.Module):
             tokens: (P, 1 + Q, C).
             positions: (P, 1 + Q, C), or (1, 1 + Q, C) for all prompts.
             prompt: (P, M, C).
-            mask: bool (P, 1, 1, M), False where a prompt token is padding.
+            mask: bool (P, 1, 1, M), False where a prompt token is padding; None without padding.
             keys: Image tokens with their position encodings, (P, h * w, C).
             image: Image tokens, (P, h * w, C).
             bias: (P, heads, 1 + Q, h * w), or (1, heads, 1 + Q, h * w) for all prompts.
@@ -203,6 +206,11 @@ class DecoderLayer(nn.Module):
         tokens = self.prompt_norm(tokens + self.prompt_attention(tokens + positions, prompt, prompt, mask))
         tokens = self.image_norm(tokens + self.image_attention(tokens + positions, keys, image, bias))
         return self.mlp_norm(tokens + self.mlp(tokens))
+
+
+def _head_first(bias: Tensor) -> Tensor:
+    """(P, Q, cells, heads) -> contiguous (P, heads, 1 + Q, cells), with zeros for the presence token."""
+    return F.pad(bias.permute(0, 3, 1, 2).contiguous(), (0, 0, 1, 0))
 
 
 def _log_scale(distance: Tensor) -> Tensor:

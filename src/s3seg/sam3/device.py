@@ -36,3 +36,17 @@ def free_cached_memory(device: torch.device) -> None:
         torch.cuda.empty_cache()
     elif device.type == "mps":
         torch.mps.empty_cache()
+
+
+def prepare(device: torch.device, dtype: torch.dtype) -> None:
+    """Choose how CUDA computes, for the whole process; on other devices this does nothing.
+
+    PyTorch lets convolutions round fp32 to TF32 by default, which is as coarse as fp16 (errors of 3e-4). A network in
+    float32 turns that off. cuDNN's attention makes a plan for every new shape, which takes hundreds of milliseconds
+    (https://github.com/modelscope/FunASR/issues/3704), and prompts have many shapes: the other fused kernels remain.
+    """
+    if device.type != "cuda":
+        return
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    if dtype == torch.float32:
+        torch.backends.cudnn.allow_tf32 = False

@@ -34,14 +34,14 @@ class Encoder(nn.Module):
         """
         return self.layers[0].self_attend(image, positions)
 
-    def forward(self, image: Tensor, positions: Tensor, prompt: Tensor, valid: Tensor) -> Tensor:
+    def forward(self, image: Tensor, positions: Tensor, prompt: Tensor, valid: Tensor | None) -> Tensor:
         """Run the rest of the encoder for each prompt.
 
         Args:
             image: Image tokens from `first_self_attention`, (P, h * w, C).
             positions: Their position encodings, (h * w, C).
             prompt: Prompt tokens, (P, M, C).
-            valid: bool (P, M), False where a prompt token is padding.
+            valid: bool (P, M), False where a prompt token is padding; None without padding.
 
         Returns:
             (P, h * w, C)
@@ -71,7 +71,7 @@ class EncoderLayer(nn.Module):
         x = self.norm1(image)
         return image + self.self_attention(x + positions, x + positions, x)
 
-    def cross_attend(self, image: Tensor, prompt: Tensor, mask: Tensor) -> Tensor:
-        """Cross-attention and MLP: image (P, h * w, C), prompt (P, M, C), bool mask (P, 1, 1, M) -> (P, h * w, C)."""
+    def cross_attend(self, image: Tensor, prompt: Tensor, mask: Tensor | None) -> Tensor:
+        """Cross-attention and MLP: image (P, h * w, C), prompt (P, M, C), mask of the prompt -> (P, h * w, C)."""
         image = image + self.prompt_attention(self.norm2(image), prompt, prompt, mask)
         return image + self.mlp(self.norm3(image))

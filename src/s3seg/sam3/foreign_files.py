@@ -60,7 +60,7 @@ def describe_names(names: Collection[str]) -> str | None:
     image_encoder = {name for name in names if name.startswith("backbone.vision_backbone.trunk.")}
     if image_encoder and not any(".trunk.blocks." in name for name in image_encoder):
         return (
-            "has another image encoder than SAM 3 (its first tensor is "
+            "has a different image encoder from SAM 3's (its first tensor is "
             f"{min(image_encoder)!r}), as EfficientSAM3 has. s3seg does not support it."
         )
     return None

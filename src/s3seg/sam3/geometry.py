@@ -35,7 +35,7 @@ class GeometryEncoder(nn.Module):
 
     def forward(
         self, boxes_cxcywh: Tensor, labels: Tensor, valid: Tensor, image: Tensor, image_positions: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor | None]:
         """Encode the boxes of each prompt.
 
         Args:
@@ -46,18 +46,20 @@ class GeometryEncoder(nn.Module):
             image_positions: Its position encodings, (h * w, C).
 
         Returns:
-            Tokens (P, B + 1, C), of which the last is the CLS token, and which of them are real, bool (P, B + 1).
+            Tokens (P, B + 1, C), of which the last is the CLS token, and which of them are real, bool (P, B + 1); None
+            for B = 0, when all are.
         """
-        prompts = len(boxes_cxcywh)
+        prompts, boxes, _ = boxes_cxcywh.shape
         tokens = self.cls.expand(prompts, 1, -1)
-        if boxes_cxcywh.shape[1]:
+        real = None
+        if boxes:
             tokens = torch.cat([self._encode_boxes(boxes_cxcywh, labels, image), tokens], dim=1)
-        valid = torch.cat([valid, valid.new_ones(prompts, 1)], dim=1)
+            real = F.pad(valid, (0, 1), value=True)
         tokens = self.norm(self.project(tokens))
         memory = image.flatten(2).transpose(1, 2)  # (P, h * w, C)
         for layer in self.layers:
-            tokens = layer(tokens, memory, memory + image_positions, attention_mask(valid))
-        return self.output_norm(tokens), valid
+            tokens = layer(tokens, memory, memory + image_positions, attention_mask(real))
+        return self.output_norm(tokens), real
 
     def _encode_boxes(self, boxes_cxcywh: Tensor, labels: Tensor, image: Tensor) -> Tensor:
         dtype = image.dtype
@@ -65,7 +67,8 @@ class GeometryEncoder(nn.Module):
         height, width = image.shape[-2:]
         normed = self.image_norm(image.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         corners = cxcywh_to_xyxy(boxes_cxcywh) * boxes_cxcywh.new_tensor([width, height, width, height])
-        regions = roi_align(normed, corners, self.roi_size)  # (P, B, C, roi, roi)
+        samples = max(height, width) // self.roi_size + 1  # enough for a box as large as the image
+        regions = roi_align(normed, corners, self.roi_size, samples=samples)  # (P, B, C, roi, roi)
         pooled = self.pool(regions.flatten(0, 1)).view(*boxes.shape[:2], -1)
         centres = encode_points(boxes_cxcywh[..., :2], image.shape[1]).to(dtype)
         position = self.position(torch.cat([centres, boxes[..., [3, 2]]], dim=-1))  # height before width
@@ -84,57 +87,47 @@ class GeometryLayer(nn.Module):
         self.norm3 = nn.LayerNorm(channels)
         self.mlp = MLP(channels, config.mlp_width, channels)
 
-    def forward(self, tokens: Tensor, memory: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
-        """Tokens (P, M, C), memory and keys (P, h * w, C), bool mask (P, 1, 1, M) -> (P, M, C)."""
+    def forward(self, tokens: Tensor, memory: Tensor, keys: Tensor, mask: Tensor | None) -> Tensor:
+        """Tokens (P, M, C), memory and keys (P, h * w, C), mask bool (P, 1, 1, M) or None -> (P, M, C)."""
         x = self.norm1(tokens)
         tokens = tokens + self.self_attention(x, x, x, mask)
         tokens = tokens + self.image_attention(self.norm2(tokens), keys, memory)
         return tokens + self.mlp(self.norm3(tokens))
 
 
-def roi_align(features: Tensor, boxes_xyxy: Tensor, size: int) -> Tensor:
+def roi_align(features: Tensor, boxes_xyxy: Tensor, size: int, *, samples: int) -> Tensor:
     """Pool a feature map over each box into ``size`` x ``size`` bins, by averaging bilinear samples.
 
     Computes what torchvision's ``roi_align`` does with its defaults (``aligned=False``, adaptive sampling): a box is
     at least one cell wide, a bin takes ceil(side / size) samples along each side, and a sample more than one cell
-    outside the map counts as zero. Written with ``grid_sample``, which runs on every device.
+    outside the map counts as zero. Bilinear interpolation is separable, so a bin is a weighted sum of the rows of the
+    map, and then of its columns: two matrix products with shapes that do not depend on the boxes.
 
     Args:
         features: (P, C, h, w).
         boxes_xyxy: fp32 (P, B, 4), in cells of the map.
         size: Number of bins along each side.
+        samples: The most samples that a bin of any box takes along a side.
 
     Returns:
         (P, B, C, size, size), in the dtype of ``features``.
     """
     height, width = features.shape[-2:]
-    x, x_weight = _bin_samples(boxes_xyxy[..., 0], boxes_xyxy[..., 2], size, width)  # (P, B, size, samples)
-    y, y_weight = _bin_samples(boxes_xyxy[..., 1], boxes_xyxy[..., 3], size, height)
-    columns, rows = x.flatten(2), y.flatten(2)  # (P, B, size * samples)
-    grid = torch.stack(
-        torch.broadcast_tensors(
-            2 * columns[:, :, None, :] / max(width - 1, 1) - 1,
-            2 * rows[:, :, :, None] / max(height - 1, 1) - 1,
-        ),
-        dim=-1,
-    )  # (P, B, rows, columns, 2)
-    sampled = F.grid_sample(
-        features.float(), grid.flatten(1, 2), mode="bilinear", padding_mode="border", align_corners=True
-    )  # (P, C, B * rows, columns)
-    sampled = sampled.unflatten(2, (boxes_xyxy.shape[1], size, -1)).unflatten(-1, (size, -1))
-    pooled = torch.einsum("pcbiyjx,pbiy,pbjx->pbcij", sampled, y_weight, x_weight)
-    return pooled.to(features.dtype)
+    rows = _bin_weights(boxes_xyxy[..., 1], boxes_xyxy[..., 3], size, samples, height)  # (P, B, size, h)
+    columns = _bin_weights(boxes_xyxy[..., 0], boxes_xyxy[..., 2], size, samples, width)  # (P, B, size, w)
+    across_rows = torch.einsum("pbih,pchw->pbciw", rows, features.float())
+    return torch.einsum("pbciw,pbjw->pbcij", across_rows, columns).to(features.dtype)
 
 
-def _bin_samples(start: Tensor, end: Tensor, bins: int, cells: int) -> tuple[Tensor, Tensor]:
-    """Sample coordinates along one axis, and the weight of each sample in its bin; both (P, B, bins, samples)."""
+def _bin_weights(start: Tensor, end: Tensor, bins: int, samples: int, cells: int) -> Tensor:
+    """The weight of each cell in each bin, along one axis of boxes (P, B): (P, B, bins, cells)."""
     length = (end - start).clamp(min=1.0)
-    counts = torch.ceil(length / bins)  # samples per bin; boxes differ
-    samples = max(1, int(counts.max()))
+    counts = torch.ceil(length / bins)[..., None, None]  # samples per bin; boxes differ
     sample = torch.arange(samples, device=start.device)
     bin_index = torch.arange(bins, device=start.device)
-    offset = bin_index[:, None] + (sample + 0.5) / counts[..., None, None]  # (P, B, bins, samples), in bins
+    offset = bin_index[:, None] + (sample + 0.5) / counts  # (P, B, bins, samples), in bins
     position = start[..., None, None] + offset * (length / bins)[..., None, None]
-    counted = (sample < counts[..., None, None]) & (position >= -1) & (position <= cells)
-    weight = counted / counts[..., None, None]
-    return position.clamp(0, cells - 1), weight
+    counted = (sample < counts) & (position >= -1) & (position <= cells)
+    distance = position.clamp(0, cells - 1)[..., None] - torch.arange(cells, device=start.device)
+    shares = (1 - distance.abs()).clamp(min=0)  # bilinear: (P, B, bins, samples, cells)
+    return ((counted / counts)[..., None] * shares).sum(-2)

@@ -30,12 +30,24 @@ class Scoring(nn.Module):
         self.prompt_project = nn.Linear(channels, channels)
         self.query_project = nn.Linear(channels, channels)
 
-    def forward(self, queries: Tensor, prompt: Tensor, valid: Tensor) -> Tensor:
-        """Queries (P, Q, C), prompt (P, M, C), valid bool (P, M) -> logits, fp32 (P, Q), within +/- `SCORE_LIMIT`."""
+    def forward(self, queries: Tensor, prompt: Tensor, valid: Tensor | None) -> Tensor:
+        """Score queries (P, Q, C) by prompts (P, M, C).
+
+        Args:
+            queries: (P, Q, C).
+            prompt: (P, M, C).
+            valid: bool (P, M), False where a prompt token is padding; None without padding.
+
+        Returns:
+            Logits, fp32 (P, Q), within +/- `SCORE_LIMIT`.
+        """
         queries, prompt = queries.float(), prompt.float()
         prompt = self.prompt_norm(prompt + self.prompt_mlp(prompt))
-        weight = valid.float()[..., None]
-        pooled = (prompt * weight).sum(1) / weight.sum(1).clamp(min=1)  # (P, C)
+        if valid is None:
+            pooled = prompt.mean(1)  # (P, C)
+        else:
+            weight = valid.float()[..., None]
+            pooled = (prompt * weight).sum(1) / weight.sum(1).clamp(min=1)
         logits = self.query_project(queries) @ self.prompt_project(pooled)[..., None]
         return (logits[..., 0] / queries.shape[-1] ** 0.5).clamp(-SCORE_LIMIT, SCORE_LIMIT)
 
@@ -58,10 +70,19 @@ class MaskHead(nn.Module):
     def forward(self, queries: Tensor, pixels: Tensor) -> Tensor:
         """Queries (P, Q, C), pixels (P, C, H, W) from `embed_pixels` -> mask logits (P, Q, H, W).
 
-        The linear projection of the pixels is applied to the queries instead, because there are fewer of them.
+        The linear projection of the pixels is applied to the queries instead, because there are fewer of them. Models
+        in fp16 compute the products in fp32: they are sums over all channels of values that nothing normalizes, and
+        fp16 ends at 65,504.
         """
         embedded = self.query_mlp(queries)
         weight, bias = self.pixel_project.weight[:, :, 0, 0], self.pixel_project.bias
+        if queries.dtype == torch.float16:
+            embedded, weight, bias, pixels = (
+                embedded.float(),
+                weight.float(),
+                cast("Tensor", bias).float(),
+                pixels.float(),
+            )
         logits = (embedded @ weight) @ pixels.flatten(2) + (embedded @ bias)[..., None]
         return logits.unflatten(-1, pixels.shape[-2:])
 
@@ -92,7 +113,7 @@ class MaskHead(nn.Module):
         grid: tuple[int, int],
         encoded: Tensor,
         prompt: Tensor,
-        valid: Tensor,
+        valid: Tensor | None,
     ) -> Tensor:
         """Compute the pixel embeddings for each prompt.
 
@@ -102,7 +123,7 @@ class MaskHead(nn.Module):
             grid: The patch grid, (h, w).
             encoded: Image tokens from the encoder, (P, h * w, C).
             prompt: Prompt tokens, (P, M, C).
-            valid: bool (P, M), False where a prompt token is padding.
+            valid: bool (P, M), False where a prompt token is padding; None without padding.
 
         Returns:
             (P, C, H, W) at the resolution of the finest lateral, before `pixel_project`.

@@ -52,13 +52,16 @@ class MLP(nn.Module):
         first, *others = self.layers  # a slice would be a new ModuleList, which takes as long as a layer
         x = first(x)
         for layer in others:
-            x = layer(F.relu(x))
+            x = layer(F.relu(x, inplace=True))
         return x
 
 
-def attention_mask(valid: Tensor) -> Tensor:
-    """Make an attention mask, bool (B, 1, 1, M), from a padding mask, bool (B, M), that is True for real tokens."""
-    return valid[:, None, None, :]
+def attention_mask(valid: Tensor | None) -> Tensor | None:
+    """Make an attention mask, bool (B, 1, 1, M), from a padding mask, bool (B, M), that is True for real tokens.
+
+    None means that there is no padding. Without a mask, CUDA has faster attention kernels to choose from.
+    """
+    return None if valid is None else valid[:, None, None, :]
 
 
 def inverse_sigmoid(x: Tensor, eps: float = 1e-3) -> Tensor:

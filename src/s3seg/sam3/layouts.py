@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import torch
 
 from s3seg.sam3 import lite_text
 from s3seg.sam3.sources import Chunk, Computed, Concat, PositionGrid, TensorSource, complete
@@ -25,12 +27,18 @@ class Layout:
     """Prefix of the detector's tensors in files that also hold a tracker."""
     ignored_prefixes: tuple[str, ...]
     """Prefixes of tensors that belong to the tracker, not to the detector; written without `prefix`."""
+    click_prefixes: tuple[str, ...]
+    """Prefixes of those that make up the click head, which are read all the same if the file has `click_marker`."""
+    click_marker: str
+    """A tensor that every checkpoint with a click head has."""
     marker: str
     """A tensor that every checkpoint in this layout has, and none in a layout after it in `LAYOUTS`."""
     table: Mapping[str, TensorSource]
     """Where each of our tensors is found, by our name."""
     unused: tuple[str, ...]
-    """Regular expressions for detector tensors that inference on images never uses; written without `prefix`."""
+    """Regular expressions for tensors that inference on images never uses; written without `prefix`."""
+    infers_config: bool = False
+    """Whether the configuration follows from the tensors, so that a file needs no ``config.json``."""
 
     def source(self, ours: str) -> TensorSource:
         """Return where one of our tensors is found. Names in the result are without `prefix`.
@@ -45,14 +53,23 @@ class Layout:
                 return complete(found, number[1] if number else "", suffix)
         raise KeyError(ours)
 
-    def detector_names(self, names: Iterable[str]) -> dict[str, str]:
-        """Select the detector's tensors: map each name without `prefix` to its name in the file."""
+    def own_names(self, names: Iterable[str]) -> dict[str, str]:
+        """Select the tensors of the detector and the click head: map each name without `prefix` to its name there."""
         by_own_name = {name.removeprefix(self.prefix): name for name in names}
-        return {own: name for own, name in by_own_name.items() if not own.startswith(self.ignored_prefixes)}
+        kept = self.click_prefixes if self.click_marker in by_own_name else ()
+        return {
+            own: name
+            for own, name in by_own_name.items()
+            if own.startswith(kept) or not own.startswith(self.ignored_prefixes)
+        }
 
     def contains(self, names: Iterable[str]) -> bool:
         """Whether the file with these names has this layout."""
-        return self.marker in self.detector_names(names)
+        return self.marker in self.own_names(names)
+
+    def has_clicks(self, names: Iterable[str]) -> bool:
+        """Whether the file with these names has a click head."""
+        return self.click_marker in self.own_names(names)
 
     def is_unused(self, name: str) -> bool:
         """Whether a name (without `prefix`) matches one of the `unused` patterns."""
@@ -78,6 +95,12 @@ def _concat(theirs: str) -> Concat:
 def _mlp(ours: str, theirs: str, layers: int, *, start: int = 1) -> dict[str, TensorSource]:
     """An MLP. Our layers are numbered from 0; the file numbers them from `start`."""
     return {f"{ours}.layers.{i}": f"{theirs}{i + start}" for i in range(layers)}
+
+
+def _three_layers(ours: str, theirs: str) -> dict[str, TensorSource]:
+    """An MLP of three layers, of which transformers calls the first ``proj_in`` and the last ``proj_out``."""
+    names = ("proj_in", "layers.0", "proj_out")
+    return {f"{ours}.layers.{i}": f"{theirs}.{name}" for i, name in enumerate(names)}
 
 
 def _norm(theirs: str) -> tuple[str, ...]:
@@ -237,7 +260,49 @@ _LITE_TEXT: dict[str, TensorSource] = {
     "text.norm": "text_encoder.final_layer_norm",
     "text.project": "text_projection",
 }
+_NECK, _CLICKS, _CLICK_PROMPTS = "tracker_neck.fpn_layers", "tracker_model.mask_decoder", "tracker_model.prompt_encoder"
+_CLICK_HEAD: dict[str, TensorSource] = {
+    "clicks.neck.up4_first": f"{_NECK}.0.scale_layers.0",
+    "clicks.neck.up4_second": f"{_NECK}.0.scale_layers.2",
+    "clicks.neck.up2": f"{_NECK}.1.scale_layers.0",
+    "clicks.neck.project.*": f"{_NECK}.*.proj1",
+    "clicks.neck.smooth.*": f"{_NECK}.*.proj2",
+    "clicks.no_memory": "tracker_model.no_memory_embedding",
+    "clicks.quarter_project": f"{_CLICKS}.conv_s0",
+    "clicks.half_project": f"{_CLICKS}.conv_s1",
+    "clicks.prompts.frequencies": f"{_CLICK_PROMPTS}.shared_embedding.positional_embedding",
+    "clicks.prompts.labels": f"{_CLICK_PROMPTS}.point_embed.weight",
+    "clicks.prompts.no_point": f"{_CLICK_PROMPTS}.not_a_point_embed.weight",
+    "clicks.prompts.no_mask": f"{_CLICK_PROMPTS}.no_mask_embed.weight",
+    "clicks.prompts.mask_down1": f"{_CLICK_PROMPTS}.mask_embed.conv1",
+    "clicks.prompts.mask_norm1": f"{_CLICK_PROMPTS}.mask_embed.layer_norm1",
+    "clicks.prompts.mask_down2": f"{_CLICK_PROMPTS}.mask_embed.conv2",
+    "clicks.prompts.mask_norm2": f"{_CLICK_PROMPTS}.mask_embed.layer_norm2",
+    "clicks.prompts.mask_project": f"{_CLICK_PROMPTS}.mask_embed.conv3",
+    "clicks.decoder.object_token": f"{_CLICKS}.obj_score_token.weight",
+    "clicks.decoder.iou_token": f"{_CLICKS}.iou_token.weight",
+    "clicks.decoder.mask_tokens": f"{_CLICKS}.mask_tokens.weight",
+    **_separate("clicks.decoder.layers.*.self_attention", f"{_CLICKS}.transformer.layers.*.self_attn"),
+    "clicks.decoder.layers.*.norm1": f"{_CLICKS}.transformer.layers.*.layer_norm1",
+    **_separate("clicks.decoder.layers.*.image_attention", f"{_CLICKS}.transformer.layers.*.cross_attn_token_to_image"),
+    "clicks.decoder.layers.*.norm2": f"{_CLICKS}.transformer.layers.*.layer_norm2",
+    "clicks.decoder.layers.*.mlp.layers.0": f"{_CLICKS}.transformer.layers.*.mlp.proj_in",
+    "clicks.decoder.layers.*.mlp.layers.1": f"{_CLICKS}.transformer.layers.*.mlp.proj_out",
+    "clicks.decoder.layers.*.norm3": f"{_CLICKS}.transformer.layers.*.layer_norm3",
+    **_separate("clicks.decoder.layers.*.token_attention", f"{_CLICKS}.transformer.layers.*.cross_attn_image_to_token"),
+    "clicks.decoder.layers.*.norm4": f"{_CLICKS}.transformer.layers.*.layer_norm4",
+    **_separate("clicks.decoder.final_attention", f"{_CLICKS}.transformer.final_attn_token_to_image"),
+    "clicks.decoder.final_norm": f"{_CLICKS}.transformer.layer_norm_final_attn",
+    "clicks.decoder.up1": f"{_CLICKS}.upscale_conv1",
+    "clicks.decoder.up_norm": f"{_CLICKS}.upscale_layer_norm",
+    "clicks.decoder.up2": f"{_CLICKS}.upscale_conv2",
+    **_three_layers("clicks.decoder.mask_mlps.*", f"{_CLICKS}.output_hypernetworks_mlps.*"),
+    **_three_layers("clicks.decoder.iou_head", f"{_CLICKS}.iou_prediction_head"),
+    **_three_layers("clicks.decoder.object_head", f"{_CLICKS}.pred_obj_score_head"),
+}
+_CLICK_PREFIXES = (f"{_CLICK_PROMPTS}.", f"{_CLICKS}.", "tracker_model.no_memory_embedding", "tracker_neck.")
 _UNUSED = (
+    r"tracker_neck\.fpn_layers\.3\..*",  # the neck's 0.5x level
     r"vision_encoder\.neck\.fpn_layers\.3\..*",  # the neck's 0.5x level
     r"mask_decoder\.semantic_projection\..*",
 )
@@ -246,8 +311,10 @@ TRANSFORMERS = Layout(
     name="transformers",
     prefix="detector_model.",
     ignored_prefixes=("tracker_model.", "tracker_neck."),
+    click_prefixes=_CLICK_PREFIXES,
+    click_marker=f"{_CLICKS}.iou_token.weight",
     marker="detr_decoder.presence_token.weight",
-    table=_DETECTOR | _CLIP_TEXT,
+    table=_DETECTOR | _CLIP_TEXT | _CLICK_HEAD,
     unused=(*_UNUSED, r"text_encoder\.text_projection\.weight"),  # CLIP's projection; SAM 3 uses `text_projection`
 )
 """``Sam3Model`` and ``Sam3VideoModel`` of transformers, as in ``facebook/sam3``: ``model.safetensors``."""
@@ -256,8 +323,10 @@ TRANSFORMERS_LITE_TEXT = Layout(
     name="transformers, light text encoder",
     prefix="detector_model.",
     ignored_prefixes=("tracker_model.", "tracker_neck."),
+    click_prefixes=_CLICK_PREFIXES,
+    click_marker=f"{_CLICKS}.iou_token.weight",
     marker="text_encoder.embeddings.token_embedding.weight",
-    table=_DETECTOR | _LITE_TEXT,
+    table=_DETECTOR | _LITE_TEXT | _CLICK_HEAD,
     unused=(
         *_UNUSED,
         r"text_encoder\.projection\.weight",  # MobileCLIP's projection; SAM 3 uses `text_projection`
@@ -269,15 +338,73 @@ TRANSFORMERS_LITE_TEXT = Layout(
 _VIT, _CLIP = "backbone.vision_backbone.trunk", "backbone.language_backbone.encoder"
 _NECK = "backbone.vision_backbone.convs"
 
+
+def _reference_clicks(neck: str, prompts: str, decoder: str, no_memory: str) -> dict[str, TensorSource]:
+    """The click head in the reference implementation, where its four parts have these names."""
+
+    def attention(ours: str, theirs: str) -> Mapping[str, TensorSource]:
+        ours, theirs = f"clicks.decoder.{ours}", f"{decoder}.transformer.{theirs}"
+        return {f"{ours}.{n}": f"{theirs}.{n}_proj" for n in "qkv"} | {f"{ours}.out": f"{theirs}.out_proj"}
+
+    return {
+        "clicks.neck.up4_first": f"{neck}.0.dconv_2x2_0",
+        "clicks.neck.up4_second": f"{neck}.0.dconv_2x2_1",
+        "clicks.neck.up2": f"{neck}.1.dconv_2x2",
+        "clicks.neck.project.*": f"{neck}.*.conv_1x1",
+        "clicks.neck.smooth.*": f"{neck}.*.conv_3x3",
+        "clicks.no_memory": no_memory,
+        "clicks.quarter_project": f"{decoder}.conv_s0",
+        "clicks.half_project": f"{decoder}.conv_s1",
+        "clicks.prompts.frequencies": f"{prompts}.pe_layer.positional_encoding_gaussian_matrix",
+        "clicks.prompts.labels": Computed(
+            tuple(f"{prompts}.point_embeddings.{i}.weight" for i in range(4)),
+            lambda *labels: torch.cat(labels),
+            lambda shape: ((1, *shape[1:]),) * 4,
+        ),
+        "clicks.prompts.no_point": f"{prompts}.not_a_point_embed.weight",
+        "clicks.prompts.no_mask": f"{prompts}.no_mask_embed.weight",
+        "clicks.prompts.mask_down1": f"{prompts}.mask_downscaling.0",
+        "clicks.prompts.mask_norm1": f"{prompts}.mask_downscaling.1",
+        "clicks.prompts.mask_down2": f"{prompts}.mask_downscaling.3",
+        "clicks.prompts.mask_norm2": f"{prompts}.mask_downscaling.4",
+        "clicks.prompts.mask_project": f"{prompts}.mask_downscaling.6",
+        "clicks.decoder.object_token": f"{decoder}.obj_score_token.weight",
+        "clicks.decoder.iou_token": f"{decoder}.iou_token.weight",
+        "clicks.decoder.mask_tokens": f"{decoder}.mask_tokens.weight",
+        **attention("layers.*.self_attention", "layers.*.self_attn"),
+        **attention("layers.*.image_attention", "layers.*.cross_attn_token_to_image"),
+        **attention("layers.*.token_attention", "layers.*.cross_attn_image_to_token"),
+        **{f"clicks.decoder.layers.*.norm{i}": f"{decoder}.transformer.layers.*.norm{i}" for i in range(1, 5)},
+        **_mlp("clicks.decoder.layers.*.mlp", f"{decoder}.transformer.layers.*.mlp.lin", 2),
+        **attention("final_attention", "final_attn_token_to_image"),
+        "clicks.decoder.final_norm": f"{decoder}.transformer.norm_final_attn",
+        "clicks.decoder.up1": f"{decoder}.output_upscaling.0",
+        "clicks.decoder.up_norm": f"{decoder}.output_upscaling.1",
+        "clicks.decoder.up2": f"{decoder}.output_upscaling.3",
+        **_mlp("clicks.decoder.mask_mlps.*", f"{decoder}.output_hypernetworks_mlps.*.layers.", 3, start=0),
+        **_mlp("clicks.decoder.iou_head", f"{decoder}.iou_prediction_head.layers.", 3, start=0),
+        **_mlp("clicks.decoder.object_head", f"{decoder}.pred_obj_score_head.layers.", 3, start=0),
+    }
+
+
+_SAM2_NECK, _INTERACTIVE_NECK = "backbone.vision_backbone.sam2_convs", "backbone.vision_backbone.interactive_convs"
+
 REFERENCE = Layout(
     name="reference",
     prefix="detector.",
     ignored_prefixes=(
         "tracker.",
-        "backbone.vision_backbone.sam2_convs.",  # the tracker's neck in SAM 3
-        "backbone.vision_backbone.interactive_convs.",  # the necks for clicks and for tracking in SAM 3.1
+        f"{_SAM2_NECK}.",  # the tracker's neck in SAM 3
+        f"{_INTERACTIVE_NECK}.",  # the necks for clicks and for tracking in SAM 3.1
         "backbone.vision_backbone.propagation_convs.",
     ),
+    click_prefixes=(
+        "tracker.sam_prompt_encoder.",
+        "tracker.sam_mask_decoder.",
+        "tracker.no_mem_embed",
+        f"{_SAM2_NECK}.",
+    ),
+    click_marker="tracker.sam_mask_decoder.iou_token.weight",
     marker="transformer.decoder.presence_token.weight",
     table={
         "vision.trunk.patch_embed": f"{_VIT}.patch_embed.proj",
@@ -353,16 +480,41 @@ REFERENCE = Layout(
         "mask_head.norms.*": "segmentation_head.pixel_decoder.norms.*",
         "mask_head.pixel_project": "segmentation_head.instance_seg_head",
         **_mlp("mask_head.query_mlp", "segmentation_head.mask_predictor.mask_embed.layers.", 3, start=0),
+        **_reference_clicks(
+            _SAM2_NECK, "tracker.sam_prompt_encoder", "tracker.sam_mask_decoder", "tracker.no_mem_embed"
+        ),
     },
     unused=(
+        r"backbone\.vision_backbone\.sam2_convs\.3\..*",
         r"backbone\.vision_backbone\.trunk\.blocks\.\d+\.attn\.freqs_cis(_real|_imag)?",  # computed RoPE tables
         r"backbone\.vision_backbone\.convs\.3\..*",  # the neck's 0.5x level
         r"backbone\.language_backbone\.encoder\.text_projection",  # CLIP's projection; SAM 3 uses `resizer`
         r"geometry_encoder\.points_.*",  # point prompts
         r"segmentation_head\.semantic_seg_head\..*",
     ),
+    infers_config=True,
 )
-"""The reference implementation, as in ``sam3.pt`` and SAM 3.1's ``sam3.1_multiplex.pt``."""
+"""The reference implementation, as in ``sam3.pt``; also a detector of SAM 3.1 without a click head."""
 
-LAYOUTS = (TRANSFORMERS_LITE_TEXT, TRANSFORMERS, REFERENCE)
+_INTERACTIVE = "tracker.model.interactive_sam_"
+
+REFERENCE_31 = replace(
+    REFERENCE,
+    name="reference, SAM 3.1",
+    click_prefixes=(_INTERACTIVE, "tracker.model.interactivity_no_mem_embed", f"{_INTERACTIVE_NECK}."),
+    click_marker=f"{_INTERACTIVE}mask_decoder.iou_token.weight",
+    marker=f"{_INTERACTIVE}mask_decoder.iou_token.weight",
+    table={
+        **REFERENCE.table,
+        **_reference_clicks(
+            _INTERACTIVE_NECK,
+            f"{_INTERACTIVE}prompt_encoder",
+            f"{_INTERACTIVE}mask_decoder",
+            "tracker.model.interactivity_no_mem_embed",
+        ),
+    },
+)
+"""SAM 3.1's ``sam3.1_multiplex.pt``, where the click head is apart from the tracker of videos."""
+
+LAYOUTS = (TRANSFORMERS_LITE_TEXT, TRANSFORMERS, REFERENCE_31, REFERENCE)
 """All layouts, in the order in which they are to be tried."""

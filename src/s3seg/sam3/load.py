@@ -12,15 +12,20 @@ from torch.overrides import TorchFunctionMode
 
 from s3seg.checkpoints.weight_files import find_weights
 from s3seg.errors import CheckpointError, CheckpointNotFoundError, InvalidRequestError
-from s3seg.sam3.config import LiteTextConfig, Sam3Config, names_supported_model
+from s3seg.sam3.click_prompts import ClickEncoder
+from s3seg.sam3.config import ClickConfig, LiteTextConfig, Sam3Config, names_supported_model
 from s3seg.sam3.decoder import Decoder
 from s3seg.sam3.foreign_files import describe_dtypes, describe_names
-from s3seg.sam3.layouts import LAYOUTS, REFERENCE, TRANSFORMERS_LITE_TEXT, Layout
+from s3seg.sam3.layouts import LAYOUTS, TRANSFORMERS_LITE_TEXT, Layout
 from s3seg.sam3.model import Sam3
 from s3seg.sam3.sources import TensorSource, read_source, required_tensors
 from s3seg.sam3.tensor_files import TensorFile, open_weights
 
-_FP32 = ("scoring.", *(f"decoder.{name}" for name in Decoder.FP32))
+_FP32 = (
+    "scoring.",
+    *(f"decoder.{name}" for name in Decoder.FP32),
+    *(f"clicks.prompts.{name}" for name in ClickEncoder.FP32),
+)
 
 
 def load(
@@ -53,7 +58,7 @@ def load(
     with ExitStack() as stack:
         source = open_weights(weights, stack)
         layout = _detect_layout(source)
-        config = _config(weights, source, layout)
+        config = _with_click_head(_config(weights, source, layout), source, layout)
         if image_size is not None:
             if image_size < 1 or image_size % config.vision.patch_size:
                 raise InvalidRequestError(
@@ -67,7 +72,7 @@ def load(
             raise CheckpointError(f"the configuration of {weights} does not describe a valid network: {err}") from err
         wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
         plan = plan_loading(source.shapes, layout, wanted, path=weights)
-        in_file = layout.detector_names(source.shapes)
+        in_file = layout.own_names(source.shapes)
         state = {
             ours: read_source(found, wanted[ours], lambda name: source.read(in_file[name]))
             .to(device, torch.float32 if ours.startswith(_FP32) else dtype, copy=True)
@@ -111,7 +116,7 @@ def plan_loading(
     Raises:
         CheckpointError: Tensors are missing, unexpected, or have the wrong shape; all of them are listed.
     """
-    in_file = layout.detector_names(names)
+    in_file = layout.own_names(names)
     unexpected = {name for name in in_file if not layout.is_unused(name)}
     plan: dict[str, TensorSource] = {}
     problems: list[str] = []
@@ -150,7 +155,7 @@ def _detect_layout(source: TensorFile) -> Layout:
             f"{source.path} is not a SAM 3: none of its {len(source.shapes)} tensors is a presence token under any "
             f"known name (the first tensor is {next(iter(source.shapes), None)!r})"
         )
-    if what := describe_dtypes(source.dtypes[name] for name in layout.detector_names(source.shapes).values()):
+    if what := describe_dtypes(source.dtypes[name] for name in layout.own_names(source.shapes).values()):
         raise CheckpointError(f"{source.path} {what}")
     return layout
 
@@ -158,7 +163,7 @@ def _detect_layout(source: TensorFile) -> Layout:
 def _config(weights: Path, source: TensorFile, layout: Layout) -> Sam3Config:
     beside = weights.parent / "config.json"
     # The reference layout needs no configuration, and is published beside configurations of other kinds.
-    if beside.is_file() and (layout is not REFERENCE or names_supported_model(beside)):
+    if beside.is_file() and (not layout.infers_config or names_supported_model(beside)):
         config = Sam3Config.from_file(beside)
         if isinstance(config.text, LiteTextConfig) != (layout is TRANSFORMERS_LITE_TEXT):
             raise CheckpointError(
@@ -166,10 +171,32 @@ def _config(weights: Path, source: TensorFile, layout: Layout) -> Sam3Config:
                 "encoder (model_type 'sam3_lite_text'). Use the config.json that was published with the weights."
             )
         return config
-    if layout is REFERENCE:
-        own = {name: source.shapes[full] for name, full in layout.detector_names(source.shapes).items()}
+    if layout.infers_config:
+        own = {name: source.shapes[full] for name, full in layout.own_names(source.shapes).items()}
         try:
             return Sam3Config.from_reference_shapes(own)
         except CheckpointError as err:
             raise CheckpointError(f"{weights} is {err}") from err
     raise CheckpointNotFoundError(f"{weights} needs the config.json that was published with it, at {beside}")
+
+
+def _with_click_head(config: Sam3Config, source: TensorFile, layout: Layout) -> Sam3Config:
+    """Return the configuration with a click head if the file has one, and without one if it has none."""
+    if not layout.has_clicks(source.shapes):
+        return replace(config, clicks=None)
+    if not layout.infers_config:
+        return replace(config, clicks=config.clicks or ClickConfig())
+    model = empty_model(replace(config, clicks=ClickConfig()))
+    own = layout.own_names(source.shapes)
+    return replace(
+        config,
+        clicks=ClickConfig.from_shapes(
+            {
+                ours: source.shapes[own[name]]
+                for ours in model.state_dict()
+                if ours.startswith("clicks.") and isinstance(name := layout.source(ours), str) and name in own
+            },
+            channels=config.channels,
+            heads=config.decoder.heads,
+        ),
+    )

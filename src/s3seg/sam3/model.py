@@ -6,11 +6,12 @@ Shapes in this module: B images, P prompts, Q queries, M prompt tokens, C channe
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
+from s3seg.sam3.clicks import ClickHead
 from s3seg.sam3.config import LiteTextConfig, Sam3Config
 from s3seg.sam3.decoder import Decoder, DecoderOutput, DecoderState
 from s3seg.sam3.encoder import Encoder
@@ -22,7 +23,7 @@ from s3seg.sam3.text import ClipTextEncoder, TextEncoder
 from s3seg.sam3.vision import VisionEncoder
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class ImageFeatures:
     """Everything that is computed from images before a prompt is known."""
 
@@ -32,6 +33,8 @@ class ImageFeatures:
     """(B, h * w, C): `coarse` after the encoder's first self-attention; see `Encoder.first_self_attention`."""
     laterals: tuple[Tensor, ...]
     """(B, C, s * h, s * w) for s = 2, 4: the inputs of the pixel decoder; see `MaskHead.laterals`."""
+    patches: Tensor | None = None
+    """(B, h, w, width): the ViT's output, of which `ClickHead.features` is computed; None without a click head."""
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -41,15 +44,17 @@ class ImageFeatures:
     @property
     def nbytes(self) -> int:
         """Size of all tensors in bytes."""
-        return sum(part.nbytes for part in (self.coarse, self.tokens, *self.laterals))
+        return sum(part.nbytes for part in (self.coarse, self.tokens, *self.laterals, self.patches) if part is not None)
 
-    def select(self, index: Tensor | list[int]) -> ImageFeatures:
-        """Copy some images: row p of the result is image ``index[p]``."""
-        laterals = tuple(lateral[index] for lateral in self.laterals)
-        return ImageFeatures(self.coarse[index], self.tokens[index], laterals)
+    def copy(self, image: int) -> ImageFeatures:
+        """Copy one of the images (B = 1)."""
+        row = slice(image, image + 1)
+        laterals = tuple(lateral[row].clone() for lateral in self.laterals)
+        patches = None if self.patches is None else self.patches[row].clone()
+        return ImageFeatures(self.coarse[row].clone(), self.tokens[row].clone(), laterals, patches)
 
     def repeat(self, prompts: int) -> ImageFeatures:
-        """Expand a single image (B = 1) to one row per prompt, without copying it."""
+        """Expand a single image (B = 1) to one row per prompt, without copying it, and without `patches`."""
         laterals = tuple(lateral.expand(prompts, -1, -1, -1) for lateral in self.laterals)
         return ImageFeatures(self.coarse.expand(prompts, -1, -1, -1), self.tokens.expand(prompts, -1, -1), laterals)
 
@@ -72,12 +77,12 @@ class Prompt:
 
     tokens: Tensor
     """(P, M, C)"""
-    valid: Tensor
-    """bool (P, M), False where a token is padding."""
+    valid: Tensor | None
+    """bool (P, M), False where a token is padding; None if there is no padding."""
 
     def select(self, index: Tensor) -> Prompt:
         """Return the prompts of some rows."""
-        return Prompt(self.tokens[index], self.valid[index])
+        return Prompt(self.tokens[index], None if self.valid is None else self.valid[index])
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +132,13 @@ class Sam3(nn.Module):
         self.decoder = Decoder(config)
         self.scoring = Scoring(config)
         self.mask_head = MaskHead(config)
+        self.clicks = None if config.clicks is None else ClickHead(config.clicks, config.vision, config.channels)
 
     def encode_image(self, pixels: Tensor) -> ImageFeatures:
         """Encode pixels (B, 3, H, W) in -1..1, with H and W multiples of the patch size."""
-        return self.features(self.vision(pixels))
+        patches = self.vision.trunk(pixels)
+        features = self.features(self.vision.neck(patches))
+        return features if self.clicks is None else replace(features, patches=patches)
 
     def features(self, maps: Sequence[Tensor]) -> ImageFeatures:
         """Compute everything that needs no prompt from the maps of the vision encoder, finest first."""
@@ -144,26 +152,41 @@ class Sam3(nn.Module):
         """Encode token ids, int64 (P, T), padded with 0 -> (P, T, C); see `TextEncoder.forward`."""
         return self.text(token_ids)
 
-    def prompt(self, image: ImageFeatures, text: Tensor, text_valid: Tensor, boxes: BoxPrompts | None) -> Prompt:
+    def prompt(self, image: ImageFeatures, text: Tensor, text_valid: Tensor | None, boxes: BoxPrompts | None) -> Prompt:
         """Combine text and boxes into prompt tokens.
 
         Args:
             image: Image features, one row per prompt.
             text: The result of `encode_text`, (P, T, C).
-            text_valid: bool (P, T), False after the end of a text.
+            text_valid: bool (P, T), False after the end of a text; None if all texts are equally long.
             boxes: The boxes of all prompts, or None if no prompt has any.
         """
         if boxes is None:
             if not self.config.cls_on_text_prompts:
                 return Prompt(text, text_valid)
-            none = torch.zeros(len(text), 0, dtype=torch.bool, device=text.device)
-            boxes = BoxPrompts(torch.zeros(len(text), 0, 4, device=text.device), labels=none, valid=none)
-        tokens, valid = self.geometry(
-            boxes.boxes_cxcywh, boxes.labels, boxes.valid, image.coarse, _positions(image.coarse)
-        )
-        if not self.config.cls_on_text_prompts:  # a prompt without boxes gets no CLS token from its neighbors
-            valid = valid & boxes.valid.any(1, keepdim=True)
-        return Prompt(torch.cat([text, tokens], dim=1), torch.cat([text_valid, valid], dim=1))
+            none = torch.zeros(text.shape[0], 0, dtype=torch.bool, device=text.device)
+            boxes = BoxPrompts(torch.zeros(text.shape[0], 0, 4, device=text.device), labels=none, valid=none)
+        tokens, valid = self.examples(image, boxes)
+        if not self.config.cls_on_text_prompts and valid is not None:
+            valid = valid & boxes.valid.any(1, keepdim=True)  # without boxes, no CLS token because of its neighbors
+        joined = torch.cat([text, tokens], dim=1)
+        if text_valid is None and valid is None:
+            return Prompt(joined, None)
+        parts = [(text_valid, text), (valid, tokens)]
+        return Prompt(joined, torch.cat([_all_true(part) if known is None else known for known, part in parts], dim=1))
+
+    def examples(self, image: ImageFeatures, boxes: BoxPrompts) -> tuple[Tensor, Tensor | None]:
+        """Encode what boxes show in images as prompt tokens, which may be used on other images too.
+
+        Args:
+            image: Image features, one row per set of boxes.
+            boxes: The boxes.
+
+        Returns:
+            Tokens (P, B + 1, C), one for each box and the CLS token, and which of them are real, bool (P, B + 1), or
+            None if all are.
+        """
+        return self.geometry(boxes.boxes_cxcywh, boxes.labels, boxes.valid, image.coarse, _positions(image.coarse))
 
     def encode_prompted(self, image: ImageFeatures, prompt: Prompt) -> Tensor:
         """Run the DETR encoder: image tokens conditioned on each prompt, (P, h * w, C)."""
@@ -218,6 +241,10 @@ def _text_encoder(config: Sam3Config) -> TextEncoder:
     if isinstance(config.text, LiteTextConfig):
         return LiteTextEncoder(config.text, config.channels)
     return ClipTextEncoder(config.text, config.channels)
+
+
+def _all_true(tokens: Tensor) -> Tensor:
+    return torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
 
 
 def _positions(coarse: Tensor) -> Tensor:

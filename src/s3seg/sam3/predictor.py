@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import threading
@@ -9,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -20,17 +22,23 @@ from s3seg.checkpoints.weight_files import find_weights
 from s3seg.errors import CheckpointError, InferenceError, InvalidRequestError, OutOfMemoryError
 from s3seg.results.masks import RLE
 from s3seg.sam3 import postprocess
+from s3seg.sam3.click_predictor import ClickedMasks, ClickPredictor, ClickQuery
 from s3seg.sam3.cpu_precision import bfloat16_is_native
-from s3seg.sam3.layers import cxcywh_to_xyxy
+from s3seg.sam3.device import DeviceStatus, device_status, free_cached_memory, prepare
 from s3seg.sam3.load import load
 from s3seg.sam3.model import BoxPrompts, ImageFeatures, Sam3
+from s3seg.sam3.passes import Detected, Passes, normalise
 from s3seg.sam3.tokenizer import Tokenizer
+from s3seg.sam3.transfers import HostCopies, to_device
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 ENVIRONMENT = "S3SEG_DTYPE"
 """The environment variable that sets the default precision."""
 _TOKENS_AT_ONCE = 65_536  # image tokens of all prompts that are decoded together: 12 prompts at full size
+_TOKENS_AT_ONCE_CPU = 4_096  # beyond this, mapping fresh memory takes longer than one prompt after the other
 _MAX_CACHED_TEXTS = 1024
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +51,14 @@ class BoxPrompt:
     """Whether it shows what to find."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Query:
     """One prompt: words, boxes, or both. For boxes without words the text is ``visual``, as in the reference."""
 
     text: str
     boxes: tuple[BoxPrompt, ...] = ()
+    examples: np.ndarray | None = None
+    """float32 (K, C): tokens of what was shown on other images; see `Predictor.encode_examples`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +70,24 @@ class Detections:
     boxes_xyxy: np.ndarray
     """float32 (N, 4), normalised to the image, 0..1."""
     mask_logits: Tensor
-    """fp32 (N, h, w); h and w are 4 times the patch grid."""
+    """fp32 (N, h, w), in the host's memory; h and w are 4 times the patch grid. See `copies`."""
     presence: float
     """The probability that the image shows the concept at all, 0..1."""
+    copies: HostCopies | None = None
+    """What brings the logits from the device. Until it has been waited for, as `rles` and `complete` do, they cannot
+    be read."""
 
     def rles(self, size: tuple[int, int]) -> tuple[RLE, ...]:
-        """Make the masks at the size (height, width) of the image."""
-        return tuple(postprocess.encode(logits, size) for logits in self.mask_logits.cpu().numpy())
+        """Make the masks at the size (height, width) of the image. Waits for the logits; may run on any thread."""
+        return tuple(postprocess.encode(logits, size) for logits in self.complete().mask_logits.numpy())
 
-    def on_cpu(self) -> Detections:
-        """Copy the logits to the CPU's memory, so that masks can be made without the accelerator."""
-        return replace(self, mask_logits=self.mask_logits.cpu())
+    def complete(self) -> Detections:
+        """Wait until the logits are in the host's memory."""
+        if self.copies is None:
+            return self
+        with _stage("mask"):
+            self.copies.wait()
+        return replace(self, copies=None)
 
 
 class Predictor:
@@ -87,13 +104,20 @@ class Predictor:
         self.tokenizer = tokenizer
         side = self.image_size // model.config.vision.patch_size
         with torch.inference_mode():
-            self._constants = model.constants((side, side))
+            self._passes = Passes(model, model.constants((side, side)))
+        self._clicks = None if model.clicks is None else ClickPredictor(model.clicks)
         self._texts: LRUCache[str, Tensor] = LRUCache(max_cached_texts)
         self._texts_lock = threading.Lock()
 
     @classmethod
     def from_path(
-        cls, path: Path, *, device: str = "auto", dtype: str = "auto", image_size: int | None = None
+        cls,
+        path: Path,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        image_size: int | None = None,
+        compile: bool = False,
     ) -> Predictor:
         """Load a checkpoint folder or weight file.
 
@@ -102,13 +126,16 @@ class Predictor:
             device: A torch device, or "auto": CUDA, else MPS, else the CPU.
             dtype: One of :data:`DTYPES`, or "auto"; see :func:`choose_dtype`.
             image_size: Side of the network's input in pixels; None takes the checkpoint's own.
+            compile: Compile the network, which takes minutes the first time; see `s3seg.sam3.compiled`.
 
         Raises:
             CheckpointError: The weights cannot be loaded, or the tokenizer is missing or of another model.
             InvalidRequestError: The device or precision is not available, or the image size is not supported.
         """
         where = choose_device(device)
-        model = load(path, device=where, dtype=choose_dtype(dtype, where), image_size=image_size)
+        precision = choose_dtype(dtype, where)
+        prepare(where, precision)
+        model = load(path, device=where, dtype=precision, image_size=image_size)
         folder = find_weights(path).parent
         tokenizer = Tokenizer.from_folder(folder, context=model.config.text.context)
         if (known := tokenizer.bpe.get_vocab_size()) > (embedded := model.config.text.vocab_size):
@@ -116,7 +143,27 @@ class Predictor:
                 f"the tokenizer in {folder} is of another model: it has {known} tokens, the weights {embedded}; "
                 "use the tokenizer that came with the weights"
             )
-        return cls(model, tokenizer)
+        predictor = cls(model, tokenizer)
+        if compile:
+            predictor.compile()
+        return predictor
+
+    @torch.inference_mode()
+    def compile(self, *, backend: str = "inductor") -> None:
+        """Compile the network for its most common shapes. Not while other threads use it.
+
+        Args:
+            backend: The compiler, as for `torch.compile`.
+
+        Raises:
+            InferenceError: It cannot be compiled here, for example because there is no C++ compiler.
+        """
+        from s3seg.sam3.compiled import CompiledPasses
+
+        with _stage("compiled"):
+            passes = CompiledPasses(self.model, self._passes.constants, backend=backend)
+            passes.warm()
+        self._passes = passes
 
     @property
     def device(self) -> torch.device:
@@ -143,6 +190,22 @@ class Predictor:
         """The size of the weights in the device's memory."""
         return sum(p.numel() * p.element_size() for p in self.model.parameters())
 
+    def device_status(self) -> DeviceStatus:
+        """Ask the device for its name and memory. May be called from any thread."""
+        return device_status(self.device)
+
+    def free_cached_memory(self) -> None:
+        """Release device memory that PyTorch's allocator holds in reserve."""
+        free_cached_memory(self.device)
+
+    def close(self) -> None:
+        """Do nothing: its memory is freed with it."""
+
+    @property
+    def problem(self) -> str | None:
+        """Why it cannot compute at the moment: None. A predictor in another process may have a reason."""
+        return None
+
     @torch.inference_mode()
     def encode_images(self, images: Sequence[np.ndarray]) -> list[ImageFeatures]:
         """Encode images in one forward pass: uint8 (H, W, 3) RGB of any sizes -> features of each."""
@@ -156,11 +219,10 @@ class Predictor:
     def encode_resized(self, resized: Sequence[Tensor]) -> list[ImageFeatures]:
         """Encode images that `resize` returned in one forward pass -> features of each."""
         with _stage("image"):
-            pixels = normalise(torch.cat(list(resized)).to(self.device)).to(self.dtype)
-            features = self.model.encode_image(pixels)
-        return [
-            features.select([i]) for i in range(len(resized))
-        ]  # copies, so that keeping one does not keep the whole batch
+            count = self._passes.rows(len(resized))
+            rows = [*resized, *[resized[-1]] * (count - len(resized))]
+            features = self._passes.encode(to_device(torch.cat(rows), self.device))
+            return [features.copy(row) for row in range(len(resized))]  # keeping one does not keep the whole batch
 
     @torch.inference_mode()
     def encode_texts(self, prompts: Sequence[str]) -> list[Tensor]:
@@ -178,12 +240,49 @@ class Predictor:
         longest = max(len(ids[prompt]) for prompt in new)
         padded = torch.tensor([ids[prompt] + [0] * (longest - len(ids[prompt])) for prompt in new])
         with _stage("text"):
-            encoded = self.model.encode_text(padded.to(self.device))
+            encoded = self.model.encode_text(to_device(padded, self.device))
         fresh = {prompt: row[: len(ids[prompt])].clone() for prompt, row in zip(new, encoded, strict=True)}
         with self._texts_lock:
             self._texts.update(fresh)
         known |= fresh
         return [known[prompt] for prompt in prompts]
+
+    @torch.inference_mode()
+    def encode_examples(self, image: ImageFeatures, boxes: Sequence[BoxPrompt]) -> np.ndarray:
+        """Encode what boxes show in an encoded image as tokens that can be used on other images.
+
+        The geometry encoder's CLS token is left out: it says that the concept is in the image of the boxes, and on
+        other images the network then finds it where it is not.
+
+        Returns:
+            float32 (len(boxes), C): one token for each box.
+        """
+        with _stage("prompt"):
+            prompts = self._boxes([Query("", tuple(boxes))])
+            if prompts is None:
+                raise InvalidRequestError("an example needs at least one box")
+            tokens, _ = self.model.examples(image, prompts)
+        return tokens[0, :-1].float().cpu().numpy()
+
+    @torch.inference_mode()
+    def fingerprint(self) -> str:
+        """Return a digest of the weights: 16 values of each tensor, at the precision of bfloat16.
+
+        It does not depend on the file that they were loaded from, nor on the device.
+        """
+        parts = []
+        for _, tensor in sorted(self.model.state_dict().items()):
+            flat = tensor.flatten()
+            places = torch.linspace(0, len(flat) - 1, min(16, len(flat)), device=flat.device).long()
+            parts.append(flat[places].to(torch.bfloat16).float())
+        values = torch.cat(parts).cpu().numpy()
+        return hashlib.sha256(values.astype("<f4").tobytes()).hexdigest()[:32]
+
+    def _with_examples(self, text: Tensor, query: Query) -> Tensor:
+        """Append the tokens of examples to those of a text, (T, C) -> (T + K, C)."""
+        if query.examples is None:
+            return text
+        return torch.cat([text, torch.from_numpy(query.examples).to(text.device, text.dtype)])
 
     @torch.inference_mode()
     def predict(
@@ -216,68 +315,119 @@ class Predictor:
         if not pairs:
             return []
         texts = self.encode_texts([query.text for _, query in pairs])
-        height, width = pairs[0][0].grid
-        chunk = max(1, _TOKENS_AT_ONCE // (height * width))
+        texts = [self._with_examples(text, query) for text, (_, query) in zip(texts, pairs, strict=True)]
+        at_once = self._at_once(pairs[0][0].grid)
         detections: list[Detections] = []
-        for start in range(0, len(pairs), chunk):
-            part = slice(start, start + chunk)
-            queries = [query for _, query in pairs[part]]
+        for start in range(0, len(pairs), at_once):
+            part = slice(start, start + at_once)
+            images, queries = zip(*pairs[part], strict=True)
             with _stage("prompt"):
-                images = _stack([image for image, _ in pairs[part]])
                 detections += self._decode(images, queries, texts[part], threshold, max_instances)
         return detections
 
+    def encoded_bytes(self, image: ImageFeatures) -> int:
+        """Return the memory that an encoded image takes, with what its first click adds; see `ClickFeatures`."""
+        return image.nbytes + (5 * image.coarse.nbytes if self.has_clicks else 0)
+
+    @property
+    def has_clicks(self) -> bool:
+        """Whether the checkpoint has a click head."""
+        return self._clicks is not None
+
+    def click(
+        self, image: ImageFeatures, queries: Sequence[ClickQuery], *, alternatives: bool = False
+    ) -> list[ClickedMasks]:
+        """Predict the masks of objects in one encoded image; see `ClickPredictor.predict`.
+
+        Raises:
+            InvalidRequestError: The checkpoint has no click head.
+            InferenceError: The network failed, or computed values that are not finite.
+        """
+        if self._clicks is None:
+            raise InvalidRequestError("the checkpoint has no click head")
+        with _stage("click"):
+            return self._clicks.predict(image, queries, alternatives=alternatives)
+
+    def _at_once(self, grid: tuple[int, int]) -> int:
+        """How many prompts are decoded together."""
+        tokens = _TOKENS_AT_ONCE_CPU if self.device.type == "cpu" else _TOKENS_AT_ONCE
+        most = max(1, tokens // math.prod(grid))
+        return min(most, self._passes.max_prompts or most)
+
     def _decode(
         self,
-        image: ImageFeatures,
+        images: Sequence[ImageFeatures],
         queries: Sequence[Query],
         texts: Sequence[Tensor],
         threshold: float,
         max_instances: int | None,
     ) -> list[Detections]:
-        model = self.model  # image: one row for each query
-        text, valid = _pad(texts)
-        prompt = model.prompt(image, text, valid, self._boxes(queries))
-        encoded = model.encode_prompted(image, prompt)
-        detections = model.detect(image, encoded, prompt, self._constants)
-        scores = detections.scores.nan_to_num(0)
-        order = scores.argsort(dim=1, descending=True, stable=True)[:, :max_instances]
-        counts = (scores.gather(1, order) > threshold).sum(1).tolist()
-        grid = tuple(4 * n for n in image.grid)
-        masks: dict[int, Tensor] = {}
-        if rows := [row for row, count in enumerate(counts) if count]:  # skip the mask head for the rest
-            index = torch.tensor(rows, device=scores.device)
-            kept = order[index, : max(counts)]
-            chosen = detections.queries[index].gather(1, kept[..., None].expand(-1, -1, detections.queries.shape[-1]))
-            part = image if len(rows) == len(queries) else image.select(index)
-            logits = model.masks(part, encoded[index], prompt.select(index), chosen, self._constants)
-            masks = {row: logits[i, : counts[row]].float() for i, row in enumerate(rows)}
-        presence = detections.presence_logits.sigmoid().tolist()
-        if not all(map(math.isfinite, presence)):
+        """Decode prompts together, and begin to copy their masks. The host waits for the device once, for the scores.
+
+        Only then it is known which prompts need masks, and how many. Prompts that find nothing, which are most of the
+        prompts of a service with a long list of them, skip the mask head.
+        """
+        passes = self._passes
+        count = passes.rows(len(queries))
+        images, queries = _repeat_last(images, count), _repeat_last(queries, count)
+        text, valid = self._pad(_repeat_last(texts, count))
+        found = passes.detect(_stack(images), text, valid, self._boxes(queries))
+        packed = HostCopies([found.packed]).wait()[0].numpy()
+        presence, scores, boxes = np.split(packed, [1, 1 + found.queries.shape[1]], axis=1)
+        if not np.isfinite(presence).all():
             raise InferenceError(
                 f"the network computed values that are not finite in {self.dtype}; load it with dtype 'float32'"
             )
+        counts = (scores[:, :max_instances] > np.float32(threshold)).sum(1).tolist()
+        masks, copies = self._masks(images, found, counts)
+        empty = torch.zeros(0, *(4 * side for side in images[0].grid))
         return [
             Detections(
-                scores=scores[row, order[row, :count]].cpu().numpy(),
-                boxes_xyxy=_corners(detections.boxes_cxcywh[row, order[row, :count]]),
-                mask_logits=masks.get(row, torch.zeros(0, *grid)),
-                presence=presence[row],
+                scores=scores[row, :kept].copy(),
+                boxes_xyxy=boxes[row].reshape(-1, 4)[:kept].copy(),
+                mask_logits=masks.get(row, empty),
+                presence=float(presence[row, 0]),
+                copies=copies if row in masks else None,
             )
-            for row, count in enumerate(counts)
+            for row, kept in enumerate(counts)
         ]
+
+    def _masks(
+        self, images: Sequence[ImageFeatures], found: Detected, counts: Sequence[int]
+    ) -> tuple[dict[int, Tensor], HostCopies]:
+        """Begin to make and copy the masks of the prompts that have instances, by their row."""
+        rows = [row for row, kept in enumerate(counts) if kept]
+        if not rows:
+            return {}, HostCopies([])
+        padded = _repeat_last(rows, self._passes.rows(len(rows)))
+        if padded != list(range(len(images))):
+            found = found.select(to_device(torch.tensor(padded), self.device))
+        logits = self._passes.masks(_stack([images[row] for row in padded]), found, self._passes.instances(max(counts)))
+        copies = HostCopies([one[: counts[row]] for row, one in zip(rows, logits, strict=False)])
+        return dict(zip(rows, copies.tensors, strict=True)), copies
+
+    def _pad(self, texts: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
+        """Pad texts (T, C) -> (P, longest, C), and which tokens are real, bool (P, longest); None if all are."""
+        lengths = [len(text) for text in texts]
+        length = self._passes.tokens(max(lengths))
+        if length is None and min(lengths) == max(lengths):
+            return torch.stack(list(texts)), None
+        length = length or max(lengths)
+        padded = torch.stack([F.pad(text, (0, 0, 0, length - len(text))) for text in texts])
+        valid = torch.arange(length) < torch.tensor(lengths)[:, None]
+        return padded, to_device(valid, self.device)
 
     def _boxes(self, queries: Sequence[Query]) -> BoxPrompts | None:
         longest = max(len(query.boxes) for query in queries)
         if not longest:
             return None
+        longest = self._passes.rows(longest)
         empty = BoxPrompt((0.5, 0.5, 1.0, 1.0), positive=False)
         padded = [[*query.boxes, *[empty] * (longest - len(query.boxes))] for query in queries]
-        return BoxPrompts(
-            torch.tensor([[box.cxcywh for box in row] for row in padded], device=self.device),
-            torch.tensor([[box.positive for box in row] for row in padded], device=self.device),
-            torch.tensor([[i < len(query.boxes) for i in range(longest)] for query in queries], device=self.device),
-        )
+        numbers = torch.tensor([[(*box.cxcywh, float(box.positive)) for box in row] for row in padded])
+        valid = torch.arange(longest) < torch.tensor([[len(query.boxes)] for query in queries])
+        numbers, valid = to_device(numbers, self.device), to_device(valid, self.device)
+        return BoxPrompts(numbers[..., :4], numbers[..., 4] > 0.5, valid)
 
 
 @contextmanager
@@ -292,9 +442,9 @@ def _stage(name: str) -> Iterator[None]:
 
 
 def _stack(images: Sequence[ImageFeatures]) -> ImageFeatures:
-    """Stack features, one row for each image; if all are the same image, nothing is copied."""
+    """Stack features, one row for each image; if all are the same image, it is returned as it is."""
     if all(image is images[0] for image in images):
-        return images[0].repeat(len(images))
+        return images[0]
     return ImageFeatures(
         torch.cat([image.coarse for image in images]),
         torch.cat([image.tokens for image in images]),
@@ -302,15 +452,8 @@ def _stack(images: Sequence[ImageFeatures]) -> ImageFeatures:
     )
 
 
-def _pad(texts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Pad texts (T, C) of different lengths -> (P, longest, C), and which tokens are no padding, bool (P, longest)."""
-    lengths = torch.tensor([len(text) for text in texts], device=texts[0].device)
-    padded = torch.nn.utils.rnn.pad_sequence(list(texts), batch_first=True)
-    return padded, torch.arange(padded.shape[1], device=padded.device) < lengths[:, None]
-
-
-def _corners(boxes_cxcywh: Tensor) -> np.ndarray:
-    return cxcywh_to_xyxy(boxes_cxcywh).clamp(0, 1).cpu().numpy()
+def _repeat_last(values: Sequence[T], count: int) -> list[T]:
+    return [*values, *[values[-1]] * (count - len(values))]
 
 
 def choose_device(name: str) -> torch.device:
@@ -383,8 +526,3 @@ def resized_from_bytes(content: bytes, size: int) -> Tensor:
         size: Side of the model's input, in pixels.
     """
     return torch.frombuffer(bytearray(content), dtype=torch.uint8).view(1, 3, size, size)
-
-
-def normalise(pixels: Tensor) -> Tensor:
-    """Scale 0..255 to -1..1, fp32."""
-    return pixels.float() / 127.5 - 1

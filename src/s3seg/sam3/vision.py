@@ -92,11 +92,12 @@ class RotaryAttention(nn.Module):
         _, height, width, channels = x.shape
         heads = self.config.heads
         qkv = self.qkv(x.flatten(1, 2)).unflatten(-1, (3, heads, -1))  # (B, N, 3, heads, width / heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, N, width / heads)
+        queries_and_keys, (v,) = qkv.permute(2, 0, 3, 1, 4).split((2, 1))  # each (B, heads, N, width / heads)
         table = rotary_table(
             height, width, channels // heads, self.config.window / width, self.config.rope_theta, x.device
         )
-        attended = F.scaled_dot_product_attention(rotate(q, table), rotate(k, table), v)
+        q, k = rotate(queries_and_keys, table)
+        attended = F.scaled_dot_product_attention(q, k, v)
         return self.out(attended.transpose(1, 2).flatten(2)).unflatten(1, (height, width))
 
 
@@ -106,7 +107,8 @@ def split_windows(x: Tensor, window: int) -> Tensor:
     The padding is attended to like other tokens: the reference implementation does not mask it.
     """
     _, height, width, _ = x.shape
-    x = F.pad(x, (0, 0, 0, -width % window, 0, -height % window))
+    if height % window or width % window:  # padding by nothing would be a copy
+        x = F.pad(x, (0, 0, 0, -width % window, 0, -height % window))
     x = x.unflatten(2, (-1, window)).unflatten(1, (-1, window))  # (B, rows, window, columns, window, C)
     return x.transpose(2, 3).flatten(0, 2)
 

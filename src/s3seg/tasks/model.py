@@ -60,7 +60,7 @@ class Task:
         project_id: UUID of the project; None if there is none, or it was deleted.
         image_id: UUID of the image; None if it was deleted.
         source_image_url: The stable URL of the image.
-        prompts: 1 to 16 text prompts; each costs one credit.
+        prompts: 1 to 16 text prompts, or descriptions of what ``visual`` asks for; each costs one credit.
         status: The state of the task.
         created_at, updated_at, deadline: Aware datetimes, UTC.
         mask_image_url: URL of the mask; empty until the task is done.
@@ -70,6 +70,8 @@ class Task:
         error_code: An error code of the API, or ``CANCELLED``; None unless the status is ``error``.
         error_message: An explanation for the owner; None unless the status is ``error``.
         attempts: The attempts and the lease; empty once the task has ended.
+        visual: What is asked for beside words, as JSON values, or None; see `s3seg.tasks.visual`.
+        request_id: Id of the HTTP request that submitted it, for log lines; None if it is not known.
     """
 
     task_id: str
@@ -89,6 +91,14 @@ class Task:
     error_code: str | None = None
     error_message: str | None = None
     attempts: Attempts = Attempts()
+    visual: Mapping[str, Any] | None = None
+    request_id: str | None = None
+
+    @property
+    def log_fields(self) -> dict[str, str]:
+        """What every log line about the task has."""
+        known = {} if self.request_id is None else {"request_id": self.request_id}
+        return {"task_id": self.task_id, **known}
 
     @property
     def text_prompt(self) -> str:
@@ -158,6 +168,8 @@ class TaskRequest:
         prompts: 1 to 16 text prompts; the text of each must have been validated.
         project_id: One of the user's projects, or None.
         idempotency_key: 1 to 200 printable ASCII characters, or None.
+        visual: What is asked for beside words, as JSON values, or None; see `s3seg.tasks.visual`.
+        request_id: Id of the HTTP request, for log lines, or None; not part of what is asked for.
 
     Raises:
         InvalidRequestError: If the prompts are one text instead of several, too few or too many, or the idempotency
@@ -168,6 +180,8 @@ class TaskRequest:
     prompts: tuple[str, ...]
     project_id: str | None = None
     idempotency_key: str | None = None
+    visual: Mapping[str, Any] | None = None
+    request_id: str | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.prompts, str):  # it would be taken for a sequence of letters
@@ -183,5 +197,6 @@ class TaskRequest:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of image, prompts and project: equal for repeats of the same request, and only for those."""
-        body = json.dumps([self.image_url, self.prompts, self.project_id], ensure_ascii=True)
+        visual = [] if self.visual is None else [self.visual]
+        body = json.dumps([self.image_url, self.prompts, self.project_id, *visual], ensure_ascii=True, sort_keys=True)
         return hashlib.sha256(body.encode("ascii")).hexdigest()

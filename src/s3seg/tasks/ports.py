@@ -11,9 +11,9 @@ to the adapter's storage when the method returns.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from s3seg.tasks.backlog import Backlog
 from s3seg.tasks.limits import Action, Tier
@@ -21,6 +21,7 @@ from s3seg.tasks.model import Claim, Failure, Lease, Outcome, Task, TaskRequest
 from s3seg.tasks.rate_limit import RateDecision
 from s3seg.tasks.records import (
     Account,
+    Concept,
     Cursor,
     Identity,
     LedgerEntry,
@@ -300,6 +301,40 @@ class TaskStore(Part, Protocol):
 
         Raises:
             NotFoundError: If the caller has no such project.
+        """
+        ...
+
+    async def create_concept(self, caller: Identity, name: str, definition: Mapping[str, Any]) -> Concept:
+        """Store a concept; several may have the same name.
+
+        Args:
+            caller: The user.
+            name: What results call it, 1 to 120 characters.
+            definition: `ConceptDefinition.to_dict` of what it is made of; the store keeps it unread.
+
+        Raises:
+            ForbiddenError: If the caller is anonymous.
+            InvalidRequestError: If the caller has `MAX_CONCEPTS` concepts.
+        """
+        ...
+
+    async def get_concept(self, caller: Identity, concept_id: str) -> Concept:
+        """Return the caller's concept with this id.
+
+        Raises:
+            NotFoundError: If the caller has no such concept (``concept_id`` may be any string).
+        """
+        ...
+
+    async def list_concepts(self, caller: Identity) -> Sequence[Concept]:
+        """Return all concepts of the caller, newest first; there are at most `MAX_CONCEPTS`."""
+        ...
+
+    async def delete_concept(self, caller: Identity, concept_id: str) -> None:
+        """Delete a concept. Its images are kept, and tasks that use it are processed all the same.
+
+        Raises:
+            NotFoundError: If the caller has no such concept.
         """
         ...
 

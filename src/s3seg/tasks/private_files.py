@@ -40,11 +40,11 @@ def make_private(path: Path) -> None:
         mode = path.stat().st_mode
         if os.name != "nt" and mode & _OTHERS:
             path.chmod(stat.S_IMODE(mode) & ~_OTHERS)
-            _log.warning("%s could be read by others; it is private now", path)
+            _log.warning("%s was readable by others; now only its owner can read it", path)
     except FileNotFoundError:
         return
     except OSError as err:
-        _log.warning("%s can be read by others, and this cannot be changed: %s", path, err.strerror)
+        _log.warning("%s is readable by others, and its permissions cannot be changed: %s", path, err.strerror)
 
 
 def warn_if_open_to_others(folder: Path) -> None:
@@ -54,4 +54,4 @@ def warn_if_open_to_others(folder: Path) -> None:
     except OSError:
         return
     if os.name != "nt" and mode & _OTHERS:
-        _log.warning("%s can be entered by other users of this machine; run: chmod go-rwx %s", folder, folder)
+        _log.warning("%s is open to other users of this machine; run: chmod go-rwx %s", folder, folder)

@@ -102,7 +102,7 @@ def several_things_hint(prompt: str) -> str | None:
     listed = ", ".join(f'"{thing}"' for thing in things)
     options = " ".join(f"-p {shlex.quote(thing)}" for thing in things)
     return (
-        f"{prompt!r:.80} is searched as one thing; for several things, give one prompt each: "
+        f"{prompt!r:.80} is searched for as one thing; for several things, give one prompt each: "
         f"[{listed:.200}], or {options:.200}"
     )
 

@@ -138,6 +138,21 @@ class Project:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Concept:
+    """A named concept of a user.
+
+    Attributes:
+        definition: JSON values that only `ConceptDefinition.from_dict` reads.
+    """
+
+    concept_id: str
+    user_id: str
+    name: str
+    definition: Mapping[str, Any]
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Submitted:
     """The result of submitting a `TaskRequest`.
 

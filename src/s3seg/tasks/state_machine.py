@@ -117,6 +117,8 @@ def admit(
         image_id=image_id,
         source_image_url=request.image_url,
         prompts=request.prompts,
+        visual=request.visual,
+        request_id=request.request_id,
         status=_PENDING,
         created_at=now,
         updated_at=now,

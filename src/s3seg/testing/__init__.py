@@ -22,6 +22,8 @@ port                    suite
 `Authenticator`         `AuthenticatorSuite`
 `RateLimiter`           `RateLimiterSuite`
 `WorkerNotifier`        `WorkerNotifierSuite`
+`Webhooks`, and         `WebhookSuite`, with a `TaskHarness` that has them
+`WebhookOutbox`
 ======================  ==============================================
 
 Adapters of `TaskStore`, `TaskQueue` and `Accounts` should also run the stateful model in `s3seg.testing.task_model`,
@@ -34,6 +36,7 @@ from s3seg.testing.harness import TaskHarness
 from s3seg.testing.object_store import ObjectStoreSuite
 from s3seg.testing.task_queue import TaskQueueSuite
 from s3seg.testing.task_store import TaskStoreSuite
+from s3seg.testing.webhooks import WebhookSuite
 
 __all__ = [
     "AccountsSuite",
@@ -43,5 +46,6 @@ __all__ = [
     "TaskHarness",
     "TaskQueueSuite",
     "TaskStoreSuite",
+    "WebhookSuite",
     "WorkerNotifierSuite",
 ]

@@ -12,6 +12,7 @@ from s3seg.tasks.object_keys import new_image_key, new_result_key, public_url
 from s3seg.tasks.ports import Accounts, TaskQueue, TaskStore
 from s3seg.tasks.records import Identity, NewImage, StoredImage
 from s3seg.tasks.state_machine import Rules
+from s3seg.tasks.webhooks import WebhookOutbox, Webhooks
 
 PUBLIC_BASE = "https://objects.example/files"
 """The public base URL with which the adapters of a harness must be configured."""
@@ -36,12 +37,15 @@ class TaskHarness(ABC):
     Attributes:
         store, queue, accounts: The adapters, on the same data, with `PUBLIC_BASE` as the public base URL.
         rules: The rules with which the adapters are configured.
+        webhooks, outbox: The adapters of webhooks, on the same data; only for `WebhookSuite`.
     """
 
     store: TaskStore
     queue: TaskQueue
     accounts: Accounts
     rules: Rules
+    webhooks: Webhooks
+    outbox: WebhookOutbox
 
     @abstractmethod
     async def new_identity(self, *, tier: Tier, anonymous: bool = False) -> Identity:

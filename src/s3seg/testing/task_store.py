@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from dataclasses import replace
 
 import pytest
@@ -15,16 +14,18 @@ from s3seg.errors import (
     NotFoundError,
     RateLimitedError,
 )
+from s3seg.tasks.clicks import Clicks, click_texts
+from s3seg.tasks.concepts import MAX_CONCEPTS, ConceptDefinition, ConceptExample
 from s3seg.tasks.limits import Tier
 from s3seg.tasks.model import Failure, TaskRequest, TaskStatus
 from s3seg.tasks.object_keys import new_image_key, public_url
-from s3seg.tasks.records import Cursor, Identity, NewImage
+from s3seg.tasks.records import Identity, NewImage
+from s3seg.tasks.visual import clicks_of, visual_of_clicks
 from s3seg.testing.harness import PUBLIC_BASE, AsyncSuite, TaskHarness, outcome_for
+from s3seg.testing.submitted_tasks import ABSENT_IDS, SubmittedTaskTests
 
-ABSENT_IDS = ("", "x", "..", "null", "0" * 5000, "é", "\ud800", "'; DROP TABLE tasks; --", str(uuid.UUID(int=7)))
 
-
-class TaskStoreSuite(AsyncSuite):
+class TaskStoreSuite(SubmittedTaskTests, AsyncSuite):
     """Tests for a `TaskStore`. Override the fixture ``harness`` to return a new `TaskHarness`."""
 
     @pytest.fixture
@@ -116,6 +117,8 @@ class TaskStoreSuite(AsyncSuite):
             await harness.store.submit(anonymous, TaskRequest(image_url="x", prompts=("cat",)))
         with pytest.raises(ForbiddenError):
             await harness.store.create_project(anonymous, "zoo")
+        with pytest.raises(ForbiddenError):
+            await harness.store.create_concept(anonymous, "c", {})
 
     # --- idempotency
 
@@ -152,6 +155,48 @@ class TaskStoreSuite(AsyncSuite):
         for prompts in (("a", "b"), ("a",), ("a, b", "c")):
             with pytest.raises(InvalidRequestError):
                 await harness.submit(user, image=image, prompts=prompts, key="k")
+        assert await harness.credits(user) == 9
+
+    # --- what is asked for beside words
+
+    async def test_a_task_keeps_what_it_asks_for_beside_words(self, harness: TaskHarness) -> None:
+        user = await harness.user()
+        image = await harness.image(user)
+        objects = (Clicks([(1.5, 2)], box=(0, 0, 3, 3)), Clicks([(3, 2), (0, 1)], [1, 0]))
+        request = TaskRequest(image_url=image.image_url, prompts=click_texts(objects), visual=visual_of_clicks(objects))
+        task = (await harness.store.submit(user, request)).task
+        assert clicks_of(task.visual) == objects
+        assert await harness.credits(user) == 8
+        assert await harness.store.get_task(user, task.task_id) == task
+        assert (await harness.store.list_tasks(user)).tasks == (task,)
+        claim = await harness.queue.claim("worker-1", task.task_id, lease_s=30)
+        assert claim is not None
+        assert clicks_of(claim.task.visual) == objects
+        done = await harness.queue.finish(claim.lease, outcome_for(task))
+        assert clicks_of(done.visual) == objects
+        assert clicks_of((await harness.submit(user)).visual) == ()
+
+    async def test_the_same_key_with_other_clicks_is_refused(self, harness: TaskHarness) -> None:
+        user = await harness.user()
+        image = await harness.image(user)
+        requests = [
+            TaskRequest(
+                image_url=image.image_url,
+                prompts=("thing",),
+                idempotency_key="k",
+                visual=None if x is None else visual_of_clicks([Clicks([(x, 2)])]),
+            )
+            for x in (1, 1.25, None)
+        ]
+        first = await harness.store.submit(user, requests[0])
+        repeat = await harness.store.submit(user, requests[0])
+        assert (repeat.created, repeat.task) == (False, first.task)
+        found = await harness.store.find_repeat(user, requests[0])
+        assert found is not None
+        assert found.task_id == first.task.task_id
+        for other in requests[1:]:
+            with pytest.raises(InvalidRequestError):
+                await harness.store.submit(user, other)
         assert await harness.credits(user) == 9
 
     async def test_two_users_may_use_the_same_key(self, harness: TaskHarness) -> None:
@@ -276,117 +321,6 @@ class TaskStoreSuite(AsyncSuite):
         assert await store.get_task(other, task.task_id) == task
         assert (await store.get_project(other, project.project_id)).name == "theirs"
 
-    # --- lists
-
-    async def test_a_list_is_newest_first_with_total_and_pages(self, harness: TaskHarness) -> None:
-        user, other = await harness.user(credits=20), await harness.user()
-        image = await harness.image(user)
-        made = []
-        for _ in range(7):
-            made.append((await harness.submit(user, image=image)).task_id)
-            await harness.pass_time(0.01)
-        await harness.submit(other)
-        newest_first = made[::-1]
-        pages = [await harness.store.list_tasks(user, page=page, limit=3) for page in (1, 2, 3, 4)]
-        assert [[task.task_id for task in page.tasks] for page in pages] == [
-            newest_first[:3],
-            newest_first[3:6],
-            newest_first[6:],
-            [],
-        ]
-        assert {page.total for page in pages} == {7}
-        assert [page.next_cursor is None for page in pages] == [False, False, True, True]
-
-    async def test_cursors_visit_every_task_once_while_the_list_grows(self, harness: TaskHarness) -> None:
-        user = await harness.user(credits=20)
-        image = await harness.image(user)
-        made = [(await harness.submit(user, image=image)).task_id for _ in range(7)]
-        seen: list[str] = []
-        cursor: Cursor | None = None
-        while True:
-            page = await harness.store.list_tasks(user, limit=2, after=cursor)
-            seen += [task.task_id for task in page.tasks]
-            if page.next_cursor is None:
-                break
-            cursor = Cursor.decode(page.next_cursor.encode())
-            await harness.pass_time(0.01)
-            await harness.submit(user, image=image)
-        assert sorted(seen) == sorted(made)
-
-    async def test_a_project_filters_the_list(self, harness: TaskHarness) -> None:
-        user = await harness.user()
-        project = await harness.store.create_project(user, "zoo")
-        inside = await harness.submit(user, project_id=project.project_id)
-        await harness.submit(user)
-        page = await harness.store.list_tasks(user, project_id=project.project_id)
-        assert ([task.task_id for task in page.tasks], page.total) == ([inside.task_id], 1)
-        for absent_id in ABSENT_IDS:
-            empty = await harness.store.list_tasks(user, project_id=absent_id)
-            assert (empty.tasks, empty.total) == ((), 0)
-
-    async def test_a_list_contains_results(self, harness: TaskHarness) -> None:
-        user = await harness.user()
-        task = await harness.submit(user)
-        outcome = outcome_for(task)
-        await harness.queue.finish(await harness.claim(task), outcome)
-        (shown,) = (await harness.store.list_tasks(user)).tasks
-        assert (shown.status, shown.mask_image_url) == (TaskStatus.DONE, outcome.mask_image_url)
-        assert (shown.labels, dict(shown.metadata)) == (outcome.labels, dict(outcome.metadata))
-
-    # --- cancelling and deleting
-
-    async def test_a_cancelled_task_is_in_error_and_refunded_once(self, harness: TaskHarness) -> None:
-        user = await harness.user()
-        task = await harness.submit(user, prompts=("a", "b"))
-        ended = await harness.store.cancel(user, task.task_id)
-        assert (ended.status, ended.error_message) == (TaskStatus.ERROR, "cancelled")
-        assert await harness.store.cancel(user, task.task_id) == ended
-        assert await harness.credits(user) == 10
-
-    async def test_cancelling_a_finished_task_changes_nothing(self, harness: TaskHarness) -> None:
-        user = await harness.user()
-        task = await harness.submit(user)
-        done = await harness.queue.finish(await harness.claim(task), outcome_for(task))
-        assert await harness.store.cancel(user, task.task_id) == done
-        assert await harness.credits(user) == 9
-
-    async def test_deleting_a_live_task_refunds_it(self, harness: TaskHarness) -> None:
-        user = await harness.user()
-        pending, held = await harness.submit(user), await harness.submit(user)
-        await harness.claim(held)
-        for task in (pending, held):
-            gone = await harness.store.delete_task(user, task.task_id)
-            assert gone.status == TaskStatus.ERROR
-            with pytest.raises(NotFoundError):
-                await harness.store.get_task(user, task.task_id)
-        assert await harness.credits(user) == 10
-        assert (await harness.store.list_tasks(user)).total == 0
-
-    async def test_a_deleted_result_is_not_refunded_and_returns_its_objects(self, harness: TaskHarness) -> None:
-        user = await harness.user()
-        task = await harness.submit(user)
-        outcome = outcome_for(task)
-        await harness.queue.finish(await harness.claim(task), outcome)
-        assert await harness.accounts.referenced(outcome.object_keys) == set(outcome.object_keys)
-        gone = await harness.store.delete_task(user, task.task_id)
-        assert sorted(gone.object_keys) == sorted(outcome.object_keys)
-        assert await harness.accounts.referenced(outcome.object_keys) == set()
-        assert await harness.credits(user) == 9
-
-    async def test_deleting_an_image_cancels_its_live_tasks_only(self, harness: TaskHarness) -> None:
-        user = await harness.user()
-        image = await harness.image(user)
-        done, live = await harness.submit(user, image=image), await harness.submit(user, image=image)
-        await harness.queue.finish(await harness.claim(done), outcome_for(done))
-        assert await harness.store.delete_image(user, image.image_id) == image
-        assert (await harness.store.get_task(user, live.task_id)).status == TaskStatus.ERROR
-        kept = await harness.store.get_task(user, done.task_id)
-        assert (kept.status, kept.image_id, kept.source_image_url) == (TaskStatus.DONE, None, image.image_url)
-        assert await harness.credits(user) == 9
-        with pytest.raises(InvalidRequestError):
-            await harness.submit(user, image=image)
-        assert await harness.accounts.referenced([image.object_key]) == set()
-
     # --- images and projects
 
     async def test_the_url_of_an_image_is_derived_from_its_key(self, harness: TaskHarness) -> None:
@@ -395,6 +329,31 @@ class TaskStoreSuite(AsyncSuite):
         assert image.image_url == public_url(PUBLIC_BASE, image.object_key)
         assert await harness.store.get_image(user, image.image_id) == image
         assert await harness.accounts.referenced([image.object_key, "users/x.png"]) == {image.object_key}
+
+    async def test_a_task_keeps_the_id_of_the_request_that_submitted_it(self, harness: TaskHarness) -> None:
+        user = await harness.user()
+        image = await harness.image(user)
+        ids = ("9b2f6a52-1f4e-4c3a-9d55-0a3a6f8f7c11", None)
+        for request_id in ids:
+            request = TaskRequest(image_url=image.image_url, prompts=("cat",), request_id=request_id)
+            task = (await harness.store.submit(user, request)).task
+            assert task.request_id == request_id
+            assert await harness.store.get_task(user, task.task_id) == task
+        claims = await harness.queue.claim_batch("w", limit=5, lease_s=30)
+        assert {claim.task.request_id for claim in claims} == set(ids)
+
+    async def test_repeats_with_a_key_are_equal_whatever_their_request_ids(self, harness: TaskHarness) -> None:
+        user = await harness.user()
+        image = await harness.image(user)
+        made = [
+            await harness.store.submit(
+                user,
+                TaskRequest(image_url=image.image_url, prompts=("cat",), idempotency_key="k", request_id=request_id),
+            )
+            for request_id in ("first", "second")
+        ]
+        assert [one.created for one in made] == [True, False]
+        assert {one.task.request_id for one in made} == {"first"}
 
     async def test_an_image_is_found_by_its_key_by_its_owner_only(self, harness: TaskHarness) -> None:
         user, other = await harness.user(), await harness.user()
@@ -425,6 +384,20 @@ class TaskStoreSuite(AsyncSuite):
             with pytest.raises(InvalidRequestError):
                 await register(who, key)
 
+    async def test_deleting_an_image_cancels_its_live_tasks_only(self, harness: TaskHarness) -> None:
+        user = await harness.user()
+        image = await harness.image(user)
+        done, live = await harness.submit(user, image=image), await harness.submit(user, image=image)
+        await harness.queue.finish(await harness.claim(done), outcome_for(done))
+        assert await harness.store.delete_image(user, image.image_id) == image
+        assert (await harness.store.get_task(user, live.task_id)).status == TaskStatus.ERROR
+        kept = await harness.store.get_task(user, done.task_id)
+        assert (kept.status, kept.image_id, kept.source_image_url) == (TaskStatus.DONE, None, image.image_url)
+        assert await harness.credits(user) == 9
+        with pytest.raises(InvalidRequestError):
+            await harness.submit(user, image=image)
+        assert await harness.accounts.referenced([image.object_key]) == set()
+
     async def test_projects_are_listed_renamed_and_deleted(self, harness: TaskHarness) -> None:
         user, other = await harness.user(), await harness.user()
         await harness.store.create_project(other, "theirs")
@@ -439,6 +412,47 @@ class TaskStoreSuite(AsyncSuite):
         await harness.store.delete_project(user, made[1].project_id)
         page = await harness.store.list_projects(user)
         assert [project.name for project in page.projects] == ["c", "z"]
+
+    # --- concepts
+
+    async def test_concepts_are_kept_listed_and_deleted(self, harness: TaskHarness) -> None:
+        user, other = await harness.user(), await harness.user()
+        image = await harness.image(user)
+        box = (1.0, 2.0, 3.5, 4.0)
+        example = ConceptExample(image.image_url, (box,), (box, box))
+        definitions = [ConceptDefinition(words, (example,) * n) for words, n in ((None, 1), ("mug", 2), ("mug", 4))]
+        theirs = await harness.store.create_concept(other, "theirs", definitions[0].to_dict())
+        made = []
+        for name, definition in zip(("a", "b", "a"), definitions, strict=True):
+            made.append(await harness.store.create_concept(user, name, definition.to_dict()))
+            await harness.pass_time(0.01)
+        for concept, definition in zip(made, definitions, strict=True):
+            found = await harness.store.get_concept(user, concept.concept_id)
+            assert found.name == concept.name
+            assert ConceptDefinition.from_dict(found.definition) == definition
+        listed = await harness.store.list_concepts(user)
+        assert [one.concept_id for one in listed] == [one.concept_id for one in reversed(made)]
+        await harness.store.delete_concept(user, made[1].concept_id)
+        assert [one.name for one in await harness.store.list_concepts(user)] == ["a", "a"]
+        messages = set()
+        for some_id in (theirs.concept_id, made[1].concept_id, *ABSENT_IDS):
+            for method in (harness.store.get_concept, harness.store.delete_concept):
+                with pytest.raises(NotFoundError) as refused:
+                    await method(user, some_id)
+                messages.add(str(refused.value))
+        assert len(messages) == 1
+        assert [one.name for one in await harness.store.list_concepts(other)] == ["theirs"]
+
+    async def test_a_user_has_a_hundred_concepts_at_most(self, harness: TaskHarness) -> None:
+        user, other = await harness.user(), await harness.user()
+        definition = ConceptDefinition(None, (ConceptExample("u", ((1, 2, 3, 4),)),)).to_dict()
+        made = [await harness.store.create_concept(user, "c", definition) for _ in range(MAX_CONCEPTS)]
+        with pytest.raises(InvalidRequestError, match="100 concepts"):
+            await harness.store.create_concept(user, "c", definition)
+        await harness.store.create_concept(other, "c", definition)
+        await harness.store.delete_concept(user, made[0].concept_id)
+        await harness.store.create_concept(user, "c", definition)
+        assert len(await harness.store.list_concepts(user)) == MAX_CONCEPTS
 
     async def test_deleting_a_project_keeps_its_tasks_and_images(self, harness: TaskHarness) -> None:
         user = await harness.user()

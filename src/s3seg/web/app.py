@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 from s3seg.errors import S3segError
-from s3seg.web.http_protocol import REFUSAL
+from s3seg.web.errors import REFUSAL
 from s3seg.web.metrics import HttpMetrics
 from s3seg.web.middleware import CLIENT_CLOSED_REQUEST, RenderError, RequestMiddleware, respond_to_error
 from s3seg.web.operations import Guard, Operation, routes_of

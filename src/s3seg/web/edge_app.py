@@ -21,15 +21,17 @@ from s3seg.web.envelope import render_error
 from s3seg.web.errors import rate_headers
 from s3seg.web.metrics import HttpMetrics
 from s3seg.web.openapi import openapi_document, openapi_handler
-from s3seg.web.operations import Guard, Operation
+from s3seg.web.operations import Guard, Handler, Operation
 from s3seg.web.prefix import PrefixMiddleware
 from s3seg.web.routes.account import AccountRoutes
+from s3seg.web.routes.concepts import ConceptRoutes
 from s3seg.web.routes.objects import ObjectRoutes
 from s3seg.web.routes.probes import ProbeRoutes
 from s3seg.web.routes.projects import ProjectRoutes
 from s3seg.web.routes.results import ResultRoutes
 from s3seg.web.routes.tasks import TaskRoutes
 from s3seg.web.routes.uploads import UploadRoutes
+from s3seg.web.routes.webhooks import WebhookRoutes
 
 _SENT_BY_CLIENTS = ("Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", "Prefer")
 _EXPOSED = ("X-Request-Id", "Retry-After", "RateLimit", "RateLimit-Policy", "Location", "ETag", "Preference-Applied")
@@ -45,6 +47,7 @@ def build_edge_app(
     lifespan: Lifespan[Starlette] | None = None,
     prefix: str = "",
     more_routes: Sequence[BaseRoute] = (),
+    openapi: Handler | None = None,
 ) -> Starlette:
     """Build the application.
 
@@ -57,10 +60,12 @@ def build_edge_app(
         lifespan: Context manager that runs around the application.
         prefix: Path under which a proxy serves the application, such as ``/seg``; see `PrefixMiddleware`.
         more_routes: Routes that are not part of the API, such as the playground.
+        openapi: Answers /openapi.json: ``state.openapi`` of an earlier application, where each request has its own, so
+            that the document is made once.
     """
     metrics = metrics or HttpMetrics()
 
-    openapi = openapi_handler(
+    openapi = openapi or openapi_handler(
         lambda: openapi_document(
             operations,
             title="s3seg edge",
@@ -79,11 +84,13 @@ def build_edge_app(
         *TaskRoutes(edge).operations(),
         *ResultRoutes(edge).operations(),
         *ProjectRoutes(edge).operations(),
+        *WebhookRoutes(edge).operations(),
+        *ConceptRoutes(edge).operations(),
         *AccountRoutes(edge, rates).operations(),
         *ObjectRoutes(edge).operations(),
         *ProbeRoutes(edge, metrics, openapi).operations(),
     )
-    return build_app(
+    app = build_app(
         operations,
         guard=_user_guard(edge),
         render_error=render_error,
@@ -95,6 +102,8 @@ def build_edge_app(
             *([_cors(cors_origins, cors_headers)] if cors_origins else []),
         ],
     )
+    app.state.openapi = openapi
+    return app
 
 
 def _user_guard(edge: Edge) -> Guard:

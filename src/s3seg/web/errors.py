@@ -13,6 +13,9 @@ from s3seg.errors import InvalidRequestError, RateLimitedError, UnavailableError
 from s3seg.tasks.limits import RATE_WINDOW_S
 from s3seg.tasks.rate_limit import RateDecision
 
+REFUSAL = "s3seg.refusal"
+"""Key of the scope under which the application that answers requests refused by the server finds the error."""
+
 _FIXED_MESSAGES = {
     "INTERNAL_ERROR": "internal error; the server's log has the details under this request id",
     "MODEL_NOT_LOADED": "the model is not loaded",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Sequence
 
 from starlette.applications import Starlette
@@ -12,11 +11,11 @@ from starlette.types import Lifespan
 
 from s3seg import __version__
 from s3seg.api.envelope import ErrorBody, GpuErrorResponse
-from s3seg.errors import AuthInvalidError, AuthRequiredError
 from s3seg.inference.engine import Engine
 from s3seg.web.app import build_app
 from s3seg.web.errors import ErrorResponse
 from s3seg.web.gpu_metrics import EngineGauges
+from s3seg.web.keys import ApiKeys
 from s3seg.web.metrics import HttpMetrics
 from s3seg.web.openapi import openapi_document, openapi_handler
 from s3seg.web.operations import Guard, Operation
@@ -30,6 +29,7 @@ def build_gpu_app(
     keys: Sequence[str],
     metrics: HttpMetrics,
     lifespan: Lifespan[Starlette] | None = None,
+    more_operations: Sequence[Operation] = (),
 ) -> Starlette:
     """Build the application.
 
@@ -38,6 +38,7 @@ def build_gpu_app(
         keys: Accepted values of ``X-API-Key``; with none, the routes are open.
         metrics: Where requests are counted; the engine's gauges are registered there too.
         lifespan: Context manager that runs around the application.
+        more_operations: Operations beside the contract's.
     """
     openapi = openapi_handler(
         lambda: openapi_document(
@@ -54,10 +55,11 @@ def build_gpu_app(
     operations = (
         *GpuProbeRoutes(engine, metrics, openapi).operations(),
         *PredictionRoutes(engine).operations(),
+        *more_operations,
     )
     return build_app(
         operations,
-        guard=_key_guard(keys),
+        guard=_key_guard(ApiKeys(keys)),
         render_error=_render_error,
         metrics=metrics,
         lifespan=lifespan,
@@ -65,19 +67,12 @@ def build_gpu_app(
     )
 
 
-def _key_guard(keys: Sequence[str]) -> Guard:
-    """Require one of the keys in ``X-API-Key``."""
-    accepted = [key.encode() for key in keys]
+def _key_guard(keys: ApiKeys) -> Guard:
+    """Require one of the keys, where the operation says."""
 
     async def guard(request: Request, operation: Operation) -> Response:
-        if accepted and operation.secured:
-            sent = request.headers.get("x-api-key")
-            if not sent:
-                raise AuthRequiredError("no API key; send it in the header X-API-Key")
-            raw = sent.encode("latin-1")  # the bytes as they were sent
-            # every key is compared, so that the time taken does not reveal which one matched
-            if not sum(hmac.compare_digest(raw, key) for key in accepted):
-                raise AuthInvalidError("the key in X-API-Key is not valid")
+        if operation.secured and not operation.checks_key:
+            keys.check(request, operation.key_headers)
         return await operation.handler(request)
 
     return guard

@@ -81,12 +81,15 @@ class EngineGauges(Collector):
         yield GaugeMetricFamily(
             "s3seg_embedding_cache_bytes", "Device memory used by cached embeddings", value=engine.cache_bytes
         )
-        status = engine.network.device_status() if ready else None
-        if status is not None and status.memory_used_mb is not None and status.memory_total_mb is not None:
-            megabyte = 2**20
-            yield GaugeMetricFamily(
-                "s3seg_gpu_memory_used_bytes", "Device memory in use", value=status.memory_used_mb * megabyte
-            )
-            yield GaugeMetricFamily(
-                "s3seg_gpu_memory_total_bytes", "Device memory", value=status.memory_total_mb * megabyte
-            )
+        up = GaugeMetricFamily(
+            "s3seg_network_up", "1 if the network on a device can compute", labels=("network", "device")
+        )
+        used = GaugeMetricFamily("s3seg_gpu_memory_used_bytes", "Device memory in use", labels=("network", "device"))
+        total = GaugeMetricFamily("s3seg_gpu_memory_total_bytes", "Device memory", labels=("network", "device"))
+        for number, network in enumerate(engine.networks):
+            labels, status = [str(number), network.model.device], network.device_status()
+            up.add_metric(labels, float(network.problem is None))
+            if status.memory_used_mb is not None and status.memory_total_mb is not None:
+                used.add_metric(labels, status.memory_used_mb * 2**20)
+                total.add_metric(labels, status.memory_total_mb * 2**20)
+        yield from (up, used, total)

@@ -1,4 +1,4 @@
-"""HTTP/1.1 connections on which everything that a client can take is limited: bytes, header fields, time, and places.
+"""HTTP/1.1 connections, with limits on what a client can take: bytes, header fields, time, and connections.
 
 `LimitedProtocol` is uvicorn's protocol with these limits. A request that is refused here is answered by an application
 too, so that it gets an id, a log line, and the service's own error body like any other.
@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import heapq
 import socket
 import urllib.parse
-from dataclasses import dataclass
 from typing import Any, cast
 
 import httptools
@@ -21,80 +19,15 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from s3seg.errors import S3segError, UnavailableError
-from s3seg.web.errors import RefusedRequestError
+from s3seg.web.connection_limits import Admission, ConnectionLimits
+from s3seg.web.errors import REFUSAL, RefusedRequestError
+from s3seg.web.http_cycle import LimitedCycle
 from s3seg.web.turns import Turns
-
-REFUSAL = "s3seg.refusal"
-"""Key of the scope under which the application that answers refused requests finds the error."""
 
 _MAX_BUFFERED = 64 * 1024  # bytes of a body that the application does not read yet
 _PIECE = 2 * 1024  # bytes parsed at a time: so few that they cannot hold many requests
 _REFUSED_AT_ONCE = 32  # connections beyond the limit that are answered 503; further ones are closed without an answer
-_PAUSE_S = 0.05  # after no connection could give way, until one is looked for again
 _TCP_CLOSED = 7  # state of a Linux socket whose peer has reset the connection
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConnectionLimits:
-    """What the clients of a server can take.
-
-    Attributes:
-        connections: Open at the same time. Beyond it, the connection that has waited longest for its client is closed;
-            if none waits for its client, the new one is answered 503.
-        head_bytes: Of the request line and all header fields; also of a chunk's extension, or of a trailer.
-        target_bytes: Of the request target, the part of the URL after the host.
-        fields: Header fields of a request.
-        field_bytes: Name and value of one of them; a token of 8,192 characters fits.
-        head_s: Seconds for the first request of a connection to begin, and for a head to arrive.
-        idle_s: Seconds until an unused connection is closed.
-        grace_s: Seconds until the speed of a client is checked, both sending and receiving.
-        bytes_per_s: Lowest speed of sending after that, on average.
-        read_bytes_per_s: Lowest speed of reading answers, likewise.
-        body_s: Seconds for a body to arrive, however fast its client is.
-        linger_s: Seconds that a client which is still sending has to read a refusal.
-    """
-
-    connections: int = 1000
-    head_bytes: int = 64 * 1024
-    target_bytes: int = 8 * 1024
-    fields: int = 100
-    field_bytes: int = 9 * 1024
-    head_s: float = 10.0
-    idle_s: int = 5
-    grace_s: float = 20.0
-    bytes_per_s: float = 32 * 1024
-    read_bytes_per_s: float = 4 * 1024
-    body_s: float = 400.0
-    linger_s: float = 2.0
-
-
-class Admission:
-    """Decides which connections of a server stay when there are too many.
-
-    Args:
-        limits: What clients can take.
-    """
-
-    def __init__(self, limits: ConnectionLimits) -> None:
-        self._limits = limits
-        self._none_until = 0.0
-
-    def has_room(self, new: LimitedProtocol) -> bool:
-        """Whether a new connection can stay; those that have waited longest for their clients give way to it."""
-        limit = self._limits.connections
-        if len(new.connections) <= limit:
-            return True
-        if new.loop.time() < self._none_until:
-            return False
-        others = (one for one in new.connections if isinstance(one, LimitedProtocol) and one is not new)
-        waiting = [one for one in others if one.waits_for_client]
-        # several at a time, as finding them takes a millisecond where there are a thousand
-        for one in heapq.nsmallest(max(1, limit // 32), waiting, key=lambda one: one.active_at):
-            new.connections.discard(one)  # type: ignore[arg-type]
-            one.transport.abort()
-        if not waiting:
-            self._none_until = new.loop.time() + _PAUSE_S
-        return bool(waiting)
 
 
 class _RestIgnoredError(Exception):
@@ -136,8 +69,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self._admission = admission
         self._turns = turns
         self._refuse_app = refuse
-        self._last: _Cycle | None = None  # the request that was parsed last
-        self._running: _Cycle | None = None  # the request that is being answered
+        self._last: LimitedCycle | None = None  # the request that was parsed last
+        self._running: LimitedCycle | None = None  # the request that is being answered
         self._held = b""  # received, and not parsed until earlier requests are answered
         self._in_body = False
         self._discarding = False
@@ -158,7 +91,8 @@ class LimitedProtocol(HttpToolsProtocol):
         """Accept the connection if there is room for it, or if room can be made."""
         super().connection_made(transport)
         _probe_idle_peer(transport)
-        if self._admission.has_room(self):
+        others = (one for one in self.connections if isinstance(one, LimitedProtocol) and one is not self)
+        if self._admission.has_room(others, count=len(self.connections), now=self.loop.time()):
             return
         if len(self.connections) > self._limits.connections + _REFUSED_AT_ONCE:
             transport.abort()
@@ -177,6 +111,11 @@ class LimitedProtocol(HttpToolsProtocol):
         self._discarding = True
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
+
+    def give_way(self) -> None:
+        """Close the connection at once, so that another can have its place."""
+        self.connections.discard(self)
+        self.transport.abort()
 
     @property
     def waits_for_client(self) -> bool:
@@ -352,7 +291,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._raw_bytes = self._body_bytes = 0
         self._body_waited_s = 0.0
         self._take(
-            cast(ASGIApp, self.app), _Cycle(self, keep_alive=version != "1.0" and self.parser.should_keep_alive())
+            cast(ASGIApp, self.app), LimitedCycle(self, keep_alive=version != "1.0" and self.parser.should_keep_alive())
         )
 
     def on_body(self, body: bytes) -> None:
@@ -402,11 +341,11 @@ class LimitedProtocol(HttpToolsProtocol):
         self.scope.update(method="GET", path="", raw_path=b"", query_string=b"")
         self.headers += [field for field in headers if field[0] in kept]
         self.scope[REFUSAL] = error  # type: ignore[typeddict-unknown-key]
-        cycle = _Cycle(self, keep_alive=False)
+        cycle = LimitedCycle(self, keep_alive=False)
         cycle.more_body = False
         self._take(self._refuse_app, cycle)
 
-    def _take(self, app: ASGIApp, cycle: _Cycle) -> None:
+    def _take(self, app: ASGIApp, cycle: LimitedCycle) -> None:
         """Start the application on a request, or queue the request behind earlier ones."""
         answered, self._last, self.cycle = self._answered, cycle, cycle
         self._unset_keepalive_if_required()
@@ -417,7 +356,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self.pipeline.appendleft((cycle, app))  # type: ignore[arg-type]
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        self._running = cycle if isinstance(cycle, _Cycle) else None
+        self._running = cycle if isinstance(cycle, LimitedCycle) else None
         start = super()._start_asgi_task
         self._turns.take(lambda: None if cycle.disconnected else start(cycle, app))
 
@@ -450,60 +389,6 @@ class LimitedProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         self.transport.write_eof()
         self.flow.resume_reading()
-
-
-class _Cycle(RequestResponseCycle):
-    """A request and its answer. Unlike uvicorn's, it reads from the connection only while its body is incomplete."""
-
-    def __init__(self, protocol: LimitedProtocol, *, keep_alive: bool) -> None:
-        super().__init__(
-            scope=protocol.scope,
-            transport=_Transport(protocol),  # type: ignore[arg-type]
-            flow=protocol.flow,
-            logger=protocol.logger,
-            access_logger=protocol.access_logger,
-            access_log=False,
-            default_headers=protocol.server_state.default_headers,
-            message_event=asyncio.Event(),
-            expect_100_continue=protocol.expect_100_continue,
-            keep_alive=keep_alive,
-            on_response=protocol.on_response_complete,
-        )
-        self.refusal: S3segError | None = None
-
-    async def receive(self) -> Any:
-        """Return the next part of the body, or that the client is gone."""
-        if self.waiting_for_100_continue and not self.transport.is_closing():
-            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            self.waiting_for_100_continue = False
-        if not self.disconnected and not self.response_complete and self.refusal is None:
-            if self.more_body:
-                self.flow.resume_reading()
-            await self.message_event.wait()
-            self.message_event.clear()
-        if self.disconnected or self.response_complete:
-            return {"type": "http.disconnect"}
-        if self.refusal is not None:
-            if self.response_started:
-                return {"type": "http.disconnect"}
-            raise self.refusal
-        message = {"type": "http.request", "body": bytes(self.body), "more_body": self.more_body}
-        self.body = bytearray()
-        return message
-
-
-class _Transport:
-    """What a `_Cycle` writes to: its connection, which counts what is sent and closes gently."""
-
-    __slots__ = ("_protocol", "is_closing", "write")
-
-    def __init__(self, protocol: LimitedProtocol) -> None:
-        self._protocol = protocol
-        self.write = protocol.write
-        self.is_closing = protocol.transport.is_closing
-
-    def close(self) -> None:
-        self._protocol.close()
 
 
 def _probe_idle_peer(transport: asyncio.Transport) -> None:

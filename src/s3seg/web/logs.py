@@ -68,6 +68,11 @@ class JsonFormatter(logging.Formatter):
     A line with a ``task_id`` and no ``request_id`` gets the id that `remember_task` was called with.
     """
 
+    def __init__(self, fields: Mapping[str, Any] | None = None) -> None:
+        """Add these fields to every line."""
+        super().__init__()
+        self._fields = dict(fields or {})
+
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as one line of JSON, with the fields that are bound where it is called."""
         line: dict[str, Any] = {
@@ -75,6 +80,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": _cut(record.getMessage()),
+            **self._fields,
             **(_bound.get() or {}),
             **{name: _limited(value) for name, value in vars(record).items() if name not in _STANDARD_FIELDS},
         }
@@ -148,10 +154,18 @@ class BatchingHandler(logging.Handler):
             self.flush()
 
 
-def configure_logging(level: str = "INFO", stream: TextIO | None = None) -> None:
-    """Send every log of the process to ``stream`` (stderr) as JSON. Called by the commands that serve."""
+def configure_logging(
+    level: str = "INFO", stream: TextIO | None = None, *, fields: Mapping[str, Any] | None = None
+) -> None:
+    """Send every log of the process to ``stream`` (stderr) as JSON. Called by the commands that serve.
+
+    Args:
+        level: The least level that is logged.
+        stream: Where lines are written.
+        fields: Added to every line.
+    """
     handler = BatchingHandler(stream or sys.stderr)
-    handler.setFormatter(JsonFormatter())
+    handler.setFormatter(JsonFormatter(fields))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())

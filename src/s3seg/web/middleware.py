@@ -6,20 +6,15 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Callable
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from s3seg.web.errors import ErrorResponse, RefusedRequestError, error_response
-from s3seg.web.http_protocol import REFUSAL
+from s3seg.web.errors import REFUSAL, RefusedRequestError, error_response
 from s3seg.web.logs import bound
 from s3seg.web.metrics import HttpMetrics
-from s3seg.web.operations import route_label
-
-RenderError = Callable[[ErrorResponse, str], Response]
-"""Writes an error as the service's own body; the second argument is the request's id."""
+from s3seg.web.operations import RenderError, route_label
 
 CLIENT_CLOSED_REQUEST = 499
 """Status that is logged when the client is gone, as in nginx; nobody receives it."""
@@ -126,11 +121,11 @@ class RequestMiddleware:
 
 
 def respond_to_error(scope: Scope, error: Exception, render_error: RenderError, metrics: HttpMetrics) -> Response:
-    """Count an error, and write the response that the client gets for it."""
+    """Count an error, and write the response that the client gets for it: as its route does, or as the service does."""
     described = error_response(error)
     scope["s3seg.error_code"] = described.code
     metrics.failed(route=route_label(scope), code=described.code)
-    response = render_error(described, scope["s3seg.request_id"])
+    response = (scope.get("s3seg.render_error") or render_error)(described, scope["s3seg.request_id"])
     response.headers.update(described.headers)
     return response
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,9 @@ from s3seg.web.validation import require_uncompressed
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
+MAY_LEAVE_BODIES = "s3seg.may_leave_bodies"
+"""Key of a scope that is true if a client reads its response although nobody has read the whole body of its request."""
+
 _FRAMING_BYTES = 64 * 1024  # boundaries, part headers and other fields around the file
 _FIELD_BYTES = 1024
 _PREAMBLE_BYTES = 8 * 1024
@@ -35,6 +38,19 @@ _DRAINED_BYTES = 64 * 1024 * 1024
 _DRAIN_TIMEOUT_S = 5.0
 
 
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A form with one file.
+
+    Attributes:
+        file: The bytes of the file.
+        fields: The fields that were asked for and sent, as text.
+    """
+
+    file: bytes
+    fields: Mapping[str, str]
+
+
 async def read_upload(request: Request) -> Upload:
     """Read the part ``file`` and the field ``project_id`` of a ``multipart/form-data`` body.
 
@@ -43,26 +59,48 @@ async def read_upload(request: Request) -> Upload:
         InvalidRequestError: The body is of another type or malformed, has no file or several, a project id that is
             not a UUID, or arrives too slowly.
     """
+    form = await read_form(request, file="file", fields=UploadRequest.model_fields)
+    try:
+        fields = UploadRequest.model_validate(form.fields)
+    except ValidationError as err:
+        raise InvalidRequestError(explain(err)) from None
+    return Upload(data=form.file, project_id=fields.project_id)
+
+
+async def read_form(request: Request, *, file: str, fields: Collection[str], field_bytes: int = _FIELD_BYTES) -> Form:
+    """Read a ``multipart/form-data`` body of one file and some fields; other parts are skipped.
+
+    Args:
+        request: The request.
+        file: Name of the part with the file, of at most 10 MB.
+        fields: Names of the fields to read.
+        field_bytes: Longest field.
+
+    Raises:
+        FileTooLargeError: The file, or the body as a whole, is too large; with and without ``Content-Length``.
+        InvalidRequestError: The body is of another type or malformed, has no file or several, a field twice or one that
+            is too long, or arrives too slowly.
+    """
     chunks = request.stream()
     try:
-        return await _read(request, _fast_enough(chunks))
+        return await _read(request, _fast_enough(chunks), _Parts(file, fields, field_bytes))
     except (FileTooLargeError, InvalidRequestError):
-        if "expect" not in request.headers:  # a client that asked before sending has its answer
+        # a client that asked before sending has its answer
+        if "expect" not in request.headers and not request.scope.get(MAY_LEAVE_BODIES):
             await _drain(chunks)
         raise
 
 
-async def _read(request: Request, chunks: AsyncIterator[bytes]) -> Upload:
+async def _read(request: Request, chunks: AsyncIterator[bytes], form: _Parts) -> Form:
     content_type = request.headers.get("content-type", "")
     if len(content_type) > _HEADER_BYTES:
         raise InvalidRequestError(f"the header field content-type is longer than {_HEADER_BYTES} bytes")
     require_uncompressed(request)
     kind, parameters = parse_options_header(content_type)
-    boundary = _boundary(kind, parameters)
+    boundary = _boundary(kind, parameters, form.file_name)
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > MAX_UPLOAD_BYTES + _FRAMING_BYTES:
         raise _too_large()
-    form = _Form()
     parser = MultipartParser(boundary, form.callbacks())
     preamble = _Preamble(boundary)
     received = 0
@@ -75,13 +113,13 @@ async def _read(request: Request, chunks: AsyncIterator[bytes]) -> Upload:
         parser.finalize()
     except FormParserError:
         raise InvalidRequestError("the multipart body is malformed") from None
-    return form.upload()
+    return form.form()
 
 
-def _boundary(kind: bytes, parameters: Mapping[bytes, bytes]) -> bytes:
+def _boundary(kind: bytes, parameters: Mapping[bytes, bytes], file_name: str) -> bytes:
     """Return the boundary that the header ``Content-Type`` names."""
     if kind != b"multipart/form-data":
-        raise InvalidRequestError("the body must be multipart/form-data with a part named 'file'")
+        raise InvalidRequestError(f"the body must be multipart/form-data with a part named {file_name!r}")
     boundary = parameters.get(b"boundary", b"")
     if not boundary:
         raise InvalidRequestError(
@@ -150,9 +188,12 @@ def _too_large() -> FileTooLargeError:
 
 
 @dataclass(slots=True)
-class _Form:
-    """The form as parsed so far; its methods are the parser's callbacks."""
+class _Parts:
+    """The parts of a form as parsed so far; its methods are the parser's callbacks."""
 
+    file_name: str
+    field_names: Collection[str]
+    field_bytes: int
     file: bytearray | None = None
     fields: dict[str, bytearray] = field(default_factory=dict)
     ended: bool = False
@@ -196,16 +237,16 @@ class _Form:
     def end_headers(self) -> None:
         _, options = parse_options_header(self._disposition)
         name = options.get(b"name", b"").decode("utf-8", "replace")
-        if name == "file":
+        if name == self.file_name:
             if self.file is not None:
-                raise InvalidRequestError("file: send only one file per request")
+                raise InvalidRequestError(f"{name}: send only one file per request")
             self.file = self._part = bytearray()
             self._max_bytes = MAX_UPLOAD_BYTES
-        elif name in UploadRequest.model_fields:
+        elif name in self.field_names:
             if name in self.fields:
                 raise InvalidRequestError(f"{name}: sent more than once")
             self.fields[name] = self._part = bytearray()
-            self._max_bytes = _FIELD_BYTES
+            self._max_bytes = self.field_bytes
 
     def part_data(self, data: bytes, start: int, end: int) -> None:
         if self._part is None:  # an unknown part
@@ -217,15 +258,9 @@ class _Form:
     def end(self) -> None:
         self.ended = True
 
-    def upload(self) -> Upload:
+    def form(self) -> Form:
         if not self.ended:
             raise InvalidRequestError("the multipart body is incomplete: its final boundary is missing")
         if self.file is None:
-            raise InvalidRequestError("file: send the picture as the part named 'file'")
-        try:
-            fields = UploadRequest.model_validate(
-                {name: value.decode("utf-8", "replace") for name, value in self.fields.items()}
-            )
-        except ValidationError as err:
-            raise InvalidRequestError(explain(err)) from None
-        return Upload(data=bytes(self.file), project_id=fields.project_id)
+            raise InvalidRequestError(f"{self.file_name}: send the picture as the part named {self.file_name!r}")
+        return Form(bytes(self.file), {name: value.decode("utf-8", "replace") for name, value in self.fields.items()})

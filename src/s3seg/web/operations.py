@@ -13,9 +13,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from s3seg.tasks.limits import Action
+from s3seg.web.errors import ErrorResponse
+from s3seg.web.keys import KEY_HEADER
 
 Handler = Callable[[Request], Awaitable[Response]]
 """Answers a request; raises errors of `s3seg.errors`."""
+
+RenderError = Callable[[ErrorResponse, str], Response]
+"""Writes an error as a body; the second argument is the request's id."""
 
 _EVERY_METHOD = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "QUERY")
 
@@ -57,6 +62,9 @@ class Operation:
         headers: Request headers that it reads, with their meanings.
         path_formats: Formats of path parameters, such as ``{"task_id": "uuid"}``.
         secured: Whether the guard requires credentials.
+        key_headers: Header fields that may carry the key, in services whose credentials are keys; see `ApiKeys.check`.
+        checks_key: Whether the handler checks the key itself, because it may be elsewhere in the request.
+        render_error: Writes its errors, where they have another body than those of the service.
         tag: Group in the documentation.
     """
 
@@ -75,6 +83,9 @@ class Operation:
     headers: Mapping[str, str] = field(default_factory=dict)
     path_formats: Mapping[str, str] = field(default_factory=dict)
     secured: bool = True
+    key_headers: tuple[str, ...] = (KEY_HEADER,)
+    checks_key: bool = False
+    render_error: RenderError | None = None
     tag: str = ""
 
 
@@ -103,6 +114,7 @@ def _route(path: str, by_method: Mapping[str, Operation], guard: Guard | None) -
         operation = by_method.get("GET" if request.method == "HEAD" else request.method)
         if operation is None:
             raise HTTPException(405, headers={"Allow": allowed})
+        request.scope["s3seg.render_error"] = operation.render_error
         if guard is None:
             return await operation.handler(request)
         return await guard(request, operation)

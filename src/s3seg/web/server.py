@@ -22,8 +22,9 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from s3seg.errors import ConfigurationError
-from s3seg.web.errors import error_response
-from s3seg.web.http_protocol import REFUSAL, Admission, ConnectionLimits, LimitedProtocol
+from s3seg.web.connection_limits import Admission, ConnectionLimits
+from s3seg.web.errors import REFUSAL, error_response
+from s3seg.web.http_protocol import LimitedProtocol
 from s3seg.web.turns import Turns
 
 _log = logging.getLogger("s3seg.server")

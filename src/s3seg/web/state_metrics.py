@@ -1,4 +1,4 @@
-"""Prometheus gauges of a service's parts and of the queue, read anew when they are scraped."""
+"""Prometheus gauges of a service's parts and of the queue, read when they are scraped."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class StateGauges(Collector):
         try:
             async with asyncio.timeout(_TIMEOUT_S):
                 return await self._read_backlog()
-        except (S3segError, TimeoutError):  # s3seg_part_up tells which part does not work
+        except (S3segError, TimeoutError):  # s3seg_part_up says which part does not work
             return None
 
     def collect(self) -> Iterator[GaugeMetricFamily]:

@@ -24,9 +24,7 @@ async def read_json(request: Request, model: type[_M], *, max_bytes: int = MAX_J
     Raises:
         InvalidRequestError: The body is not JSON, too long, or does not fit the model; names the field.
     """
-    content_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
-    if content_type != "application/json" and not content_type.endswith("+json"):
-        raise InvalidRequestError("the body must be JSON; send Content-Type: application/json")
+    check_json_type(request)
     require_uncompressed(request)
     body = bytearray()
     async for chunk in request.stream():
@@ -34,8 +32,24 @@ async def read_json(request: Request, model: type[_M], *, max_bytes: int = MAX_J
         if len(body) > max_bytes:
             remedy = f"; {NO_DATA_URL}" if b'"data:' in body else ""
             raise InvalidRequestError(f"the body is longer than {max_bytes} bytes{remedy}")
+    return parse_json(bytes(body), model)
+
+
+def check_json_type(request: Request) -> None:
+    """Raise InvalidRequestError unless the request says that its body is JSON, or says nothing."""
+    content_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if content_type != "application/json" and not content_type.endswith("+json"):
+        raise InvalidRequestError("the body must be JSON; send Content-Type: application/json")
+
+
+def parse_json(body: bytes, model: type[_M]) -> _M:
+    """Parse JSON as a model. Long bodies take a while, so they are parsed in a thread.
+
+    Raises:
+        InvalidRequestError: It is not JSON, or does not fit the model; names the field.
+    """
     try:
-        value = json.loads(bytes(body))
+        value = json.loads(body)
     except (ValueError, RecursionError):
         raise InvalidRequestError("the body is not JSON") from None
     validated = _validated(model, value)

@@ -69,7 +69,8 @@ def faulty_proxy(upstream: str) -> Iterator[FaultyProxy]:
             for name, value in headers:
                 if name.lower() not in ("content-length", "transfer-encoding"):
                     self.send_header(name, value)
-            self.send_header("Content-Length", str(len(content)))
+            told = {name.lower(): value for name, value in headers}.get("content-length", "0")
+            self.send_header("Content-Length", told if self.command == "HEAD" else str(len(content)))
             self.end_headers()
             if self.command != "HEAD":
                 self.wfile.write(content[: len(content) // 2] if cut else content)

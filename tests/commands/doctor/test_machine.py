@@ -12,18 +12,7 @@ from s3seg.commands.doctor import machine
 from s3seg.commands.doctor.machine import Compute, Finding
 from s3seg.sam3.predictor import choose_device, choose_dtype
 
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in (
-        "HF_HUB_CACHE",
-        "HUGGINGFACE_HUB_CACHE",
-        "HF_TOKEN",
-        "HF_HUB_OFFLINE",
-        "S3SEG_CHECKPOINT",
-    ):
-        monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+pytestmark = pytest.mark.usefixtures("own_hub_cache")
 
 
 def _gpu() -> Compute:

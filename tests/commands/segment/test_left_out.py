@@ -111,7 +111,7 @@ def test_a_list_of_things_in_one_prompt_gets_one_hint_with_the_command(s3seg: Co
     assert done.exit_code == 0
     hints = [line for line in done.stderr.splitlines() if "one thing" in line]
     assert hints == [
-        "hint: 'car, tree' is searched as one thing; for several, give each its own prompt: "
+        "hint: 'car, tree' is searched for as one thing; for several, give each its own prompt: "
         "s3seg segment in/a.png car -p tree"
     ]
 

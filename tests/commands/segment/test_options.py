@@ -40,8 +40,8 @@ def test_the_last_word_is_a_prompt_unless_another_option_says_it_and_it_names_a_
 
 
 def test_boxes_need_no_prompt() -> None:
-    assert split_words(["a.png"], [], has_boxes=True) == (["a.png"], [])
-    assert split_words(["a.png", "dog"], [], has_boxes=True) == (["a.png"], ["dog"])
+    assert split_words(["a.png"], [], has_marks=True) == (["a.png"], [])
+    assert split_words(["a.png", "dog"], [], has_marks=True) == (["a.png"], ["dog"])
 
 
 @pytest.mark.parametrize("word", ["found.json", "sub/", "./notes", "labels.v1"])

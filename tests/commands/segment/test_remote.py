@@ -68,7 +68,7 @@ def test_a_picture_that_fails_does_not_stop_the_others(service, tmp_path):
         (["--token", "wrong"], "token"),
         (["--device", "cpu"], "service"),
         (["--image-size", "112"], "service"),
-        (["--box", "1,1,3,3"], "text prompts only"),
+        (["--box", "1,1,3,3"], "text prompts and points"),
     ],
 )
 def test_an_error_of_the_whole_run_is_reported_once(service, tmp_path, options, said):

@@ -10,8 +10,10 @@ from datetime import UTC, datetime
 from s3seg.tasks import state_machine
 from s3seg.tasks.limits import RATE_LIMITS, RateTable, Tier
 from s3seg.tasks.model import Task
-from s3seg.tasks.records import Account, LedgerEntry, Project, StoredImage
+from s3seg.tasks.records import Account, Concept, LedgerEntry, Project, StoredImage
 from s3seg.tasks.state_machine import Rules
+from s3seg.tasks.webhook_payload import new_delivery_id, payload_of
+from s3seg.tasks.webhooks import Delivery, DeliveryStatus, Webhook
 
 
 def _utc_now() -> datetime:
@@ -41,9 +43,13 @@ class MemoryTables:
     ledger: list[LedgerEntry] = field(default_factory=list)
     images: dict[str, StoredImage] = field(default_factory=dict)
     projects: dict[str, Project] = field(default_factory=dict)
+    concepts: dict[str, Concept] = field(default_factory=dict)
     tasks: dict[str, Task] = field(default_factory=dict)
     jobs: dict[str, datetime] = field(default_factory=dict)
     """By name: when a recurring job was last begun."""
+    webhooks: dict[str, tuple[str, Webhook]] = field(default_factory=dict)
+    """By id: the owner of a webhook, and the webhook."""
+    deliveries: dict[str, Delivery] = field(default_factory=dict)
     submits: dict[str, Sequence[float]] = field(default_factory=dict)
     """By user: the times of the submits that the rate limit counts."""
     idempotency_keys: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
@@ -71,7 +77,25 @@ class MemoryTables:
         """Store the new state of a task, and refund it if it entered ``error``."""
         self.tasks[after.task_id] = after
         self.book(after.user_id, state_machine.refund(before, after), "refund", after.task_id)
+        if after.ended and not before.ended:
+            self._tell_of_end(after)
         return after
+
+    def _tell_of_end(self, task: Task) -> None:
+        for owner, webhook in self.webhooks.values():
+            if owner == task.user_id:
+                delivery = Delivery(
+                    delivery_id=new_delivery_id(),
+                    webhook_id=webhook.webhook_id,
+                    task_id=task.task_id,
+                    payload=payload_of(task),
+                    status=DeliveryStatus.PENDING,
+                    attempts=0,
+                    next_attempt_at=task.updated_at,
+                    last_error=None,
+                    created_at=task.updated_at,
+                )
+                self.deliveries[delivery.delivery_id] = delivery
 
     def oldest_first(self) -> Iterator[Task]:
         """Iterate over all tasks, in the order in which they were accepted."""

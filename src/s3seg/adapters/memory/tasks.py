@@ -6,18 +6,21 @@ No method awaits anything between reading and writing, so each is one transactio
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from s3seg.adapters.memory.tables import MemoryTables
 from s3seg.errors import ForbiddenError, InvalidRequestError, NotFoundError
 from s3seg.tasks import state_machine
+from s3seg.tasks.concepts import require_room
 from s3seg.tasks.limits import Action
 from s3seg.tasks.model import Task, TaskRequest
 from s3seg.tasks.object_keys import key_of_url
 from s3seg.tasks.rate_limit import take
 from s3seg.tasks.records import (
     Account,
+    Concept,
     Cursor,
     Identity,
     NewImage,
@@ -28,7 +31,7 @@ from s3seg.tasks.records import (
     TaskPage,
 )
 
-_Row = TypeVar("_Row", StoredImage, Project, Task)
+_Row = TypeVar("_Row", Concept, StoredImage, Project, Task)
 
 
 class MemoryTaskStore:
@@ -173,6 +176,35 @@ class MemoryTaskStore:
         mine = [project for project in self._t.projects.values() if project.user_id == caller.user_id]
         mine.sort(key=lambda project: (project.created_at, project.project_id), reverse=True)
         return ProjectPage(projects=tuple(mine[(page - 1) * limit : page * limit]), total=len(mine))
+
+    async def create_concept(self, caller: Identity, name: str, definition: Mapping[str, Any]) -> Concept:
+        """Store a concept."""
+        _refuse_anonymous(caller)
+        self._t.ensure(caller.user_id, caller.tier)
+        require_room(len(await self.list_concepts(caller)))
+        concept = Concept(
+            concept_id=str(uuid.uuid4()),
+            user_id=caller.user_id,
+            name=name,
+            definition=definition,
+            created_at=self._t.now(),
+        )
+        self._t.concepts[concept.concept_id] = concept
+        return concept
+
+    async def get_concept(self, caller: Identity, concept_id: str) -> Concept:
+        """Return the caller's concept with this id, or raise NotFoundError."""
+        return _own(self._t.concepts.get(concept_id), caller, "concept")
+
+    async def list_concepts(self, caller: Identity) -> Sequence[Concept]:
+        """Return all concepts of the caller, newest first."""
+        mine = [concept for concept in self._t.concepts.values() if concept.user_id == caller.user_id]
+        return tuple(sorted(mine, key=lambda one: (one.created_at, one.concept_id), reverse=True))
+
+    async def delete_concept(self, caller: Identity, concept_id: str) -> None:
+        """Delete a concept, or raise NotFoundError."""
+        await self.get_concept(caller, concept_id)
+        del self._t.concepts[concept_id]
 
     async def rename_project(self, caller: Identity, project_id: str, name: str) -> Project:
         """Rename a project, or raise NotFoundError."""

@@ -16,7 +16,7 @@ from s3seg.tasks import state_machine
 from s3seg.tasks.health import MismatchError
 from s3seg.tasks.limits import RATE_LIMITS, RateTable, Tier
 from s3seg.tasks.model import Attempts, Task, TaskStatus
-from s3seg.tasks.records import Account, Project, StoredImage, from_microseconds, microseconds
+from s3seg.tasks.records import Account, Concept, Project, StoredImage, from_microseconds, microseconds
 from s3seg.tasks.state_machine import Rules
 
 _SELECT_TASK = """
@@ -24,7 +24,8 @@ _SELECT_TASK = """
            t.mask_image_url, t.labels, t.metadata, t.error_code, t.error_message,
            t.created_at, t.updated_at, t.deadline,
            l.attempt, l.released, l.worker, l.expires_at,
-           (SELECT json_group_array(o.object_key) FROM task_objects o WHERE o.task_id = t.task_id)
+           (SELECT json_group_array(o.object_key) FROM task_objects o WHERE o.task_id = t.task_id),
+           t.visual, t.request_id
     FROM tasks t LEFT JOIN leases l ON l.task_id = t.task_id
 """
 _SELECT_IMAGE = """
@@ -132,6 +133,21 @@ def select_projects(connection: sqlite3.Connection, where: str, values: Sequence
     ]
 
 
+def select_concepts(connection: sqlite3.Connection, where: str, values: Sequence[object]) -> list[Concept]:
+    """Return the concepts that match a constant SQL condition."""
+    columns = "SELECT concept_id, user_id, name, definition, created_at FROM concepts"
+    return [
+        Concept(
+            concept_id=row[0],
+            user_id=row[1],
+            name=row[2],
+            definition=from_json(row[3]),
+            created_at=from_microseconds(row[4]),
+        )
+        for row in connection.execute(f"{columns} {where}", values)
+    ]
+
+
 def ensure_account(
     connection: sqlite3.Connection, user_id: str, tier: Tier | None, *, policy: Policy, now: datetime
 ) -> Account:
@@ -194,8 +210,8 @@ def insert_task(connection: sqlite3.Connection, task: Task, *, idempotency_key: 
     connection.execute(
         """
         INSERT INTO tasks (task_id, user_id, project_id, image_id, source_image_url, prompts, status,
-                           idempotency_key, fingerprint, created_at, updated_at, deadline)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                           idempotency_key, fingerprint, created_at, updated_at, deadline, visual, request_id)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
         """,
         (
             task.task_id,
@@ -210,6 +226,8 @@ def insert_task(connection: sqlite3.Connection, task: Task, *, idempotency_key: 
             microseconds(task.created_at),
             microseconds(task.updated_at),
             microseconds(task.deadline),
+            None if task.visual is None else json.dumps(task.visual),
+            task.request_id,
         ),
     )
 
@@ -280,4 +298,6 @@ def _task(row: Sequence[Any]) -> Task:
         if claimed
         else Attempts(),
         object_keys=tuple(sorted(from_json(row[19]))),
+        visual=None if row[20] is None else from_json(row[20]),
+        request_id=row[21],
     )

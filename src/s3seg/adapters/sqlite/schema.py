@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from s3seg.adapters.sqlite import counts
+from s3seg.adapters.sqlite import counts, webhook_tables
 from s3seg.errors import ConfigurationError
 
 
@@ -170,11 +170,28 @@ _VERSION_1 = (
 
 
 _VERSION_3 = ("CREATE INDEX tasks_done ON tasks (updated_at) WHERE status = 'done'",)
+_VERSION_4 = (
+    "ALTER TABLE tasks ADD COLUMN visual TEXT",
+    """
+    CREATE TABLE concepts (
+        concept_id TEXT PRIMARY KEY,
+        user_id TEXT NOT NULL REFERENCES accounts (user_id),
+        name TEXT NOT NULL,
+        definition TEXT NOT NULL,
+        created_at INTEGER NOT NULL
+    ) STRICT
+    """,
+    "CREATE INDEX concepts_user ON concepts (user_id, created_at, concept_id)",
+)
 
-TASKS = Schema("the task database", (_VERSION_1, counts.STATEMENTS, _VERSION_3))
+_VERSION_5 = webhook_tables.STATEMENTS
+_VERSION_6 = ("ALTER TABLE tasks ADD COLUMN request_id TEXT",)
+
+TASKS = Schema("the task database", (_VERSION_1, counts.STATEMENTS, _VERSION_3, _VERSION_4, _VERSION_5, _VERSION_6))
 """Tasks, accounts, images and projects, and recent submits.
 
-Version 2 added the recent submits, and version 3 an index to count tasks that were done lately.
+Version 2 added the recent submits, version 3 an index to count tasks that were done lately, version 4 what tasks ask
+for beside words, and concepts, version 5 webhooks, and version 6 the ids of requests.
 """
 
 COUNTS = Schema("the database of rate limits", ((_META, *counts.STATEMENTS),), synced=False)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from s3seg.adapters.sqlite import counts, rows
 from s3seg.adapters.sqlite.database import Database
 from s3seg.adapters.sqlite.rows import Policy
 from s3seg.errors import ForbiddenError, InvalidRequestError, NotFoundError
 from s3seg.tasks import state_machine
+from s3seg.tasks.concepts import require_room
 from s3seg.tasks.limits import Action, Tier
 from s3seg.tasks.model import Task, TaskRequest
 from s3seg.tasks.object_keys import key_of_url
 from s3seg.tasks.rate_limit import RateDecision
 from s3seg.tasks.records import (
     Account,
+    Concept,
     Cursor,
     Identity,
     NewImage,
@@ -29,7 +34,7 @@ from s3seg.tasks.records import (
 
 
 class SqliteTaskStore:
-    """A `TaskStore` in an SQLite file, which the processes of edge and GPU service share."""
+    """A `TaskStore` in an SQLite file, which the processes of edge and gpu service share."""
 
     def __init__(self, database: Database, *, policy: Policy | None = None) -> None:
         self._db = database
@@ -238,6 +243,46 @@ class SqliteTaskStore:
 
         await self._db.write(work)
 
+    async def create_concept(self, caller: Identity, name: str, definition: Mapping[str, Any]) -> Concept:
+        """Store a concept."""
+        _refuse_anonymous(caller)
+        concept = Concept(
+            concept_id=str(uuid.uuid4()),
+            user_id=caller.user_id,
+            name=name,
+            definition=definition,
+            created_at=self._policy.now(),
+        )
+
+        def work(db: sqlite3.Connection) -> Concept:
+            self._ensure(db, caller)
+            require_room(db.execute("SELECT count(*) FROM concepts WHERE user_id = ?", (caller.user_id,)).fetchone()[0])
+            db.execute(
+                "INSERT INTO concepts VALUES (?, ?, ?, ?, ?)",
+                (concept.concept_id, caller.user_id, name, json.dumps(definition), microseconds(concept.created_at)),
+            )
+            return concept
+
+        return await self._db.write(work)
+
+    async def get_concept(self, caller: Identity, concept_id: str) -> Concept:
+        """Return the caller's concept with this id, or raise NotFoundError."""
+        return await self._db.read(lambda db: _own_concept(db, caller, concept_id))
+
+    async def list_concepts(self, caller: Identity) -> Sequence[Concept]:
+        """Return all concepts of the caller, newest first."""
+        where = "WHERE user_id = ? ORDER BY created_at DESC, concept_id DESC"
+        return tuple(await self._db.read(lambda db: rows.select_concepts(db, where, (caller.user_id,))))
+
+    async def delete_concept(self, caller: Identity, concept_id: str) -> None:
+        """Delete a concept, or raise NotFoundError."""
+
+        def work(db: sqlite3.Connection) -> None:
+            _own_concept(db, caller, concept_id)
+            db.execute("DELETE FROM concepts WHERE concept_id = ?", (concept_id,))
+
+        await self._db.write(work)
+
     async def announce(self) -> None:
         """Record the public base URL of this process, the edge, so that workers can compare theirs with it."""
         await self._db.write(lambda db: rows.record_public_base(db, self._policy.public_base))
@@ -283,6 +328,15 @@ def _own_project(db: sqlite3.Connection, caller: Identity, project_id: str) -> P
     )
     if not found:
         raise NotFoundError("no such project")
+    return found[0]
+
+
+def _own_concept(db: sqlite3.Connection, caller: Identity, concept_id: str) -> Concept:
+    found = rows.select_concepts(
+        db, "WHERE concept_id = ? AND user_id = ?", (rows.bindable(concept_id), caller.user_id)
+    )
+    if not found:
+        raise NotFoundError("no such concept")
     return found[0]
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -32,7 +34,35 @@ MAX_KEYS = 16
 """Most keys read from a key set; further ones are ignored."""
 
 _MIN_SECRET_BYTES = 32  # RFC 7518, 3.2
+_MIN_RSA_BITS = 2048
 _ALGORITHMS = {("EC", "P-256"): "ES256", ("RSA", None): "RS256", ("OKP", "Ed25519"): "EdDSA"}
+
+
+LoadKey = Callable[[Mapping[str, Any], str], Awaitable[Any]]
+"""Converts a public JWK for an algorithm to what checks signatures; raises ValueError or TypeError if it is damaged."""
+
+
+@dataclass(slots=True)
+class KnownKeys:
+    """The key set as last fetched: plain data, which several `SupabaseKeys` may share.
+
+    Attributes:
+        by_id: The keys by their ids.
+        fetched_at: When they were fetched; None if they never were.
+        tried_at: When fetching them was last tried.
+    """
+
+    by_id: dict[str, VerificationKey] = field(default_factory=dict)
+    fetched_at: float | None = None
+    tried_at: float | None = None
+
+
+async def load_with_pyjwt(jwk: Mapping[str, Any], algorithm: str) -> Any:
+    """Convert a JWK with PyJWT, which takes the package ``cryptography``."""
+    try:
+        return jwt.PyJWK(dict(jwk), algorithm=algorithm).key
+    except jwt.PyJWTError as err:
+        raise ValueError("not a key of this algorithm") from err
 
 
 class SupabaseKeys:
@@ -48,6 +78,8 @@ class SupabaseKeys:
         clock: Returns the time in seconds, from a clock that never goes backwards.
         wall_clock: Returns the seconds since 1970, for `probe`.
         transport: An httpx transport to use instead of the network.
+        load_key: Converts the keys of the set.
+        known: Where the keys are kept. Objects that share it do not wait for each other.
 
     Raises:
         ConfigurationError: If the secret is too short.
@@ -62,6 +94,8 @@ class SupabaseKeys:
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
         transport: httpx.AsyncBaseTransport | None = None,
+        load_key: LoadKey = load_with_pyjwt,
+        known: KnownKeys | None = None,
     ) -> None:
         if secret is not None and len(secret.get_secret_value().encode()) < _MIN_SECRET_BYTES:
             raise ConfigurationError(
@@ -75,9 +109,8 @@ class SupabaseKeys:
         self._wall_clock = wall_clock
         self._ahead_s = 0.0
         self._transport = transport
-        self._keys: dict[str, VerificationKey] = {}
-        self._fetched_at: float | None = None
-        self._tried_at: float | None = None
+        self._load_key = load_key
+        self._known = known or KnownKeys()
         self._fetching = asyncio.Lock()
 
     async def find(self, key_id: str | None, algorithm: str) -> VerificationKey | None:
@@ -92,9 +125,9 @@ class SupabaseKeys:
             return VerificationKey(key_id=None, algorithm="HS256", key=self._secret.get_secret_value())
         if key_id is None:
             return None
-        if self._age() >= FRESH_S or key_id not in self._keys:
+        if self._age() >= FRESH_S or key_id not in self._known.by_id:
             await self._refresh(key_id)
-        key = self._keys.get(key_id)
+        key = self._known.by_id.get(key_id)
         return key if key is not None and key.algorithm == algorithm else None
 
     async def check(self) -> None:
@@ -126,27 +159,30 @@ class SupabaseKeys:
         """Do nothing: no connection is kept open."""
 
     def _age(self) -> float:
-        return float("inf") if self._fetched_at is None else self._clock() - self._fetched_at
+        fetched_at = self._known.fetched_at
+        return float("inf") if fetched_at is None else self._clock() - fetched_at
 
     async def _refresh(self, key_id: str) -> None:
         """Fetch the key set, unless it was fetched a moment ago; keep the last one if fetching fails."""
         async with self._fetching:  # concurrent callers share one fetch
-            if self._age() < FRESH_S and key_id in self._keys:
+            if self._age() < FRESH_S and key_id in self._known.by_id:
                 return
-            tried_recently = self._tried_at is not None and self._clock() - self._tried_at < REFRESH_EVERY_S
-            if not tried_recently:
-                self._tried_at = self._clock()
+            tried_at = self._known.tried_at
+            if tried_at is None or self._clock() - tried_at >= REFRESH_EVERY_S:
+                if self._known.by_id:  # before there are keys, those who share them may all fetch them at once
+                    self._known.tried_at = self._clock()
                 try:
                     self._keep(await self._fetch())
                 except (UnavailableError, ConfigurationError):
+                    self._known.tried_at = self._clock()
                     if self._age() >= STALE_S:
                         raise
             elif self._age() >= STALE_S:
                 raise UnavailableError("cannot fetch the signing keys of Supabase Auth", retry_after=REFRESH_EVERY_S)
 
     def _keep(self, keys: dict[str, VerificationKey]) -> None:
-        self._keys = keys
-        self._fetched_at = self._tried_at = self._clock()
+        self._known.by_id = keys
+        self._known.fetched_at = self._known.tried_at = self._clock()
 
     async def _fetch(self) -> dict[str, VerificationKey]:
         try:
@@ -156,8 +192,23 @@ class SupabaseKeys:
             raise UnavailableError(f"cannot fetch the signing keys of Supabase Auth ({type(err).__name__})") from err
         except (ValueError, KeyError, TypeError, RecursionError):
             raise ConfigurationError(f"{self._url} is not a JSON Web Key Set; check S3SEG_SUPABASE_URL") from None
-        keys = [key for jwk in (found if isinstance(found, list) else [])[:MAX_KEYS] if (key := _read_key(jwk))]
-        return {key.key_id: key for key in reversed(keys) if key.key_id is not None}
+        keys: dict[str, VerificationKey] = {}
+        for jwk in (found if isinstance(found, list) else [])[:MAX_KEYS]:
+            key = await self._read_key(jwk)
+            if key is not None and key.key_id is not None:
+                keys.setdefault(key.key_id, key)
+        return keys
+
+    async def _read_key(self, jwk: Any) -> VerificationKey | None:
+        usable = _usable(jwk)
+        if usable is None:
+            return None
+        key_id, algorithm = usable
+        try:
+            key = await self._load_key(jwk, algorithm)
+        except (ValueError, TypeError):
+            return None
+        return VerificationKey(key_id=key_id, algorithm=algorithm, key=key)
 
     async def _download(self) -> bytes:
         client = httpx.AsyncClient(
@@ -188,18 +239,25 @@ def _ahead(now: float, headers: httpx.Headers) -> float:
     return min(now - then, now - then - age, key=abs)
 
 
-def _read_key(jwk: Any) -> VerificationKey | None:
-    """Convert a JWK to a verification key; None for keys that must not be used, above all symmetric ones."""
+def _usable(jwk: Any) -> tuple[str, str] | None:
+    """Return id and algorithm of a JWK; None for keys that must not be used, above all symmetric ones."""
     if not isinstance(jwk, dict) or "d" in jwk or jwk.get("use", "sig") != "sig":
         return None
     key_id, kind = jwk.get("kid"), jwk.get("kty")
-    algorithm = _ALGORITHMS.get((kind, jwk.get("crv")))
+    curve = jwk.get("crv")
+    if not isinstance(kind, str) or not isinstance(curve, str | None):
+        return None
+    algorithm = _ALGORITHMS.get((kind, curve))
     if not isinstance(key_id, str) or algorithm is None or jwk.get("alg", algorithm) != algorithm:
         return None
+    if algorithm == "RS256" and _bits(jwk.get("n")) < _MIN_RSA_BITS:
+        return None
+    return key_id, algorithm
+
+
+def _bits(number: Any) -> int:
+    """Return the length of a number of a JWK in bits; 0 if it is not one."""
     try:
-        key = jwt.PyJWK(jwk, algorithm=algorithm).key
-    except (jwt.PyJWTError, ValueError, TypeError):
-        return None
-    if algorithm == "RS256" and getattr(key, "key_size", 0) < 2048:
-        return None
-    return VerificationKey(key_id=key_id, algorithm=algorithm, key=key)
+        return int.from_bytes(base64.urlsafe_b64decode(number + "==")).bit_length()
+    except (TypeError, ValueError):
+        return 0

@@ -26,11 +26,16 @@ from s3seg.errors import (
 )
 from s3seg.tasks.limits import Action
 from s3seg.tasks.rate_limit import RateDecision, decide
+from s3seg.tasks.webhooks import MAX_WEBHOOKS
 
 _REASONS = {
     "UNKNOWN_IMAGE": "image_url is not one of your uploads",
     "UNKNOWN_PROJECT": "project_id is not one of your projects",
     "KEY_REUSED": "Idempotency-Key was used for another request",
+    "TOO_MANY_WEBHOOKS": f"there are {MAX_WEBHOOKS} webhooks already; delete one first",
+    "BAD_WEBHOOK": "url is not an address that can be called",
+    "TOO_MANY_CONCEPTS": "you have 100 concepts, which is the most; delete one first",
+    "BAD_VISUAL": "clicks or a concept are malformed or too large",
     "BAD_PROMPTS": "a task has 1 to 16 prompts of 1 to 500 characters without control characters",
 }
 # invalid values: wrong syntax, NUL characters, out of range, not unique, violating a constraint
@@ -99,7 +104,7 @@ def _rate_limited(numbers: dict[str, Any]) -> S3segError:
         return refused
     except (KeyError, ValueError, TypeError):
         pass
-    return UnavailableError("the database refused the request because of its rate, without saying when to retry")
+    return UnavailableError("the database refused the request because of a rate limit, without saying when to retry")
 
 
 def _numbers(err: APIError) -> dict[str, Any]:

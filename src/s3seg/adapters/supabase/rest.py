@@ -14,7 +14,7 @@ from s3seg.adapters.supabase.errors import lost_answer, translated
 from s3seg.errors import AuthInvalidError, ConfigurationError, InvalidRequestError, UnavailableError
 from s3seg.tasks.health import MismatchError
 
-_SCHEMA_VERSION = 3  # oldest version of the schema that this code works with
+_SCHEMA_VERSION = 6  # oldest version of the schema that this code works with
 
 
 class _Builder(Protocol):
@@ -51,15 +51,20 @@ class Rest:
         self._transport = transport
         self._http: httpx.AsyncClient | None = None
 
-    def as_user(self, token: str) -> AsyncPostgrestClient:
+    def as_user(self, token: str, *, request_id: str | None = None) -> AsyncPostgrestClient:
         """Return a client for one call on behalf of the user that the token belongs to.
+
+        Args:
+            token: The user's access token.
+            request_id: Id of the request that the call is made for, which is sent along.
 
         Raises:
             AuthInvalidError: If the token is empty.
         """
         if not token:
             raise AuthInvalidError("the database needs the caller's token, and there is none")
-        return self._client({"Authorization": f"Bearer {token}"})
+        known = {} if request_id is None else {"X-Request-Id": request_id}
+        return self._client({"Authorization": f"Bearer {token}", **known})
 
     def as_key(self) -> AsyncPostgrestClient:
         """Return a client for one call that is authorised by the API key alone."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from s3seg.tasks.limits import Tier
 from s3seg.tasks.model import Attempts, Task, TaskStatus
-from s3seg.tasks.records import Account, LedgerEntry, Project, StoredImage
+from s3seg.tasks.records import Account, Concept, LedgerEntry, Project, StoredImage
 
 Row = Mapping[str, Any]
 
@@ -47,6 +47,8 @@ def task_of(row: Row) -> Task:
         object_keys=tuple(sorted(row["object_keys"])),
         error_code=row["error_code"],
         error_message=row["error_message"],
+        visual=row["visual"],
+        request_id=row["request_id"],
         attempts=Attempts(
             number=claimed,
             released=row["released"],
@@ -82,6 +84,17 @@ def project_of(row: Row) -> Project:
         name=row["name"],
         created_at=moment(row["created_at"]),
         updated_at=moment(row["updated_at"]),
+    )
+
+
+def concept_of(row: Row) -> Concept:
+    """Convert a row to a concept."""
+    return Concept(
+        concept_id=row["id"],
+        user_id=row["user_id"],
+        name=row["name"],
+        definition=row["definition"],
+        created_at=moment(row["created_at"]),
     )
 
 

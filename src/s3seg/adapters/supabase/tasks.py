@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from postgrest import AsyncPostgrestClient, CountMethod
 
 from s3seg.adapters.supabase.errors import rate_decision
 from s3seg.adapters.supabase.rest import Rest, check_schema
-from s3seg.adapters.supabase.rows import account_of, canonical_uuid, image_of, project_of, task_of
+from s3seg.adapters.supabase.rows import account_of, canonical_uuid, concept_of, image_of, project_of, task_of
 from s3seg.errors import InvalidRequestError, NotFoundError
+from s3seg.tasks.concepts import MAX_CONCEPTS
 from s3seg.tasks.limits import Action
 from s3seg.tasks.model import Task, TaskRequest
 from s3seg.tasks.object_keys import check_key, owner_of
 from s3seg.tasks.records import (
     Account,
+    Concept,
     Cursor,
     Identity,
     NewImage,
@@ -25,11 +28,11 @@ from s3seg.tasks.records import (
     TaskPage,
 )
 
-_TASKS, _IMAGES, _PROJECTS = "segmentation_results", "images", "projects"
+_TASKS, _IMAGES, _PROJECTS, _CONCEPTS = "segmentation_results", "images", "projects", "concepts"
 _TASK_COLUMNS = (
     *("id", "user_id", "project_id", "image_id", "source_image_url", "text_prompts", "status"),
     *("created_at", "updated_at", "deadline", "mask_image_url", "labels", "metadata", "object_keys"),
-    *("error_code", "error_message"),
+    *("error_code", "error_message", "visual", "request_id"),
 )
 
 
@@ -81,7 +84,8 @@ class SupabaseTaskStore:
         """Create a task and debit its credits, or return the task of an equal request with the same key."""
         # with an idempotency key the call can be repeated safely if the response is lost
         repeatable = request.idempotency_key is not None
-        answer = await self._call(caller, "submit_segmentation", _submit_arguments(request), safe=repeatable)
+        rest = self._rest.as_user(caller.token, request_id=request.request_id)  # a column takes it from the header
+        answer = await self._rest.call(rest, "submit_segmentation", _submit_arguments(request), safe=repeatable)
         rate = answer["rate"]
         return Submitted(
             task=task_of(answer["task"]),
@@ -160,6 +164,26 @@ class SupabaseTaskStore:
         query = self._as(caller).from_(_PROJECTS).delete().eq("id", _id(project_id, "no such project"))
         _only(await self._rest.run(query), "no such project")
 
+    async def create_concept(self, caller: Identity, name: str, definition: Mapping[str, Any]) -> Concept:
+        """Store a concept."""
+        query = self._as(caller).from_(_CONCEPTS).insert({"name": name, "definition": definition})
+        return concept_of((await self._rest.run(query))[0])
+
+    async def get_concept(self, caller: Identity, concept_id: str) -> Concept:
+        """Return the caller's concept with this id, or raise NotFoundError."""
+        return concept_of(await self._one(caller, _CONCEPTS, concept_id, "no such concept"))
+
+    async def list_concepts(self, caller: Identity) -> Sequence[Concept]:
+        """Return all concepts of the caller, newest first."""
+        query = self._as(caller).from_(_CONCEPTS).select("*")
+        query = query.order("created_at", desc=True).order("id", desc=True).limit(MAX_CONCEPTS)
+        return tuple(concept_of(row) for row in await self._rest.run(query, safe=True))
+
+    async def delete_concept(self, caller: Identity, concept_id: str) -> None:
+        """Delete a concept, or raise NotFoundError."""
+        query = self._as(caller).from_(_CONCEPTS).delete().eq("id", _id(concept_id, "no such concept"))
+        _only(await self._rest.run(query), "no such concept")
+
     async def check(self) -> None:
         """Check that the database responds, has the schema of s3seg, and uses the same public base URL."""
         await check_schema(self._rest, public_base=self._public_base)
@@ -220,6 +244,7 @@ def _submit_arguments(request: TaskRequest) -> dict[str, Any]:
         "p_text_prompts": list(request.prompts),
         "p_project_id": _project_argument(request.project_id),
         "p_idempotency_key": request.idempotency_key,
+        "p_visual": request.visual,
     }
 
 

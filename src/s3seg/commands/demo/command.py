@@ -15,7 +15,7 @@ PROMPTS = ("tree", "sun", "cloud")
 
 def demo(
     output: Annotated[
-        str, typer.Option("--output", "-o", metavar="PATH", help="Where to draw the result (PNG, JPEG or WebP).")
+        str, typer.Option("--output", "-o", metavar="PATH", help="Where to write the drawing (PNG, JPEG or WebP).")
     ] = DRAWN,
 ) -> None:
     """Find trees, the sun and clouds in a drawing that comes with s3seg, and draw them.

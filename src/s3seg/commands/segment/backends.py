@@ -53,6 +53,7 @@ class LocalBackend:
         dtype: As for `Segmenter`.
         image_size: As for `Segmenter`.
         calibration: As for `Segmenter`.
+        clicks: Whether it must have a click head.
     """
 
     checkpoint: Checkpoint
@@ -60,6 +61,7 @@ class LocalBackend:
     dtype: str = "auto"
     image_size: int | None = None
     calibration: Calibration | None = None
+    clicks: bool = False
 
     loading = "loading the model"
 
@@ -73,17 +75,20 @@ class LocalBackend:
 
         Raises:
             CheckpointError: Its files cannot be used.
-            InvalidRequestError: The device, precision or image size cannot be used.
+            InvalidRequestError: The device, precision or image size cannot be used, or there is no click head.
         """
         from s3seg.inference.segmenter import Segmenter
 
-        return Segmenter(
+        segmenter = Segmenter(
             self.checkpoint,
             device=self.device,
             dtype=self.dtype,
             image_size=self.image_size,
             calibration=self.calibration,
         )
+        if self.clicks:
+            segmenter.network.require_clicks()
+        return segmenter
 
     def describe(self, loaded: Segmenter) -> tuple[str, str]:
         """Name the checkpoint, its device and precision, and what it knows."""
@@ -127,12 +132,21 @@ class RemoteBackend:
         return "service", self.url
 
 
-def choose_backend(options: ModelOptions, *, boxes: bool, local: Sequence[str] = ()) -> Backend:
+def choose_backend(
+    options: ModelOptions,
+    *,
+    boxes: bool,
+    clicks: bool = False,
+    concept: bool = False,
+    local: Sequence[str] = (),
+) -> Backend:
     """Return the backend for the options. Resolves the checkpoint, and loads nothing.
 
     Args:
         options: Which model to use.
         boxes: Whether the request has boxes.
+        clicks: Whether it has points.
+        concept: Whether it has a concept.
         local: Options of the request that a service does not take.
 
     Raises:
@@ -141,7 +155,7 @@ def choose_backend(options: ModelOptions, *, boxes: bool, local: Sequence[str] =
     """
     if options.url is None:
         checkpoint = checkpoints.resolve(options.checkpoint)
-        if boxes:
+        if boxes or concept:
             _check_box_prompts(checkpoint)
         return LocalBackend(
             checkpoint=checkpoint,
@@ -149,6 +163,7 @@ def choose_backend(options: ModelOptions, *, boxes: bool, local: Sequence[str] =
             dtype=options.dtype,
             image_size=options.image_size,
             calibration=None if options.calibration is None else Calibration.load(options.calibration),
+            clicks=clicks,
         )
     local_only = {
         "--checkpoint": options.checkpoint is not None,
@@ -162,7 +177,9 @@ def choose_backend(options: ModelOptions, *, boxes: bool, local: Sequence[str] =
     if local:
         raise InvalidRequestError(f"{', '.join(local)} cannot be used with --url: the service does not take that yet")
     if boxes:
-        raise InvalidRequestError("boxes cannot be used with --url: the service takes text prompts only")
+        raise InvalidRequestError("boxes cannot be used with --url: the service takes text prompts and points")
+    if concept:
+        raise InvalidRequestError("a concept cannot be used with --url: it belongs to weights on this machine")
     return RemoteBackend(options.url, options.token)
 
 

@@ -45,6 +45,18 @@ def segment(
         list[str] | None,
         typer.Option("--negative-box", metavar="X1,Y1,X2,Y2", help="Box around an example not to find; repeatable."),
     ] = None,
+    points: Annotated[
+        list[str] | None,
+        typer.Option("--point", metavar="X,Y", help="Point on the one object to segment, in pixels; repeatable."),
+    ] = None,
+    negative_points: Annotated[
+        list[str] | None,
+        typer.Option("--not-point", metavar="X,Y", help="Point on what does not belong to it; repeatable."),
+    ] = None,
+    concept: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Find what a file of `s3seg concept make` shows, instead of a prompt."),
+    ] = None,
     threshold: Annotated[
         list[str] | None,
         typer.Option(
@@ -196,6 +208,7 @@ def segment(
         Request,
         SegmentOptions,
         parse_box,
+        parse_point,
         parse_thresholds,
         parse_tile,
         split_words,
@@ -204,7 +217,8 @@ def segment(
 
     output = None if output == "-" else output
     format_ = choose_format(json=json, jsonl=jsonl, format_=format_, output=output)
-    inputs, all_prompts = split_words(words, prompts or [], has_boxes=bool(boxes))
+    marks = bool(boxes or points or negative_points or concept)
+    inputs, all_prompts = split_words(words, prompts or [], has_marks=marks)
     options = SegmentOptions(
         inputs=inputs,
         recursive=recursive,
@@ -212,6 +226,9 @@ def segment(
             prompts=all_prompts,
             boxes=[parse_box(box) for box in boxes or []],
             negative_boxes=[parse_box(box) for box in negative_boxes or []],
+            points=[parse_point(point) for point in points or []],
+            negative_points=[parse_point(point) for point in negative_points or []],
+            concept=concept,
             threshold="calibrated" if calibration and not threshold else parse_thresholds(threshold or [], all_prompts),
             max_instances=max_instances,
             tile=parse_tile(tile),

@@ -64,7 +64,7 @@ class DocumentStdout:
 class JsonlFile:
     """A JSON Lines file that grows by one picture at a time, and can be resumed.
 
-    Each line is a `Segmentation.to_dict` with its resume key, so the file itself tells which pictures are done.
+    Each line is a `Segmentation.to_dict` with its resume key, so the file itself shows which pictures are done.
     """
 
     def __init__(self, path: Path, keys: Mapping[str, str], *, prompts: int, resume: bool, files: OutputFiles) -> None:
@@ -121,7 +121,7 @@ class JsonlFile:
             if request_part(key) not in requests:
                 raise InvalidRequestError(
                     f"{self._path} holds results of other prompts, options or another checkpoint; "
-                    "choose another file, or leave out --resume to start it anew"
+                    "choose another file, or leave out --resume to start over"
                 )
             if keys.get(value["source"], key) == key:
                 by_key.setdefault(key, []).append(line)

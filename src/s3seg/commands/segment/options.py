@@ -14,10 +14,14 @@ from s3seg.commands.segment.output_options import OutputOptions
 from s3seg.errors import InvalidRequestError
 from s3seg.images import is_url
 from s3seg.images.sources import STDIN, image_suffixes
+from s3seg.tasks.clicks import Clicks
 from s3seg.tasks.prompts import normalize_prompt, normalize_prompts, several_things
 
 Box = tuple[float, float, float, float]
 """x1, y1, x2, y2 in pixels."""
+
+Point = tuple[float, float]
+"""x, y in pixels."""
 
 _EXAMPLE = 's3seg segment photo.jpg "cat"'
 
@@ -27,34 +31,67 @@ class Request:
     """What to look for in every picture.
 
     Attributes:
-        prompts: In order; empty if only boxes are given.
-        boxes: Examples of what to find.
+        prompts: In order; empty if only boxes or points are given.
+        boxes: Examples of what to find; with points, at most one, around the object.
         negative_boxes: Examples of what not to find.
+        points: Points on the one object to segment.
+        negative_points: Points on what does not belong to it.
+        concept: File with a concept, instead of prompts; None without one.
         threshold: Minimum score, 0..1; one for each prompt; "calibrated"; or None for the checkpoint's default.
         max_instances: Maximum number of instances for each prompt; None for all.
         tile: Side of the tiles to look into, in pixels, or "auto"; None for the whole picture only.
         overlaps: Whether instances may overlap; otherwise the best has a pixel.
 
     Raises:
-        InvalidRequestError: There are tiles and boxes.
+        InvalidRequestError: There are tiles and boxes, or points are combined with what they exclude.
     """
 
     prompts: Sequence[str]
     boxes: Sequence[Box] = ()
     negative_boxes: Sequence[Box] = ()
+    points: Sequence[Point] = ()
+    negative_points: Sequence[Point] = ()
+    concept: str | None = None
     threshold: float | Mapping[str, float] | Literal["calibrated"] | None = None
     max_instances: int | None = None
     tile: int | Literal["auto"] | None = None
     overlaps: bool = True
 
     def __post_init__(self) -> None:
-        if self.tile is not None and self.has_boxes:
-            raise InvalidRequestError("boxes cannot be used with --tile: a tile does not show what is in the boxes")
+        if self.tile is not None and (self.has_boxes or self.clicks is not None or self.concept is not None):
+            raise InvalidRequestError(
+                "boxes, points and a concept cannot be used with --tile: a tile does not show what they show"
+            )
+        if self.concept is not None and (self.prompts or self.boxes or self.negative_boxes or self.points):
+            raise InvalidRequestError(
+                "--concept cannot be used with a prompt, boxes or points: it has its own words and examples"
+            )
+        if not (self.points or self.negative_points):
+            return
+        excluded = {
+            f"the prompt {', '.join(self.prompts)!r:.60}": bool(self.prompts),
+            "--negative-box": bool(self.negative_boxes),
+            "a second --box": len(self.boxes) > 1,
+            "--threshold": self.threshold is not None,
+            "--max-instances": self.max_instances is not None,
+        }
+        if given := [name for name, is_given in excluded.items() if is_given]:
+            raise InvalidRequestError(
+                f"{', '.join(given)} cannot be used with points: they, and perhaps one --box, show the one object"
+            )
 
     @property
     def has_boxes(self) -> bool:
-        """Whether there are boxes of either kind."""
-        return bool(self.boxes or self.negative_boxes)
+        """Whether there are boxes of either kind, as examples."""
+        return bool(self.boxes or self.negative_boxes) and self.clicks is None
+
+    @property
+    def clicks(self) -> Clicks | None:
+        """What shows the one object to segment; None without points."""
+        if not (self.points or self.negative_points):
+            return None
+        labels = [1] * len(self.points) + [0] * len(self.negative_points)
+        return Clicks([*self.points, *self.negative_points], labels, next(iter(self.boxes), None))
 
     @property
     def local_options(self) -> list[str]:
@@ -123,17 +160,18 @@ class SegmentOptions:
 
 
 def split_words(
-    words: Sequence[str], prompts: Sequence[str], *, has_boxes: bool = False
+    words: Sequence[str], prompts: Sequence[str], *, has_marks: bool = False
 ) -> tuple[list[str], list[str]]:
     """Separate the inputs from the prompts.
 
-    The last word is a prompt, and those of ``--prompt`` follow it. If ``--prompt`` or ``--box`` is given, a last word
-    that names a picture (an existing path, a URL, ``-``, a glob, or a name with the suffix of a picture) is an input.
+    The last word is a prompt, and those of ``--prompt`` follow it. If ``--prompt``, boxes or points are given, a last
+    word that names a picture (an existing path, a URL, ``-``, a glob, or a name with the suffix of a picture) is an
+    input.
 
     Args:
         words: The arguments, in order.
         prompts: The values of ``--prompt``.
-        has_boxes: Whether ``--box`` was given.
+        has_marks: Whether boxes or points were given.
 
     Returns:
         Inputs as the user wrote them; prompts, normalized and without duplicates.
@@ -142,7 +180,7 @@ def split_words(
         InvalidRequestError: There is no input, no prompt, or a prompt that is empty or not text.
     """
     *inputs, last = words
-    if prompts or has_boxes:
+    if prompts or has_marks:
         if _names_a_picture(last) or _exists(last):
             inputs, all_prompts = [*words], [*prompts]
         else:
@@ -180,7 +218,7 @@ def several_things_advice(inputs: Sequence[str], prompts: Sequence[str]) -> dict
             words = [shlex.quote(inputs[0]), *(["..."] if len(inputs) > 1 else []), shlex.quote(first)]
             words += [f"-p {shlex.quote(thing)}" for thing in more]
             advice[prompt] = (
-                f"{prompt!r} is searched as one thing; for several, give each its own prompt: "
+                f"{prompt!r} is searched for as one thing; for several, give each its own prompt: "
                 f"s3seg segment {' '.join(words)}"
             )
     return advice
@@ -250,6 +288,21 @@ def parse_box(text: str) -> Box:
             f"a box is x1,y1,x2,y2 in pixels with x1 < x2 and y1 < y2, such as 20,30,200,180; got {text!r}"
         )
     return x1, y1, x2, y2
+
+
+def parse_point(text: str) -> Point:
+    """Read a point written as "x,y".
+
+    Raises:
+        InvalidRequestError: It is not two finite numbers.
+    """
+    try:
+        x, y = (float(number) for number in text.split(","))
+    except ValueError:
+        x = y = math.nan
+    if not (math.isfinite(x) and math.isfinite(y)):
+        raise InvalidRequestError(f"a point is x,y in pixels, such as 120,80; got {text!r}")
+    return x, y
 
 
 def _names_a_picture(word: str) -> bool:

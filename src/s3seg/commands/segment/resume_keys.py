@@ -9,6 +9,7 @@ import hashlib
 import json
 import secrets
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from s3seg.commands.segment.backends import Backend
@@ -19,6 +20,10 @@ from s3seg.commands.segment.pictures import Picture
 def resume_keys(pictures: Sequence[Picture], request: Request, model: ModelOptions, backend: Backend) -> dict[str, str]:
     """Return the key of each picture, by its source."""
     prompt = [list(request.prompts), list(request.boxes), list(request.negative_boxes)]
+    if request.clicks is not None:
+        prompt.append([list(request.points), list(request.negative_points)])
+    if request.concept is not None:
+        prompt.append([hashlib.sha256(Path(request.concept).read_bytes()).hexdigest()])
     thresholds = request.threshold if not isinstance(request.threshold, Mapping) else sorted(request.threshold.items())
     options = [thresholds, request.max_instances, model.image_size, model.dtype]
     if request.tile is not None or not request.overlaps:

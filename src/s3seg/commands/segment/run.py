@@ -33,6 +33,7 @@ from s3seg.results.hints import Hint
 
 if TYPE_CHECKING:
     from s3seg.client import Client
+    from s3seg.inference.concepts import Concept
     from s3seg.inference.segmenter import Segmenter
     from s3seg.results.segmentation import Segmentation
 
@@ -122,9 +123,16 @@ def run(options: SegmentOptions) -> int:
             raise InvalidRequestError("no picture to segment: all that were found are outputs of an earlier run")
         return summary.exit_code
     request = options.request
-    backend = choose_backend(options.model, boxes=request.has_boxes, local=request.local_options)
+    backend = choose_backend(
+        options.model,
+        boxes=request.has_boxes,
+        clicks=request.clicks is not None,
+        concept=request.concept is not None,
+        local=request.local_options,
+    )
+    concept = None if request.concept is None else _load_concept(request.concept)
     options.output.check_counts(pictures=len(pictures), prompts=len(request.prompts))
-    pictures = checked(pictures, on_error=input_failed)  # told before a model is loaded
+    pictures = checked(pictures, on_error=input_failed)  # reported before a model is loaded
     if not pictures:
         return summary.exit_code
     keys = resume_keys(pictures, request, options.model, backend)
@@ -146,7 +154,7 @@ def run(options: SegmentOptions) -> int:
     summary.skipped = len(pictures) - len(todo)
     try:
         model = (
-            _segment(todo, request, outputs, backend=backend, keys=keys, terminal=terminal, summary=summary)
+            _segment(todo, request, concept, outputs, backend=backend, keys=keys, terminal=terminal, summary=summary)
             if todo
             else None
         )
@@ -163,14 +171,21 @@ def run(options: SegmentOptions) -> int:
         for advice in several_things_advice(options.inputs, request.prompts).values():
             summary.hints[Hint("several_things", advice)] = {}
         _print_summary(summary, files, terminal, used=backend.describe(model))
-        for hint, pictures in summary.hints.items():
-            terminal.warn(_hint(hint, list(pictures), summary, at_service=options.model.url is not None), label="hint")
+        for hint, names in summary.hints.items():
+            terminal.warn(_hint(hint, list(names), summary, at_service=options.model.url is not None), label="hint")
     return summary.exit_code
+
+
+def _load_concept(path: str) -> Concept:
+    from s3seg.inference.concepts import Concept
+
+    return Concept.load(path)
 
 
 def _segment(
     pictures: Sequence[Picture],
     request: Request,
+    concept: Concept | None,
     outputs: Sequence[Output],
     *,
     backend: Backend,
@@ -197,9 +212,11 @@ def _segment(
         summary.milliseconds["load"] = _milliseconds_since(start)
         if bar:
             bar.update(
-                bar.task_ids[0], description=f"looking for {one_line(', '.join(request.prompts)) or 'the boxes'}"
+                bar.task_ids[0], description=f"looking for {one_line(', '.join(request.prompts)) or 'what was shown'}"
             )
-        for picture, results in _results(model, pictures, request, picture_failed):
+        if concept is not None:
+            cast("Segmenter", model).require_own(concept)
+        for picture, results in _results(model, pictures, request, concept, picture_failed):
             start = time.perf_counter()
             if not request.overlaps:
                 results = without_overlaps(results)
@@ -212,15 +229,29 @@ def _segment(
 
 
 def _results(
-    model: Segmenter | Client, pictures: Sequence[Picture], request: Request, on_error: Callable[[S3segError], None]
+    model: Segmenter | Client,
+    pictures: Sequence[Picture],
+    request: Request,
+    concept: Concept | None,
+    on_error: Callable[[S3segError], None],
 ) -> Iterator[tuple[Picture, list[Segmentation]]]:
     """Yield the results of all prompts, picture by picture."""
-    if request.has_boxes:
+    if (clicks := request.clicks) is not None:
+        for picture in pictures:
+            try:
+                labels = [int(label) for label in clicks.labels]
+                result = model.click(picture.open(), clicks.points, labels, box=clicks.box)
+            except S3segError as err:
+                on_error(err)
+            else:
+                yield picture, [result]
+        return
+    if request.has_boxes or concept is not None:
         for picture in pictures:
             try:
                 results = cast("Segmenter", model).segment(  # `choose_backend` refuses boxes for a service
                     picture.open(),
-                    request.prompts or None,
+                    concept or request.prompts or None,
                     boxes=request.boxes,
                     negative_boxes=request.negative_boxes,
                     threshold=request.threshold,

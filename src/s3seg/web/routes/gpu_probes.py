@@ -12,8 +12,7 @@ from s3seg.api.gpu import HealthResponse
 from s3seg.inference.engine import Engine, ModelState
 from s3seg.web.metrics import HttpMetrics
 from s3seg.web.operations import Handler, Operation, ResponseSpec
-
-_PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
+from s3seg.web.routes.metrics_and_openapi import metrics_and_openapi
 
 
 class GpuProbeRoutes:
@@ -49,29 +48,14 @@ class GpuProbeRoutes:
                 summary="Check that requests can be served",
                 responses={
                     200: ResponseSpec(description="Requests can be served", model=ReadyResponse),
-                    503: ResponseSpec(description="Not now; the message says why", model=ReadyResponse),
+                    503: ResponseSpec(
+                        description="Requests cannot be served now; the message says why", model=ReadyResponse
+                    ),
                 },
                 secured=False,
                 tag="state",
             ),
-            Operation(
-                method="GET",
-                path="/metrics",
-                handler=self._metrics.endpoint,
-                summary="Get Prometheus metrics",
-                responses={200: ResponseSpec(description="Text exposition format", content_type=_PROMETHEUS)},
-                secured=False,
-                tag="state",
-            ),
-            Operation(
-                method="GET",
-                path="/openapi.json",
-                handler=self._openapi,
-                summary="Get this document",
-                responses={200: ResponseSpec(description="OpenAPI 3.1")},
-                secured=False,
-                tag="state",
-            ),
+            *metrics_and_openapi(self._metrics, self._openapi, tag="state"),
         )
 
     async def health(self, request: Request) -> Response:

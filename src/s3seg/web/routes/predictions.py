@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
-from starlette.requests import ClientDisconnect, Request
+from pydantic import ValidationError
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from s3seg.api.edge import ClickedObject
 from s3seg.api.gpu import (
     BatchPredictRequest,
     BatchPredictResponse,
@@ -20,11 +21,12 @@ from s3seg.errors import InferenceError, InvalidRequestError
 from s3seg.inference.engine import Engine
 from s3seg.tasks.model import Task, TaskStatus
 from s3seg.tasks.prompts import normalize_prompt
+from s3seg.tasks.visual import clicks_of
+from s3seg.web.disconnects import until_disconnect
 from s3seg.web.logs import remember_task
 from s3seg.web.operations import Operation, ResponseSpec
 from s3seg.web.validation import read_json
 
-_T = TypeVar("_T")
 _PREDICTION_ERRORS = (
     "INVALID_REQUEST",
     "AUTH_REQUIRED",
@@ -50,7 +52,9 @@ class PredictionRoutes:
                 path="/api/v1/model/info",
                 handler=self.model_info,
                 summary="Get the model that is loaded",
-                responses={200: ResponseSpec(description="Measured from what is loaded", model=ModelInfoResponse)},
+                responses={
+                    200: ResponseSpec(description="The model, as measured once it was loaded", model=ModelInfoResponse)
+                },
                 errors=("AUTH_REQUIRED", "AUTH_INVALID", "MODEL_NOT_LOADED"),
                 tag="inference",
             ),
@@ -87,7 +91,7 @@ class PredictionRoutes:
                 model_version=network.model.version,
                 parameters=network.parameters,
                 weights_size_gb=network.weights_bytes / 1e9,
-                device=network.model.device,
+                device=", ".join(one.model.device for one in self._engine.networks),
                 dtype=network.model.dtype,
             ).model_dump()
         )
@@ -98,6 +102,8 @@ class PredictionRoutes:
         task = await self._find(request, body)
         if normalize_prompt(body.text_prompt) != normalize_prompt(task.text_prompt):
             raise InvalidRequestError("text_prompt: not the prompt of this task")
+        if body.clicks is not None and not _same_clicks(body.clicks, task):
+            raise InvalidRequestError("clicks: not the clicks of this task")
         task = await self._process(request, task)
         return JSONResponse(_response(task).model_dump())
 
@@ -132,10 +138,18 @@ class PredictionRoutes:
         if not task.ended:
             self._engine.network  # noqa: B018 (raises if the model is not loaded)
             self._engine.worker.require_room()
-            task = await _until_disconnect(request, self._engine.worker.predict(task.task_id))
+            task = await until_disconnect(request, self._engine.worker.predict(task.task_id))
         if task.status != TaskStatus.DONE:
             raise InferenceError(task.error_message or "the task ended without a result")
         return task
+
+
+def _same_clicks(sent: list[dict[str, Any]], task: Task) -> bool:
+    try:
+        objects = tuple(dict.fromkeys(ClickedObject.model_validate(one).clicks() for one in sent))
+    except ValidationError:
+        return False
+    return objects == clicks_of(task.visual)
 
 
 def _response(task: Task) -> PredictResponse:
@@ -146,23 +160,3 @@ def _response(task: Task) -> PredictResponse:
         inference_time_ms=task.metadata["inference_time_ms"],
         confidence=task.metadata["confidence"],
     )
-
-
-async def _until_disconnect(request: Request, work: Coroutine[Any, Any, _T]) -> _T:
-    """Return the result of ``work``; cancel it and raise `ClientDisconnect` if the client closes the connection."""
-    working = asyncio.ensure_future(work)
-    disconnected = asyncio.ensure_future(_disconnect(request))
-    try:
-        await asyncio.wait({working, disconnected}, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        raise ClientDisconnect
-    finally:
-        for future in (working, disconnected):
-            future.cancel()
-        await asyncio.gather(working, disconnected, return_exceptions=True)
-
-
-async def _disconnect(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

@@ -13,7 +13,8 @@ from s3seg.edge import Edge
 from s3seg.errors import UnavailableError
 from s3seg.web.envelope import enveloped, success
 from s3seg.web.metrics import HttpMetrics
-from s3seg.web.operations import Handler, Operation, ResponseSpec
+from s3seg.web.operations import Handler, Operation
+from s3seg.web.routes.metrics_and_openapi import metrics_and_openapi
 
 
 class ProbeRoutes:
@@ -52,24 +53,7 @@ class ProbeRoutes:
                 secured=False,
                 tag="operation",
             ),
-            Operation(
-                method="GET",
-                path="/metrics",
-                handler=self._metrics.endpoint,
-                summary="Get Prometheus metrics",
-                responses={200: ResponseSpec(description="Metrics", content_type="text/plain")},
-                secured=False,
-                tag="operation",
-            ),
-            Operation(
-                method="GET",
-                path="/openapi.json",
-                handler=self._openapi,
-                summary="Get this document",
-                responses={200: ResponseSpec(description="OpenAPI 3.1")},
-                secured=False,
-                tag="operation",
-            ),
+            *metrics_and_openapi(self._metrics, self._openapi, tag="operation"),
         )
 
     async def health(self, request: Request) -> Response:

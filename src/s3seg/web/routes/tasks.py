@@ -17,7 +17,7 @@ from s3seg.web.envelope import ID_FORMATS, RATE_HEADERS, USER_ERRORS, enveloped,
 from s3seg.web.errors import rate_headers
 from s3seg.web.etags import ETAG_HEADERS, IF_NONE_MATCH, NOT_MODIFIED, etag_of, not_modified
 from s3seg.web.events import Event, event_stream
-from s3seg.web.logs import remember_task
+from s3seg.web.logs import bound_fields, remember_task
 from s3seg.web.operations import Operation, ResponseSpec
 from s3seg.web.validation import read_json
 
@@ -44,7 +44,7 @@ class TaskRoutes:
                 path="/api/v1/segment",
                 handler=self.submit,
                 action=None,  # the task store counts submits, in the transaction that debits them
-                summary="Find something in a picture",
+                summary="Find everything that a prompt describes in a picture",
                 description="Costs one credit per prompt, given back if the task ends in error.",
                 body=SegmentRequest,
                 headers={
@@ -112,7 +112,8 @@ class TaskRoutes:
         """Accept a task; wait for its end if the client prefers that."""
         body = await read_json(request, SegmentRequest)
         key = request.headers.get("idempotency-key")
-        submitted = await self._edge.submit(request.user, body, idempotency_key=key)
+        request_id = bound_fields().get("request_id")
+        submitted = await self._edge.submit(request.user, body, idempotency_key=key, request_id=request_id)
         task, wait_s = submitted.task, _preferred_wait(request)
         remember_task(task.task_id)
         request.scope["s3seg.task_id"] = task.task_id

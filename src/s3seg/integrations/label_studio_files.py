@@ -1,0 +1,105 @@
+"""Downloading the pictures of tasks from one Label Studio, with its key."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from urllib.parse import urljoin, urlsplit
+
+import httpx
+from pydantic import SecretStr
+
+from s3seg.errors import ConfigurationError, FileTooLargeError, InvalidRequestError, UnavailableError
+from s3seg.tasks.limits import MAX_UPLOAD_BYTES
+
+_TIMEOUT_S = 20.0
+
+
+class LabelStudioFiles:
+    """Reads pictures from one Label Studio, and from data: URLs.
+
+    Args:
+        url: Its address.
+        key: An access token of one of its users: a personal access token, which is exchanged for short-lived ones, or a
+            legacy token.
+        transport: For tests.
+    """
+
+    def __init__(self, url: str, key: SecretStr, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        self._base = url.rstrip("/") + "/"
+        self._key = key
+        self._access: str | None = None
+        self._transport = transport
+
+    async def read(self, address: object, *, key: str) -> bytes:
+        """Read a picture.
+
+        Args:
+            address: A path on the Label Studio, a URL on it, or a data: URL.
+            key: Name of the field that has it, for messages.
+
+        Raises:
+            InvalidRequestError: The address is not of this Label Studio, or there is no such picture.
+            FileTooLargeError: It is larger than 10 MB.
+            UnavailableError: The Label Studio does not answer.
+            ConfigurationError: It does not accept the key.
+        """
+        if not isinstance(address, str) or not address:
+            raise InvalidRequestError(f"data.{key:.60}: there is no address of a picture")
+        if address[:5].lower() == "data:":
+            return _decoded(address, key)
+        try:
+            url = urljoin(self._base, address)
+            ours = urlsplit(url)[:2] == urlsplit(self._base)[:2]
+        except ValueError:
+            ours, url = False, ""
+        if not ours:
+            raise InvalidRequestError(
+                f"data.{key:.60}: {address:.100} is not on the Label Studio that this service may download from; "
+                "import the pictures into Label Studio"
+            )
+        async with httpx.AsyncClient(timeout=_TIMEOUT_S, transport=self._transport) as client:
+            try:
+                return await self._download(client, url, key)
+            except httpx.HTTPError as err:
+                raise UnavailableError(f"Label Studio does not answer: {type(err).__name__}", retry_after=5) from err
+
+    async def _download(self, client: httpx.AsyncClient, url: str, key: str) -> bytes:
+        for attempt in ("first", "with a new access token"):
+            headers = {"Authorization": await self._authorization(client)}
+            async with client.stream("GET", url, headers=headers) as response:
+                if response.status_code == 401 and self._access is not None and attempt == "first":
+                    self._access = None
+                    continue
+                if response.status_code in (401, 403):
+                    raise ConfigurationError("Label Studio does not accept S3SEG_LABEL_STUDIO_API_KEY")
+                if response.status_code != 200:
+                    raise InvalidRequestError(f"data.{key:.60}: Label Studio answered {response.status_code}")
+                content = bytearray()
+                async for chunk in response.aiter_bytes():
+                    content += chunk
+                    if len(content) > MAX_UPLOAD_BYTES:
+                        raise FileTooLargeError(f"data.{key:.60}: the picture is larger than 10 MB")
+                return bytes(content)
+        raise ConfigurationError("Label Studio does not accept S3SEG_LABEL_STUDIO_API_KEY")
+
+    async def _authorization(self, client: httpx.AsyncClient) -> str:
+        secret = self._key.get_secret_value()
+        if secret.count(".") != 2:  # a legacy token
+            return f"Token {secret}"
+        if self._access is None:
+            answer = await client.post(urljoin(self._base, "api/token/refresh"), json={"refresh": secret})
+            if answer.status_code != 200:
+                raise ConfigurationError("Label Studio does not accept S3SEG_LABEL_STUDIO_API_KEY")
+            self._access = str(answer.json()["access"])
+        return f"Bearer {self._access}"
+
+
+def _decoded(url: str, key: str) -> bytes:
+    head, _, data = url.partition(",")
+    if not head.lower().endswith(";base64"):
+        raise InvalidRequestError(f"data.{key:.60}: a data: URL has to be base64")
+    try:
+        return base64.b64decode(data)
+    except binascii.Error:
+        raise InvalidRequestError(f"data.{key:.60}: not base64") from None

@@ -1,0 +1,1 @@
+from tests.adapters.sqlite_helpers import database  # noqa: F401

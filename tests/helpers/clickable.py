@@ -1,0 +1,40 @@
+"""A checkpoint with a click head: the embedded one, with a head of random weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from s3seg import checkpoints
+from s3seg.sam3.config import ClickConfig, Sam3Config
+from s3seg.sam3.layouts import TRANSFORMERS
+from s3seg.sam3.model import Sam3
+
+HEAD = {"num_attention_heads": 4, "mlp_dim": 64, "iou_head_hidden_dim": 32}
+
+
+def write_clickable_checkpoint(folder: Path) -> Path:
+    """Write it into a folder, and return the folder."""
+    embedded = checkpoints.resolve("embedded").folder
+    shutil.copytree(embedded, folder)
+    raw = json.loads((folder / "config.json").read_text())
+    raw["tracker_config"] = {"mask_decoder_config": HEAD}
+    raw["s3seg"]["name"] = "clickable"
+    (folder / "config.json").write_text(json.dumps(raw))
+    config = dataclasses.replace(Sam3Config.from_dict(raw), clicks=ClickConfig(heads=4, mlp_width=64, iou_width=32))
+    torch.manual_seed(0)
+    head = Sam3(config).clicks
+    assert head is not None
+    generator = torch.Generator().manual_seed(0)
+    tensors = load_file(folder / "model.safetensors")
+    for name, tensor in head.state_dict().items():
+        source = TRANSFORMERS.source(f"clicks.{name}")
+        assert isinstance(source, str)
+        tensors[source] = tensor + 0.2 * torch.randn(tensor.shape, generator=generator)
+    save_file(tensors, folder / "model.safetensors")
+    return folder

@@ -1,0 +1,1 @@
+from tests.images.noise import path  # noqa: F401

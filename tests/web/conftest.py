@@ -1,0 +1,1 @@
+from tests.web.limited_server import impatient_server, server  # noqa: F401
