@@ -16,6 +16,7 @@ CHAPTERS = {
         "tasks.clicks.Clicks",
         "inference.concepts.Concept",
         "images.LoadedImage",
+        "images.video",
     ),
     "Results": ("results.segmentation.Segmentation", "results.instance.Instance", "results.model_info.ModelInfo"),
     "Many pictures": ("bulk.api.bulk", "bulk.segmenting.Segment", "bulk.storage.S3Access"),
