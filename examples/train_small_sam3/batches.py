@@ -1,6 +1,7 @@
 """Batches: scenes, what is asked of them in words and boxes, and everything the losses compare with.
 
-The batch of a step is made from the run's seed and the step alone: a run that is cut and taken up sees the same.
+The batch of a step is made from the run's seed and the step alone: a run that is cut and taken up sees the same. All
+batches of a run have the same shapes.
 """
 
 from __future__ import annotations
@@ -19,9 +20,14 @@ from .meanings import NONE, Meanings
 from .prompts import Prompt, PromptMaker, phrase
 from .scenes import MOST_THINGS, TRAINING, Scene, Thing, draw_scene
 from .settings import Settings
+from .shapes import SHAPES
 from .tokenizer import VISUAL
 
 MOST_BOXES = 3
+MOST_TOKENS = 12
+"""Of a text; the longest phrases that training asks for need as many."""
+MOST_PAINTED = 60
+"""Names of things with a colour among the names that every thing is compared with."""
 BACKGROUND, UNCLEAR = 0, -1
 """Labels of patches: no thing, or a bit of one; otherwise 1 + the index of the thing."""
 
@@ -30,7 +36,8 @@ BACKGROUND, UNCLEAR = 0, -1
 class Batch:
     """B images of at most N things, T texts, and R rows: a row is one image with one prompt.
 
-    The first `texts` of the T texts are what is asked, and some more; the others name every concept and shape.
+    The T texts are D that the dense losses compare with all patches, then K names of every concept and shape, with
+    which the naming loss compares whole things, then the rest of what the rows ask.
     """
 
     images: Tensor  # uint8 (B, 3, S, S)
@@ -39,23 +46,40 @@ class Batch:
     boxes: Tensor  # fp32 (B, N, 4), cxcywh, 0..1
     masks: Tensor  # uint8 (B, N, 4 G, 4 G): coverage, 0..255
     valid: Tensor  # bool (B, N): large enough to count
-    token_ids: Tensor  # int64 (T, L)
-    token_valid: Tensor  # bool (T, L)
-    texts: int
-    dense: Tensor  # bool (texts,): False for "visual", which names nothing
-    matches: Tensor  # bool (B, N + 1, T): which things a text finds; row 0 is the background
-    unclear: Tensor  # bool (B, N + 1, T): whether it finds them is unknown: "red car", a car in its own colours
+    token_ids: Tensor  # int64 (T, MOST_TOKENS)
+    token_valid: Tensor  # bool (T, MOST_TOKENS)
+    dense: Tensor  # bool (D,): False for "visual", which names nothing
+    matches: Tensor  # bool (B, N + 1, D + K): which things a text finds; row 0 is the background
+    unclear: Tensor  # bool (B, N + 1, D + K): whether it finds them is unknown: "red car", a car in its own colours
     row_image: Tensor  # int64 (R,)
     row_text: Tensor  # int64 (R,)
     row_targets: Tensor  # bool (R, N)
     shown_boxes: Tensor  # fp32 (R, MOST_BOXES, 4)
+    shown_image: Tensor  # int64 (R,): the image that the boxes are on; mostly the row's own
     shown_labels: Tensor  # bool (R, MOST_BOXES)
     shown_valid: Tensor  # bool (R, MOST_BOXES)
+    click_thing: Tensor  # int64 (B,): one of the valid things, for the click head
+    click_point: Tensor  # fp32 (B, 2): x and y of a point on it, 0..1
+
+    @property
+    def texts(self) -> int:
+        """D, the number of texts of the dense losses."""
+        return len(self.dense)
+
+    @property
+    def names(self) -> int:
+        """K, the number of names."""
+        return self.matches.shape[-1] - self.texts
 
     @property
     def targets_by_image(self) -> Tensor:
         """bool (B, P, N): the rows of an image follow each other, and all images have P of them."""
         return self.row_targets.unflatten(0, (len(self.images), -1))
+
+    def trimmed(self) -> Batch:
+        """Return the batch without the columns of tokens that are padding of all texts; waits for the device."""
+        longest = int(self.token_valid.any(0).sum())
+        return replace(self, token_ids=self.token_ids[:, :longest], token_valid=self.token_valid[:, :longest])
 
 
 @dataclass(frozen=True)
@@ -72,6 +96,8 @@ class _Row:
     prompt: Prompt | None
     targets: tuple[int, ...]
     shown: tuple[tuple[int, bool], ...] = ()
+    shown_on: int | None = None
+    """The image that the boxes are on, if it is another one."""
 
 
 class BatchMaker(torch.utils.data.Dataset):
@@ -96,20 +122,37 @@ class BatchMaker(torch.utils.data.Dataset):
         scenes, rows = [], []
         for i in range(self.count):
             rng = np.random.default_rng([self.settings.seed, step, self.first + i])
-            scene = self._scene(rng)
+            alike = scenes[i - 1].scene if i % 2 and rng.random() < self.settings.elsewhere else None
+            scene = self._scene(rng, alike)
             scenes.append(_Scene(scene, _areas(scene) >= scene.smallest))
             rows += self._rows(i, scenes[-1], rng)
+            if alike is not None:  # each of the two is asked for something that the other one shows
+                for image, other in ((i - 1, i), (i, i - 1)):
+                    row = _example_elsewhere(image, scenes[image], other, scenes[other], rng)
+                    last = (image + 1) * self.settings.prompts - 1
+                    rows[last] = row or rows[last]
         rng = np.random.default_rng([self.settings.seed, step, self.settings.batch + self.first])
         texts: dict[str, Prompt | None] = {VISUAL: None}
         texts |= {row.text: row.prompt for row in rows}
         for _ in range(self.settings.extra_texts):
             prompt = self.maker.anything(rng)
             texts.setdefault(phrase(prompt, self.vocabulary, rng), prompt)
-        return self._assemble(scenes, rows, texts, self.maker.names(rng), rng)
+        asked = list(texts.items())
+        room = 1 + len(rows) + self.settings.extra_texts
+        dense = min(room, self.settings.dense_texts)
+        if len(asked) > dense:
+            asked = [asked[i] for i in rng.permutation(len(asked))]
+        asked += [(VISUAL, None)] * (room - len(asked))
+        names: list[Prompt | None] = [*self.maker.names(rng, MOST_PAINTED)]
+        names += [None] * (len(self.vocabulary) + len(SHAPES) + MOST_PAINTED - len(names))
+        return self._assemble(scenes, rows, asked[:dense], names, asked[dense:], rng)
 
-    def _scene(self, rng: np.random.Generator) -> Scene:
+    def _scene(self, rng: np.random.Generator, alike: Scene | None) -> Scene:
+        """Draw a scene, with things of the same concepts as another one."""
+        concepts = {thing.concept for thing in alike.things if thing.concept is not None} if alike else None
+        recipe = replace(self.recipe, concepts=tuple(sorted(concepts))) if concepts else self.recipe
         while True:
-            scene = draw_scene(int(rng.integers(1 << 60)), self.recipe, self.vocabulary, self.atlas)
+            scene = draw_scene(int(rng.integers(1 << 60)), recipe, self.vocabulary, self.atlas)
             if scene.things or rng.random() < 0.3:
                 return scene
 
@@ -126,35 +169,43 @@ class BatchMaker(torch.utils.data.Dataset):
         return rows
 
     def _assemble(
-        self, scenes: list[_Scene], rows: list[_Row], texts: dict[str, Prompt | None], names: list[Prompt],
-        rng: np.random.Generator,
+        self, scenes: list[_Scene], rows: list[_Row], dense: list[tuple[str, Prompt | None]],
+        names: list[Prompt | None], rest: list[tuple[str, Prompt | None]], rng: np.random.Generator,
     ) -> Batch:  # fmt: skip
         targets = [self._scene_targets(known) for known in scenes]
         labels, attributes, boxes, masks, valid, meant = (np.stack(part) for part in zip(*targets, strict=True))
-        ids, token_valid = self.encode([*texts, *(name.words for name in names)])
-        found, unclear = self.meanings.compare([*texts.values(), *names], meant)
+        said = [text for text, _ in dense]
+        said += [name.words if name is not None else VISUAL for name in names]
+        said += [text for text, _ in rest]
+        ids, token_valid = self.encode(said)
+        found, unclear = self.meanings.compare([*(prompt for _, prompt in dense), *names], meant)
         unclear[:, 1:] |= found[:, 1:] & ~valid[..., None]
         found[:, 1:] &= valid[..., None]
-        text_index = {text: i for i, text in enumerate(texts)}
+        unclear[..., len(dense) + np.flatnonzero([name is None for name in names])] = True  # padding names nothing
+        places = {text: len(dense) + len(names) + i for i, (text, _) in enumerate(rest)}
+        places |= {text: i for i, (text, _) in enumerate(dense)}
         wanted = np.zeros((len(rows), MOST_THINGS), bool)
         shown_boxes = np.full((len(rows), MOST_BOXES, 4), 0.5, np.float32)
         shown_labels, shown_valid = np.zeros((2, len(rows), MOST_BOXES), bool)
         for r, row in enumerate(rows):
             wanted[r, list(row.targets)] = True
             for k, (thing, positive) in enumerate(row.shown):
-                shown_boxes[r, k] = _drawn_by_hand(boxes[row.image, thing], rng)
+                on = row.image if row.shown_on is None else row.shown_on
+                shown_boxes[r, k] = _drawn_by_hand(boxes[on, thing], rng)
                 shown_labels[r, k], shown_valid[r, k] = positive, True
+        things, points = zip(*(_click(m, v, rng) for m, v in zip(masks, valid, strict=True)), strict=True)
         return Batch(
             images=torch.from_numpy(np.stack([known.scene.image for known in scenes])).permute(0, 3, 1, 2).contiguous(),
             patch_labels=torch.from_numpy(labels), attributes=torch.from_numpy(attributes),
             boxes=torch.from_numpy(boxes), masks=torch.from_numpy(masks), valid=torch.from_numpy(valid),
-            token_ids=ids, token_valid=token_valid, texts=len(texts),
-            dense=torch.tensor([prompt is not None for prompt in texts.values()]),
+            token_ids=ids, token_valid=token_valid, dense=torch.tensor([prompt is not None for _, prompt in dense]),
             matches=torch.from_numpy(found), unclear=torch.from_numpy(unclear),
             row_image=torch.tensor([row.image for row in rows]),
-            row_text=torch.tensor([text_index[row.text] for row in rows]),
+            row_text=torch.tensor([places[row.text] for row in rows]),
             row_targets=torch.from_numpy(wanted), shown_boxes=torch.from_numpy(shown_boxes),
+            shown_image=torch.tensor([row.image if row.shown_on is None else row.shown_on for row in rows]),
             shown_labels=torch.from_numpy(shown_labels), shown_valid=torch.from_numpy(shown_valid),
+            click_thing=torch.tensor(things), click_point=torch.tensor(points, dtype=torch.float32),
         )  # fmt: skip
 
     def _scene_targets(self, known: _Scene) -> tuple[np.ndarray, ...]:
@@ -203,6 +254,45 @@ def _show(row: _Row, things: tuple[Thing, ...], visible: tuple[int, ...], rng: n
     return _Row(row.image, VISUAL, None, alike, tuple(shown))
 
 
+def _click(masks: np.ndarray, valid: np.ndarray, rng: np.random.Generator) -> tuple[int, tuple[float, float]]:
+    """Choose one of the valid things, and a point on it (x, y) in 0..1: mostly well inside, as people click."""
+    if not valid.any():
+        return 0, (0.5, 0.5)
+    thing = int(rng.choice(np.flatnonzero(valid)))
+    mask = masks[thing]  # uint8 (H, W)
+    inside = np.pad((mask > 127).astype(np.uint8), 1)  # the border of the picture is an edge too
+    depth = cv2.distanceTransform(inside, cv2.DIST_L2, 3)[1:-1, 1:-1]
+    deep = np.argwhere(depth >= depth.max() * rng.uniform(0, 1)) if depth.any() else np.argwhere(mask == mask.max())
+    y, x = deep[rng.integers(len(deep))]
+    height, width = mask.shape
+    return thing, ((x + 0.5) / width, (y + 0.5) / height)
+
+
+def _example_elsewhere(
+    image: int, known: _Scene, other: int, shown: _Scene, rng: np.random.Generator
+) -> _Row | None:  # fmt: skip
+    """Ask an image for what a box on another one shows; None where that would be unclear."""
+    visible = np.flatnonzero(shown.counts)
+    if not len(visible):
+        return None
+    example = int(rng.choice(visible))
+    targets = alike_elsewhere(shown.scene.things[example], known.scene.things)
+    if targets is None:
+        return None
+    return _Row(image, VISUAL, None, tuple(i for i in targets if known.counts[i]), ((example, True),), other)
+
+
+def alike_elsewhere(example: Thing, things: tuple[Thing, ...]) -> tuple[int, ...] | None:
+    """Return which things are of the same kind as an example; None if it is unclear, as with a red car and a car.
+
+    The things are those of another picture, where the same thing may be drawn in another style.
+    """
+    same_noun = [t for t in things if (t.concept, t.shape) == (example.concept, example.shape)]
+    if any((t.colour is None) != (example.colour is None) for t in same_noun):
+        return None
+    return tuple(i for i, thing in enumerate(things) if _kind(thing) == _kind(example))
+
+
 def _kind(thing: Thing) -> tuple:
     return thing.concept, thing.shape, thing.colour
 
@@ -240,19 +330,24 @@ class TextCache:
         self._ids: dict[str, list[int]] = {}
 
     def __call__(self, texts: list[str]) -> tuple[Tensor, Tensor]:
-        """Texts -> token ids, int64 (T, L), and which are not padding, bool (T, L)."""
+        """Texts -> token ids, int64 (T, MOST_TOKENS), and which are not padding, bool (T, MOST_TOKENS)."""
         if len(self._ids) > self._room:
             self._ids.clear()
         new = [text for text in dict.fromkeys(texts) if text not in self._ids]
         if new:
             encodings = self._tokenizer.encode_batch(new)
-            self._ids |= {text: encoding.ids for text, encoding in zip(new, encodings, strict=True)}
+            self._ids |= {text: _cut(encoding.ids) for text, encoding in zip(new, encodings, strict=True)}
         ids = [self._ids[text] for text in texts]
         lengths = np.array([len(tokens) for tokens in ids])
-        valid = np.arange(lengths.max())[None] < lengths[:, None]
+        valid = np.arange(MOST_TOKENS)[None] < lengths[:, None]
         padded = np.zeros(valid.shape, np.int64)
         padded[valid] = np.concatenate(ids)
         return torch.from_numpy(padded), torch.from_numpy(valid)
+
+
+def _cut(ids: list[int]) -> list[int]:
+    """Shorten a text that is too long; its end stays marked."""
+    return ids if len(ids) <= MOST_TOKENS else [*ids[: MOST_TOKENS - 1], ids[-1]]
 
 
 def normalise(images: Tensor) -> Tensor:

@@ -74,7 +74,7 @@ def dense_losses(heads: AuxiliaryHeads, tokens: Tensor, coarsest: Tensor, text: 
     truth = torch.where(labels[..., None] >= 0, truth, -1).flatten(0, 1)  # (B * P, 4)
     concept, looks, accuracy = _attribute_losses(heads, tokens, truth)
     neck_concept = _concept_loss(heads.neck_concepts(patches.flatten(0, 1)), truth[:, 0])
-    naming, right = _naming_loss(heads, patches, words[count:], batch)
+    naming, right = _naming_loss(heads, patches, words[count : count + batch.names], batch)
     edges = _edge_loss(heads, tokens, batch, labels)
     total = 2 * said + 1.5 * choice + 2.5 * concept + neck_concept + 2.5 * naming + 0.5 * looks + 0.7 * edges
     parts = {

@@ -43,7 +43,7 @@ def export(
             is not part of the checkpoint.
     """
     out.mkdir(parents=True, exist_ok=True)
-    average = torch.load(run / "state.pt", weights_only=True)["average"]
+    average = torch.load(run / "state.pt", weights_only=True, map_location="cpu")["average"]
     tensors = {k: v.to(dtype).contiguous() for k, v in transformers_names(average).items()}
     save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
     config = json.loads((run / "config.json").read_text())

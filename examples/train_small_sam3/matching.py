@@ -14,19 +14,12 @@ from s3seg.sam3.layers import cxcywh_to_xyxy
 
 @dataclass(frozen=True)
 class Pairs:
-    """K pairs: query `query[k]` of `layer[k]` and `row[k]` answers for thing `thing[k]`."""
+    """Which of Q queries answers for each of N things, in L decoder layers and R rows."""
 
-    layer: Tensor
-    row: Tensor
     query: Tensor
-    thing: Tensor
-
-    def __len__(self) -> int:
-        return len(self.layer)
-
-    def only(self, keep: Tensor) -> Pairs:
-        """Some of the pairs: `keep` is bool (K,), or indices."""
-        return Pairs(self.layer[keep], self.row[keep], self.query[keep], self.thing[keep])
+    """int64 (L, R, N), 0..Q - 1."""
+    found: Tensor
+    """bool (L, R, N): whether the row asks for the thing and a query was left for it. Elsewhere, ignore `query`."""
 
 
 def generalised_iou(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -40,7 +33,7 @@ def generalised_iou(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def match(logits: Tensor, boxes: Tensor, true_boxes: Tensor, targets: Tensor) -> Pairs:
+def match(logits: Tensor, boxes: Tensor, true_boxes: Tensor, targets: Tensor, *, greedy: bool) -> Pairs:
     """Match queries to things.
 
     Args:
@@ -48,22 +41,42 @@ def match(logits: Tensor, boxes: Tensor, true_boxes: Tensor, targets: Tensor) ->
         boxes: (L, R, Q, 4), cxcywh.
         true_boxes: (R, N, 4), cxcywh.
         targets: bool (R, N), which things each row asks for.
+        greedy: Take the cheapest pair, then the cheapest of what is left, and so on, for all rows together and on
+            their device. Otherwise find the assignment with the least cost, by SciPy on the CPU.
     """
-    rows = targets.any(1).nonzero()[:, 0]
-    b, t = boxes[:, rows, :, None], true_boxes[rows][None, :, None]
+    b, t = boxes[:, :, :, None], true_boxes[None, :, None]
     giou, _ = generalised_iou(cxcywh_to_xyxy(b), cxcywh_to_xyxy(t))
-    cost = 5 * (b - t).abs().sum(-1) - 2 * giou - 2 * logits[:, rows, :, None].sigmoid()  # (L, rows, Q, N)
-    costs, wanted = cost.cpu().numpy(), targets[rows].cpu().numpy()
-    found: list[list[np.ndarray]] = [[], [], [], []]
-    for k, row in enumerate(rows.tolist()):
-        things = np.nonzero(wanted[k])[0]
-        for layer in range(len(logits)):
-            query, thing = linear_sum_assignment(costs[layer, k][:, things])
-            for part, value in zip(found, (layer, row, query, things[thing]), strict=True):
-                part.append(np.broadcast_to(value, query.shape))
-    if not len(rows):
-        return Pairs(*(rows for _ in range(4)))
-    return Pairs(*(torch.from_numpy(np.concatenate(part)).to(logits.device) for part in found))
+    cost = 5 * (b - t).abs().sum(-1) - 2 * giou - 2 * logits[..., None].sigmoid()  # (L, R, Q, N)
+    return _cheapest_first(cost, targets) if greedy else _least_cost(cost, targets)
+
+
+def _cheapest_first(cost: Tensor, targets: Tensor) -> Pairs:
+    queries, things = cost.shape[2:]
+    cost = cost.masked_fill(~targets[None, :, None], torch.inf)
+    query = torch.zeros(cost.shape[0], cost.shape[1], things, dtype=torch.int64, device=cost.device)
+    found = torch.zeros_like(query, dtype=torch.bool)
+    every_query, every_thing = torch.arange(queries, device=cost.device), torch.arange(things, device=cost.device)
+    for _ in range(min(queries, things)):
+        least, place = cost.flatten(2).min(-1, keepdim=True)  # (L, R, 1)
+        left = least < torch.inf
+        chosen_query, chosen_thing = place // things, place % things
+        this = (every_thing == chosen_thing) & left  # (L, R, N)
+        query, found = torch.where(this, chosen_query, query), found | this
+        used = (every_query == chosen_query)[..., None] | (every_thing == chosen_thing)[..., None, :]
+        cost = cost.masked_fill(used & left[..., None], torch.inf)
+    return Pairs(query, found)
+
+
+def _least_cost(cost: Tensor, targets: Tensor) -> Pairs:
+    costs, wanted = cost.cpu().numpy(), targets.cpu().numpy()
+    query = np.zeros((*costs.shape[:2], costs.shape[3]), np.int64)
+    found = np.zeros(query.shape, bool)
+    for row in np.flatnonzero(wanted.any(1)):
+        things = np.flatnonzero(wanted[row])
+        for layer in range(len(costs)):
+            queries, matched = linear_sum_assignment(costs[layer, row][:, things])
+            query[layer, row, things[matched]], found[layer, row, things[matched]] = queries, True
+    return Pairs(torch.from_numpy(query).to(cost.device), torch.from_numpy(found).to(cost.device))
 
 
 def _area(boxes: Tensor) -> Tensor:

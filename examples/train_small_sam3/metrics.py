@@ -14,7 +14,7 @@ MATCH = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of one prompt: counts, and the IoU of each found mask that matches an instance."""
+    """What came of one prompt: counts, and the IoU of each found mask that belongs to an instance."""
 
     expected: int
     found: int
@@ -23,7 +23,7 @@ class Outcome:
     @property
     def matched(self) -> int:
         """Number of instances found."""
-        return len(self.ious)
+        return sum(iou >= MATCH for iou in self.ious)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Figures:
     precision: float | None
     recall: float | None
     mean_iou: float | None
-    """Of matched masks."""
+    """Of matched masks; where things are clicked, of all."""
     left_empty: float | None
     """Share of the prompts that nothing answers for which nothing was found."""
     prompts: int
@@ -51,10 +51,10 @@ def compare(found: np.ndarray, truth: np.ndarray) -> Outcome:
     return Outcome(len(truth), len(found), match_ious(mask_iou(found, truth)))
 
 
-def match_ious(iou: np.ndarray) -> tuple[float, ...]:
-    """Return the IoU, at least `MATCH`, of each match of found with true masks: (N, M) -> at most min(N, M)."""
+def match_ious(iou: np.ndarray, at_least: float = MATCH) -> tuple[float, ...]:
+    """Return the IoU, if not too low, of each match of found with true masks: (N, M) -> at most min(N, M)."""
     matched = iou[linear_sum_assignment(-iou)]
-    return tuple(float(v) for v in matched[matched >= MATCH])
+    return tuple(float(v) for v in matched[matched >= at_least])
 
 
 def mask_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -25,6 +25,10 @@ def configuration(settings: Settings, vocab_size: int) -> dict:
     """Return the `config.json` of the network, in the transformers layout."""
     grid, width, channels = settings.grid, settings.vit_width, settings.channels
     transformer = {"hidden_size": channels, "num_attention_heads": max(1, channels // HEAD_WIDTH), "dropout": 0.0}
+    clicks = {"mask_decoder_config": {
+        "num_attention_heads": transformer["num_attention_heads"], "mlp_dim": 2 * channels,
+        "iou_head_hidden_dim": channels,
+    }}  # fmt: skip
     return {
         "architectures": ["Sam3Model"],
         "model_type": "sam3",
@@ -60,6 +64,7 @@ def configuration(settings: Settings, vocab_size: int) -> dict:
             "num_upsampling_stages": 2,
         },
         "s3seg": {"cls_on_text_prompts": False},
+        **({"tracker_config": clicks} if settings.clicks else {}),
     }  # fmt: skip
 
 
@@ -84,6 +89,10 @@ def new_network(settings: Settings, vocab_size: int) -> Sam3:
         model.decoder.presence_token.normal_(std=0.3)
         model.decoder.reference_boxes.copy_(torch.logit(_anchors(settings.queries)))
         model.decoder.box_head.layers[-1].weight.zero_()
+        if model.clicks is not None:
+            for name, weight in model.clicks.named_parameters():
+                if weight.ndim < 3 and not weight.any() and not name.endswith("bias"):
+                    weight.normal_(std=0.3)  # tokens and labels
         model.vision.trunk.position_embedding.copy_(fourier_positions(settings.grid, settings.vit_width))
     return model
 

@@ -12,7 +12,10 @@ from .muon import Muon
 from .settings import Settings
 
 MASK_HEAD_RATE = 1.5
-NOT_FOR_MUON = ("embed", "presence_token", "reference_boxes", "box_head.layers.2", "geometry.cls", "label_embedding")
+NOT_FOR_MUON = (
+    "embed", "presence_token", "reference_boxes", "box_head.layers.2", "geometry.cls", "label_embedding",
+    "clicks.decoder.mask_tokens", "clicks.prompts",
+)  # fmt: skip
 
 
 def make_optimisers(model: Sam3, heads: AuxiliaryHeads, settings: Settings) -> tuple[torch.optim.AdamW, Muon]:

@@ -22,15 +22,13 @@ from .evaluate import evaluate
 from .export import EXTRAS, export
 from .grid import draw_grid
 from .icons import load_atlas
-from .settings import SIZES, Settings
+from .settings import NO_END, SIZES, Settings
 from .splits import SPLITS
 from .state import open_any, start
 from .train import begin_cool_down, launch, steps_made
 
 DENSE_SHARE = 0.12
 """Share of the steps in which, without a parent to grow from, patches learn words before there are queries."""
-NO_END = 1_000_000_000
-"""Steps of a run that trains by the clock, until its cool-down is planned."""
 
 
 def repeat(

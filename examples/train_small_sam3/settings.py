@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 FILE = "settings.json"
 WARM_HEADS = 150
+NO_END = 1_000_000_000
+"""Steps of a run, or of a part of it, that lasts until the clock says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,8 @@ class Settings:
     queries: int = 36
     text_width: int = 128
     text_layers: int = 2
+    clicks: bool = False
+    """Whether the network has a click head, which learns from simulated clicks."""
     # data
     seed: int = 1
     batch: int = 32
@@ -36,8 +40,12 @@ class Settings:
     """Prompts per image, about half of them answered by something."""
     extra_texts: int = 24
     """Texts per batch that only the dense losses use."""
+    dense_texts: int = 512
+    """Texts per batch, at most, that the dense losses compare with every patch: some of all, in a large batch."""
     boxes: float = 0.25
     """Share of the answered prompts that are shown by boxes."""
+    elsewhere: float = 0.3
+    """Share of the images with a prompt whose example is shown on another image of the batch."""
     # schedule
     warm_heads: int = 0
     """Steps at the start in which only the auxiliary heads learn and the network is frozen, for a grown network."""
@@ -105,4 +113,12 @@ TINY = Settings(
 SHORT = replace(Settings(), vit_depth=4, batch=8, steps=120, warmup=20)
 """A run of a few minutes."""
 
-SIZES = {"full": Settings(), "short": SHORT, "tiny": TINY}
+GPU = replace(
+    Settings(), batch=256, prompts=12, extra_texts=256, warmup=300, precision="bf16", ema_images=60_000
+)  # fmt: skip
+"""The full network in batches that fill a GPU."""
+
+WIDE = replace(GPU, image_size=288, vit_width=192, channels=80, queries=64)
+"""A larger network for a GPU, which cannot be grown from the full one."""
+
+SIZES = {"full": Settings(), "short": SHORT, "tiny": TINY, "gpu": GPU, "wide": WIDE}

@@ -11,7 +11,7 @@ import numpy as np
 from s3seg.sam3.predictor import BoxPrompt, Query
 
 from .backgrounds import TEST_PHOTOGRAPHS, photograph
-from .batches import mask_box
+from .batches import alike_elsewhere, mask_box
 from .concepts import EXAMINED, Vocabulary
 from .icons import IconAtlas
 from .prompts import Prompt, PromptMaker
@@ -22,6 +22,10 @@ from .unknown_words import TEST_WORDS
 
 FIRST_SEED = 7_000_000_000
 """Far from what training draws: its seeds are 60 random bits, these are consecutive numbers."""
+CLICKS = {"one click": 1, "three clicks": 3}
+"""Splits in which things are clicked, and how often; only a checkpoint with a click head can be asked."""
+SECOND_SEED = 500_000
+"""Between the seeds of two scenes that belong together."""
 _ASKED = tuple(range(EXAMINED))
 QUESTIONS = 3
 """Prompts of each scene that something answers, and as many that nothing does."""
@@ -36,6 +40,10 @@ class Question:
     query: Query
     masks: np.ndarray
     """bool (M, S, S)"""
+    example: tuple[np.ndarray, BoxPrompt] | None = None
+    """Another image and a box on it, which shows what the query asks for."""
+    clicks: int = 0
+    """If not 0, the only mask is clicked as often, and nothing is asked in words."""
     about: str = ""
     """The concept or shape that is asked for, for the table by concept."""
 
@@ -48,18 +56,26 @@ class Examiner:
     atlas: IconAtlas
     size: int
 
-    def questions(self, split: str, scenes: int) -> Iterator[Question]:
-        """Yield all questions of a split."""
+    def questions(self, split: str, scenes: int, first: int = 0) -> Iterator[Question]:
+        """Yield the questions about some scenes of a split, from number `first` on; photographs come all at once."""
         if split == "photographs":
             yield from self._photographs()
             return
         base = Recipe(size=self.size, restyled=0.0, squashed=0.0, concepts=_ASKED)
         recipe = RECIPES[split](base, self.vocabulary)
         maker = PromptMaker(self.vocabulary, concepts=_ASKED, held_out=True, unknown=TEST_WORDS)
-        for i in range(scenes):
+        for i in range(first, first + scenes):
             seed = FIRST_SEED + 1_000_000 * list(RECIPES).index(split) + i
             scene, rng = draw_scene(seed, recipe, self.vocabulary, self.atlas), np.random.default_rng(seed)
-            yield from self._about(split, scene, maker, rng)
+            if split in CLICKS:
+                for thing in rng.permutation(len(scene.things))[:QUESTIONS]:
+                    masks = self._masks(scene, [int(thing)])
+                    if len(masks):
+                        yield Question(split, scene.image, Query(""), masks, clicks=CLICKS[split])
+            elif split == "examples elsewhere":
+                yield from self._by_example_elsewhere(scene, seed, recipe, rng)
+            else:
+                yield from self._about(split, scene, maker, rng)
 
     def _about(self, split: str, scene: Scene, maker: PromptMaker, rng: np.random.Generator) -> Iterator[Question]:
         if split == "unknown words":
@@ -81,7 +97,7 @@ class Examiner:
         wanted = [i for i, thing in enumerate(scene.things) if prompt.finds(thing)]
         names = [self.vocabulary.concepts[c].name for c in prompt.concepts] if len(prompt.concepts) == 1 else []
         about = names[0] if names else prompt.shape or prompt.words
-        return Question(split, scene.image, Query(prompt.words), self._masks(scene, wanted), about)
+        return Question(split, scene.image, Query(prompt.words), self._masks(scene, wanted), about=about)
 
     def _by_example(self, split: str, scene: Scene, rng: np.random.Generator) -> Iterator[Question]:
         """A box around one thing of which there are several; the answer is all of its kind."""
@@ -94,6 +110,25 @@ class Examiner:
                 box = mask_box(scene.mask(int(rng.choice(alike)))) / self.size
                 query = Query(VISUAL, (BoxPrompt(tuple(float(v) for v in box), positive=True),))
                 yield Question(split, scene.image, query, self._masks(scene, alike))
+
+    def _by_example_elsewhere(
+        self, shown: Scene, seed: int, recipe: Recipe, rng: np.random.Generator
+    ) -> Iterator[Question]:
+        """A box around a thing of one scene; the answer is all of its kind in another scene, or nothing."""
+        concepts = sorted({thing.concept for thing in shown.things if thing.concept is not None})
+        recipe = replace(recipe, concepts=tuple(concepts)) if concepts else recipe
+        scene = draw_scene(seed + SECOND_SEED, recipe, self.vocabulary, self.atlas)
+        asked = set()
+        for i in rng.permutation(len(shown.things)):
+            thing, mask = shown.things[i], shown.mask(int(i))
+            alike = alike_elsewhere(thing, scene.things)
+            kind = (thing.concept, thing.shape, thing.colour)
+            if alike is None or kind in asked or mask.sum() < shown.smallest:
+                continue
+            asked.add(kind)
+            box = BoxPrompt(tuple(float(v) for v in mask_box(mask) / self.size), positive=True)
+            masks = self._masks(scene, list(alike))
+            yield Question("examples elsewhere", scene.image, Query(VISUAL), masks, (shown.image, box))
 
     def _photographs(self, prompts: int = 60) -> Iterator[Question]:
         """Photographs, whole and in quarters, each with many prompts of the vocabulary: nothing is to be found."""
@@ -129,5 +164,8 @@ RECIPES = {
     "unknown words": lambda base, _: replace(base, shapes=0.35),
     "examples": lambda base, _: replace(base, shapes=0.35),
     "photographed drawings": lambda base, _: replace(base, shapes=0.35, photographed=1.0),
+    "examples elsewhere": lambda base, _: replace(base, shapes=0.35),
+    "one click": lambda base, _: replace(base, shapes=0.35),
+    "three clicks": lambda base, _: replace(base, shapes=0.35),
 }
 SPLITS = (*RECIPES, "photographs")

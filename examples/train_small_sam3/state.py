@@ -87,11 +87,12 @@ class TrainingState:
 
     def load(self, folder: Path) -> None:
         """Read the state of the run in a folder."""
-        content = torch.load(folder / FILE, weights_only=True)
+        content = torch.load(folder / FILE, weights_only=True, map_location="cpu")
         self.step = content["step"]
         self.model.load_state_dict(content["model"])
         self.heads.load_state_dict(content["heads"])
-        self.average = content["average"]
+        for name, kept in self.average.items():
+            kept.copy_(content["average"][name])
         for optimiser, state in zip(self.optimisers, content["optimisers"], strict=True):
             optimiser.load_state_dict(state)
 
@@ -115,8 +116,10 @@ def start(run: Path, settings: Settings, vocabulary: Vocabulary, atlas: IconAtla
     state.save(run)
 
 
-def resume(run: Path, vocabulary: Vocabulary) -> tuple[TrainingState, Settings, Tokenizer]:
-    """Open a run where it stopped.
+def resume(
+    run: Path, vocabulary: Vocabulary, device: torch.device | str = "cpu"
+) -> tuple[TrainingState, Settings, Tokenizer]:  # fmt: skip
+    """Open a run where it stopped, on a device.
 
     Raises:
         ValueError: The table of concepts has changed since the run was started.
@@ -125,7 +128,7 @@ def resume(run: Path, vocabulary: Vocabulary) -> tuple[TrainingState, Settings, 
         raise ValueError(
             f"the table of concepts is not the one that {run} was started with; start a new run with --grow-from {run}"
         )
-    return _open(run)
+    return _open(run, device)
 
 
 def open_any(folder: Path, extras: Path | None = None) -> Parent:
@@ -139,11 +142,12 @@ def open_any(folder: Path, extras: Path | None = None) -> Parent:
     )  # fmt: skip
 
 
-def _open(run: Path) -> tuple[TrainingState, Settings, Tokenizer]:
+def _open(run: Path, device: torch.device | str = "cpu") -> tuple[TrainingState, Settings, Tokenizer]:
     settings = Settings.load(run)
     tokenizer = Tokenizer.from_file(str(run / "tokenizer.json"))
     model = new_network(settings, tokenizer.get_vocab_size())
-    state = TrainingState(model, AuxiliaryHeads(settings, len(_concepts(run))), settings)
+    heads = AuxiliaryHeads(settings, len(_concepts(run)))
+    state = TrainingState(model.to(device), heads.to(device), settings)
     state.load(run)
     return state, settings, tokenizer
 

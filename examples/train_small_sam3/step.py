@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -14,48 +13,62 @@ from s3seg.sam3.decoder import Decoder
 from s3seg.sam3.model import BoxPrompts, ImageFeatures, Prompt, Sam3
 
 from .batches import Batch, normalise
+from .click_losses import click_losses, click_predictions
 from .dense_losses import AuxiliaryHeads, Losses, dense_losses
 from .detection_losses import detection_losses
 from .mask_losses import mask_embeddings, mask_losses
 
 
-def losses(model: Sam3, heads: AuxiliaryHeads, batch: Batch, *, dense_only: bool, precision: str = "fp32") -> Losses:
+def losses(
+    model: Sam3, heads: AuxiliaryHeads, batch: Batch, *, dense_only: bool, precision: str = "fp32",
+    fixed_shapes: bool | None = None,
+) -> Losses:  # fmt: skip
     """Run the network on a batch and compare it with the truth.
 
-    With `precision` "bf16", matrix products run in bf16; scores, boxes, presence and all losses stay fp32.
+    Args:
+        model: The network.
+        heads: The heads that only training needs.
+        batch: The truth.
+        dense_only: Whether to leave out queries and masks.
+        precision: With "bf16", matrix products run in bf16; losses stay fp32, and so do scores, boxes and presence
+            within `kept_in_fp32`.
+        fixed_shapes: Whether all tensors have the shapes that they have in every other batch, and nothing waits for the
+            device. If not, what counts for nothing is not computed. None: on a GPU, not on a CPU.
     """
     device = batch.images.device.type
-    with _precision(model, device, precision):
+    fixed_shapes = device != "cpu" if fixed_shapes is None else fixed_shapes
+    batch = batch if fixed_shapes else batch.trimmed()
+    autocast = torch.autocast(device, torch.bfloat16, enabled=precision == "bf16")
+    with autocast:
         tokens = model.vision.trunk(normalise(batch.images))  # (B, G, G, width)
         image = model.features(model.vision.neck(tokens))
         text = model.encode_text(batch.token_ids)
         if not dense_only:
-            rows = replace(image, laterals=()).select(batch.row_image)  # the laterals are for masks only
-            prompt = prompt_of_rows(model, rows, text, batch)
+            rows = features_of_rows(image, batch.row_image)
+            prompt = prompt_of_rows(model, image, text, batch, fixed_shapes=fixed_shapes)
             encoded = model.encode_prompted(rows, prompt)
             found = model.detect_all(rows, encoded, prompt)
+            clicked = click_predictions(model.clicks, tokens, batch) if model.clicks is not None else []
     dense = dense_losses(heads, tokens.float(), image.coarse.float(), text.float(), batch)
     if dense_only:
         return dense
-    detection, pairs = detection_losses(found, batch)
-    with _precision(model, device, precision):
-        masks = mask_embeddings(model, image, encoded, prompt, found, pairs, batch)
+    detection, pairs = detection_losses(found, batch, greedy=fixed_shapes)
+    with autocast:
+        masks = mask_embeddings(model, image, encoded, prompt, found, pairs, batch, fixed_shapes=fixed_shapes)
     masks = mask_losses(heads, masks, batch)
-    return Losses(dense.total + detection.total + masks.total, dense.parts | detection.parts | masks.parts)
+    parts = [dense, detection, masks, *([click_losses(clicked, batch)] if clicked else [])]
+    return Losses(sum(part.total for part in parts), {k: v for part in parts for k, v in part.parts.items()})
 
 
 @contextmanager
-def _precision(model: Sam3, device: str, precision: str) -> Iterator[None]:
-    """Run matrix products in a precision, except those of scores, presence, boxes and their position codes."""
-    if precision == "fp32":
-        yield
-        return
+def kept_in_fp32(model: Sam3) -> Iterator[None]:
+    """Keep scores, presence, boxes and their position codes in fp32 where the rest of the network runs in bf16."""
     names = [name for name in Decoder.FP32 if isinstance(getattr(model.decoder, name), nn.Module)]
     modules = [model.scoring, *(getattr(model.decoder, name) for name in names)]
 
     def in_fp32(forward: Callable) -> Callable:
         def run(*inputs: Tensor) -> Tensor:
-            with torch.autocast(device, enabled=False):
+            with torch.autocast(inputs[0].device.type, enabled=False):
                 return forward(*(x.float() if x.is_floating_point() else x for x in inputs))
 
         return run
@@ -63,24 +76,42 @@ def _precision(model: Sam3, device: str, precision: str) -> Iterator[None]:
     for module in modules:
         module.forward = in_fp32(module.forward)
     try:
-        with torch.autocast(device, torch.bfloat16):
-            yield
+        yield
     finally:
         for module in modules:
             del module.forward  # the class's own is seen again
 
 
-def prompt_of_rows(model: Sam3, rows: ImageFeatures, text: Tensor, batch: Batch) -> Prompt:
-    """Join each row's text with the boxes that are shown; a row without boxes has no CLS token either."""
+def features_of_rows(image: ImageFeatures, index: Tensor) -> ImageFeatures:
+    """Copy the features of some images, one for each row, without the laterals, which are for masks only."""
+    return ImageFeatures(image.coarse[index], image.tokens[index], ())
+
+
+def prompt_of_rows(model: Sam3, image: ImageFeatures, text: Tensor, batch: Batch, *, fixed_shapes: bool) -> Prompt:
+    """Join each row's text with the boxes that are shown, on its own image or on another one.
+
+    A row without boxes has no CLS token either, nor has one whose boxes are on another image: it would say that the
+    thing is there.
+    """
     said, valid = text[batch.row_text], batch.token_valid[batch.row_text]
+    if fixed_shapes:
+        tokens, shown_valid = _examples(model, image, batch, slice(None))
+        return Prompt(torch.cat([said, tokens], dim=1), torch.cat([valid, shown_valid], dim=1))
     shown = batch.shown_valid.any(1).nonzero()[:, 0]
     if not len(shown):
-        return model.prompt(rows, said, valid, None)
-    boxes = BoxPrompts(batch.shown_boxes[shown], batch.shown_labels[shown], batch.shown_valid[shown])
-    joined = model.prompt(rows.select(shown), said[shown], valid[shown], boxes)
-    more = joined.tokens.shape[1] - said.shape[1]
-    tokens = F.pad(said, (0, 0, 0, more)).index_copy(0, shown, joined.tokens.to(said.dtype))
-    return Prompt(tokens, F.pad(valid, (0, more)).index_copy(0, shown, joined.valid))
+        return Prompt(said, valid)
+    tokens, shown_valid = _examples(model, image, batch, shown)
+    padding = said.new_zeros(len(said), *tokens.shape[1:]).index_copy(0, shown, tokens.to(said.dtype))
+    padding_valid = valid.new_zeros(len(said), tokens.shape[1]).index_copy(0, shown, shown_valid)
+    return Prompt(torch.cat([said, padding], dim=1), torch.cat([valid, padding_valid], dim=1))
+
+
+def _examples(model: Sam3, image: ImageFeatures, batch: Batch, rows: Tensor | slice) -> tuple[Tensor, Tensor]:
+    on = batch.shown_image[rows]
+    boxes = BoxPrompts(batch.shown_boxes[rows], batch.shown_labels[rows], batch.shown_valid[rows])
+    tokens, _ = model.examples(features_of_rows(image, on), boxes)
+    cls_valid = boxes.valid.any(1, keepdim=True) & (on == batch.row_image[rows])[:, None]
+    return tokens, torch.cat([boxes.valid, cls_valid], dim=1)
 
 
 @contextmanager

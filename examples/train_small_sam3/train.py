@@ -13,33 +13,35 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import torch
 from torch import Tensor, distributed
-from torch.utils.data import DataLoader
 
-from .batches import BatchMaker
+from s3seg.sam3.model import Sam3
+
+from .batches import Batch
 from .concepts import load_vocabulary
+from .feed import STOPPING, feed
 from .icons import load_atlas
 from .optimisers import set_rates
-from .settings import SIZES, Settings
+from .settings import NO_END, SIZES, Settings
 from .state import FILE as STATE
 from .state import TrainingState, open_any, resume, start
-from .step import losses, written_out_attention
+from .step import kept_in_fp32, losses, written_out_attention
 
 LARGEST_GRADIENT = 2.0
 LOG, LOG_EVERY = "log.jsonl", 25
-STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
 def train(
-    run: Path, *, minutes: float, last_step: int | None = None, rank: int = 0, processes: int = 1,
-    save_minutes: float = 5,
+    run: Path, *, minutes: float, last_step: int | None = None, device: str = "cpu", workers: int = 0, rank: int = 0,
+    processes: int = 1, save_minutes: float = 5, saved: Callable[[Path], None] | None = None, compiled: bool = False,
+    plan: Callable[[int, Settings], Settings] | None = None,
 ) -> int:  # fmt: skip
     """Make steps until the time is up, a signal comes, or the schedule is at its end; then save the state.
 
@@ -47,49 +49,96 @@ def train(
         run: Folder of the run.
         minutes: How long.
         last_step: Stop before this step.
+        device: Where the network learns, "cpu" or "cuda".
+        workers: Processes that compose the scenes; 0 composes them in this one.
         rank: Which of the processes this is.
         processes: How many processes share each batch.
         save_minutes: Minutes between saves.
+        saved: Called with the folder of the run after each save but the last.
+        compiled: Compile the network and its losses with `torch.compile`. It takes minutes at first.
+        plan: Called with the step before each step, it may change the schedule.
 
     Returns:
         How many steps the run has made in all.
     """
-    vocabulary = load_vocabulary()
-    state, settings, tokenizer = resume(run, vocabulary)
-    maker = BatchMaker(settings, vocabulary, load_atlas(vocabulary), tokenizer, rank=rank, processes=processes)
-    end = min(settings.steps, last_step if last_step is not None else settings.steps)
-    loader = DataLoader(
-        maker, batch_size=None, sampler=range(state.step, end), num_workers=1, prefetch_factor=4,
-        worker_init_fn=_ignore_signals,
-    )  # fmt: skip
-    log, saved = Log(run / LOG, settings), time.monotonic()
-    deadline = saved + 60 * minutes
-    with _signals() as interrupted, written_out_attention():
-        for batch in loader:
+    place = torch.device(device)
+    state, settings, _ = resume(run, load_vocabulary(), place)
+    last_step = NO_END if last_step is None else last_step
+    deadline = time.monotonic() + 60 * minutes
+    learn = torch.compile(losses, dynamic=False) if compiled else losses
+    with ExitStack() as stack:
+        interrupted = stack.enter_context(_signals())
+        stack.enter_context(_suited_to(state.model, settings, place))
+        steps = range(state.step, min(settings.steps, last_step))
+        batches = stack.enter_context(feed(run, steps, workers=workers, device=place, rank=rank, processes=processes))
+        log, last_save = Log(run / LOG, settings), time.monotonic()
+        for batch in log.timed(batches):
+            settings = settings if plan is None else plan(state.step, settings)
             state.freeze_network(state.step < settings.warm_heads)
             dense_only = state.step < settings.dense_steps
-            done = losses(state.model, state.heads, batch, dense_only=dense_only, precision=settings.precision)
+            done = learn(state.model, state.heads, batch, dense_only=dense_only, precision=settings.precision)
             enough = bool(interrupted) or time.monotonic() > deadline
             stop = _learn(state, settings, done.total, enough=enough, processes=processes)
+            stop = stop or state.step >= min(settings.steps, last_step)
             log.add(done.parts | {"loss": done.total.detach()})
-            if rank == 0 and (state.step % LOG_EVERY == 0 or stop or state.step == end):
-                log.write(state.step)
-            if rank == 0 and time.monotonic() - saved > 60 * save_minutes:
-                state.save(run)
-                saved = time.monotonic()
+            save_now = time.monotonic() - last_save > 60 * save_minutes
+            if rank == 0 and (state.step % LOG_EVERY == 0 or stop or save_now):
+                log.write(state.step, settings)
             if stop:
                 break
+            if rank == 0 and save_now:
+                state.save(run)
+                if saved is not None:
+                    saved(run)
+                last_save = time.monotonic()
     if rank == 0:
         state.save(run)
     return state.step
+
+
+@contextmanager
+def _suited_to(model: Sam3, settings: Settings, device: torch.device) -> Iterator[None]:
+    """Compute as suits a device: attention, matrix products, and nothing that waits for a GPU."""
+    with ExitStack() as stack:
+        if settings.precision == "bf16":
+            stack.enter_context(kept_in_fp32(model))
+        if device.type == "cpu":
+            stack.enter_context(written_out_attention())
+        else:
+            stack.enter_context(_tf32())
+        yield
+
+
+@contextmanager
+def _tf32() -> Iterator[None]:
+    """Let matrix products and convolutions in fp32 run on the tensor cores of a GPU, with 10 bits of mantissa."""
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.allow_tf32 = True
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
 
 
 class Log:
     """Means of the losses over some steps, a line of JSON each time they are written."""
 
     def __init__(self, path: Path, settings: Settings) -> None:
-        self.path, self.settings = path, settings
+        self.path, self.batch = path, settings.batch
         self._reset()
+
+    def timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Yield the batches, and measure how long training waits for them; before the first, nothing counts."""
+        asked = None
+        for batch in batches:
+            if asked is None:
+                self._reset()
+            else:
+                self.waited += time.monotonic() - asked
+            yield batch
+            asked = time.monotonic()
 
     def add(self, parts: dict[str, Tensor]) -> None:
         """Count a step."""
@@ -97,13 +146,14 @@ class Log:
         for name, value in parts.items():
             self.sums[name] = self.sums.get(name, 0) + value
 
-    def write(self, step: int) -> None:
+    def write(self, step: int, settings: Settings) -> None:
         """Write the means since the last line."""
-        seconds = (time.monotonic() - self.began) / self.count
+        losses = {name: round(float(total) / self.count, 4) for name, total in self.sums.items()}  # waits for a GPU
+        seconds = time.monotonic() - self.began
         line = {
-            "step": step, "images": step * self.settings.batch, "rate": round(self.settings.rate(step), 4),
-            "images_a_second": round(self.settings.batch / seconds, 2), "time": round(time.time()),
-            **{name: round(float(total) / self.count, 4) for name, total in self.sums.items()},
+            "step": step, "images": step * self.batch, "rate": round(settings.rate(step), 4),
+            "images_a_second": round(self.batch * self.count / seconds, 2),
+            "waited_for_scenes": round(self.waited / seconds, 3), "time": round(time.time()), **losses,
         }  # fmt: skip
         with self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")
@@ -111,13 +161,7 @@ class Log:
 
     def _reset(self) -> None:
         self.sums: dict[str, Tensor | int] = {}
-        self.count, self.began = 0, time.monotonic()
-
-
-def _ignore_signals(_: int) -> None:
-    """Let a worker of the data loader live until the training process ends it: Ctrl-C reaches the whole group."""
-    for number in STOPPING:
-        signal.signal(number, signal.SIG_IGN)
+        self.count, self.began, self.waited = 0, time.monotonic(), 0.0
 
 
 @contextmanager
@@ -142,10 +186,13 @@ def _learn(state: TrainingState, settings: Settings, loss: Tensor, *, enough: bo
     loss.backward()
     if processes > 1:
         enough = _share_gradients(learning, enough, processes)
-    norm = torch.nn.utils.clip_grad_norm_([w for w in weights if w.grad is not None], LARGEST_GRADIENT)
-    if torch.isfinite(norm):
-        for optimiser in state.optimisers:
-            optimiser.step()
+    gradients = [w.grad for w in weights if w.grad is not None]
+    broken = ~torch.isfinite(torch.nn.utils.get_total_norm(gradients))  # not asked for here: a GPU would be waited for
+    for gradient in gradients:
+        gradient.masked_fill_(broken, 0)  # such a step moves the weights by their momenta only
+    torch.nn.utils.clip_grad_norm_([w for w in weights if w.grad is not None], LARGEST_GRADIENT)
+    for optimiser in state.optimisers:
+        optimiser.step()
     state.step += 1
     state.average_weights(settings.ema)
     return enough
@@ -162,13 +209,16 @@ def _share_gradients(weights: list[Tensor], enough: bool, processes: int) -> boo
 
 
 def launch(
-    run: Path, *, minutes: float, last_step: int | None = None, processes: int = 1, threads: int = 1
+    run: Path, *, minutes: float, last_step: int | None = None, device: str = "cpu", workers: int = 1,
+    processes: int = 1, threads: int = 1, compiled: bool = False,
 ) -> None:  # fmt: skip
     """Train in this process, or in several further ones; a signal to this one is passed on to them."""
     if processes == 1:
-        train(run, minutes=minutes, last_step=last_step)
+        train(run, minutes=minutes, last_step=last_step, device=device, workers=workers, compiled=compiled)
         return
-    parts = (run, minutes, last_step, processes, threads)
+    if device != "cpu":
+        raise ValueError(f"several processes share a batch on a CPU only, not on {device!r}")
+    parts = (run, minutes, last_step, processes, threads, workers)
     workers = torch.multiprocessing.start_processes(_worker, parts, nprocs=processes, start_method="spawn", join=False)
     with _signals() as received:
         while not workers.join(timeout=1):
@@ -193,10 +243,12 @@ def begin_cool_down(run: Path, *, minutes: float) -> Settings:
 
 def steps_made(run: Path) -> int:
     """Return how many steps a run has made, as it was last saved."""
-    return torch.load(run / STATE, weights_only=True, mmap=True)["step"]
+    return torch.load(run / STATE, weights_only=True, mmap=True, map_location="cpu")["step"]
 
 
-def _worker(rank: int, run: Path, minutes: float, last_step: int | None, processes: int, threads: int) -> None:
+def _worker(
+    rank: int, run: Path, minutes: float, last_step: int | None, processes: int, threads: int, workers: int
+) -> None:  # fmt: skip
     _as_fast_as_possible(threads)
     meeting = run / f"meeting-{os.getppid()}"
     distributed.init_process_group(
@@ -204,7 +256,7 @@ def _worker(rank: int, run: Path, minutes: float, last_step: int | None, process
         timeout=timedelta(days=365),  # a run may be paused by SIGSTOP for hours
     )  # fmt: skip
     try:
-        train(run, minutes=minutes, last_step=last_step, rank=rank, processes=processes)
+        train(run, minutes=minutes, last_step=last_step, rank=rank, processes=processes, workers=workers)
     finally:
         distributed.destroy_process_group()
         meeting.unlink(missing_ok=True)
@@ -223,6 +275,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after so long, if not before")
     parser.add_argument("--processes", type=int, default=1, help="they share each batch")
     parser.add_argument("--threads", type=int, default=1, help="of each process")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--workers", type=int, default=1, help="processes that compose scenes, for each that trains")
+    parser.add_argument("--compile", action="store_true", help="compile the network and the losses first")
     parser.add_argument("--size", choices=SIZES, default="full", help="of a new run")
     parser.add_argument("--steps", type=int, help="length of the schedule; may be changed later on")
     parser.add_argument("--grow-from", type=Path, help="checkpoint or run whose weights a new run starts from")
@@ -230,12 +285,15 @@ def main() -> None:
     parser.add_argument("--warm-heads", type=int, help="first steps of a new run in which only the heads learn")
     parser.add_argument("--rates", type=float, default=1.0, help="share of the full learning rates, of a new run")
     parser.add_argument("--precision", choices=("fp32", "bf16"), help="of the forward pass, of a new run")
+    parser.add_argument(
+        "--clicks", action="store_true", help="give a new run a click head, trained by simulated clicks"
+    )
     parser.add_argument("--last-step", type=int, help="stop before this step")
     args = parser.parse_args()
     run = args.run.absolute()
     if not (run / STATE).exists():
         parent = open_any(args.grow_from.absolute(), args.extras) if args.grow_from else None
-        given = {"steps": args.steps, "warm_heads": args.warm_heads, "precision": args.precision}
+        given = {"clicks": args.clicks, "steps": args.steps, "warm_heads": args.warm_heads, "precision": args.precision}
         settings = replace(SIZES[args.size].grown(parent), **{k: v for k, v in given.items() if v is not None})
         rates = {"adam_rate": args.rates * settings.adam_rate, "muon_rate": args.rates * settings.muon_rate}
         vocabulary, settings = load_vocabulary(), replace(settings, **rates)
@@ -244,7 +302,10 @@ def main() -> None:
         replace(Settings.load(run), steps=args.steps).save(run)
     if args.processes == 1:
         _as_fast_as_possible(args.threads)
-    launch(run, minutes=args.minutes, last_step=args.last_step, processes=args.processes, threads=args.threads)
+    launch(
+        run, minutes=args.minutes, last_step=args.last_step, device=args.device, workers=args.workers,
+        processes=args.processes, threads=args.threads, compiled=args.compile,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -46,7 +46,8 @@ def test_held_out_combinations_are_neither_drawn_nor_asked_for_in_training(vocab
 
 
 def test_a_row_shown_by_boxes_asks_for_the_things_that_look_alike(vocabulary, atlas):
-    maker = batches.BatchMaker(replace(TINY, batch=8, prompts=4, boxes=1.0), vocabulary, atlas, _Words())
+    settings = replace(TINY, batch=8, prompts=4, boxes=1.0, elsewhere=0.0)
+    maker = batches.BatchMaker(settings, vocabulary, atlas, _Words())
     seen = set()
     for step in range(12):
         batch = maker[step]
@@ -60,6 +61,25 @@ def test_a_row_shown_by_boxes_asks_for_the_things_that_look_alike(vocabulary, at
                 assert bool(batch.row_targets[row, near]) == positive
                 seen.add(positive)
     assert seen == {True, False}
+
+
+def test_a_row_shown_on_another_image_asks_for_what_the_box_there_is_around(vocabulary, atlas):
+    settings = replace(TINY, batch=8, prompts=4, boxes=0.0, elsewhere=1.0)
+    maker = batches.BatchMaker(settings, vocabulary, atlas, _Words())
+    answered = []
+    for step in range(12):
+        batch = maker[step]
+        rows = (batch.shown_image != batch.row_image).nonzero()[:, 0].tolist()
+        for row in rows:
+            here, there = int(batch.row_image[row]), int(batch.shown_image[row])
+            assert here // 2 == there // 2
+            shown = int((batch.boxes[there] - batch.shown_boxes[row, 0]).abs().sum(1).argmin())
+            looks = batch.attributes[there, 1 + shown, :3]  # concept, shape, colour
+            alike = (batch.attributes[here, 1:, :3] == looks).all(1) & batch.valid[here]
+            assert torch.equal(batch.row_targets[row], alike)
+            answered.append(bool(alike.any()))
+    assert sum(answered) > 0.3 * len(answered) > 5
+    assert not all(answered)
 
 
 class _Words:

@@ -1,0 +1,116 @@
+"""Losses of the click head: one thing of each image is clicked, then corrected where the mask is most wrong."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from s3seg.sam3.click_decoder import ClickPredictions
+from s3seg.sam3.click_prompts import NEGATIVE, POSITIVE, ClickPrompts
+from s3seg.sam3.clicks import ClickHead
+
+from .batches import Batch
+from .dense_losses import Losses
+
+ROUNDS = 3
+EARLIER_LOGIT = 10.0
+"""Of a mask that is given along with clicks, inside; outside it is the negative. `ClickPredictor` does the same."""
+DEPTH = 7
+"""Side of the window, in cells of the mask, within which the middle of a mistake is looked for."""
+
+
+def click_predictions(head: ClickHead, tokens: Tensor, batch: Batch) -> list[ClickPredictions]:
+    """Click `ROUNDS` times on one thing of each image; from the second time on, the last mask is given along.
+
+    Args:
+        head: The click head.
+        tokens: (B, G, G, width), from the ViT.
+        batch: The truth, with the first click.
+
+    Returns:
+        What the head predicts after each click, for B things.
+    """
+    image, true = head.features(tokens), clicked_masks(batch) > 0.5
+    points = batch.click_point[:, None]
+    labels = torch.full_like(batch.click_thing, POSITIVE)[:, None]
+    logits, rounds = None, []
+    for number in range(ROUNDS):
+        if number:
+            point, label = next_click(logits > 0, true, head.image_size)
+            points, labels = torch.cat([points, point[:, None]], dim=1), torch.cat([labels, label[:, None]], dim=1)
+        prompts = ClickPrompts(points, labels, torch.ones_like(labels, dtype=torch.bool), logits)
+        rounds.append(head(image, prompts))
+        best, _ = head.decoder.best(rounds[-1])
+        mask = (rounds[-1].mask_logits[:, 0] if number else best) > 0
+        logits = torch.where(mask, EARLIER_LOGIT, -EARLIER_LOGIT)
+    return rounds
+
+
+def click_losses(rounds: list[ClickPredictions], batch: Batch) -> Losses:
+    """Compare masks and predicted IoUs with the truth; all in fp32.
+
+    The first mask learns always; of the alternatives the one that is nearest, so that they come to differ.
+    """
+    true, counts = clicked_masks(batch), batch.valid.any(1).float()
+    total, parts = true.new_zeros(()), {}
+    for number, found in enumerate(rounds, 1):
+        logits = found.mask_logits.float()  # (B, masks, H, W)
+        wrong = _wrongness(logits, true[:, None])
+        iou = _iou(logits.detach() > 0, true[:, None] > 0.5)
+        mask = wrong[:, 0] + wrong[:, 1:].min(1).values
+        guess = F.l1_loss(found.ious, iou, reduction="none").mean(1)
+        there = F.softplus(-found.object_logits)
+        loss = _mean(2 * mask + guess + 0.1 * there, counts)
+        total = total + loss / len(rounds)
+        shown = iou[:, 0] if number > 1 else iou[:, 1:].gather(1, found.ious[:, 1:].argmax(1, keepdim=True))[:, 0]
+        parts[f"iou_after_{number}_clicks"] = _mean(shown, counts)
+    return Losses(total, {k: v.detach() for k, v in parts.items()} | {"clicks": total.detach()})
+
+
+def clicked_masks(batch: Batch) -> Tensor:
+    """Return the coverage of the clicked thing of each image: fp32 (B, 4 G, 4 G), 0..1."""
+    return batch.masks[torch.arange(len(batch.masks), device=batch.masks.device), batch.click_thing].float() / 255
+
+
+@torch.no_grad()
+def next_click(found: Tensor, true: Tensor, image_size: int) -> tuple[Tensor, Tensor]:
+    """Click into the middle of the largest mistake; in a mask without any, into the middle of the thing.
+
+    Args:
+        found: bool (B, H, W).
+        true: bool (B, H, W).
+        image_size: Side of the network's input; a point is taken at the middle of its pixel.
+
+    Returns:
+        Points (B, 2), x and y in 0..1, and their labels, int64 (B,).
+    """
+    wrong = found != true
+    score = _depth(wrong) + 1e-3 * _depth(true)
+    place = score.flatten(1).argmax(1)
+    height, width = found.shape[1:]
+    x, y = (place % width + 0.5) / width, (place // width + 0.5) / height
+    inside = true.flatten(1).gather(1, place[:, None])[:, 0]
+    return torch.stack([x, y], dim=1) - 0.5 / image_size, torch.where(inside, POSITIVE, NEGATIVE)
+
+
+def _depth(region: Tensor) -> Tensor:
+    """Share of a window around each cell of a region that belongs to it; 0 outside."""
+    near = F.avg_pool2d(region.float()[:, None], DEPTH, stride=1, padding=DEPTH // 2)[:, 0]
+    return near * region
+
+
+def _wrongness(logits: Tensor, true: Tensor) -> Tensor:
+    p, true = logits.sigmoid(), true.expand_as(logits)
+    dice = 1 - (2 * (p * true).sum((-2, -1)) + 1) / (p.sum((-2, -1)) + true.sum((-2, -1)) + 1)
+    entropy = F.binary_cross_entropy_with_logits(logits, true, reduction="none")
+    return dice + 5 * (entropy * (p - true).abs() ** 2).mean((-2, -1))
+
+
+def _iou(found: Tensor, true: Tensor) -> Tensor:
+    both, either = (found & true).sum((-2, -1)), (found | true).sum((-2, -1))
+    return both / either.clamp(min=1)
+
+
+def _mean(values: Tensor, counts: Tensor) -> Tensor:
+    return (values * counts).sum() / counts.sum().clamp(min=1)
