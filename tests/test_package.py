@@ -50,6 +50,9 @@ PUBLIC = {
     "draw",
     "export",
     "local",
+    "merge",
+    "video_frames",
+    "without_overlaps",
 }
 
 

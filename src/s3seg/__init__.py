@@ -27,9 +27,11 @@ if TYPE_CHECKING:
         S3segError,
     )
     from s3seg.images import LoadedImage
+    from s3seg.images.video import video_frames
     from s3seg.inference.concepts import Concept
     from s3seg.inference.segmenter import Embedding, Segmenter
     from s3seg.results import draw, export
+    from s3seg.results.combine import merge, without_overlaps
     from s3seg.results.instance import Instance
     from s3seg.results.segmentation import Segmentation
     from s3seg.tasks.clicks import Clicks
@@ -55,6 +57,9 @@ _NAMES = {
     "Segmentation": "results.segmentation",
     "Segmenter": "inference.segmenter",
     "local": "app",
+    "merge": "results.combine",
+    "video_frames": "images.video",
+    "without_overlaps": "results.combine",
 }
 _MODULES = {"bulk": "bulk", "draw": "results.draw", "export": "results.export"}
 
@@ -81,6 +86,9 @@ __all__ = [
     "draw",
     "export",
     "local",
+    "merge",
+    "video_frames",
+    "without_overlaps",
 ]
 
 

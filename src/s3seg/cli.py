@@ -12,8 +12,9 @@ from typing import Annotated
 import typer
 
 from s3seg import __version__
-from s3seg.commands import admin, concept, db, models, serve, token
+from s3seg.commands import admin, concept, db, export, models, serve, token
 from s3seg.commands.bulk import command as bulk
+from s3seg.commands.calibrate import calibrate
 from s3seg.commands.demo.command import demo
 from s3seg.commands.doctor.command import doctor
 from s3seg.commands.errors import ErrorHandlingGroup
@@ -53,6 +54,8 @@ def _root(
 
 app.command("demo", cls=CommandWithSections)(demo)
 app.command("segment", cls=CommandWithSections)(segment)
+app.command("calibrate", cls=CommandWithSections)(calibrate)
+app.add_typer(export.app, name="export")
 app.add_typer(concept.app, name="concept")
 app.add_typer(bulk.app, name="bulk")
 app.add_typer(models.app, name="models")

@@ -13,6 +13,7 @@ import os
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from s3seg.errors import ImageDecodeError
@@ -28,6 +29,7 @@ __all__ = [
     "MAX_PIXELS",
     "ImageSource",
     "LoadedImage",
+    "is_named",
     "is_url",
     "load",
     "read_bytes",
@@ -35,7 +37,7 @@ __all__ = [
 ]
 
 ImageSource = Any
-"""str | os.PathLike | bytes | file object | PIL picture | numpy array | torch tensor | LoadedImage."""
+"""str | os.PathLike | bytes | file object | PIL picture | numpy array | torch tensor | LoadedImage, or (name, one)."""
 
 MAX_PIXELS = 178_956_970
 """Largest picture read by default: the size at which Pillow itself refuses, above any single shot of a camera
@@ -57,6 +59,7 @@ def load(
     max_memory: int = MAX_MEMORY,
     timeout: float = 30.0,
     reduce_to: int | None = None,
+    bgr: bool = False,
 ) -> LoadedImage:
     """Load a picture from any source as upright RGB.
 
@@ -80,7 +83,8 @@ def load(
       None;
     - an array or tensor: None. Arrays are ``(H, W)``, ``(H, W, 1)``, ``(H, W, 3)`` or ``(H, W, 4)`` with the
       channels last, in RGB(A) order; uint8, uint16, bool, or floats in 0..1. Tensors may have the channels first:
-      the axis of size 1, 3 or 4 is taken, and if both the first and the last could be, that is an error.
+      the axis of size 1, 3 or 4 is taken, and if both the first and the last could be, that is an error;
+    - a pair (name, source) of a text and any of these but a string: the name.
 
     A picture that was turned with PIL (``rotate``, ``transpose``) keeps the EXIF orientation of its file. It is not
     turned again if the size in its EXIF data shows that it was turned by 90 degrees.
@@ -94,6 +98,7 @@ def load(
         timeout: Seconds to wait for a server to connect, and for each part of its response.
         reduce_to: Allow a large JPEG to be decoded at 1/2, 1/4 or 1/8 of its size, several times faster, as long as
             both sides have at least this many pixels. ``LoadedImage.full_size`` is the true size.
+        bgr: The channels of an array are in BGR(A) order, as OpenCV reads them; refused for other sources.
 
     Returns:
         The picture; its pixels are not shared with the source.
@@ -101,11 +106,27 @@ def load(
     Raises:
         ImageDecodeError: It cannot be read; the message names it and says why.
     """
-    if isinstance(source, LoadedImage):
-        return source
+    if is_named(source):
+        own_name, source = source
+        name = name or own_name
+    if isinstance(source, LoadedImage) and not bgr:
+        return source if name is None else replace(source, source=name)
+    if bgr and (isinstance(source, Image.Image | LoadedImage) or not is_array(source)):
+        kind = _with_article(type(source).__name__)
+        raise ImageDecodeError(f"{name or kind}: bgr=True is for arrays and tensors; the channels of others are known")
     limits = Limits(pixels=max_pixels, bytes=max_bytes, memory=max_memory)
     loaded, own_name = _load(source, name, limits, timeout, reduce_to)
+    if bgr:
+        pixels = np.ascontiguousarray(loaded.pixels[:, :, ::-1])
+        loaded = replace(loaded, pixels=pixels, steps=(*loaded.steps, "BGR turned into RGB"))
     return replace(loaded, source=name or own_name)
+
+
+def is_named(source: object) -> bool:
+    """Return whether a source is a pair of a name and another source."""
+    if not isinstance(source, tuple) or len(source) != 2:
+        return False
+    return isinstance(source[0], str) and not isinstance(source[1], str)
 
 
 def read_bytes(source: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES, timeout: float = 30.0) -> bytes:

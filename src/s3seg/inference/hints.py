@@ -25,6 +25,14 @@ def hints_for(prompt: str, metadata: CheckpointMetadata, *, name: str, photograp
     return tuple(hint for hint in hints if hint)
 
 
+def channel_order_hint() -> Hint:
+    """Return the hint for an array whose red and blue look exchanged."""
+    return Hint(
+        "channel_order",
+        "the red and blue of this array look exchanged; if it is in BGR order, as OpenCV reads pictures, pass bgr=True",
+    )
+
+
 def _photograph(name: str) -> Hint:
     return Hint(
         "photograph",

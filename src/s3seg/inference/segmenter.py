@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast, overload
 
@@ -18,7 +19,10 @@ from s3seg import checkpoints, images
 from s3seg.checkpoints import Checkpoint
 from s3seg.errors import InvalidRequestError, S3segError
 from s3seg.images import ImageSource, LoadedImage
+from s3seg.images.channel_order import looks_like_bgr
+from s3seg.inference.calibration import Calibration
 from s3seg.inference.concepts import MAX_BOXES, MAX_EXAMPLES, Concept
+from s3seg.inference.hints import channel_order_hint
 from s3seg.inference.prefetch import batches, map_ahead
 from s3seg.inference.process_guard import refuse_copying
 from s3seg.inference.prompts import (
@@ -26,15 +30,17 @@ from s3seg.inference.prompts import (
     checked_mask,
     checked_positive,
     checked_prompts,
-    checked_threshold,
     make_click_queries,
     make_queries,
 )
 from s3seg.inference.refiner import Refiner
+from s3seg.inference.search import Search, Threshold, thresholds_for
 from s3seg.inference.stages import EncodedImage, ResizedImage, Sam3Network, make_click_result, make_result, name_concept
-from s3seg.results.hints import joined
+from s3seg.inference.tile_plan import Tile, checked_tile, plan_tiles
+from s3seg.inference.tiling import segment_tiles
+from s3seg.results.hints import Hint, joined
 from s3seg.results.masks import RLE
-from s3seg.results.segmentation import Instance, Segmentation
+from s3seg.results.segmentation import Instance, Segmentation, cut
 from s3seg.tasks.clicks import Clicks
 from s3seg.tasks.prompts import normalize_prompt
 
@@ -55,6 +61,7 @@ class Embedding:
             Pictures that were encoded together have equal shares.
         owner: The segmenter that encoded it; no other can use it.
         image_id: Identifies the picture in results; see `Segmentation`.
+        hints: What results on this picture say about it.
     """
 
     image: LoadedImage
@@ -62,6 +69,7 @@ class Embedding:
     milliseconds: dict[str, float]
     owner: Segmenter
     image_id: str
+    hints: tuple[Hint, ...] = ()
 
     def __repr__(self) -> str:
         height, width = self.image.size
@@ -81,6 +89,7 @@ class Segmenter:
         checkpoint: The checkpoint that was loaded, and where its files are.
         metadata: What the checkpoint says about itself: default threshold, vocabulary, box prompts.
         model: Name, version, device and precision, as given in results.
+        calibration: What ``threshold="calibrated"`` uses, or None.
         network: The steps from a picture to results, for callers that run them separately, as the services do.
     """
 
@@ -91,6 +100,7 @@ class Segmenter:
         device: str = "auto",
         dtype: str = "auto",
         image_size: int | None = None,
+        calibration: str | os.PathLike[str] | Calibration | None = None,
         compile: bool = False,
     ) -> None:
         """Load a checkpoint. This never downloads anything.
@@ -104,6 +114,7 @@ class Segmenter:
                 fast (CUDA, and processors that multiply it in hardware), else float32.
             image_size: Side of the square that pictures are resized to, in pixels, a multiple of the patch size.
                 None takes the checkpoint's own. A smaller size is faster and misses more.
+            calibration: What ``threshold="calibrated"`` uses: a file of ``s3seg calibrate``.
             compile: Compile the network with `torch.compile`, and record it as CUDA graphs on CUDA. Results are the
                 same to rounding. The first start takes minutes; compiled code is kept for later ones. Needs a C++
                 compiler on the CPU, and Triton on CUDA.
@@ -111,13 +122,19 @@ class Segmenter:
         Raises:
             CheckpointNotFoundError: The checkpoint is not on this machine; the message says how to get it.
             CheckpointError: Its files are incomplete, or are not a SAM 3.
-            InvalidRequestError: The device or precision is not available, or the image size is not supported.
+            InvalidRequestError: The device or precision is not available, or the image size is not supported; or the
+                calibration is of another checkpoint.
             InferenceError: The network cannot be compiled on this machine.
         """
         self.checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else checkpoints.resolve(checkpoint)
         self.network = Sam3Network(self.checkpoint, device=device, dtype=dtype, image_size=image_size, compile=compile)
         self.metadata = self.network.metadata
         self.model = self.network.model
+        if isinstance(calibration, str | os.PathLike):
+            calibration = Calibration.load(calibration)
+        self.calibration = calibration
+        if self.calibration is not None:
+            self.calibration.check(self.model.name, self.model.version)
         self._encodings = itertools.count(1)
         self._encoded_again: Embedding | None = None
         self._weights: str | None = None
@@ -148,11 +165,12 @@ class Segmenter:
         """Return a line for the user if the prompt lists several things, or has words unknown to the checkpoint."""
         return joined(self.network.hints(normalize_prompt(prompt)))
 
-    def encode(self, image: ImageSource) -> Embedding:
+    def encode(self, image: ImageSource, *, bgr: bool = False) -> Embedding:
         """Encode a picture once, for many calls of :meth:`segment`.
 
         Args:
             image: Anything that :func:`s3seg.images.load` takes.
+            bgr: The channels of an array are in BGR order, as OpenCV reads them.
 
         Raises:
             ImageDecodeError: The picture cannot be read.
@@ -160,7 +178,7 @@ class Segmenter:
                 process that loaded it.
         """
         self.network.check_process()
-        return self._encode([self._decode(image)])[0]
+        return self._encode([self._decode(image, bgr=bgr)])[0]
 
     @overload
     def segment(
@@ -170,8 +188,10 @@ class Segmenter:
         *,
         boxes: Sequence[Box] = (),
         negative_boxes: Sequence[Box] = (),
-        threshold: float | None = None,
+        threshold: Threshold = None,
         max_instances: int | None = None,
+        tile: Tile | None = None,
+        bgr: bool = False,
     ) -> Segmentation: ...
     @overload
     def segment(
@@ -181,8 +201,10 @@ class Segmenter:
         *,
         boxes: Sequence[Box] = (),
         negative_boxes: Sequence[Box] = (),
-        threshold: float | None = None,
+        threshold: Threshold = None,
         max_instances: int | None = None,
+        tile: Tile | None = None,
+        bgr: bool = False,
     ) -> list[Segmentation]: ...
     def segment(
         self,
@@ -191,20 +213,28 @@ class Segmenter:
         *,
         boxes: Sequence[Box] = (),
         negative_boxes: Sequence[Box] = (),
-        threshold: float | None = None,
+        threshold: Threshold = None,
         max_instances: int | None = None,
+        tile: Tile | None = None,
+        bgr: bool = False,
     ) -> Segmentation | list[Segmentation]:
         """Segment every instance of what the prompt describes.
 
         Args:
-            image: A picture (path, URL, bytes, PIL, numpy, torch) or an :class:`Embedding` of :meth:`encode`.
+            image: A picture (path, URL, bytes, PIL, numpy, torch, or a pair of a name and one of these), or an
+                :class:`Embedding` of :meth:`encode`.
             prompt: What to look for, one thing in a few words, or a list of prompts, which share the encoding of the
                 picture. White space, zero-width marks and smart quotes are normalized. None, together with boxes, looks
                 for what is in the boxes. Or a concept of :meth:`concept`.
             boxes: Examples of what to find, xyxy in pixels of the picture.
             negative_boxes: Examples of what not to find, xyxy in pixels.
-            threshold: Keep instances that score above this, 0..1; by default the checkpoint's threshold.
+            threshold: Keep instances that score above this, 0..1; by default the checkpoint's threshold. A mapping
+                gives prompts thresholds of their own; "calibrated" takes those of ``calibration``.
             max_instances: Keep at most this many for each prompt, the best; None keeps all.
+            tile: Look also into overlapping tiles of the picture, for things that are too small or too many for one
+                pass: the side of a tile in pixels, or "auto" for that of the network's input, which is right for the
+                smallest things. Each tile takes the time of a picture. Not together with boxes.
+            bgr: The channels of an array are in BGR order, as OpenCV reads them.
 
         Returns:
             One result for one prompt; for a sequence of prompts a list of results, one for each in the same order (the
@@ -220,7 +250,6 @@ class Segmenter:
         """
         self.network.check_process()
         boxes, negative_boxes = (() if group is None else group for group in (boxes, negative_boxes))
-        threshold, max_instances = self._checked(threshold, max_instances)
         if len(boxes) or len(negative_boxes):
             self.network.require_boxes()
         concept = prompt if isinstance(prompt, Concept) else None
@@ -229,8 +258,9 @@ class Segmenter:
             prompts = [concept.words or ""]
         else:
             prompts = checked_prompts(cast("str | Sequence[str] | None", prompt), has_boxes=bool(len(boxes)))
-        embedding = self._embedding(image)
-        results = self._predict(embedding, prompts, boxes, negative_boxes, threshold, max_instances, concept)
+        search = self._search(prompts, threshold, max_instances, tile, boxes, negative_boxes, concept)
+        embedding = self._embedding(image, bgr=bgr)
+        results = self._predict(embedding, search)
         return results[0] if prompt is None or isinstance(prompt, str | Concept) else results
 
     def require_own(self, concept: Concept) -> None:
@@ -363,9 +393,11 @@ class Segmenter:
         sources: Iterable[S],
         prompt: str,
         *,
-        threshold: float | None = None,
+        threshold: Threshold = None,
         max_instances: int | None = None,
+        tile: Tile | None = None,
         batch_size: int | None = None,
+        bgr: bool = False,
         on_error: Callable[[S, S3segError], None] | None = None,
     ) -> Iterator[tuple[S, Segmentation]]: ...
     @overload
@@ -374,9 +406,11 @@ class Segmenter:
         sources: Iterable[S],
         prompt: Sequence[str],
         *,
-        threshold: float | None = None,
+        threshold: Threshold = None,
         max_instances: int | None = None,
+        tile: Tile | None = None,
         batch_size: int | None = None,
+        bgr: bool = False,
         on_error: Callable[[S, S3segError], None] | None = None,
     ) -> Iterator[tuple[S, list[Segmentation]]]: ...
     def segment_many(
@@ -384,9 +418,11 @@ class Segmenter:
         sources: Iterable[S],
         prompt: str | Sequence[str],
         *,
-        threshold: float | None = None,
+        threshold: Threshold = None,
         max_instances: int | None = None,
+        tile: Tile | None = None,
         batch_size: int | None = None,
+        bgr: bool = False,
         on_error: Callable[[S, S3segError], None] | None = None,
     ) -> Iterator[tuple[S, Any]]:
         """Segment many pictures, in order. Pictures are decoded ahead on other threads, and encoded in batches.
@@ -398,8 +434,10 @@ class Segmenter:
             prompt: What to look for in each picture: one prompt or several.
             threshold: Keep instances that score above this; see :meth:`segment`.
             max_instances: Keep at most this many for each prompt; see :meth:`segment`.
-            batch_size: Pictures to encode together; by default 8 on an accelerator and 1 on the CPU, where larger
-                batches are not faster.
+            tile: Look into tiles too; see :meth:`segment`.
+            batch_size: Pictures, or tiles of one, to encode together; by default 8 on an accelerator and 1 on the CPU,
+                where larger batches are not faster.
+            bgr: The channels of arrays are in BGR order; see :meth:`segment`.
             on_error: Called with each picture that cannot be read or segmented, and its error; the others are still
                 segmented. By default the first error is raised.
 
@@ -419,26 +457,26 @@ class Segmenter:
         if batch_size is not None:
             batch_size = checked_positive("batch_size", batch_size)
         prompts = checked_prompts(prompt, has_boxes=False)
-        threshold, max_instances = self._checked(threshold, max_instances)
-        size = batch_size or (1 if self.predictor.device.type == "cpu" else 8)
-        pairs = self._segment_batches(sources, prompts, threshold, max_instances, size, on_error)
+        search = self._search(prompts, threshold, max_instances, tile)
+        size = batch_size or self._batch_size
+        decode = partial(self._decode_or_error, bgr=bgr)
+        pairs = self._segment_batches(sources, decode, search, size, on_error)
         return ((source, results[0]) for source, results in pairs) if isinstance(prompt, str) else pairs
 
     def _segment_batches(
         self,
         sources: Iterable[S],
-        prompts: Sequence[str],
-        threshold: float,
-        max_instances: int | None,
+        decode: Callable[[S], _Decoded | S3segError],
+        search: Search,
         batch_size: int,
         on_error: Callable[[S, S3segError], None] | None,
     ) -> Iterator[tuple[S, list[Segmentation]]]:
-        with contextlib.closing(map_ahead(self._decode_or_error, sources, ahead=2 * batch_size)) as decoded:
+        with contextlib.closing(map_ahead(decode, sources, ahead=2 * batch_size)) as decoded:
             for source, embedding in self._encode_batches(batches(decoded, batch_size)):
                 try:
                     if isinstance(embedding, S3segError):
                         raise embedding
-                    results = self._predict(embedding, prompts, (), (), threshold, max_instances)
+                    results = self._predict(embedding, search, batch_size)
                 except S3segError as err:
                     if on_error is None:
                         raise
@@ -448,15 +486,17 @@ class Segmenter:
 
     # ---- decode, encode, predict ----
 
-    def _decode(self, source: ImageSource) -> _Decoded:
+    def _decode(self, source: ImageSource, *, bgr: bool = False) -> _Decoded:
         start = time.perf_counter()
-        picture = images.load(source)
+        picture = images.load(source, bgr=bgr)
         resized = self.network.resize(picture.pixels, picture.size)
-        return _Decoded(picture, resized, _milliseconds_since(start))
+        exchanged = picture.format == "array" and not bgr and looks_like_bgr(picture.pixels)
+        hints = (channel_order_hint(),) if exchanged else ()
+        return _Decoded(picture, resized, _milliseconds_since(start), hints)
 
-    def _decode_or_error(self, source: ImageSource) -> _Decoded | S3segError:
+    def _decode_or_error(self, source: ImageSource, *, bgr: bool = False) -> _Decoded | S3segError:
         try:
-            return self._decode(source)
+            return self._decode(source, bgr=bgr)
         except S3segError as err:
             return err
 
@@ -478,7 +518,9 @@ class Segmenter:
         encoded = self.network.encode([one.resized for one in batch])
         each = _milliseconds_since(start) / len(batch)
         return [
-            Embedding(one.picture, image, {"decode": one.milliseconds, "image": each}, self, self._image_id(one))
+            Embedding(
+                one.picture, image, {"decode": one.milliseconds, "image": each}, self, self._image_id(one), one.hints
+            )
             for one, image in zip(batch, encoded, strict=True)
         ]
 
@@ -487,8 +529,8 @@ class Segmenter:
         number = "" if one.picture.source else f":{next(self._encodings)}"
         return f"pixels:{one.digest}{number}"
 
-    def _embedding(self, image: ImageSource | Embedding) -> Embedding:
-        embedding = image if isinstance(image, Embedding) else self.encode(image)
+    def _embedding(self, image: ImageSource | Embedding, *, bgr: bool = False) -> Embedding:
+        embedding = image if isinstance(image, Embedding) else self.encode(image, bgr=bgr)
         if embedding.owner is not self:
             raise InvalidRequestError(f"{embedding!r} was encoded by another Segmenter; encode it with this one")
         return embedding
@@ -527,46 +569,50 @@ class Segmenter:
             for one in found
         ]
 
-    def _predict(
-        self,
-        embedding: Embedding,
-        prompts: Sequence[str],
-        boxes: Sequence[Box],
-        negative_boxes: Sequence[Box],
-        threshold: float,
-        max_instances: int | None,
-        concept: Concept | None = None,
-    ) -> list[Segmentation]:
+    def _predict(self, embedding: Embedding, search: Search, batch_size: int | None = None) -> list[Segmentation]:
         image = embedding.encoded
-        distinct = list(dict.fromkeys(prompts))
-        queries = make_queries(distinct, boxes, negative_boxes, size=image.size)
-        if concept is not None:
-            queries = [replace(query, examples=concept.tokens) for query in queries]
+        tiles = [] if search.tile is None else plan_tiles(image.size, search.tile, input_side=self.image_size)
+        distinct = list(search.thresholds)
+        queries = make_queries(distinct, search.boxes, search.negative_boxes, size=image.size)
+        if search.concept is not None:
+            queries = [replace(query, examples=search.concept.tokens) for query in queries]
+        lowest = min(search.thresholds.values())
         start = time.perf_counter()
         detections = self.network.predict_queries(
-            [(image, query) for query in queries], threshold=threshold, max_instances=max_instances
+            [(image, query) for query in queries],
+            threshold=lowest,
+            max_instances=None if tiles else search.max_instances,
         )
         timings = embedding.milliseconds | {"prompt": _milliseconds_since(start) / len(distinct)}
-        refiner = Refiner(self, embedding)
-        results = {
-            prompt: replace(
-                make_result(
-                    self.network,
-                    image.size,
-                    prompt,
-                    one,
-                    threshold=threshold,
-                    timings=timings,
-                    photograph=image.photograph,
-                    picture=embedding.image,
-                    image_id=embedding.image_id,
-                ),
-                refiner=refiner,
+        results = [
+            make_result(
+                self.network,
+                image.size,
+                prompt,
+                one,
+                threshold=lowest,
+                timings=timings,
+                photograph=image.photograph,
+                picture=embedding.image,
+                image_id=embedding.image_id,
             )
             for prompt, one in zip(distinct, detections, strict=True)
-        }
-        found = [results[prompt] for prompt in prompts]
-        return found if concept is None else [name_concept(self.network, one, concept.name) for one in found]
+        ]
+        results = [cut(result, search.thresholds[result.prompt]) for result in results]
+        if tiles:
+            results = segment_tiles(
+                self.network, embedding.image.pixels, tiles, results, batch_size=batch_size or self._batch_size
+            )
+            results = [result[: search.max_instances] for result in results]
+        if embedding.hints:
+            results = [replace(one, hints=(*embedding.hints, *one.hints)) for one in results]
+        refiner = Refiner(self, embedding)
+        results = [replace(one, refiner=refiner) for one in results]
+        by_prompt = dict(zip(distinct, results, strict=True))
+        asked = [by_prompt[prompt] for prompt in search.prompts]
+        return (
+            asked if search.concept is None else [name_concept(self.network, one, search.concept.name) for one in asked]
+        )
 
     def _fingerprint(self) -> str:
         if self._weights is None:
@@ -576,10 +622,24 @@ class Segmenter:
     def _described(self) -> str:
         return f"{self.model.name} {self.model.version}"
 
-    def _checked(self, threshold: float | None, max_instances: int | None) -> tuple[float, int | None]:
+    @property
+    def _batch_size(self) -> int:
+        return 1 if self.predictor.device.type == "cpu" else 8
+
+    def _search(
+        self,
+        prompts: Sequence[str],
+        threshold: Threshold,
+        max_instances: int | None,
+        tile: Tile | None,
+        boxes: Sequence[Box] = (),
+        negative_boxes: Sequence[Box] = (),
+        concept: Concept | None = None,
+    ) -> Search:
         if max_instances is not None:
             max_instances = checked_positive("max_instances", max_instances)
-        return checked_threshold(self.metadata.threshold if threshold is None else threshold), max_instances
+        thresholds = thresholds_for(threshold, prompts, default=self.metadata.threshold, calibration=self.calibration)
+        return Search(thresholds, prompts, max_instances, boxes, negative_boxes, checked_tile(tile), concept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -587,6 +647,7 @@ class _Decoded:
     picture: LoadedImage
     resized: ResizedImage
     milliseconds: float
+    hints: tuple[Hint, ...]
 
     @property
     def digest(self) -> str:
@@ -597,6 +658,8 @@ class _Decoded:
 def _is_one_picture(sources: object) -> bool:
     """Return whether this is a picture rather than an iterable of pictures; an array has one axis more for several."""
     if isinstance(sources, str | bytes | bytearray | memoryview | os.PathLike | LoadedImage | Embedding):
+        return True
+    if images.is_named(sources) and not isinstance(cast("tuple[Any, Any]", sources)[1], os.PathLike):
         return True
     if hasattr(sources, "read") or hasattr(sources, "getbands"):  # a file object, a PIL picture
         return True

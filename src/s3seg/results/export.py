@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterable, Sequence
-from csv import writer as csv_writer
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,32 +10,63 @@ import numpy as np
 from s3seg.errors import InvalidRequestError
 from s3seg.results import masks
 from s3seg.results.columns import Columns
-from s3seg.results.label_map import encode_label_map
-from s3seg.results.pictures import Results, as_list, check_one_picture, group_by_picture
-from s3seg.results.polygons import Polygon, joined_rings
+from s3seg.results.label_map import encode_binary_mask, encode_class_map, encode_label_map, encode_palette_mask
+from s3seg.results.pictures import Results, as_list, base_names_of, check_one_picture, group_by_picture
+from s3seg.results.polygon_formats import as_geometry
+from s3seg.results.polygons import joined_rings
+from s3seg.results.tables import count_csv, count_pandas, csv, pandas
+
+__all__ = [
+    "coco",
+    "count_csv",
+    "count_pandas",
+    "csv",
+    "fiftyone",
+    "geojson",
+    "pandas",
+    "png_binary_mask",
+    "png_class_map",
+    "png_label_map",
+    "png_palette_mask",
+    "supervision",
+    "yolo",
+    "yolo_files",
+]
 
 if TYPE_CHECKING:
     import fiftyone as fo  # pyright: ignore[reportMissingImports]
-    import pandas as pd
     import supervision as sv
 
 _NUDGE = 1e-6  # pixels: FiftyOne cuts off fractions, so 31 / 800 * 800 = 30.999... would become 30
 _UNNAMED = "object"  # the category of results that were prompted with boxes only
 
 
-def coco(results: Results) -> dict[str, Any]:
+def coco(
+    results: Results, *, polygons: bool = False, tolerance: float = 0.0, base_names: bool = False
+) -> dict[str, Any]:
     """Build a COCO instance dataset from one result or many, ready for `json.dump` and `pycocotools.coco.COCO`.
 
     Each picture has one image entry, whatever the number of its prompts; pictures are told apart as described in
     `s3seg.results.pictures.group_by_picture`, and their file names are distinct. Prompts become categories, in order of
     appearance, also those that found nothing. Boxes and areas are those of the masks, as COCO requires; scores and the
-    boxes predicted by the network (xyxy) are additional fields. Masks are compressed RLE.
+    boxes predicted by the network (xyxy) are additional fields. `s3seg.results.coco.read_coco` reads datasets.
+
+    Args:
+        results: one result or many.
+        polygons: write polygons instead of compressed RLE, which are exact. A polygon is one part of a mask; to
+            keep its holes, they are joined to its outline by bridges of zero width, which pycocotools fills correctly.
+        tolerance: pixels by which outlines of polygons may move, to leave out vertices; 0 moves none. Boxes and areas
+            are those of the masks in any case.
+        base_names: name pictures by their files only, without folders, as tools expect that are given the folder of the
+            pictures apart.
 
     Raises:
-        InvalidRequestError: two results name the same source but differ in size, and do not know their pictures.
+        InvalidRequestError: two results name the same source but differ in size, and do not know their pictures; or two
+            pictures have the same base name.
     """
     columns = as_list(results)
     pictures = group_by_picture(columns)
+    file_names = base_names_of(pictures) if base_names else [picture.name for picture in pictures]
     numbers = {id(result): k for k, picture in enumerate(pictures, start=1) for result in picture.results}
     categories = {prompt: k for k, prompt in enumerate(_prompts(columns), start=1)}
     annotations = []
@@ -49,7 +78,7 @@ def coco(results: Results) -> dict[str, Any]:
                     "id": len(annotations) + 1,
                     "image_id": numbers[id(result)],
                     "category_id": categories[result.prompt or _UNNAMED],
-                    "segmentation": masks.to_coco(rle),
+                    "segmentation": _coco_polygons(rle, tolerance) if polygons else masks.to_coco(rle),
                     "bbox": [x1, y1, x2 - x1, y2 - y1],
                     "area": masks.area(rle),
                     "iscrowd": 0,
@@ -60,15 +89,19 @@ def coco(results: Results) -> dict[str, Any]:
     return {
         "info": {"description": "instances found by s3seg"},
         "images": [
-            {"id": k, "file_name": picture.name, "height": picture.size[0], "width": picture.size[1]}
-            for k, picture in enumerate(pictures, start=1)
+            {"id": k, "file_name": name, "height": picture.size[0], "width": picture.size[1]}
+            for k, (picture, name) in enumerate(zip(pictures, file_names, strict=True), start=1)
         ],
         "categories": [{"id": k, "name": prompt} for prompt, k in categories.items()],
         "annotations": annotations,
     }
 
 
-def yolo(results: Results, *, class_id: int = 0) -> str:
+def _coco_polygons(rle: masks.RLE, tolerance: float) -> list[list[int]]:
+    return [joined_rings(polygon).ravel().tolist() for polygon in masks.polygons(rle, tolerance=tolerance)]
+
+
+def yolo(results: Results, *, class_id: int = 0, tolerance: float = 0.0) -> str:
     """Write YOLO segmentation labels of one picture: a line of `class x1 y1 x2 y2 ...`, 0..1, for each instance.
 
     A line holds one closed path; the format has no holes and no separate parts. To keep both, the rings of an
@@ -79,6 +112,7 @@ def yolo(results: Results, *, class_id: int = 0) -> str:
     Args:
         results: one result, or several on the same picture.
         class_id: class of the first prompt; further prompts are numbered on, in order of appearance.
+        tolerance: pixels by which outlines may move, to leave out vertices; 0 moves none.
 
     Raises:
         InvalidRequestError: the results are of several pictures, which have a file each; see `yolo_files`.
@@ -86,11 +120,17 @@ def yolo(results: Results, *, class_id: int = 0) -> str:
     columns = as_list(results)
     check_one_picture(columns, "a YOLO label file describes one picture; yolo_files(results) returns the text for each")
     classes = {prompt: k for k, prompt in enumerate(_prompts(columns), start=class_id)}
-    return _yolo(columns, classes)
+    return _yolo(columns, classes, tolerance)
 
 
-def yolo_files(results: Results) -> dict[str, str]:
+def yolo_files(results: Results, *, tolerance: float = 0.0) -> dict[str, str]:
     """Write YOLO segmentation labels for one picture or many; see `yolo`.
+
+    For a data set with its pictures, see `s3seg.results.yolo_dataset.write_yolo_dataset`.
+
+    Args:
+        results: one result or many.
+        tolerance: as for `yolo`.
 
     Returns:
         The text for each picture, by its name (the source, or a name made for it). A picture with nothing on it has an
@@ -98,15 +138,15 @@ def yolo_files(results: Results) -> dict[str, str]:
     """
     columns = as_list(results)
     classes = {prompt: k for k, prompt in enumerate(_prompts(columns))}
-    return {picture.name: _yolo(picture.results, classes) for picture in group_by_picture(columns)}
+    return {picture.name: _yolo(picture.results, classes, tolerance) for picture in group_by_picture(columns)}
 
 
-def _yolo(results: Iterable[Columns], classes: dict[str, int]) -> str:
+def _yolo(results: Iterable[Columns], classes: dict[str, int], tolerance: float) -> str:
     lines = []
     for result in results:
         height, width = result.size
         for rle in result.rles:
-            rings = [ring for polygon in masks.polygons(rle) for ring in polygon]
+            rings = [ring for polygon in masks.polygons(rle, tolerance=tolerance) for ring in polygon]
             if rings:
                 path = joined_rings(rings) / np.array([width, height])
                 values = " ".join(f"{value:.7g}" for value in path.ravel().tolist())
@@ -114,12 +154,16 @@ def _yolo(results: Iterable[Columns], classes: dict[str, int]) -> str:
     return "".join(lines)
 
 
-def geojson(results: Results) -> dict[str, Any]:
+def geojson(results: Results, *, tolerance: float = 0.0) -> dict[str, Any]:
     """Build a GeoJSON FeatureCollection (RFC 7946) with one feature per instance, ready for `json.dump`.
 
     Coordinates are pixels: x to the right, y down, (0, 0) the top-left corner of the picture. An instance
     with one part is a Polygon, with several a MultiPolygon; an empty mask has no geometry. Each feature names its
     picture ("image"). The collection lists the pictures and prompts, also those where nothing was found.
+
+    Args:
+        results: one result or many.
+        tolerance: pixels by which outlines may move, to leave out vertices; 0 moves none.
     """
     columns = as_list(results)
     pictures = group_by_picture(columns)
@@ -132,7 +176,7 @@ def geojson(results: Results) -> dict[str, Any]:
                     "type": "Feature",
                     "id": len(features) + 1,
                     "bbox": list(masks.box(rle)),
-                    "geometry": _geometry(masks.polygons(rle)),
+                    "geometry": as_geometry(masks.polygons(rle, tolerance=tolerance)),
                     "properties": {
                         "image": names[id(result)],
                         "prompt": result.prompt,
@@ -158,72 +202,47 @@ def png_label_map(results: Results) -> bytes:
     Raises:
         InvalidRequestError: there is no result, or the results are of several pictures.
     """
+    return encode_label_map(_of_one_picture(results))
+
+
+def png_binary_mask(results: Results) -> bytes:
+    """Encode the pixels in any instance of one picture as a greyscale PNG: 255, and 0 for background.
+
+    Raises:
+        InvalidRequestError: as for `png_label_map`.
+    """
+    return encode_binary_mask(_of_one_picture(results))
+
+
+def png_palette_mask(results: Results) -> bytes:
+    """Encode the label map of one picture as a PNG with a palette, for looking at: the numbers are colours as well.
+
+    Background is 0 and black, instances are 1 to 255; after the 255th, numbers start again at 1.
+
+    Raises:
+        InvalidRequestError: as for `png_label_map`.
+    """
+    return encode_palette_mask(_of_one_picture(results))
+
+
+def png_class_map(results: Results) -> bytes:
+    """Encode which prompt each pixel of one picture belongs to, as a PNG with a palette, for semantic segmentation.
+
+    Background is 0, the first result is 1, the next 2. Where instances of several prompts overlap, the one with the
+    higher score has the pixel. Results with the same prompt have the same number.
+
+    Raises:
+        InvalidRequestError: as for `png_label_map`, or there are more than 255 prompts.
+    """
+    return encode_class_map(_of_one_picture(results))
+
+
+def _of_one_picture(results: Results) -> list[Columns]:
     columns = as_list(results)
     if not columns:
         raise InvalidRequestError("a label map needs at least one result, to know the size of the picture")
     check_one_picture(columns, "make a label map of each picture")
-    return encode_label_map(columns)
-
-
-def csv(results: Results, *, empty_rows: bool = False) -> str:
-    """Write CSV with a header, and one row for each instance; the columns are those of the command line.
-
-    Args:
-        results: one result or many.
-        empty_rows: write a row for a picture and prompt with nothing found, with no values from "instance" to "y2" and
-            area 0. By default such a picture has no row.
-    """
-    text = io.StringIO()
-    rows = csv_writer(text, lineterminator="\n")
-    rows.writerow(["source", "prompt", "instance", "score", "x1", "y1", "x2", "y2", "area", "height", "width"])
-    columns = as_list(results)
-    for image, result in zip(_names(columns), columns, strict=True):
-        scored = zip(result.rles, result.scores.tolist(), result.boxes.tolist(), strict=True)
-        for k, (rle, score, box) in enumerate(scored, start=1):
-            sides = (round(side, 2) for side in box)
-            rows.writerow([image, result.prompt, k, round(score, 4), *sides, masks.area(rle), *result.size])
-        if empty_rows and not result.rles:
-            rows.writerow([image, result.prompt, *[""] * 6, 0, *result.size])
-    return text.getvalue()
-
-
-def pandas(results: Results, *, empty_rows: bool = False) -> pd.DataFrame:
-    """Build a table with one row for each instance of one result or many.
-
-    Columns: source, prompt, score, x1, y1, x2, y2 (pixels), area (pixels), height, width, rle (COCO counts), and image:
-    the source, or a distinct name for a picture without one.
-
-    Args:
-        results: one result or many.
-        empty_rows: add a row for a picture and prompt with nothing found, with area 0 and no score, box and rle. Then
-            ``table.groupby(["image", "prompt"])["score"].count()`` counts the instances of every picture, zeros
-            included. By default such a picture has no row.
-
-    Raises:
-        InvalidRequestError: pandas is not installed.
-    """
-    try:
-        import pandas as pd
-    except ImportError as err:
-        raise InvalidRequestError("to_pandas needs pandas: pip install pandas") from err
-
-    columns = as_list(results)
-    rows: list[tuple[Any, ...]] = []
-    for image, result in zip(_names(columns), columns, strict=True):
-        for rle, score, box in zip(result.rles, result.scores, result.boxes, strict=True):
-            rows.append((result.source, result.prompt, score, *box, masks.area(rle), *result.size, rle.counts, image))
-        if empty_rows and not result.rles:
-            nothing = [np.float32("nan")] * 5
-            rows.append((result.source, result.prompt, *nothing, 0, *result.size, None, image))
-    types = {
-        "source": object,
-        "prompt": object,
-        **dict.fromkeys(("score", "x1", "y1", "x2", "y2"), np.float32),
-        **dict.fromkeys(("area", "height", "width"), np.int64),
-        "rle": object,
-        "image": object,
-    }
-    return pd.DataFrame(rows, columns=list(types)).astype(types)
+    return columns
 
 
 def supervision(results: Results) -> sv.Detections:
@@ -287,18 +306,3 @@ def fiftyone(results: Results) -> fo.Detections:
 
 def _prompts(results: Iterable[Columns]) -> list[str]:
     return list(dict.fromkeys(result.prompt or _UNNAMED for result in results))
-
-
-def _names(results: Sequence[Columns]) -> list[str]:
-    """Return the distinct name of each result's picture."""
-    names = {id(one): picture.name for picture in group_by_picture(results) for one in picture.results}
-    return [names[id(result)] for result in results]
-
-
-def _geometry(polygons: list[Polygon]) -> dict[str, Any] | None:
-    closed = [[[*ring.tolist(), ring[0].tolist()] for ring in polygon] for polygon in polygons]
-    if not closed:
-        return None
-    if len(closed) == 1:
-        return {"type": "Polygon", "coordinates": closed[0]}
-    return {"type": "MultiPolygon", "coordinates": closed}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-HintKind = Literal["several_things", "unknown_words", "photograph", "other"]
+HintKind = Literal["several_things", "unknown_words", "photograph", "channel_order", "other"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,9 +14,10 @@ class Hint:
 
     Attributes:
         kind: "several_things" (the prompt looks like a list), "unknown_words" (the checkpoint does not know them),
-            "photograph" (the picture looks like one, and the checkpoint knows drawings only), or "other".
+            "photograph" (the picture looks like one, and the checkpoint knows drawings only), "channel_order" (the red
+            and blue of an array look exchanged), or "other".
         text: One line for users of the library and of the command line.
-        words: The words of the prompt that it is about; empty for a photograph.
+        words: The words of the prompt that it is about; empty for hints on the picture.
     """
 
     kind: HintKind

@@ -158,7 +158,7 @@ def _lines(text: str) -> list[Any]:
 def _other_format(data: Mapping[str, Any]) -> str:
     """Say what a JSON object is, if it is not a result."""
     if "annotations" in data and "images" in data:
-        return "this is a COCO dataset, which other tools read; save() or --json write what can be read back"
+        return "this is a COCO dataset; Segmentation.from_coco(path) reads it"
     if data.get("type") == "FeatureCollection":
         return "this is GeoJSON, which other tools read; save() or --json write what can be read back"
     if "task_id" in data or "data" in data:

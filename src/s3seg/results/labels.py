@@ -67,20 +67,28 @@ class _Layout:
         return math.ceil(self.font.getlength(text)) + 2 * self.pad
 
 
-def draw_labels(canvas: Image.Image, labels: Sequence[Label], *, gap: float) -> None:
+def draw_labels(
+    canvas: Image.Image,
+    labels: Sequence[Label],
+    *,
+    gap: float,
+    font: ImageFont.FreeTypeFont | None = None,
+    font_size: float | None = None,
+) -> None:
     """Draw labels on the canvas; earlier ones get the better positions.
 
     Args:
         canvas: RGB, changed in place.
         labels: the most important first.
         gap: pixels between a label and its box.
+        font: for all labels; None chooses one that has the letters of each.
+        font_size: in pixels; None chooses one by the size of the picture.
 
     Warns:
         UserWarning: no font on this machine has the letters of a prompt, so its labels are numbers.
     """
-    em = max(11.0, 0.0175 * math.sqrt(canvas.width * canvas.height))
-    if len(labels) > 30:
-        em = max(10.0, 0.75 * em)
+    em = font_size or _font_size(canvas, len(labels))
+    own = None if font is None else font.font_variant(size=em)
     fonts: dict[str, tuple[_Font, str]] = {}
     undrawable: list[str] = []
     boxes = np.array([label.box for label in labels]).reshape(-1, 4)
@@ -89,11 +97,11 @@ def draw_labels(canvas: Image.Image, labels: Sequence[Label], *, gap: float) -> 
         line = " ".join(label.prompt[:_MAX_PROMPT_LENGTH].split())
         prompt = "".join(c for c in line if c.isprintable() and c not in _VARIATION_SELECTORS)
         if prompt not in fonts:
-            fonts[prompt] = _font_for(prompt, em)
+            fonts[prompt] = _font_for(prompt, em) if own is None else (own, prompt)
             if prompt and not fonts[prompt][1]:
                 undrawable.append(prompt)
-        font, drawable = fonts[prompt]
-        layout = _Layout(font, em)
+        chosen, drawable = fonts[prompt]
+        layout = _Layout(chosen, em)
         name = drawable or (f"#{label.number}" if prompt else "")
         text = _fitting_text(name, f"{label.score:.2f}", layout, canvas.width)
         if text is None or layout.height > canvas.height:
@@ -109,6 +117,11 @@ def draw_labels(canvas: Image.Image, labels: Sequence[Label], *, gap: float) -> 
             "numbers of the instances; install a font with these letters, such as Noto Sans CJK, or use labels=False",
             stacklevel=3,
         )
+
+
+def _font_size(canvas: Image.Image, labels: int) -> float:
+    em = max(11.0, 0.0175 * math.sqrt(canvas.width * canvas.height))
+    return max(10.0, 0.75 * em) if labels > 30 else em
 
 
 def _fitting_text(prompt: str, score: str, layout: _Layout, width: int) -> tuple[str, str] | None:

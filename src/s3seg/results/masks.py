@@ -7,6 +7,7 @@ The inner loops are hotcoco's (Rust), which only this file imports.
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +16,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from hotcoco import mask as hotcoco_mask
 
-from s3seg.errors import MaskError
+from s3seg.errors import InvalidRequestError, MaskError
 from s3seg.results.polygons import Polygon, trace_polygons
+from s3seg.results.simplify import simplify_polygons
 
 MAX_PIXELS = 2**28
 """Masks of more pixels than this (16384 × 16384) are refused: decoding one would take more than 256 MB."""
@@ -86,10 +88,15 @@ def decode(rle: RLE) -> np.ndarray:
 def decode_box(rle: RLE) -> tuple[np.ndarray, tuple[int, int]]:
     """Decode the part of the mask inside its tight box; returns it with the box's (y, x).
 
-    An empty mask gives an array of shape (0, 0).
+    Only the columns of the box are decoded. An empty mask gives an array of shape (0, 0).
     """
     x1, y1, x2, y2 = (int(side) for side in box(rle))
-    return decode(rle)[y1:y2, x1:x2], (y1, x1)
+    if x1 == x2:
+        return np.zeros((0, 0), dtype=np.bool_), (0, 0)
+    height = rle.size[0]
+    starts, ends = runs(rle)
+    strip = from_runs(starts - x1 * height, ends - x1 * height, (height, x2 - x1))
+    return decode(strip)[y1:y2], (y1, x1)
 
 
 def runs(rle: RLE) -> tuple[np.ndarray, np.ndarray]:
@@ -137,6 +144,15 @@ def intersection(rles: Sequence[RLE]) -> RLE:
     return _merge(rles, intersect=True)
 
 
+def difference(rle: RLE, other: RLE) -> RLE:
+    """Return the pixels in a mask that are not in another of the same size."""
+    starts, ends = runs(other)
+    edges = np.concatenate([[0], np.column_stack([starts, ends]).ravel(), [other.size[0] * other.size[1]]])
+    starts, ends = edges[0::2], edges[1::2]
+    apart = ends > starts
+    return _merge([rle, from_runs(starts[apart], ends[apart], other.size)], intersect=True)
+
+
 def iou(first: Sequence[RLE], second: Sequence[RLE]) -> np.ndarray:
     """Return the IoU of every pair: (len(first), len(second)) float64, 0..1; two empty masks give 0."""
     if not first or not second:
@@ -146,10 +162,21 @@ def iou(first: Sequence[RLE], second: Sequence[RLE]) -> np.ndarray:
     return np.asarray(pairs, dtype=np.float64)
 
 
-def polygons(rle: RLE) -> list[Polygon]:
-    """Trace the parts of the mask as polygons with holes; see `s3seg.results.polygons.trace_polygons`."""
+def polygons(rle: RLE, *, tolerance: float = 0.0) -> list[Polygon]:
+    """Trace the parts of the mask as polygons with holes; see `s3seg.results.polygons.trace_polygons`.
+
+    Args:
+        rle: the mask.
+        tolerance: pixels by which an outline may move, to leave out vertices; see `s3seg.results.simplify`. With 0 the
+            polygons are exact.
+
+    Raises:
+        InvalidRequestError: the tolerance is negative or not a number.
+    """
+    if not 0 <= tolerance < math.inf:
+        raise InvalidRequestError(f"the tolerance is a number of pixels, 0 or more, got {tolerance!r:.60}")
     crop, offset = decode_box(rle)
-    return trace_polygons(crop, offset=offset)
+    return simplify_polygons(trace_polygons(crop, offset=offset), tolerance)
 
 
 def label_map(rles: Sequence[RLE], size: tuple[int, int]) -> np.ndarray:
@@ -200,6 +227,30 @@ def from_coco(coco: Mapping[str, Any]) -> RLE:
     if sum(counts) != size[0] * size[1]:
         raise MaskError(f"RLE counts add up to {sum(counts)} pixels, but {size} has {size[0] * size[1]}")
     return from_runs(*_foreground(np.asarray(counts, dtype=np.int64)), size)
+
+
+def from_coco_polygons(polygons: Sequence[Sequence[float]], size: tuple[int, int]) -> RLE:
+    """Fill polygons as pycocotools does, and return the union.
+
+    Args:
+        polygons: each x1, y1, x2, y2 ... in pixels, at least three vertices.
+        size: (height, width) of the mask.
+
+    Raises:
+        MaskError: a polygon is malformed, or has a vertex far outside of the picture.
+    """
+    height, width = checked_size(size)
+    limit = 4 * max(height, width)
+    for polygon in polygons:
+        try:
+            sides = np.asarray(polygon, dtype=np.float64)
+        except (TypeError, ValueError):
+            sides = np.zeros(0)
+        if sides.ndim != 1 or len(sides) < 6 or len(sides) % 2 or not np.all(np.abs(sides) <= limit):
+            shape = "x1, y1, x2, y2 ... with three or more vertices near the picture"
+            raise MaskError(f"a polygon is {shape}, got {polygon!r:.80}")
+    filled = hotcoco_mask.frPyObjects([list(map(float, polygon)) for polygon in polygons], height, width)
+    return union([from_coco(one) for one in filled])
 
 
 def _trusted(size: tuple[int, int], counts: str) -> RLE:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TypeAlias
+from urllib.parse import urlsplit
 
 from s3seg.errors import InvalidRequestError
 from s3seg.results.columns import Columns
@@ -83,6 +84,23 @@ def group_by_picture(results: Iterable[Columns]) -> list[Picture]:
             )
         picture.results.append(result)
     return pictures
+
+
+def base_names_of(pictures: Iterable[Picture]) -> list[str]:
+    """Return the file name of each picture, without its folders or the rest of its URL.
+
+    Raises:
+        InvalidRequestError: Two pictures have the same file name.
+    """
+    found: dict[str, str] = {}
+    for picture in pictures:
+        name = PurePath(urlsplit(picture.name).path if "://" in picture.name else picture.name).name or picture.name
+        if name in found:
+            raise InvalidRequestError(
+                f"{found[name]} and {picture.name} have the same file name; without base names, they stay apart"
+            )
+        found[name] = picture.name
+    return list(found)
 
 
 def check_one_picture(results: Iterable[Columns], remedy: str) -> None:

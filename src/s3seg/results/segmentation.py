@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 import numpy as np
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import supervision as sv
 
     from s3seg.images import ImageSource
+    from s3seg.results.overlay_style import OverlayStyle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -144,7 +145,7 @@ class Segmentation:
             return self._take(numbers.tolist())
         k = int(numbers)
         x1, y1, x2, y2 = self.boxes[k].tolist()
-        return Instance(self.rles[k], (x1, y1, x2, y2), float(self.scores[k]), self.prompt)
+        return Instance(self.rles[k], (x1, y1, x2, y2), float(self.scores[k]), self.prompt, self.image)
 
     def filter(
         self,
@@ -179,6 +180,10 @@ class Segmentation:
             )
 
         return self._take([k for k in range(len(self)) if keeps(k)])
+
+    def largest(self) -> Instance | None:
+        """Return the instance with the largest mask; of equal ones the best; None if nothing was found."""
+        return max(self, key=lambda one: one.area, default=None)
 
     def _take(self, indices: Sequence[int]) -> Segmentation:
         columns = {
@@ -350,26 +355,18 @@ class Segmentation:
 
     # ---- pictures ----
 
-    def overlay(
-        self,
-        image: ImageSource | None = None,
-        *,
-        color_by: Literal["auto", "instance", "prompt"] = "auto",
-        labels: bool = True,
-        opacity: float = 0.42,
-    ) -> PIL.Image.Image:
+    def overlay(self, image: ImageSource | None = None, **style: Unpack[OverlayStyle]) -> PIL.Image.Image:
         """Draw the instances on the picture. For several results on one picture, see `s3seg.results.draw.overlay`.
 
         Args:
             image: the picture, from any source that `s3seg.images.load` takes, and read in the same way (turned by its
                 EXIF orientation); required if the result does not hold it, as after `load`.
-            color_by: one colour for each instance, or one for the prompt; "auto" is by instance.
-            labels: write prompt and score on each instance.
-            opacity: of the fill, 0..1.
+            style: how it looks: ``color_by``, ``colors``, ``opacity``, ``outlines``, ``line_width``, ``labels``,
+                ``font`` and ``font_size``; see `s3seg.results.overlay_style.OverlayStyle`.
         """
         from s3seg.results import draw
 
-        return draw.overlay(self._image(image), self, color_by=color_by, labels=labels, opacity=opacity)
+        return draw.overlay(self._image(image), self, **style)
 
     def crops(self, image: ImageSource | None = None) -> list[PIL.Image.Image]:
         """Cut every instance out of the picture: RGBA images of the size of the mask's box, with the mask as alpha.
@@ -388,27 +385,40 @@ class Segmentation:
 
     # ---- other formats ----
 
-    def to_polygons(self) -> list[list[Polygon]]:
-        """Trace each instance as polygons (exterior ring, then holes); see `s3seg.results.polygons`."""
-        return [masks.polygons(rle) for rle in self.rles]
+    def to_polygons(self, *, tolerance: float = 0.0) -> list[list[Polygon]]:
+        """Trace each instance as polygons (exterior ring, then holes); see `s3seg.results.polygons`.
 
-    def to_coco(self) -> dict[str, Any]:
-        """Return a COCO dataset of this picture. For a dataset of many results, see `s3seg.results.export.coco`."""
+        Args:
+            tolerance: pixels by which an outline may move, to leave out vertices. With 0 the polygons are exact.
+        """
+        return [masks.polygons(rle, tolerance=tolerance) for rle in self.rles]
+
+    def to_coco(self, *, polygons: bool = False, tolerance: float = 0.0, base_names: bool = False) -> dict[str, Any]:
+        """Return a COCO dataset of this picture; see `s3seg.results.export.coco`, which takes many results too."""
         from s3seg.results import export
 
-        return export.coco([self])
+        return export.coco([self], polygons=polygons, tolerance=tolerance, base_names=base_names)
 
-    def to_yolo(self, *, class_id: int = 0) -> str:
+    @classmethod
+    def from_coco(
+        cls, dataset: str | os.PathLike[str] | Mapping[str, Any], *, empty_results: bool = False
+    ) -> list[Segmentation]:
+        """Read a COCO instance dataset, of this or another tool; see `s3seg.results.coco.read_coco`."""
+        from s3seg.results import coco
+
+        return coco.read_coco(dataset, empty_results=empty_results, make=cls)
+
+    def to_yolo(self, *, class_id: int = 0, tolerance: float = 0.0) -> str:
         """Return YOLO segmentation labels, one line per instance; see `s3seg.results.export.yolo`."""
         from s3seg.results import export
 
-        return export.yolo(self, class_id=class_id)
+        return export.yolo(self, class_id=class_id, tolerance=tolerance)
 
-    def to_geojson(self) -> dict[str, Any]:
+    def to_geojson(self, *, tolerance: float = 0.0) -> dict[str, Any]:
         """Return a GeoJSON FeatureCollection in pixel coordinates; see `s3seg.results.export.geojson`."""
         from s3seg.results import export
 
-        return export.geojson(self)
+        return export.geojson(self, tolerance=tolerance)
 
     def to_pandas(self) -> pd.DataFrame:
         """Return a `pandas.DataFrame` with one row per instance; see `s3seg.results.export.pandas`."""

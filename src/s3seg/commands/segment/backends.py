@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -10,6 +11,7 @@ from s3seg.checkpoints import Checkpoint
 from s3seg.checkpoints.metadata import CheckpointMetadata
 from s3seg.commands.segment.options import ModelOptions
 from s3seg.errors import InvalidRequestError
+from s3seg.inference.calibration import Calibration
 
 if TYPE_CHECKING:
     from s3seg.client import Client
@@ -50,6 +52,7 @@ class LocalBackend:
         device: As for `Segmenter`.
         dtype: As for `Segmenter`.
         image_size: As for `Segmenter`.
+        calibration: As for `Segmenter`.
         clicks: Whether it must have a click head.
     """
 
@@ -57,6 +60,7 @@ class LocalBackend:
     device: str = "auto"
     dtype: str = "auto"
     image_size: int | None = None
+    calibration: Calibration | None = None
     clicks: bool = False
 
     loading = "loading the model"
@@ -75,7 +79,13 @@ class LocalBackend:
         """
         from s3seg.inference.segmenter import Segmenter
 
-        segmenter = Segmenter(self.checkpoint, device=self.device, dtype=self.dtype, image_size=self.image_size)
+        segmenter = Segmenter(
+            self.checkpoint,
+            device=self.device,
+            dtype=self.dtype,
+            image_size=self.image_size,
+            calibration=self.calibration,
+        )
         if self.clicks:
             segmenter.network.require_clicks()
         return segmenter
@@ -122,7 +132,14 @@ class RemoteBackend:
         return "service", self.url
 
 
-def choose_backend(options: ModelOptions, *, boxes: bool, clicks: bool = False, concept: bool = False) -> Backend:
+def choose_backend(
+    options: ModelOptions,
+    *,
+    boxes: bool,
+    clicks: bool = False,
+    concept: bool = False,
+    local: Sequence[str] = (),
+) -> Backend:
     """Return the backend for the options. Resolves the checkpoint, and loads nothing.
 
     Args:
@@ -130,6 +147,7 @@ def choose_backend(options: ModelOptions, *, boxes: bool, clicks: bool = False, 
         boxes: Whether the request has boxes.
         clicks: Whether it has points.
         concept: Whether it has a concept.
+        local: Options of the request that a service does not take.
 
     Raises:
         CheckpointNotFoundError: The checkpoint is not on this machine.
@@ -144,6 +162,7 @@ def choose_backend(options: ModelOptions, *, boxes: bool, clicks: bool = False, 
             device=options.device,
             dtype=options.dtype,
             image_size=options.image_size,
+            calibration=None if options.calibration is None else Calibration.load(options.calibration),
             clicks=clicks,
         )
     local_only = {
@@ -151,9 +170,12 @@ def choose_backend(options: ModelOptions, *, boxes: bool, clicks: bool = False, 
         "--device": options.device != "auto",
         "--dtype": options.dtype != "auto",
         "--image-size": options.image_size is not None,
+        "--calibration": options.calibration is not None,
     }
     if given := [name for name, is_given in local_only.items() if is_given]:
         raise InvalidRequestError(f"{', '.join(given)} cannot be used with --url: the service chooses its own model")
+    if local:
+        raise InvalidRequestError(f"{', '.join(local)} cannot be used with --url: the service does not take that yet")
     if boxes:
         raise InvalidRequestError("boxes cannot be used with --url: the service takes text prompts and points")
     if concept:

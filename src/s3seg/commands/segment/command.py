@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,6 +11,7 @@ from s3seg.commands.segment.output_options import (
     MASK_SUFFIXES,
     OVERLAY_SUFFIXES,
     Format,
+    MaskKind,
     OutputOptions,
     choose_format,
     parse_folder,
@@ -56,12 +58,10 @@ def segment(
         typer.Option(metavar="FILE", help="Find what a file of `s3seg concept make` shows, instead of a prompt."),
     ] = None,
     threshold: Annotated[
-        float | None,
+        list[str] | None,
         typer.Option(
-            min=0,
-            max=1,
             metavar="SCORE",
-            help="Keep instances with a higher score.",
+            help="Keep instances with a higher score; PROMPT=SCORE for one prompt, repeatable; or calibrated.",
             show_default="the checkpoint's",
         ),
     ] = None,
@@ -69,6 +69,17 @@ def segment(
         int | None,
         typer.Option(min=1, metavar="N", help="Keep the best N instances of each prompt.", show_default="all"),
     ] = None,
+    tile: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|PIXELS",
+            help="Look also into overlapping tiles of this side, for small or many things; slower.",
+            show_default="the whole picture only",
+        ),
+    ] = None,
+    no_overlaps: Annotated[
+        bool, typer.Option("--no-overlaps", help="Give each pixel to the best instance of all prompts.")
+    ] = False,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Search subfolders too.")] = False,
     overlay: Annotated[
         str | None,
@@ -82,6 +93,14 @@ def segment(
             rich_help_panel=_OUTPUT,
         ),
     ] = None,
+    mask_kind: Annotated[
+        MaskKind,
+        typer.Option(
+            help="With --mask: labels; binary (255 is anything found); palette (labels as colours); "
+            "classes (1 the first prompt, 2 the next; one file).",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = MaskKind.LABELS,
     crops: Annotated[
         str | None,
         typer.Option(metavar="DIR", help="Cut out each instance (PNG with alpha).", rich_help_panel=_OUTPUT),
@@ -112,6 +131,24 @@ def segment(
             rich_help_panel=_OUTPUT,
         ),
     ] = None,
+    polygons: Annotated[
+        bool, typer.Option("--polygons", help="With --format coco: polygons, not RLE.", rich_help_panel=_OUTPUT)
+    ] = False,
+    tolerance: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            metavar="PIXELS",
+            help="How far outlines of polygons may move, to leave out vertices.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = 0.0,
+    base_names: Annotated[
+        bool,
+        typer.Option(
+            "--base-names", help="With --format coco: name pictures without their folders.", rich_help_panel=_OUTPUT
+        ),
+    ] = False,
     resume: Annotated[
         bool,
         typer.Option("--resume", help="Continue an earlier run: skip finished pictures.", rich_help_panel=_OUTPUT),
@@ -144,6 +181,10 @@ def segment(
             rich_help_panel=_MODEL,
         ),
     ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Of `s3seg calibrate`, for --threshold calibrated.", rich_help_panel=_MODEL),
+    ] = None,
     url: Annotated[
         str | None,
         typer.Option(
@@ -168,6 +209,8 @@ def segment(
         SegmentOptions,
         parse_box,
         parse_point,
+        parse_thresholds,
+        parse_tile,
         split_words,
     )
     from s3seg.commands.segment.run import run
@@ -186,11 +229,19 @@ def segment(
             points=[parse_point(point) for point in points or []],
             negative_points=[parse_point(point) for point in negative_points or []],
             concept=concept,
-            threshold=threshold,
+            threshold="calibrated" if calibration and not threshold else parse_thresholds(threshold or [], all_prompts),
             max_instances=max_instances,
+            tile=parse_tile(tile),
+            overlaps=not no_overlaps,
         ),
         model=ModelOptions(
-            checkpoint=checkpoint, device=device, dtype=dtype, image_size=image_size, url=url, token=token
+            checkpoint=checkpoint,
+            device=device,
+            dtype=dtype,
+            image_size=image_size,
+            calibration=calibration,
+            url=url,
+            token=token,
         ),
         output=OutputOptions(
             overlay=parse_target(overlay, option="--overlay", suffixes=OVERLAY_SUFFIXES),
@@ -198,6 +249,10 @@ def segment(
             crops=parse_folder(crops, option="--crops"),
             format=format_,
             output=parse_target(output, option="-o", suffixes=suffixes_of(format_)),
+            mask_kind=mask_kind,
+            polygons=polygons,
+            tolerance=tolerance,
+            base_names=base_names,
         ),
         resume=resume,
         quiet=quiet,

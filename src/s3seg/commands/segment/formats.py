@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from s3seg.commands.escaping import as_utf8
 from s3seg.commands.segment import jsonl
 from s3seg.commands.segment.file_names import distinct, slug
+from s3seg.commands.segment.output_options import MaskKind
 
 if TYPE_CHECKING:
     from s3seg.results.segmentation import Segmentation
@@ -43,12 +44,20 @@ def overlay(results: Sequence[Segmentation], *, suffix: str = ".png") -> Iterato
     yield f".overlay{suffix}", buffer.getvalue()
 
 
-def mask(results: Sequence[Segmentation]) -> Iterator[tuple[str, bytes]]:
-    """A label map for each prompt: 0 is background, 1 the best instance, 2 the next."""
+def mask(results: Sequence[Segmentation], *, kind: MaskKind) -> Iterator[tuple[str, bytes]]:
+    """A mask of the kind for each prompt, or one of all prompts for classes."""
     from s3seg.results import export
 
+    if kind is MaskKind.CLASSES:
+        yield ".mask.png", export.png_class_map(results)
+        return
+    encode = {
+        MaskKind.LABELS: export.png_label_map,
+        MaskKind.BINARY: export.png_binary_mask,
+        MaskKind.PALETTE: export.png_palette_mask,
+    }[kind]
     for name, result in _named(results):
-        yield f".{name}.mask.png", export.png_label_map(result)
+        yield f".{name}.mask.png", encode(result)
 
 
 def crops(results: Sequence[Segmentation]) -> Iterator[tuple[str, bytes]]:
@@ -66,17 +75,17 @@ def json_files(results: Sequence[Segmentation]) -> Iterator[tuple[str, str]]:
         yield f".{name}.json", jsonl.encode(result.to_dict())
 
 
-def geojson(results: Sequence[Segmentation]) -> Iterator[tuple[str, str]]:
+def geojson(results: Sequence[Segmentation], *, tolerance: float) -> Iterator[tuple[str, str]]:
     """One FeatureCollection with the instances of all prompts."""
-    collections = [result.to_geojson() for result in results]
+    collections = [result.to_geojson(tolerance=tolerance) for result in results]
     features = [feature for collection in collections for feature in collection["features"]]
     numbered = [feature | {"id": k} for k, feature in enumerate(features, start=1)]
     yield ".geojson", jsonl.encode(collections[0] | {"features": numbered})
 
 
-def yolo(results: Sequence[Segmentation]) -> Iterator[tuple[str, str]]:
+def yolo(results: Sequence[Segmentation], *, tolerance: float) -> Iterator[tuple[str, str]]:
     """One label file; the classes are the prompts, from 0."""
-    yield ".txt", "".join(result.to_yolo(class_id=k) for k, result in enumerate(results))
+    yield ".txt", "".join(result.to_yolo(class_id=k, tolerance=tolerance) for k, result in enumerate(results))
 
 
 def json_document(results: Iterable[Segmentation]) -> str:
@@ -84,11 +93,18 @@ def json_document(results: Iterable[Segmentation]) -> str:
     return jsonl.encode([result.to_dict() for result in results])
 
 
-def coco_document(results: Iterable[Segmentation]) -> str:
+def coco_document(results: Iterable[Segmentation], *, polygons: bool, tolerance: float, base_names: bool) -> str:
     """One COCO instance dataset."""
     from s3seg.results import export
 
-    return jsonl.encode(export.coco(results))
+    return jsonl.encode(export.coco(results, polygons=polygons, tolerance=tolerance, base_names=base_names))
+
+
+def counts_document(results: Iterable[Segmentation]) -> str:
+    """A row of CSV with the number of instances for each picture and prompt."""
+    from s3seg.results import export
+
+    return as_utf8(export.count_csv(results))
 
 
 def csv_document(results: Iterable[Segmentation]) -> str:

@@ -16,16 +16,28 @@ from s3seg.commands.segment.outputs import FolderOutput, Output, SingleOutput
 from s3seg.commands.segment.table import TableOutput
 from s3seg.commands.terminal import Terminal
 
-_DOCUMENTS: dict[Format, DocumentFormat] = {
-    Format.JSON: formats.json_document,
-    Format.COCO: formats.coco_document,
-    Format.CSV: formats.csv_document,
-}
-_PER_PICTURE: dict[Format, PictureFormat] = {
-    Format.JSON: formats.json_files,
-    Format.GEOJSON: formats.geojson,
-    Format.YOLO: formats.yolo,
-}
+
+def _documents(options: OutputOptions) -> dict[Format, DocumentFormat]:
+    coco = functools.partial(
+        formats.coco_document,
+        polygons=options.polygons,
+        tolerance=options.tolerance,
+        base_names=options.base_names,
+    )
+    return {
+        Format.JSON: formats.json_document,
+        Format.COCO: coco,
+        Format.CSV: formats.csv_document,
+        Format.COUNTS: formats.counts_document,
+    }
+
+
+def _per_picture(options: OutputOptions) -> dict[Format, PictureFormat]:
+    return {
+        Format.JSON: formats.json_files,
+        Format.GEOJSON: functools.partial(formats.geojson, tolerance=options.tolerance),
+        Format.YOLO: functools.partial(formats.yolo, tolerance=options.tolerance),
+    }
 
 
 def make_outputs(
@@ -53,6 +65,7 @@ def make_outputs(
         InvalidRequestError: A path is an input picture, or holds results of another request.
         OSError: A path cannot be written.
     """
+    documents, picture_formats = _documents(options), _per_picture(options)
 
     def per_picture(target: Target, kind: str, render: PictureFormat) -> Output:
         if target.is_folder:
@@ -62,27 +75,27 @@ def make_outputs(
     def on_stdout(format_: Format) -> Output:
         if format_ is Format.JSONL:
             return JsonlStdout(terminal)
-        if document := _DOCUMENTS.get(format_):
+        if document := documents.get(format_):
             return DocumentStdout(document, terminal=terminal)
-        return SingleOutput(None, _PER_PICTURE[format_], files=files, terminal=terminal)
+        return SingleOutput(None, picture_formats[format_], files=files, terminal=terminal)
 
     def formatted(format_: Format, target: Target) -> Output:
-        if format_ in _PER_PICTURE and (target.is_folder or format_ not in _DOCUMENTS):
+        if format_ in picture_formats and (target.is_folder or format_ not in documents):
             if format_ is Format.YOLO and target.is_folder:
                 classes = "".join(f"{prompt}\n" for prompt in prompts or ["object"])
                 files.write(target.path / f"{CLASSES}.txt", classes)
-            return per_picture(target, str(format_), _PER_PICTURE[format_])
+            return per_picture(target, str(format_), picture_formats[format_])
         lines = len(prompts) or 1
         if format_ is Format.JSONL:
             return JsonlFile(target.path, keys, prompts=lines, resume=resume, files=files)
-        return DocumentFile(target.path, _DOCUMENTS[format_], keys, prompts=lines, resume=resume, files=files)
+        return DocumentFile(target.path, documents[format_], keys, prompts=lines, resume=resume, files=files)
 
     outputs: list[Output] = []
     if options.overlay:
         suffix = ".png" if options.overlay.is_folder else options.overlay.path.suffix.lower()
         outputs.append(per_picture(options.overlay, "overlay", functools.partial(formats.overlay, suffix=suffix)))
     if options.mask:
-        outputs.append(per_picture(options.mask, "mask", formats.mask))
+        outputs.append(per_picture(options.mask, "mask", functools.partial(formats.mask, kind=options.mask_kind)))
     if options.crops:
         outputs.append(per_picture(options.crops, "crops", formats.crops))
     if options.format:

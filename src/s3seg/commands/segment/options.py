@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from s3seg.commands.segment.output_options import OutputOptions
 from s3seg.errors import InvalidRequestError
 from s3seg.images import is_url
 from s3seg.images.sources import STDIN, image_suffixes
 from s3seg.tasks.clicks import Clicks
-from s3seg.tasks.prompts import normalize_prompts, several_things
+from s3seg.tasks.prompts import normalize_prompt, normalize_prompts, several_things
 
 Box = tuple[float, float, float, float]
 """x1, y1, x2, y2 in pixels."""
@@ -36,11 +37,13 @@ class Request:
         points: Points on the one object to segment.
         negative_points: Points on what does not belong to it.
         concept: File with a concept, instead of prompts; None without one.
-        threshold: Minimum score, 0..1; None for the checkpoint's default.
+        threshold: Minimum score, 0..1; one for each prompt; "calibrated"; or None for the checkpoint's default.
         max_instances: Maximum number of instances for each prompt; None for all.
+        tile: Side of the tiles to look into, in pixels, or "auto"; None for the whole picture only.
+        overlaps: Whether instances may overlap; otherwise the best has a pixel.
 
     Raises:
-        InvalidRequestError: The threshold is not a number from 0 to 1, or points are combined with what they exclude.
+        InvalidRequestError: There are tiles and boxes, or points are combined with what they exclude.
     """
 
     prompts: Sequence[str]
@@ -49,12 +52,16 @@ class Request:
     points: Sequence[Point] = ()
     negative_points: Sequence[Point] = ()
     concept: str | None = None
-    threshold: float | None = None
+    threshold: float | Mapping[str, float] | Literal["calibrated"] | None = None
     max_instances: int | None = None
+    tile: int | Literal["auto"] | None = None
+    overlaps: bool = True
 
     def __post_init__(self) -> None:
-        if self.threshold is not None and not 0 <= self.threshold <= 1:  # NaN too, which typer lets pass
-            raise InvalidRequestError(f"--threshold must be a score between 0 and 1, got {self.threshold}")
+        if self.tile is not None and (self.has_boxes or self.clicks is not None or self.concept is not None):
+            raise InvalidRequestError(
+                "boxes, points and a concept cannot be used with --tile: a tile does not show what they show"
+            )
         if self.concept is not None and (self.prompts or self.boxes or self.negative_boxes or self.points):
             raise InvalidRequestError(
                 "--concept cannot be used with a prompt, boxes or points: it has its own words and examples"
@@ -86,6 +93,16 @@ class Request:
         labels = [1] * len(self.points) + [0] * len(self.negative_points)
         return Clicks([*self.points, *self.negative_points], labels, next(iter(self.boxes), None))
 
+    @property
+    def local_options(self) -> list[str]:
+        """The options that only a model on this machine takes."""
+        given = {
+            "--tile": self.tile is not None,
+            "--threshold PROMPT=SCORE": isinstance(self.threshold, Mapping),
+            "--threshold calibrated": self.threshold == "calibrated",
+        }
+        return [name for name, is_given in given.items() if is_given]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelOptions:
@@ -96,6 +113,7 @@ class ModelOptions:
         device: "auto", or a name such as "cuda:1".
         dtype: "auto", or a name such as "bfloat16".
         image_size: Side to resize pictures to, in pixels; None for the checkpoint's default.
+        calibration: File of ``s3seg calibrate``; None without one.
         url: Address of a service that segments instead of this machine.
         token: Access token for the service; None to read it from the environment.
     """
@@ -104,6 +122,7 @@ class ModelOptions:
     device: str = "auto"
     dtype: str = "auto"
     image_size: int | None = None
+    calibration: Path | None = None
     url: str | None = None
     token: str | None = None
 
@@ -203,6 +222,55 @@ def several_things_advice(inputs: Sequence[str], prompts: Sequence[str]) -> dict
                 f"s3seg segment {' '.join(words)}"
             )
     return advice
+
+
+def parse_thresholds(
+    texts: Sequence[str], prompts: Sequence[str]
+) -> float | dict[str, float] | Literal["calibrated"] | None:
+    """Read the values of ``--threshold``: one number, "calibrated", or "PROMPT=NUMBER" for some prompts.
+
+    Raises:
+        InvalidRequestError: They are something else, contradict each other, or name a prompt that is not asked for.
+    """
+    if not texts:
+        return None
+    if list(texts) == ["calibrated"]:
+        return "calibrated"
+    if len(texts) == 1 and "=" not in texts[0]:
+        return _score(texts[0])
+    thresholds: dict[str, float] = {}
+    for text in texts:
+        name, _, value = text.rpartition("=")
+        prompt = normalize_prompt(name)
+        if not name or prompt in thresholds:
+            raise InvalidRequestError(f"several thresholds are of one prompt each, such as cat=0.4; got {text!r}")
+        if prompt not in prompts:
+            raise InvalidRequestError(f"--threshold {text}: {prompt!r} is not among the prompts")
+        thresholds[prompt] = _score(value)
+    return thresholds
+
+
+def parse_tile(text: str | None) -> int | Literal["auto"] | None:
+    """Read the value of ``--tile``.
+
+    Raises:
+        InvalidRequestError: It is neither "auto" nor a whole number.
+    """
+    if text is None or text == "auto":
+        return text
+    if not text.isascii() or not text.isdigit():
+        raise InvalidRequestError(f'--tile is "auto" or a number of pixels, got {text!r}')
+    return int(text)
+
+
+def _score(text: str) -> float:
+    try:
+        score = float(text)
+    except ValueError:
+        score = math.nan
+    if not 0 <= score <= 1:
+        raise InvalidRequestError(f"--threshold must be a score between 0 and 1, got {text!r}")
+    return score
 
 
 def parse_box(text: str) -> Box:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import mimetypes
 import os
 from collections.abc import Collection
@@ -22,6 +23,16 @@ class Format(StrEnum):
     YOLO = "yolo"
     GEOJSON = "geojson"
     CSV = "csv"
+    COUNTS = "counts"
+
+
+class MaskKind(StrEnum):
+    """The values of ``--mask-kind``."""
+
+    LABELS = "labels"
+    BINARY = "binary"
+    PALETTE = "palette"
+    CLASSES = "classes"
 
 
 CLASSES = "classes"
@@ -34,7 +45,7 @@ MASK_SUFFIXES = (".png",)
 """The file types that a label map can be saved as."""
 
 _BY_SUFFIX = {".json": Format.JSON, ".jsonl": Format.JSONL, ".geojson": Format.GEOJSON, ".csv": Format.CSV}
-_DOCUMENTS_ONLY = (Format.JSONL, Format.COCO, Format.CSV)
+_DOCUMENTS_ONLY = (Format.JSONL, Format.COCO, Format.CSV, Format.COUNTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +120,10 @@ class OutputOptions:
         crops: A folder.
         format: The format of ``output``; None to write none.
         output: A file or a folder; None for stdout.
+        mask_kind: What the pixels of ``mask`` are.
+        polygons: Whether COCO has polygons instead of RLE.
+        tolerance: Pixels by which the outlines of polygons may move.
+        base_names: Whether COCO names pictures without their folders.
 
     Raises:
         InvalidRequestError: A path does not fit what is written to it.
@@ -119,11 +134,17 @@ class OutputOptions:
     crops: Target | None = None
     format: Format | None = None
     output: Target | None = None
+    mask_kind: MaskKind = MaskKind.LABELS
+    polygons: bool = False
+    tolerance: float = 0.0
+    base_names: bool = False
 
     def __post_init__(self) -> None:
+        self._check_unused()
         output, overlay, mask = self.output, self.overlay, self.mask
         if output and output.is_folder and self.format in _DOCUMENTS_ONLY:
-            name = "coco.json" if self.format is Format.COCO else f"found.{self.format}"
+            special = {"coco": "coco.json", "counts": "counts.csv"}
+            name = special.get(str(self.format), f"found.{self.format}")
             raise InvalidRequestError(
                 f"{self.format} is one file for all pictures: name it, such as -o {output.path / name}"
             )
@@ -137,6 +158,21 @@ class OutputOptions:
             raise InvalidRequestError(
                 f"{JOURNAL} is the record of what is done in a folder; choose another output path"
             )
+
+    def _check_unused(self) -> None:
+        coco = self.format is Format.COCO
+        has_polygons = (coco and self.polygons) or self.format in (Format.GEOJSON, Format.YOLO)
+        needed = {
+            "--mask-kind needs --mask": self.mask_kind is not MaskKind.LABELS and not self.mask,
+            "--polygons needs --format coco; geojson and yolo always have polygons": self.polygons and not coco,
+            "--base-names needs --format coco": self.base_names and not coco,
+            "--tolerance needs --format geojson or yolo, or coco with --polygons": self.tolerance and not has_polygons,
+        }
+        for message, is_missing in needed.items():
+            if is_missing:
+                raise InvalidRequestError(message)
+        if not 0 <= self.tolerance < math.inf:  # NaN too, which typer lets pass
+            raise InvalidRequestError(f"--tolerance is a number of pixels, 0 or more, got {self.tolerance}")
 
     @property
     def _targets(self) -> list[Target]:
@@ -167,7 +203,8 @@ class OutputOptions:
         for option, target in (("--overlay", self.overlay), ("--mask", self.mask)):
             if target and pictures > 1 and not target.is_folder:
                 raise InvalidRequestError(_one_file_for_several(option, target.path, f"{pictures} pictures"))
-        if self.mask and not self.mask.is_folder and prompts > 1:
+        per_prompt = self.mask_kind is not MaskKind.CLASSES
+        if self.mask and per_prompt and not self.mask.is_folder and prompts > 1:
             raise InvalidRequestError(_one_file_for_several("--mask", self.mask.path, f"{prompts} prompts"))
         per_picture = self.format in (Format.GEOJSON, Format.YOLO)
         if pictures > 1 and per_picture and not (self.output and self.output.is_folder):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,12 @@ def resume_keys(pictures: Sequence[Picture], request: Request, model: ModelOptio
         prompt.append([list(request.points), list(request.negative_points)])
     if request.concept is not None:
         prompt.append([hashlib.sha256(Path(request.concept).read_bytes()).hexdigest()])
-    options = [request.threshold, request.max_instances, model.image_size, model.dtype]
+    thresholds = request.threshold if not isinstance(request.threshold, Mapping) else sorted(request.threshold.items())
+    options = [thresholds, request.max_instances, model.image_size, model.dtype]
+    if request.tile is not None or not request.overlaps:
+        options += [request.tile, request.overlaps]
+    if model.calibration is not None:
+        options.append(hashlib.sha256(model.calibration.read_bytes()).hexdigest())
     request_digest = _digest([*backend.identity(), prompt, options])
     return {str(picture.source): f"{request_digest}-{_picture_digest(picture)}" for picture in pictures}
 

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from s3seg.commands.errors import ERROR, PARTIAL
 from s3seg.commands.escaping import one_line
@@ -28,6 +28,7 @@ from s3seg.errors import (
     PromptError,
     S3segError,
 )
+from s3seg.results.combine import without_overlaps
 from s3seg.results.hints import Hint
 
 if TYPE_CHECKING:
@@ -127,6 +128,7 @@ def run(options: SegmentOptions) -> int:
         boxes=request.has_boxes,
         clicks=request.clicks is not None,
         concept=request.concept is not None,
+        local=request.local_options,
     )
     concept = None if request.concept is None else _load_concept(request.concept)
     options.output.check_counts(pictures=len(pictures), prompts=len(request.prompts))
@@ -216,6 +218,8 @@ def _segment(
             cast("Segmenter", model).require_own(concept)
         for picture, results in _results(model, pictures, request, concept, picture_failed):
             start = time.perf_counter()
+            if not request.overlaps:
+                results = without_overlaps(results)
             for output in outputs:
                 output.add(picture, keys[str(picture.source)], results)
             summary.add(results)
@@ -259,12 +263,14 @@ def _results(
                 yield picture, results if isinstance(results, list) else [results]
         return
     by_source = {picture.open(): picture for picture in pictures}
+    local: dict[str, Any] = {} if request.tile is None else {"tile": request.tile}  # not for a service
     for source, results in model.segment_many(
         by_source,
         list(request.prompts),
-        threshold=request.threshold,
+        threshold=cast("float | None", request.threshold),  # `choose_backend` refuses others for a service
         max_instances=request.max_instances,
         on_error=lambda source, err: on_error(err),
+        **local,
     ):
         yield by_source[source], results
 
