@@ -279,7 +279,7 @@ class TestSeveralNetworks:
         for network in networks:
             network.go.set()
         await asyncio.gather(*tasks)
-        assert [queue.load for queue in batcher._queues] == [0, 0]
+        await until(lambda: [queue.load for queue in batcher._queues] == [0, 0])
         await batcher.aclose()
 
     async def test_a_picture_goes_to_the_network_that_knows_it(self, system):
