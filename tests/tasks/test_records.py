@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s3seg.errors import InvalidRequestError, RateLimitedError
-from s3seg.tasks.limits import Action
+from s3seg.tasks.limits import UNLIMITED, Action
 from s3seg.tasks.model import TaskRequest
 from s3seg.tasks.object_keys import (
     check_key,
@@ -16,7 +16,7 @@ from s3seg.tasks.object_keys import (
     new_result_key,
     public_url,
 )
-from s3seg.tasks.rate_limit import decide
+from s3seg.tasks.rate_limit import decide, take
 from s3seg.tasks.records import Cursor, Identity, from_microseconds, microseconds
 
 TIMES = st.datetimes(min_value=datetime(1970, 1, 2), max_value=datetime(9000, 1, 1), timezones=st.just(UTC))
@@ -129,3 +129,9 @@ def test_a_refusal_never_tells_to_retry_too_early():
     decision = decide(Action.SEGMENT, count=5, oldest=0.0, limit=5, now=59.7)
     with pytest.raises(RateLimitedError, match="retry in 1 seconds"):
         decision.require()
+
+
+def test_without_a_limit_nothing_is_remembered() -> None:
+    """Or each request would take longer than the one before."""
+    decision, times = take(Action.TASKS, (), limit=UNLIMITED, now=1.0)
+    assert (decision.allowed, decision.remaining > 10**8, times) == (True, True, ())

@@ -17,10 +17,9 @@ from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationE
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from s3seg.errors import ConfigurationError
-from s3seg.tasks.limits import RATE_LIMITS, Action, RateTable, Tier
+from s3seg.tasks.limits import RATE_LIMITS, UNLIMITED, Action, RateTable, Tier
 
 _ADAPTER = "a built-in name, the name of an entry point, or 'package.module:factory'"
-_UNLIMITED = 1_000_000_000
 
 
 def _address(text: str) -> str:
@@ -408,7 +407,7 @@ class Settings(BaseSettings):
         """Requests allowed in any 60 seconds, by tier and action."""
         if self.rate_limits == "contract":
             return RATE_LIMITS
-        return {tier: dict.fromkeys(Action, _UNLIMITED) for tier in Tier}
+        return {tier: dict.fromkeys(Action, UNLIMITED) for tier in Tier}
 
 
 def _explain(err: ValidationError) -> str:

@@ -43,6 +43,9 @@ RATE_LIMITS: RateTable = MappingProxyType(
 )
 """The default limits: never more than this many actions in any 60 seconds."""
 
+UNLIMITED = 1_000_000_000
+"""A limit that no user reaches, of services without rate limits; such actions are not counted."""
+
 RATE_WINDOW_S = 60
 """Length of the sliding window, in seconds."""
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from s3seg.errors import RateLimitedError
-from s3seg.tasks.limits import RATE_WINDOW_S, Action
+from s3seg.tasks.limits import RATE_WINDOW_S, UNLIMITED, Action
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +55,11 @@ def take(action: Action, earlier: Sequence[float], *, limit: int, now: float) ->
         now: Time of this action, in seconds of the same clock.
 
     Returns:
-        The decision, and the times to remember: all that are still in the window, newest first.
+        The decision, and the times to remember: all that are still in the window, newest first. None is remembered
+        where the limit is `UNLIMITED`: there would be ever more of them.
     """
+    if limit >= UNLIMITED:
+        return decide(action, count=0, oldest=None, limit=limit, now=now), ()
     times = sorted((min(moment, now) for moment in earlier if moment > now - RATE_WINDOW_S), reverse=True)[:limit]
     decision = decide(action, count=len(times), oldest=times[-1] if times else None, limit=limit, now=now)
     return decision, (now, *times) if decision.allowed else tuple(times)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 from array import array
 
-from s3seg.tasks.limits import RATE_WINDOW_S, Action
+from s3seg.tasks.limits import RATE_WINDOW_S, UNLIMITED, Action
 from s3seg.tasks.rate_limit import RateDecision
 from s3seg.tasks.rate_limit import take as take_one
 
@@ -30,6 +30,8 @@ STATEMENTS = (
 
 def take(db: sqlite3.Connection, user_id: str, action: Action, *, limit: int, now: float) -> RateDecision:
     """Decide whether a user may do one more action, and count it if so; rows of inactive users are removed."""
+    if limit >= UNLIMITED:
+        return take_one(action, (), limit=limit, now=now)[0]
     db.execute("UPDATE recent_actions SET newest = ?1 WHERE newest > ?1", (now,))
     db.execute("DELETE FROM recent_actions WHERE newest <= ?", (now - RATE_WINDOW_S,))
     row = db.execute(
