@@ -70,23 +70,25 @@ def test_every_ended_task_is_told_though_edge_and_worker_are_killed(tmp_path: Pa
         authorization = {"Authorization": f"Bearer {token}"}
         made = httpx.post(f"{url}/api/v1/webhooks", headers=authorization, json={"url": receiver.url})
         receiver.secret = made.json()["data"]["secret"]
-        client = Client(url, token)
-        worker = Process(
-            WORKER, log=data / "worker.log", S3SEG_DATA_DIR=str(data), S3SEG_LEASE_S="2", S3SEG_RETRY_AFTER_S="0.1"
-        )
-        worker.start()
-        image = client.upload(encoded()).image_url
-        tasks: set[str] = set()
-        for round_ in range(6):
-            tasks |= {client.submit(image, "cat").task_id for _ in range(5)}
-            victim = (edge, worker)[round_ % 2]
-            time.sleep(0.3)
-            victim.kill()
-            victim.start()
-            wait_for(url)
-        give_up = time.monotonic() + 240
-        while receiver.received.keys() != tasks:
-            assert time.monotonic() < give_up, f"{len(tasks - receiver.received.keys())} of {len(tasks)} were not told"
-            time.sleep(0.2)
-        worker.kill()
+        with Client(url, token) as client:
+            worker = Process(
+                WORKER, log=data / "worker.log", S3SEG_DATA_DIR=str(data), S3SEG_LEASE_S="2", S3SEG_RETRY_AFTER_S="0.1"
+            )
+            worker.start()
+            image = client.upload(encoded()).image_url
+            tasks: set[str] = set()
+            for round_ in range(6):
+                tasks |= {client.submit(image, "cat").task_id for _ in range(5)}
+                victim = (edge, worker)[round_ % 2]
+                time.sleep(0.3)
+                victim.kill()
+                victim.start()
+                wait_for(url)
+            give_up = time.monotonic() + 240
+            while receiver.received.keys() != tasks:
+                assert time.monotonic() < give_up, (
+                    f"{len(tasks - receiver.received.keys())} of {len(tasks)} were not told"
+                )
+                time.sleep(0.2)
+            worker.kill()
     assert {len(ids) for ids in receiver.received.values()} == {1}, "repeats have the same id"
