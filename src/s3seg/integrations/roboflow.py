@@ -174,7 +174,7 @@ def _concept(prompt: ConceptPrompt) -> BoxedPrompt:
 
 def _visual(prompt: VisualPrompt) -> tuple[float, float, float, float]:
     if prompt.points:
-        raise InvalidRequestError("points: this service does not take clicks; give the box around the object")
+        raise InvalidRequestError("points: this route does not take clicks; give the box around the object")
     if prompt.box is None:
         raise InvalidRequestError("prompts: each prompt needs a box")
     box = prompt.box
