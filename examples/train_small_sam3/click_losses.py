@@ -10,7 +10,7 @@ from s3seg.sam3.click_decoder import ClickPredictions
 from s3seg.sam3.click_prompts import NEGATIVE, POSITIVE, ClickPrompts
 from s3seg.sam3.clicks import ClickHead
 
-from .batches import Batch
+from .batch import Batch
 from .dense_losses import Losses
 
 ROUNDS = 3

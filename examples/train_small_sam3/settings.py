@@ -46,6 +46,8 @@ class Settings:
     """Share of the answered prompts that are shown by boxes."""
     elsewhere: float = 0.3
     """Share of the images with a prompt whose example is shown on another image of the batch."""
+    views: int = 1
+    """Batches that are made of the same drawn scenes, each seen in another way and asked other things."""
     # schedule
     warm_heads: int = 0
     """Steps at the start in which only the auxiliary heads learn and the network is frozen, for a grown network."""

@@ -24,7 +24,7 @@ from torch import Tensor, distributed
 
 from s3seg.sam3.model import Sam3
 
-from .batches import Batch
+from .batch import Batch
 from .concepts import load_vocabulary
 from .feed import STOPPING, feed
 from .icons import load_atlas

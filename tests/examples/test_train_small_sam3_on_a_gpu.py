@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import fields, replace
 
 import numpy as np
@@ -14,12 +15,13 @@ from s3seg.sam3.click_predictor import ClickQuery
 from s3seg.sam3.predictor import BoxPrompt, Predictor, Query
 from train_small_sam3 import bundle, within
 from train_small_sam3 import step as step_module
-from train_small_sam3.batches import MOST_TOKENS, BatchMaker, TextCache, normalise
+from train_small_sam3.batch import normalise
+from train_small_sam3.batches import MOST_TOKENS, BatchMaker, TextCache
 from train_small_sam3.click_losses import click_losses, click_predictions, clicked_masks, next_click
 from train_small_sam3.detection_losses import detection_losses
 from train_small_sam3.evaluate import BARS, Answer, evaluate, table
 from train_small_sam3.export import export
-from train_small_sam3.feed import PackedBatch, feed
+from train_small_sam3.feed import Packed, feed
 from train_small_sam3.matching import match
 from train_small_sam3.metrics import Figures
 from train_small_sam3.muon import Muon
@@ -78,12 +80,15 @@ def test_a_text_that_is_too_long_keeps_its_end():
     assert ids[0, -1] == 1
 
 
-def test_a_packed_batch_is_the_batch(ready):
+def test_packed_scenes_are_the_scenes_in_shared_memory_and_through_a_pipe(ready):
     _, maker = ready
-    batch = maker[3]
-    packed = PackedBatch.of(batch)
+    scenes = maker.scenes(3)
+    packed = Packed.of(scenes)
     assert packed.block.ndim == 1
-    assert _same(packed.on(torch.device("cpu")), batch)
+    assert _same(packed.on(torch.device("cpu")), scenes)
+    piped = pickle.loads(pickle.dumps(packed.for_a_pipe()))
+    assert isinstance(piped.block, np.ndarray)
+    assert _same(piped.on(torch.device("cpu")), scenes)
 
 
 def test_without_workers_the_batches_of_some_steps_come_in_order(ready_run, ready):
@@ -340,8 +345,9 @@ def test_the_click_head_learns_from_clicks_and_is_exported(tmp_path, vocabulary,
     (clicked,) = predictor.click(image, [ClickQuery([point], [True])])
     with torch.no_grad():
         tokens = state.model.vision.trunk(normalise(batch.images[:1]))
-        one = PackedBatch.of(batch).on(torch.device("cpu"))
-        one = replace(one, masks=one.masks[:1], click_thing=one.click_thing[:1], click_point=one.click_point[:1])
+        one = replace(
+            batch, masks=batch.masks[:1], click_thing=batch.click_thing[:1], click_point=batch.click_point[:1]
+        )
         best, _ = state.model.clicks.decoder.best(click_predictions(state.model.clicks, tokens, one)[0])
     torch.testing.assert_close(clicked.mask_logits, best, rtol=1e-3, atol=1e-3)
     splits = ("one click", "three clicks")
