@@ -125,7 +125,9 @@ def draw_scene(seed: int, recipe: Recipe, vocabulary: Vocabulary, atlas: IconAtl
     """Draw one scene; the same seed and recipe give the same scene."""
     rng = np.random.default_rng(seed)
     size = recipe.size
-    background = draw_background(size, rng, photographs=recipe.photographs, textures=recipe.textures)
+    background = draw_background(
+        size, rng, photographs=recipe.photographs, textures=recipe.textures, same_grain=not recipe.finished
+    )  # fmt: skip
     canvas = _Canvas(background, np.zeros((size, size), np.uint8))
     count = int(rng.integers(1, recipe.most + 1)) + (int(rng.integers(0, 3)) if rng.random() < 0.2 else 0)
     kinds = _choose_kinds(count, recipe, vocabulary, atlas, rng)
@@ -238,7 +240,7 @@ def _place(
         if _hides_too_much(canvas, hidden, limit=0.45 if attempt < 6 else 0.25):
             continue
         if not is_icon and attempt < 8:  # a shape must stand out from what is behind it
-            behind = area[covered].mean(axis=0)
+            behind = np.array(cv2.mean(area, covered.view(np.uint8))[:3])
             if np.abs(behind - np.array(COLOURS[thing.colour])).max() < 45:
                 continue
         for other, pixels in enumerate(hidden):
@@ -249,9 +251,9 @@ def _place(
             area *= 1 - shadow[..., None]
         colours = pasted[..., :3].astype(np.float32)
         if jitter and is_icon:
-            colours = colours * rng.uniform(0.85, 1.1, 3)
-        alpha = pasted[..., 3:].astype(np.float32) / 255
-        canvas.image[window] = area * (1 - alpha) + colours
+            colours *= rng.uniform(0.85, 1.1, 3).astype(np.float32)
+        area *= 1 - pasted[..., 3:].astype(np.float32) / 255
+        area += colours
         canvas.things.append(thing)
         canvas.drawn_area.append(int(covered.sum()))
         canvas.visible_area.append(int(covered.sum()))
