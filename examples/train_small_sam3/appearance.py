@@ -1,4 +1,4 @@
-"""What changes a whole picture, for a batch on its device: tone, blur, noise, and the look of a photograph of a drawing.
+"""What changes a whole picture, for a batch on its device: tone, blur, noise, and the look of a photographed drawing.
 
 The same as `scenes` and `photographed` do to one picture on a CPU, without the traces of JPEG compression.
 """

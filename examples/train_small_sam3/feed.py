@@ -1,6 +1,6 @@
 """Batches in the order of the steps, composed by as many processes as there are cores to spare.
 
-A worker composes the scenes of whole batches, each from the run's seed and its step, so that a run sees the same batches
+A worker composes the scenes of whole batches, each from the run's seed and its step, so a run sees the same batches
 however many workers there are. Each worker has at most `AHEAD` of them waiting. They travel as one block of memory: one
 copy into shared memory, one into pinned memory, one to the device. There the views of them are made.
 
@@ -168,7 +168,7 @@ def _scene_bytes(settings: Settings) -> int:
 
 def _shared_memory() -> float:
     """Bytes of shared memory that are free; without limit where it is no file system."""
-    place = Path("/dev/shm")
+    place = Path("/dev/shm")  # noqa: S108 - only asked for its size
     return shutil.disk_usage(place).free if place.is_dir() else math.inf
 
 

@@ -85,8 +85,10 @@ def targets(ids: Tensor, things: int, grid: int) -> tuple[Tensor, Tensor, Tensor
 
 def _extent(there: Tensor) -> tuple[Tensor, Tensor]:
     """bool (..., S) -> the first place and the one after the last, (...)."""
-    there = there.to(torch.uint8)
-    return there.argmax(-1).float(), (there.shape[-1] - there.flip(-1).argmax(-1)).float()
+    size = there.shape[-1]
+    place = torch.arange(size, device=there.device)
+    first, last = torch.where(there, place, size).amin(-1), torch.where(there, place + 1, 0).amax(-1)
+    return first.float(), last.float()
 
 
 def _homographies(photo: Tensor, moved: bool, rng: Generator) -> Tensor:

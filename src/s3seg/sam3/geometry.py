@@ -66,7 +66,9 @@ class GeometryEncoder(nn.Module):
         boxes = boxes_cxcywh.to(dtype)
         height, width = image.shape[-2:]
         normed = self.image_norm(image.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        corners = cxcywh_to_xyxy(boxes_cxcywh) * boxes_cxcywh.new_tensor([width, height, width, height])
+        cells = boxes_cxcywh.new_full((4,), width)  # filled where it is: a copy from the CPU would wait for a GPU
+        cells[1::2] = height
+        corners = cxcywh_to_xyxy(boxes_cxcywh) * cells
         samples = max(height, width) // self.roi_size + 1  # enough for a box as large as the image
         regions = roi_align(normed, corners, self.roi_size, samples=samples)  # (P, B, C, roi, roi)
         pooled = self.pool(regions.flatten(0, 1)).view(*boxes.shape[:2], -1)
