@@ -73,7 +73,7 @@ class GeometryEncoder(nn.Module):
         regions = roi_align(normed, corners, self.roi_size, samples=samples)  # (P, B, C, roi, roi)
         pooled = self.pool(regions.flatten(0, 1)).view(*boxes.shape[:2], -1)
         centres = encode_points(boxes_cxcywh[..., :2], image.shape[1]).to(dtype)
-        position = self.position(torch.cat([centres, boxes[..., [3, 2]]], dim=-1))  # height before width
+        position = self.position(torch.cat([centres, boxes[..., 2:].flip(-1)], dim=-1))  # height before width
         return self.coordinates(boxes) + pooled + position + self.label_embedding[labels.long()]
 
 
