@@ -30,6 +30,7 @@ from train_small_sam3.splits import SPLITS
 from train_small_sam3.state import resume, start
 from train_small_sam3.step import kept_in_fp32, losses
 from train_small_sam3.train import train
+from train_small_sam3.views import look
 
 SETTINGS = replace(TINY, batch=4, prompts=4, queries=16, boxes=0.5, extra_texts=8, dense_texts=20)
 
@@ -142,11 +143,15 @@ class _Waits(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_with_fixed_shapes_a_step_never_waits_for_the_device(ready, precision):
-    state, maker = ready
+def test_with_fixed_shapes_a_step_never_waits_for_the_device(tmp_path, vocabulary, atlas, precision):
+    start(tmp_path / "run", replace(SETTINGS, clicks=True), vocabulary, atlas, None)
+    state, settings, tokenizer = resume(tmp_path / "run", vocabulary)
+    maker = BatchMaker(settings, vocabulary, atlas, tokenizer)
+    scenes = maker.scenes(0)
     with _Waits() as waits, kept_in_fp32(state.model):
+        batch = look(scenes, 0, seed=1, grid=settings.grid)
         losses(
-            state.model, state.heads, maker[0], dense_only=False, precision=precision, fixed_shapes=True
+            state.model, state.heads, batch, dense_only=False, precision=precision, fixed_shapes=True
         ).total.backward()
         next(o for o in state.optimisers if isinstance(o, Muon)).step()
     assert waits.found == []
@@ -265,6 +270,49 @@ def test_the_clock_ends_the_dense_phase_and_plans_the_cool_down_in_steps(tmp_pat
     assert settings.rate(settings.steps) == 0
     assert step == settings.steps  # it ended before the time was up
     assert 95 < now[0] < 100
+
+
+def test_a_run_that_slows_down_while_it_cools_down_ends_in_time_all_the_same(tmp_path, monkeypatch):
+    settings, now = replace(TINY, steps=NO_END, dense_steps=0, cooldown=0.4), [0.0]
+    monkeypatch.setattr(within.time, "monotonic", lambda: now[0])
+    plan = within.TimePlan(tmp_path, began=0.0, seconds=100.0)
+    step, rates = 0, []
+    while now[0] < 100 and step < settings.steps:
+        settings = plan(step, settings)
+        rates.append(settings.rate(step))
+        step += 1
+        now[0] += 0.1 if now[0] < 65 else 0.25
+    assert 90 < now[0] <= 100
+    assert rates[-1] < 0.03
+    assert max(b - a for a, b in zip(rates[10:], rates[11:], strict=False)) < 0.01  # it never rises again
+
+
+def test_losses_that_stay_infinite_bring_back_the_saved_weights_at_half_the_rates(run, monkeypatch, capsys):
+    from train_small_sam3 import train as module
+
+    def broken(*args, **kwargs):
+        done = losses(*args, **kwargs)
+        return replace(done, total=done.total * torch.inf)
+
+    monkeypatch.setattr(module, "losses", broken)
+    monkeypatch.setattr(module, "LOG_EVERY", 2)
+    before = torch.load(run / "state.pt", weights_only=True)["model"]
+    assert train(run, minutes=10, last_step=3) == 3
+    after = torch.load(run / "state.pt", weights_only=True)["model"]
+    assert all(torch.equal(w, after[name]) for name, w in before.items())
+    assert Settings.load(run).muon_rate <= TINY.muon_rate / 2
+    assert "no longer finite" in capsys.readouterr().out
+
+
+def test_without_evaluation_the_run_is_packed_at_the_end_and_nothing_else_happens(tmp_path, atlas):
+    found = within.within(
+        tmp_path / "out", minutes=0.05, size="tiny", device="cpu", workers=0, work=tmp_path / "work", evaluated=False,
+        views=2, batch=4,
+    )  # fmt: skip
+    assert found == {}
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {"state.0-of-1", "log.jsonl"}
+    bundle.unpack(tmp_path / "out", tmp_path / "run")
+    assert (Settings.load(tmp_path / "run").views, Settings.load(tmp_path / "run").batch) == (2, 4)
 
 
 @pytest.mark.slow
