@@ -100,7 +100,7 @@ def _homographies(photo: Tensor, moved: bool, rng: Generator) -> Tensor:
 
     turn = torch.randn(count, generator=rng, device=device) * torch.where(photo, 6.0, 3.0).deg2rad()
     askew = torch.where(photo, 0.09, 0.03)
-    zoom = torch.where(photo, uniform(0.84, 1.0), torch.exp(uniform(-0.16, 0.22)))  # above 1: larger than drawn
+    zoom = torch.where(photo, uniform(0.84, 1.0), torch.exp(uniform(-0.1, 0.25)))  # above 1: larger than drawn
     mirrored = torch.where(uniform(0, 1) < 0.5, -1.0, 1.0) if moved else torch.ones_like(zoom)
     stretch_x, stretch_y = (1 + askew * uniform(-1, 1) for _ in range(2))
     shear_x, shear_y = (askew * uniform(-1, 1) for _ in range(2))
