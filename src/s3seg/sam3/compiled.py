@@ -43,15 +43,16 @@ class CompiledPasses(Passes):
     Args:
         model: The network.
         constants: Of the network, for the patch grid of its image size.
-        backend: The compiler, as for `torch.compile`.
+        backend: The compiler, as for `torch.compile`; None leaves the layers as they are, and only records them.
     """
 
     max_prompts = MAX_PROMPTS
 
-    def __init__(self, model: Sam3, constants: Constants, *, backend: str = "inductor") -> None:
+    def __init__(self, model: Sam3, constants: Constants, *, backend: str | None = "inductor") -> None:
         super().__init__(model, constants)
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder()))
-        compile_layers(model, backend=backend)
+        if backend is not None:
+            os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder()))
+            compile_layers(model, backend=backend)
         self._encode = Graphs(self._encode_flat)
         self._detect = Graphs(self._detect_flat)
         self._masks = Graphs(self._masks_flat)
