@@ -46,7 +46,7 @@ def _run(context: Context, steps: Iterable[Step]) -> None:
     """Run steps, and bring the goals and the plot up to date after each: the process may be ended at any moment."""
     for step in steps:
         context.report.run([step], context.deadline)
-        context.report.tables[GOALS] = []
+        context.report.tables.pop(GOALS, None)  # printed last
         for row in goals(context.report.tables):
             context.report.add(GOALS, **row)
         bars = {f"{row['program']}: {row['what']}": row["ms"] for row in context.report.tables.get(TIMES, [])}
