@@ -280,14 +280,18 @@ def _segment(asked: list[tuple[str, list[str]]], device: str, dtype: str) -> lis
 
 def _add_embedded(context: Context, name: str, found: list[Segmentation], exact: list[Segmentation]) -> None:
     lost = added = moved = instances = 0
+    emptied = 0
     overlaps: list[float] = []
+    changes: list[float] = []
     for one, reference in zip(found, exact, strict=True):
         instances += len(reference)
         pairs = _matched(one, reference)
         lost += len(reference) - len(pairs)
         added += len(one) - len(pairs)
         moved += sum(a != b for a, b in zip([i for i, _, _ in pairs], sorted(i for i, _, _ in pairs), strict=True))
+        emptied += bool(len(one)) != bool(len(reference))
         overlaps += [iou for _, _, iou in pairs]
+        changes += [abs(float(one.scores[i]) - float(reference.scores[j])) for i, j, _ in pairs]
     context.report.add(
         "Embedded checkpoint on the example pictures, against fp32 on the device",
         precision=name,
@@ -296,6 +300,8 @@ def _add_embedded(context: Context, name: str, found: list[Segmentation], exact:
         lost=lost,
         added=added,
         out_of_order=moved,
+        emptied_or_filled=emptied,
+        largest_score_change=max(changes, default=None),
         mean_mask_iou=sum(overlaps) / len(overlaps) if overlaps else None,
         smallest_mask_iou=min(overlaps, default=None),
         **({"ok": not lost and not added} if name.startswith("fp32") else {}),

@@ -6,6 +6,7 @@ once takes minutes. What is left between the layers costs only launches, and tho
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 from collections.abc import Callable, Iterable
@@ -182,7 +183,7 @@ class _Graph:
 
     def __init__(self, function: Callable[..., tuple[Tensor, ...]], inputs: tuple[Tensor, ...]) -> None:
         self._inputs = [tensor.clone() for tensor in inputs]
-        stream = torch.cuda.Stream(inputs[0].device)
+        stream = _recording_stream(inputs[0].device)
         stream.wait_stream(torch.cuda.current_stream(inputs[0].device))
         with torch.cuda.stream(stream):
             for _ in range(3):  # compiles, and lets libraries choose kernels and take their workspaces
@@ -197,6 +198,12 @@ class _Graph:
             own.copy_(given, non_blocking=True)
         self._graph.replay()
         return tuple(output.clone() for output in self._outputs)
+
+
+@functools.cache
+def _recording_stream(device: torch.device) -> torch.cuda.Stream:
+    """Return the stream for all recordings on a device: libraries keep a workspace for every stream."""
+    return torch.cuda.Stream(device)
 
 
 def _parts(image: ImageFeatures) -> tuple[Tensor, ...]:
