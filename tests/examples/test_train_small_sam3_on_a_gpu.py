@@ -324,7 +324,7 @@ def test_one_command_trains_evaluates_and_leaves_what_can_be_taken_home_and_take
     assert names == {"state.0-of-1", "figures.json", "grid.png", "curve.png", "log.jsonl"}
     assert set(figures["splits"]) <= set(SPLITS)
     first = Settings.load(tmp_path / "work" / "run")
-    assert 0 < first.dense_steps < first.steps < NO_END
+    assert 0 <= first.dense_steps <= first.steps < NO_END  # 0 if the time for them was over before the first step
     within.within(tmp_path / "again", work=tmp_path / "more", go_on_from=tmp_path / "out", **given)
     second = Settings.load(tmp_path / "more" / "run")
     assert second.steps > first.steps

@@ -66,9 +66,9 @@ class GeometryEncoder(nn.Module):
         boxes = boxes_cxcywh.to(dtype)
         height, width = image.shape[-2:]
         normed = self.image_norm(image.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        cells = boxes_cxcywh.new_full((4,), width)  # filled where it is: a copy from the CPU would wait for a GPU
-        cells[1::2] = height
-        corners = cxcywh_to_xyxy(boxes_cxcywh) * cells
+        x1, y1, x2, y2 = cxcywh_to_xyxy(boxes_cxcywh).unbind(-1)
+        # multiplied one by one: a tensor of the four sides would be copied to the device, and the host would wait
+        corners = torch.stack([x1 * width, y1 * height, x2 * width, y2 * height], dim=-1)
         samples = max(height, width) // self.roi_size + 1  # enough for a box as large as the image
         regions = roi_align(normed, corners, self.roi_size, samples=samples)  # (P, B, C, roi, roi)
         pooled = self.pool(regions.flatten(0, 1)).view(*boxes.shape[:2], -1)
