@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from s3seg.sam3.config import Sam3Config, VisionConfig
+from s3seg.sam3.kernels import attend
 from s3seg.sam3.positions import rotary_table, rotate
 
 
@@ -79,7 +80,13 @@ class ViTLayer(nn.Module):
 
 
 class RotaryAttention(nn.Module):
-    """Multi-head self-attention over a grid of tokens, with axial 2-D RoPE."""
+    """Multi-head self-attention over a grid of tokens, with axial 2-D RoPE.
+
+    Attributes:
+        cudnn: Whether to use the kernel of cuDNN; see `s3seg.sam3.kernels.attend`.
+    """
+
+    cudnn = False
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -97,7 +104,7 @@ class RotaryAttention(nn.Module):
             height, width, channels // heads, self.config.window / width, self.config.rope_theta, x.device
         )
         q, k = rotate(queries_and_keys, table)
-        attended = F.scaled_dot_product_attention(q, k, v)
+        attended = attend(q, k, v, cudnn=self.cudnn)
         return self.out(attended.transpose(1, 2).flatten(2)).unflatten(1, (height, width))
 
 
