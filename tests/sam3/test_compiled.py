@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from s3seg.sam3 import kernels
 from s3seg.sam3.compiled import CompiledPasses, compiled_methods
+from s3seg.sam3.decoder import Decoder
 from s3seg.sam3.passes import Passes
 from s3seg.sam3.predictor import BoxPrompt, Predictor, Query
 from tests.sam3.random_models import random_oracle, tiny_config
@@ -94,6 +96,24 @@ class TestPasses:
         windows = {bool(layer.window) for layer in predictor.model.vision.trunk.layers}
         neck_and_encoder = 2
         assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == len(windows) + neck_and_encoder
+
+    def test_the_forms_for_cuda_are_traced_without_a_break(self, predictor, monkeypatch):
+        """On the device "meta", which has shapes and no values."""
+        monkeypatch.setattr(kernels, "FAST", "meta")
+        model = predictor.model.to("meta")
+        for name, parameter in model.named_parameters():
+            if not name.startswith(("scoring.", *(f"decoder.{exact}" for exact in Decoder.FP32))):
+                parameter.data = parameter.data.bfloat16()
+        for layer in model.vision.trunk.layers:
+            layer.attention.cudnn = True
+        for layer in model.decoder.layers:
+            layer.image_attention.cudnn = True
+        side = predictor.image_size
+        passes = CompiledPasses(model, model.constants((8, 8)), backend="eager")
+        image = passes.encode(torch.zeros(1, 3, side, side, dtype=torch.uint8, device="meta"))
+        text = torch.zeros(2, 7, model.config.channels, dtype=torch.bfloat16, device="meta")
+        found = passes.detect(image, text, torch.ones(2, 7, dtype=torch.bool, device="meta"), None)
+        assert passes.masks(image, found, 8).shape[:2] == (2, 8)
 
 
 class TestPredictor:

@@ -149,29 +149,24 @@ def choose_attention(model: Sam3, constants: Constants) -> None:
     It makes a plan for every shape, which takes up to half a second, so the other attentions stay as they are. It was
     faster on Hopper (capability 9.0) at the size of full SAM 3, which is where it is used.
     """
-    weight, grid = (
-        model.vision.trunk.patch_embed.weight,
-        model.config.vision.image_size // model.config.vision.patch_size,
-    )
+    weight, vision = model.vision.trunk.patch_embed.weight, model.config.vision
+    grid = vision.image_size // vision.patch_size
     if not _cudnn_pays(weight.device, weight.dtype, grid * grid):
         return
-    trunk, bias = model.vision.trunk, constants.decoder_state.attention_bias
-    heads = trunk.config.heads
-    width = trunk.config.width // heads
-    window = min(trunk.config.window, grid) ** 2 or grid * grid
-    windows = (-(-grid // trunk.config.window)) ** 2 if trunk.config.window else 1
+    bias, channels = constants.decoder_state.attention_bias, model.config.channels
+    windows = (-(-grid // vision.window)) ** 2
 
     def split(rows: int, count: int, heads: int, width: int) -> Tensor:
         return torch.randn(rows, count, heads, width, device=weight.device, dtype=weight.dtype).transpose(1, 2)
 
-    image = split(1, grid * grid, heads, width)
-    inside = split(windows, window, heads, width)
+    image = split(1, grid * grid, vision.heads, vision.width // vision.heads)
+    inside = split(windows, vision.window**2, vision.heads, vision.width // vision.heads)
     if kernels.cudnn_takes(image, image, image) and kernels.cudnn_takes(inside, inside, inside):
-        for layer in trunk.layers:
+        for layer in model.vision.trunk.layers:
             layer.attention.cudnn = True
     heads = bias.shape[1]
-    tokens = split(1, grid * grid, heads, model.config.channels // heads)
-    queries = split(1, bias.shape[2], heads, model.config.channels // heads)
+    tokens = split(1, grid * grid, heads, channels // heads)
+    queries = split(1, bias.shape[2], heads, channels // heads)
     if kernels.cudnn_takes(queries, tokens, tokens, bias[:1]):
         for layer in model.decoder.layers:
             layer.image_attention.cudnn = True

@@ -6,6 +6,9 @@ tower of the Perception Encoder (Bolya et al., 2025), the neck that of ViTDet (L
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -38,9 +41,10 @@ class ViT(nn.Module):
         side = config.pretrain_image_size // config.patch_size
         self.position_embedding = nn.Parameter(torch.zeros(side, side, config.width))
         self.norm = nn.LayerNorm(config.width, config.norm_eps)
-        self.layers = nn.ModuleList(
+        layers = nn.ModuleList(
             ViTLayer(config, window=0 if i in config.global_layers else config.window) for i in range(config.depth)
         )
+        self.layers = cast("Sequence[ViTLayer]", layers)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Pixels (B, 3, H, W) -> patch tokens (B, H / patch, W / patch, width)."""
