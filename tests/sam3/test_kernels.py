@@ -95,6 +95,18 @@ def test_attention_by_cudnn_is_given_a_bias_for_each_row(monkeypatch, rows):
     assert given == [((3, 2, 5, 7), True, False)] * 2
 
 
+@pytest.mark.parametrize("wrong", [torch.zeros_like, lambda x: 1.1 * x, lambda x: x * torch.nan])
+def test_a_cudnn_that_finds_something_else_is_not_used(monkeypatch, wrong):
+    q, k = torch.randn(1, 2, 5, 8), torch.randn(1, 2, 900, 8)
+    monkeypatch.setattr(
+        torch.ops.aten,
+        "_scaled_dot_product_cudnn_attention",
+        lambda q, k, v, *_: (wrong(F.scaled_dot_product_attention(q, k, v)),),
+    )
+    with torch.inference_mode():
+        assert not kernels.cudnn_takes(q, k, k)
+
+
 def test_attention_with_gradients_is_pytorchs_choice(gradients):
     q = torch.randn(1, 2, 5, 8, requires_grad=True)
     kernels.attend(q, q, q, cudnn=True).sum().backward()

@@ -71,9 +71,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, cudnn
 
 def cudnn_takes(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> bool:
     """Try cuDNN's attention: whether it takes such shapes here, and finds what PyTorch's choice of kernel finds."""
-    expected = attend(q, k, v, mask)
+    expected = attend(q, k, v, mask).float()
     try:
-        found = attend(q, k, v, mask, cudnn=True)
+        found = attend(q, k, v, mask, cudnn=True).float()
     except (RuntimeError, AttributeError):  # it does not take them, or this PyTorch does not have it
         return False
-    return torch.allclose(found.float(), expected.float(), atol=0.02, rtol=0.02)
+    # of the norm: with thousands of keys the mean of random values is near 0, and so is any absolute difference
+    return bool((found - expected).norm() <= 0.03 * expected.norm())
