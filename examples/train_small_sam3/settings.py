@@ -46,6 +46,8 @@ class Settings:
     """Share of the answered prompts that are shown by boxes."""
     elsewhere: float = 0.3
     """Share of the images with a prompt whose example is shown on another image of the batch."""
+    asked: float = 1.0
+    """Share of the images of a batch that are asked something; the others have dense losses only, which are cheaper."""
     views: int = 1
     """Batches that are made of the same drawn scenes, each seen in another way and asked other things."""
     # schedule
@@ -68,6 +70,13 @@ class Settings:
     def grid(self) -> int:
         """Patches along a side."""
         return self.image_size // self.patch_size
+
+    def asked_of(self, images: int) -> int:
+        """Return how many of some images are asked: an even number that divides them, or all."""
+        count = max(2, round(self.asked * images / 2) * 2)
+        while count < images and images % count:
+            count += 2
+        return min(count, images)
 
     @property
     def ema(self) -> float:
@@ -120,7 +129,7 @@ GPU = replace(
 )  # fmt: skip
 """The full network in batches that fill a GPU."""
 
-WIDE = replace(GPU, image_size=288, vit_width=192, channels=80, queries=64)
+WIDE = replace(GPU, image_size=288, vit_width=192, channels=80, queries=64, asked=0.25, views=4)
 """A larger network for a GPU, which cannot be grown from the full one."""
 
 SIZES = {"full": Settings(), "short": SHORT, "tiny": TINY, "gpu": GPU, "wide": WIDE}

@@ -69,14 +69,17 @@ def train(
         How many steps the run has made in all.
     """
     place = torch.device(device)
-    state, settings, _ = resume(run, load_vocabulary(), place)
+    settings = Settings.load(run)
     last_step = NO_END if last_step is None else last_step
     deadline = time.monotonic() + 60 * minutes
     with ExitStack() as stack:
         interrupted = stack.enter_context(_signals())
-        stack.enter_context(suited_to(state.model, settings, place))
-        steps = range(state.step, min(settings.steps, last_step))
+        steps = range(steps_made(run), min(settings.steps, last_step))
         batches = stack.enter_context(feed(run, steps, workers=workers, device=place, rank=rank, processes=processes))
+        state, settings, _ = resume(
+            run, load_vocabulary(), place
+        )  # the workers have begun: a GPU takes seconds to open
+        stack.enter_context(suited_to(state.model, settings, place))
         log, last_save, learn = Log(run / LOG, settings), time.monotonic(), None
         if place.type == "cuda":
             gc.collect()
@@ -138,6 +141,7 @@ def suited_to(model: Sam3, settings: Settings, device: torch.device) -> Iterator
         else:
             stack.enter_context(_tf32())
             stack.enter_context(_without_cudnn_attention())
+            stack.enter_context(_tried_convolutions())
         yield
 
 
@@ -152,6 +156,17 @@ def _tf32() -> Iterator[None]:
     finally:
         torch.set_float32_matmul_precision(before[0])
         torch.backends.cudnn.allow_tf32 = before[1]
+
+
+@contextmanager
+def _tried_convolutions() -> Iterator[None]:
+    """Let cuDNN try its algorithms for each convolution, once for each shape: the shapes never change."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 @contextmanager

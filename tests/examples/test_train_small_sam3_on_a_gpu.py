@@ -430,8 +430,8 @@ def test_an_example_on_another_picture_is_learned_as_it_is_used(new_run, tmp_pat
         image = model.encode_image(normalise(batch.images))
         for fixed_shapes in (True, False):
             text = model.encode_text(batch.token_ids)
-            prompt = step_module.prompt_of_rows(model, image, text, batch, fixed_shapes=fixed_shapes)
-            rows = step_module.features_of_rows(image, batch.row_image)
+            prompt = step_module.prompt_of_rows(model, image.coarse, text, batch, fixed_shapes=fixed_shapes)
+            rows = step_module.features_of_rows(image, batch)
             learned = model.detect(rows, model.encode_prompted(rows, prompt), prompt)
             scores = learned.scores[row].sort(descending=True).values.numpy()
             np.testing.assert_allclose(np.sort(used.scores)[::-1], scores, atol=1e-5)
