@@ -88,7 +88,7 @@ def _network_alone(
     if not compile_too:
         return losses
     began = time.monotonic()
-    learn = compiled_within(COMPILE_SECONDS, state, batch, precision=settings.precision, dense_too=False)
+    learn = compiled_within(COMPILE_SECONDS, state, batch, precision=settings.precision)
     say(f"compiling took {time.monotonic() - began:.1f} s")
     if learn is not losses:
         speed = _steps_a_second(learn, state, settings, batch, seconds / 2, dense_only=False)

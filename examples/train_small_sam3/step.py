@@ -22,7 +22,8 @@ from .tall import tall
 
 def losses(
     model: Sam3, heads: AuxiliaryHeads, batch: Batch, *, dense_only: bool, precision: str = "fp32",
-    fixed_shapes: bool | None = None,
+    fixed_shapes: bool | None = None, of_patches: Callable[..., Losses] = dense_losses,
+    of_masks: Callable[..., Losses] = mask_losses,
 ) -> Losses:  # fmt: skip
     """Run the network on a batch and compare it with the truth.
 
@@ -35,6 +36,8 @@ def losses(
             within `kept_in_fp32`.
         fixed_shapes: Whether all tensors have the shapes that they have in every other batch, and nothing waits for the
             device. If not, what counts for nothing is not computed. None: on a GPU, not on a CPU.
+        of_patches: `dense_losses`, or the same compiled.
+        of_masks: `mask_losses`, or the same compiled.
     """
     device = batch.images.device.type
     fixed_shapes = device != "cpu" if fixed_shapes is None else fixed_shapes
@@ -54,13 +57,13 @@ def losses(
             encoded = model.encode_prompted(rows, prompt)
             found = model.detect_all(rows, encoded, prompt)
             clicked = click_predictions(model.clicks, asked_tokens, asked) if model.clicks is not None else []
-    dense = dense_losses(heads, tokens.float(), coarse.float(), text.float(), batch)
+    dense = of_patches(heads, tokens.float(), coarse.float(), text.float(), batch)
     if dense_only:
         return dense
     detection, pairs = detection_losses(found, asked, greedy=fixed_shapes)
     with autocast:
         masks = mask_embeddings(model, image, encoded, prompt, found, pairs, asked, fixed_shapes=fixed_shapes)
-    masks = mask_losses(heads, masks, asked)
+    masks = of_masks(heads, masks, asked)
     parts = [dense, detection, masks, *([click_losses(clicked, asked)] if clicked else [])]
     return Losses(sum(part.total for part in parts), {k: v for part in parts for k, v in part.parts.items()})
 

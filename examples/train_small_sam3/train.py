@@ -115,8 +115,7 @@ def train(
 def _losses(compiled: bool, state: TrainingState, batch: Batch, settings: Settings) -> Callable[..., Losses]:
     if not compiled:
         return losses
-    dense_too = state.step < settings.dense_steps
-    return compiled_within(COMPILE_SECONDS, state, batch, precision=settings.precision, dense_too=dense_too)
+    return compiled_within(COMPILE_SECONDS, state, batch, precision=settings.precision)
 
 
 def _start_again(state: TrainingState, settings: Settings, run: Path) -> Settings:
