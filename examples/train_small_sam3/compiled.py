@@ -20,6 +20,7 @@ from .mask_losses import mask_losses
 from .state import TrainingState
 from .step import losses
 
+AGAIN_SECONDS = 0.5
 SHAPES_OF_A_LAYER = 64
 """For which a layer is compiled before PyTorch falls back to running it as it is; its own limit is 8."""
 
@@ -74,13 +75,18 @@ def _layers(model: Sam3) -> Iterable[tuple[nn.Module, str]]:
 
 @contextmanager
 def _alarm(seconds: float) -> Iterator[None]:
+    """Raise an error when the time is up, and again and again, since compilers catch errors on the way."""
+    over = False
+
     def ring(*_: object) -> None:
-        raise TimeoutError(f"not done within {seconds} s")
+        if not over:
+            raise TimeoutError(f"not done within {seconds} s")
 
     before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN_SECONDS)
     try:
         yield
     finally:
+        over = True
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

@@ -38,7 +38,8 @@ from .state import TrainingState, open_any, resume, start
 from .step import kept_in_fp32, losses, written_out_attention
 
 LARGEST_GRADIENT = 2.0
-COMPILE_SECONDS = 40.0
+COMPILE_SECONDS = 60.0
+"""What was compiled stays in a cache of the machine, so that a second run there needs a part of it."""
 MOST_SKIPPED = 0.3
 """Share of the steps between two lines of the log whose gradients may be infinite."""
 LOG, LOG_EVERY = "log.jsonl", 25

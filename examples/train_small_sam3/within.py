@@ -233,7 +233,7 @@ def main() -> None:
     parser.add_argument("--go-on-from", type=Path, help="folder with the files that an earlier call left in its --out")
     parser.add_argument("--scenes", type=int, default=200, help="of each split of the evaluation, if there is time")
     parser.add_argument("--save-seconds", type=float, default=45)
-    parser.add_argument("--compile", action="store_true", help="compile the network and the losses, within 40 s")
+    parser.add_argument("--compile", action="store_true", help="compile the network and the losses, within 60 s")
     parser.add_argument("--no-evaluation", action="store_true", help="train to the end; evaluate elsewhere")
     parser.add_argument("--no-check", action="store_true", help="do not compare the CPU's losses with the GPU's first")
     parser.add_argument("--version", default="0.4", help="of the checkpoint")

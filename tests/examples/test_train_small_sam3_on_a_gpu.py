@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
+import signal
+import time
 from dataclasses import fields, replace
 from itertools import pairwise
 
@@ -19,7 +22,7 @@ from train_small_sam3 import step as step_module
 from train_small_sam3.batch import normalise
 from train_small_sam3.batches import MOST_TOKENS, BatchMaker, TextCache
 from train_small_sam3.click_losses import click_losses, click_predictions, clicked_masks, next_click
-from train_small_sam3.compiled import compiled_within
+from train_small_sam3.compiled import _alarm, compiled_within
 from train_small_sam3.detection_losses import detection_losses
 from train_small_sam3.evaluate import BARS, Answer, evaluate, table
 from train_small_sam3.export import export
@@ -185,6 +188,18 @@ def test_compiled_layers_and_losses_give_the_same_losses_and_gradients(partly_as
     (plain, a), (compiled, b) = found
     assert compiled == pytest.approx(plain, rel=1e-4 if precision == "fp32" else 1e-2)
     assert torch.nn.functional.cosine_similarity(a, b, dim=0) > (0.9999 if precision == "fp32" else 0.98)
+
+
+def test_a_compiler_that_catches_the_error_of_the_alarm_is_interrupted_all_the_same():
+    def catches_the_first():
+        with _alarm(0.05):
+            with contextlib.suppress(TimeoutError):
+                time.sleep(20)
+            time.sleep(20)
+
+    with pytest.raises(TimeoutError):
+        catches_the_first()
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of the compiler
