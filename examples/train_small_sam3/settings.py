@@ -125,11 +125,12 @@ SHORT = replace(Settings(), vit_depth=4, batch=8, steps=120, warmup=20)
 """A run of a few minutes."""
 
 GPU = replace(
-    Settings(), batch=256, prompts=12, extra_texts=256, warmup=300, precision="bf16", ema_images=60_000
+    Settings(), batch=256, prompts=12, extra_texts=256, warmup=300, precision="bf16", ema_images=60_000,
+    asked=0.25, views=4,
 )  # fmt: skip
 """The full network in batches that fill a GPU."""
 
-WIDE = replace(GPU, image_size=288, vit_width=192, channels=80, queries=64, asked=0.25, views=4)
+WIDE = replace(GPU, image_size=288, vit_width=192, channels=80, queries=64)
 """A larger network for a GPU, which cannot be grown from the full one."""
 
 SIZES = {"full": Settings(), "short": SHORT, "tiny": TINY, "gpu": GPU, "wide": WIDE}
