@@ -89,7 +89,7 @@ def callback() -> Iterator[Callback]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, name="s3seg sign-in", daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), name="s3seg sign-in", daemon=True)
     thread.start()
     try:
         yield Callback(f"http://127.0.0.1:{server.server_port}{_PATH}?state={state}", answers)

@@ -104,6 +104,10 @@ class SessionStore:
         except (KeyError, TypeError, ValueError):
             raise _damaged(service) from None
 
+    def has(self, service: str) -> bool:
+        """Return whether there is a sign-in of a service, which may be damaged."""
+        return self._path(service).exists()
+
     def write(self, session: StoredSession) -> StoredSession:
         """Keep a sign-in, in place of an earlier one of the same service; it survives a crash once this returns.
 
