@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import httpx
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from tests.cloud.parts.tokens import TokenIssuer
 from tests.helpers.serving import served
@@ -35,8 +35,8 @@ class Gateway:
 
 
 @contextlib.contextmanager
-def gateway(postgrest_url: str, issuer: TokenIssuer) -> Iterator[Gateway]:
-    """Run the gateway in a thread."""
+def gateway(postgrest_url: str, issuer: TokenIssuer, routes: Sequence[BaseRoute] = ()) -> Iterator[Gateway]:
+    """Run the gateway in a thread, with the routes of other parts of Supabase."""
     state = Gateway()
 
     @contextlib.asynccontextmanager
@@ -70,6 +70,7 @@ def gateway(postgrest_url: str, issuer: TokenIssuer) -> Iterator[Gateway]:
         routes=[
             Route("/rest/v1/{path:path}", rest, methods=["GET", "POST", "PATCH", "DELETE", "PUT", "HEAD", "OPTIONS"]),
             Route("/auth/v1/.well-known/jwks.json", jwks),
+            *routes,
         ],
         lifespan=lifespan,
     )
