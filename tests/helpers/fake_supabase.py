@@ -63,7 +63,7 @@ class FakeAuth:
         ahead_s: By how many seconds its clock is ahead.
         mail: Codes that were sent, by email address.
         grants: The grant type of every request for tokens, in order.
-        fail: Statuses with which the next requests for tokens are answered, instead of what they ask for.
+        fail: What the next requests for tokens are answered with instead: a status, or a response.
         lose: How many of the next answers to refreshes are lost on the way.
     """
 
@@ -74,7 +74,7 @@ class FakeAuth:
         self.users: dict[str, User] = {}
         self.mail: dict[str, str] = {}
         self.grants: list[str] = []
-        self.fail: list[int] = []
+        self.fail: list[int | Response] = []
         self.lose = 0
         self.slow_s = 0.0
         self.external = {"email": True, "phone": False, "github": True}
@@ -114,13 +114,14 @@ class FakeAuth:
         grant, body = request.query_params["grant_type"], await request.json()
         self.grants.append(grant)
         if self.fail:
-            return Response("upstream trouble", self.fail.pop(0))
+            failure = self.fail.pop(0)
+            return Response("upstream trouble", failure) if isinstance(failure, int) else failure
         await asyncio.sleep(self.slow_s)
         with self._guard:
             if grant == "password":
                 user = self.users.get(body["email"])
                 if user is None or user.password != body["password"]:
-                    return _refused(400, "invalid_credentials", "Invalid login credentials")
+                    return refused(400, "invalid_credentials", "Invalid login credentials")
                 return JSONResponse(self._new_session(user))
             if grant == "pkce":
                 return self._exchange(body["auth_code"], body["code_verifier"])
@@ -133,10 +134,10 @@ class FakeAuth:
     def _refresh(self, text: str) -> Response:
         token = self._tokens.get(text)
         if token is None:
-            return _refused(400, "refresh_token_not_found", "Invalid Refresh Token: Refresh Token Not Found")
+            return refused(400, "refresh_token_not_found", "Invalid Refresh Token: Refresh Token Not Found")
         user = self._sessions.get(token.session_id)
         if user is None:
-            return _refused(400, "session_not_found", "Invalid Refresh Token: No Valid Session Found")
+            return refused(400, "session_not_found", "Invalid Refresh Token: No Valid Session Found")
         if token.used_at is not None or token.revoked:
             family = [one for one in self._tokens.values() if one.session_id == token.session_id]
             active = next((one for one in family if one.used_at is None and not one.revoked), None)
@@ -145,17 +146,17 @@ class FakeAuth:
             if token.revoked or self.now() > (token.used_at or 0) + REUSE_INTERVAL_S:
                 for one in family:
                     one.revoked = True
-                return _refused(400, "refresh_token_already_used", "Invalid Refresh Token: Already Used")
+                return refused(400, "refresh_token_already_used", "Invalid Refresh Token: Already Used")
         token.used_at = self.now()
         return JSONResponse(self._answer(user, self._new_token(token.session_id, token.token)))
 
     def _exchange(self, code: str, verifier: str) -> Response:
         user, challenge = self._flows.pop(code, (None, ""))
         if user is None:
-            return _refused(404, "flow_state_not_found", "invalid flow state, no valid flow state found")
+            return refused(404, "flow_state_not_found", "invalid flow state, no valid flow state found")
         found = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
         if found != challenge:
-            return _refused(400, "bad_code_verifier", "code challenge does not match previously saved code verifier")
+            return refused(400, "bad_code_verifier", "code challenge does not match previously saved code verifier")
         return JSONResponse(self._new_session(user))
 
     async def _otp(self, request: Request) -> Response:
@@ -164,7 +165,7 @@ class FakeAuth:
         body = await request.json()
         if body["email"] not in self.users:
             assert body["create_user"] is False
-            return _refused(422, "otp_disabled", "Signups not allowed for otp")
+            return refused(422, "otp_disabled", "Signups not allowed for otp")
         self.mail[body["email"]] = f"{secrets.randbelow(10**6):06}"
         return JSONResponse({})
 
@@ -173,7 +174,7 @@ class FakeAuth:
             return refusal
         body = await request.json()
         if body["type"] != "email" or self.mail.get(body["email"]) != body["token"]:
-            return _refused(403, "otp_expired", "Token has expired or is invalid")
+            return refused(403, "otp_expired", "Token has expired or is invalid")
         del self.mail[body["email"]]
         with self._guard:
             return JSONResponse(self._new_session(self.users[body["email"]]))
@@ -188,7 +189,7 @@ class FakeAuth:
         assert redirect.hostname == "127.0.0.1", "only addresses of loopback are allowed without a setting"
         assert query["code_challenge_method"] == "s256"
         if not self.external.get(query["provider"]):
-            return _refused(400, "validation_failed", "Unsupported provider: provider is not enabled")
+            return refused(400, "validation_failed", "Unsupported provider: provider is not enabled")
         code = str(uuid.uuid4())
         self._flows[code] = (next(iter(self.users.values())), query["code_challenge"])
         fields = {name: values[0] for name, values in parse_qs(redirect.query).items()} | {"code": code}
@@ -199,7 +200,7 @@ class FakeAuth:
             return refusal
         claims = self.claims(request.headers["authorization"].removeprefix("Bearer "))
         if claims is None:
-            return _refused(403, "bad_jwt", "invalid JWT: unable to parse or verify signature")
+            return refused(403, "bad_jwt", "invalid JWT: unable to parse or verify signature")
         assert request.query_params["scope"] == "local"
         self._sessions.pop(claims["session_id"], None)
         return Response(status_code=204)
@@ -377,6 +378,6 @@ def _without_key(request: Request) -> Response | None:
     return JSONResponse({"message": "Invalid API key"}, 401)
 
 
-def _refused(status: int, code: str, message: str) -> Response:
+def refused(status: int, code: str, message: str) -> Response:
     headers = {"X-Supabase-Api-Version": "2024-01-01"}
     return JSONResponse({"code": code, "message": message}, status, headers)

@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from s3seg.client.signin.discovery import Project
 from s3seg.client.signin.sessions import SessionStore, StoredSession, service_of
 from s3seg.client.signin.supabase import SupabaseAuth, signed_out
-from s3seg.errors import AuthInvalidError, AuthRequiredError, UnavailableError
+from s3seg.errors import AuthInvalidError, AuthRequiredError, S3segError, UnavailableError
 
 _TRY_AGAIN_S = 10.0
 _FRESH_S = 30.0
@@ -109,9 +109,9 @@ class SignedIn:
             project = self._session.project
             if project is not None:
                 SupabaseAuth(self.service, project, self._store.write).sign_out(self._session)
-        except AuthInvalidError:
+        except (AuthInvalidError, AuthRequiredError):
             pass  # it has ended already
-        except UnavailableError as err:
+        except S3segError as err:
             problem = str(err)
         with self._guard, self._store.locked(self.service):
             self._store.delete(self.service)
