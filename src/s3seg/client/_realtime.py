@@ -92,7 +92,9 @@ class TaskChanges:
         asyncio.run(self._listen_always())
 
     async def _listen_always(self) -> None:
-        logging.getLogger("realtime").addHandler(logging.NullHandler())  # else its errors appear on standard error
+        theirs = logging.getLogger("realtime")
+        if not theirs.handlers:
+            theirs.addHandler(logging.NullHandler())  # else its errors appear on standard error
         closing = asyncio.Event()
         with self._guard:
             self._loop, self._closing = asyncio.get_running_loop(), closing

@@ -17,7 +17,7 @@ from s3seg.client.signin import SessionStore, SignedIn
 from s3seg.client.signin.signed_in import session_of_token
 from s3seg.client.signin.supabase import SupabaseAuth
 from s3seg.errors import AuthInvalidError, AuthRequiredError, ConfigurationError, RateLimitedError, UnavailableError
-from tests.helpers.fake_supabase import REUSE_INTERVAL_S
+from tests.helpers.fake_supabase import REUSE_INTERVAL_S, refused
 from tests.helpers.signing_in import Clock, edge_of, signed_in_at
 
 SERVICE = "https://s3seg.example"
@@ -115,10 +115,12 @@ class TestRenewing:
         supabase.auth.fail = []
         assert signed_in.access_token() != session.access_token.get_secret_value()
 
-    def test_too_many_requests_are_told_as_such(self, supabase, signed_in, clock):
-        supabase.auth.fail = [429]
-        clock.now += 3600
-        with pytest.raises((RateLimitedError, UnavailableError)):
+    def test_too_many_requests_are_told_when_there_is_no_valid_token(self, supabase, signed_in, session, clock):
+        supabase.auth.fail = [refused(429, "over_request_rate_limit", "slow down")] * 2
+        clock.now += 3600 - 30
+        assert signed_in.access_token() == session.access_token.get_secret_value()
+        clock.now += 31
+        with pytest.raises(RateLimitedError, match="too many requests"):
             signed_in.access_token()
 
     def test_a_session_that_was_revoked_says_how_to_sign_in_again(self, supabase, signed_in, clock):

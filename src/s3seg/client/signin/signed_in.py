@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from s3seg.client.signin.discovery import Project
 from s3seg.client.signin.sessions import SessionStore, StoredSession, service_of
 from s3seg.client.signin.supabase import SupabaseAuth, signed_out
-from s3seg.errors import AuthInvalidError, AuthRequiredError, S3segError, UnavailableError
+from s3seg.errors import AuthInvalidError, AuthRequiredError, RateLimitedError, S3segError, UnavailableError
 
 _TRY_AGAIN_S = 10.0
 _FRESH_S = 30.0
@@ -142,7 +142,7 @@ class SignedIn:
                 auth = SupabaseAuth(self.service, kept.project, self._store.write, clock=self._clock)
                 self._session = auth.renew(kept)
                 self._renewed_at = self._clock()
-            except UnavailableError:
+            except (UnavailableError, RateLimitedError):
                 if refused or kept.expires_at is None or self._clock() >= kept.expires_at:
                     raise
                 self._session = replace(kept, renew_at=min(kept.expires_at, self._clock() + _TRY_AGAIN_S))
