@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
@@ -16,11 +17,17 @@ import pytest
 from s3seg.adapters.supabase.migrations import all_migrations
 from s3seg.app import Parts
 from s3seg.app.settings import Settings
+from s3seg.client import Client, _core
+from s3seg.client.signin import sessions
 from s3seg.commands.doctor.services import examine_services
 from s3seg.errors import ConfigurationError
 from s3seg.testing.harness import PUBLIC_BASE
 from tests.cloud.direct_client import user_with_data
 from tests.cloud.parts.gateway import PUBLISHABLE_KEY
+from tests.commands.running import command
+from tests.helpers.fake_supabase import FakeSupabase
+from tests.helpers.pictures import encoded
+from tests.helpers.signing_in import edge_of, until
 
 TABLE = "public.segmentation_results"
 
@@ -74,6 +81,35 @@ def test_subscribers_who_are_not_signed_in_as_the_owner_are_told_nothing(project
 def test_the_role_of_visitors_is_told_nothing(project, sign_up):
     ann, _ = user_with_data(sign_up)
     assert seen(project, task_of(project, ann), role="anon", sub=ann) is None
+
+
+def test_a_client_that_signed_in_is_told_of_its_task_and_not_of_those_of_others(
+    project, sign_up, tmp_path, monkeypatch
+):
+    """The edge offers it, PostgreSQL decides what is told, and only the transport is a stand-in."""
+    monkeypatch.setattr(sessions, "_default_folder", lambda: tmp_path / "sign-ins")
+    monkeypatch.setattr(sessions, "system_keyring", lambda: None)
+    monkeypatch.setattr(project.realtime, "may_see", lambda user, task: seen(project, task, sub=user) is not None)
+    monkeypatch.setattr(_core, "_LONGEST_WAIT_S", 600.0)
+    monkeypatch.setattr(_core, "_SHORTEST_POLL_S", 500.0)
+    supabase = FakeSupabase(project.gateway.url, project.auth, project.realtime)
+    chosen = {"task_store": "supabase", "object_store": "memory", "public_base_url": PUBLIC_BASE}
+    stranger, _ = user_with_data(sign_up)
+    with edge_of(supabase, tmp_path, supabase_realtime=True, **chosen) as url:
+        ann = project.auth.sign_up("ann@example.com")
+        project.sign_up(ann.user_id)
+        assert command("login", url, "--email", ann.email, input=ann.password).exit_code == 0
+        with Client.signed_in(url) as client, ThreadPoolExecutor() as threads:
+            task = client.submit(client.upload(encoded()).image_url, "cat")
+            reads = []
+            client._http.event_hooks = {"response": [lambda response: reads.append(response.request.method)]}
+            waiting = threads.submit(client.wait, task.task_id, timeout=1000)
+            until(lambda: reads == ["GET", "GET"])  # once, and once more when Realtime began to tell
+            project.realtime.publish(stranger, task_of(project, stranger), "done")
+            assert client.cancel(task.task_id).status == "error"
+            assert not waiting.done()
+            project.realtime.publish(ann.user_id, task.task_id, "error")
+            assert waiting.result(20).error_message == "cancelled"
 
 
 def test_the_change_of_a_status_is_published(project, sign_up, service):

@@ -253,6 +253,7 @@ class FakeRealtime:
         confirms: Whether it subscribes to the database after a join, as it says in a message of its own.
         joins: The payload of every join, without tokens.
         tokens: Every access token that it was given.
+        may_see: Whether the user with an id may read the row with an id; by default only its owner.
     """
 
     def __init__(self, claims: Callable[[str], dict[str, Any] | None]) -> None:
@@ -262,6 +263,7 @@ class FakeRealtime:
         self.error = ""
         self.joins: list[dict[str, Any]] = []
         self.tokens: list[str] = []
+        self.may_see: Callable[[str, str], bool] | None = None
         self._open: list[tuple[WebSocket, str, dict[str, Any], str]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -273,7 +275,7 @@ class FakeRealtime:
         return len(self._open)
 
     def publish(self, user_id: str, task_id: str, status: str) -> None:
-        """Tell of an update of a task: only its owner may see it, and it passes the filter of the subscription."""
+        """Tell of an update of a task those who may see it, if it passes the filter of their subscription."""
         record = {"id": task_id, "user_id": user_id, "status": status}
         self._soon(self._publish(record))
 
@@ -287,7 +289,10 @@ class FakeRealtime:
 
     async def _publish(self, record: dict[str, Any]) -> None:
         for socket, topic, change, user_id in list(self._open):
-            if record["user_id"] != user_id or change.get("filter") != f"user_id=eq.{user_id}":
+            if change.get("filter") != f"user_id=eq.{record['user_id']}":
+                continue
+            owns = record["user_id"] == user_id
+            if not (owns if self.may_see is None else self.may_see(user_id, record["id"])):
                 continue
             data = {
                 **{"schema": "public", "table": "segmentation_results", "type": "UPDATE", "errors": None},

@@ -14,7 +14,7 @@ from s3seg.client._realtime import TaskChanges
 from s3seg.client.signin.discovery import Project
 from s3seg.errors import AuthInvalidError
 from tests.helpers.fake_supabase import PUBLISHABLE_KEY
-from tests.helpers.signing_in import signed_in_at
+from tests.helpers.signing_in import signed_in_at, until
 
 # Supabase's client reads it when a connection is lost
 pytestmark = pytest.mark.filterwarnings(r"ignore:ConnectionClosed\.(code|reason) is deprecated:DeprecationWarning")
@@ -74,13 +74,6 @@ def long_waits(monkeypatch):
 def long_polls(monkeypatch):
     monkeypatch.setattr(_core, "_SHORTEST_POLL_S", 500.0)
     monkeypatch.setattr(_core, "_LONGEST_POLL_S", 500.0)
-
-
-def until(condition):
-    give_up = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < give_up
-        time.sleep(0.005)
 
 
 def in_background(call):

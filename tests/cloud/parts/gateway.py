@@ -74,6 +74,6 @@ def gateway(postgrest_url: str, issuer: TokenIssuer, routes: Sequence[BaseRoute]
         ],
         lifespan=lifespan,
     )
-    with served(app) as state.url:
+    with served(app, ws="websockets-sansio") as state.url:
         issuer.issuer = f"{state.url}/auth/v1"
         yield state
