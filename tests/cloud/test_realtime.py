@@ -54,7 +54,7 @@ def seen(project, task_id, *, role="authenticated", **claims):
         return row and row[0]
 
 
-def test_users_are_told_of_their_own_tasks_and_of_no_others(project, sign_up):
+def test_users_is_live_of_their_own_tasks_and_of_no_others(project, sign_up):
     ann, _ = user_with_data(sign_up)
     bob, _ = user_with_data(sign_up)
     tasks = {user: task_of(project, user) for user in (ann, bob)}
@@ -72,7 +72,7 @@ def test_users_are_told_of_their_own_tasks_and_of_no_others(project, sign_up):
         {"sub": "OWN", "role": "anon"},
     ],
 )
-def test_subscribers_who_are_not_signed_in_as_the_owner_are_told_nothing(project, sign_up, claims):
+def test_subscribers_who_are_not_signed_in_as_the_owner_is_live_nothing(project, sign_up, claims):
     ann, _ = user_with_data(sign_up)
     claims = {name: ann if value == "OWN" else value for name, value in claims.items()}
     assert seen(project, task_of(project, ann), **claims) is None
@@ -180,7 +180,7 @@ def settings(project, **changes):
 
 
 @pytest.mark.parametrize(("realtime", "found"), [(True, "problem"), (False, "ok")])
-def test_the_doctor_says_when_clients_would_wait_in_vain(project, unpublished, realtime, found):
+def test_the_doctor_reports_a_table_that_is_not_published(project, unpublished, realtime, found):
     async def examine():
         parts = Parts(settings(project, supabase_realtime=realtime))
         try:
@@ -194,7 +194,7 @@ def test_the_doctor_says_when_clients_would_wait_in_vain(project, unpublished, r
         assert "S3SEG_SUPABASE_REALTIME is on" in finding.advice
 
 
-def test_the_doctor_is_content_with_a_table_that_is_published(project):
+def test_the_doctor_accepts_a_table_that_is_published(project):
     async def probe():
         parts = Parts(settings(project, supabase_realtime=True))
         try:
@@ -209,7 +209,7 @@ def test_an_old_schema_is_told_as_such(project):
     project.database.execute("alter function public.s3seg_realtime() rename to renamed; notify pgrst, 'reload schema'")
     try:
         with pytest.raises(ConfigurationError, match="s3seg db migrate"):
-            test_the_doctor_is_content_with_a_table_that_is_published(project)
+            test_the_doctor_accepts_a_table_that_is_published(project)
     finally:
         project.database.execute(
             "alter function public.renamed() rename to s3seg_realtime; notify pgrst, 'reload schema'"

@@ -55,7 +55,7 @@ _PREFERRED_WAIT_S = 20
 _STORAGE_RETRIES = RetryPolicy(retries=2, max_elapsed_s=60)
 _SHORTEST_POLL_S = 0.1
 _LONGEST_POLL_S = 2.0
-_LONGEST_WAIT_S = 15.0  # between two looks at a task of which Realtime tells
+_LONGEST_WAIT_S = 15.0  # between two reads of a task while Realtime reports changes
 _REMAINING = re.compile(r";\s*r=(\d+)\s*;\s*t=(\d+)", re.ASCII)
 
 
@@ -78,7 +78,7 @@ class Core:
         url: URL of the service, without a slash at the end.
         auth: Gives requests their access token.
         retry_policy: How often and how long to retry a request.
-        changes: Tells when tasks change; None to poll.
+        changes: Reports when tasks change; None to poll.
         learnt: What is known about the service.
     """
 
@@ -316,8 +316,8 @@ class Core:
         max_instances: int | None = None,
     ) -> Steps[list[Segmentation]]:
         """Submit a task, wait for its end, and read its results."""
-        told = self.changes is not None and self.changes.are_told
-        task_id = yield from self._submit(image_url, asked, project_id, None, wait_s=0 if told else _PREFERRED_WAIT_S)
+        live = self.changes is not None and self.changes.is_live
+        task_id = yield from self._submit(image_url, asked, project_id, None, wait_s=0 if live else _PREFERRED_WAIT_S)
         try:
             task = yield from self.wait(task_id, timeout=timeout)
         except TimeoutError:
@@ -345,7 +345,7 @@ class Core:
                 yield Sleep(pause)
             else:
                 self.changes.start()
-                yield SleepUnless(change, min(left, _LONGEST_WAIT_S if self.changes.are_told else pause))
+                yield SleepUnless(change, min(left, _LONGEST_WAIT_S if self.changes.is_live else pause))
             interval = min(_LONGEST_POLL_S, 1.5 * interval)
 
     def _upload(self, image: EncodedImage, project_id: str | None) -> Steps[UploadResponse]:

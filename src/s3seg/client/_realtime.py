@@ -1,7 +1,7 @@
 """Learn from Supabase Realtime when tasks change, in a thread of its own.
 
-What Realtime says is only a reason to look: results come from the service. So nothing is lost when it says nothing, and
-whatever goes wrong with it, the client polls.
+A message of Realtime only makes the client read the task from the service. If Realtime is silent or does not work, the
+client polls, so no task that has ended is missed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _FIRST_RETRY_S, _LAST_RETRY_S = 1.0, 60.0
 class TaskChanges:
     """Changes of the tasks of one user. Safe to share between threads.
 
-    Row-level security decides what Realtime tells: users see their own rows. The filter only saves it work.
+    Row-level security decides which rows Realtime reports: the user's own. The filter only reduces its work.
 
     Args:
         project: The Supabase project.
@@ -53,19 +53,19 @@ class TaskChanges:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing: asyncio.Event | None = None
         self._closed = False
-        self.are_told = False
-        """Whether Realtime tells of changes at the moment."""
+        self.is_live = False
+        """Whether Realtime reports changes at the moment."""
 
     def next(self, task_id: str) -> Future[None]:
-        """Return what is done when a task has changed, or when Realtime begins or stops to tell.
+        """Return a future that is done when a task has changed, or when Realtime begins or stops to report changes.
 
-        Ask for it, then read the task, then wait.
+        Ask for it, then read the task, then wait: a change in between is not missed.
         """
         with self._guard:
             return self._waiting.setdefault(task_id, Future())
 
     def forget(self, task_id: str) -> None:
-        """Forget a task for which nobody waits any more; who does wait for it all the same looks at it once more."""
+        """Forget a task that one caller no longer waits for; other callers that wait for it read it once more."""
         with self._guard:
             waiting = self._waiting.pop(task_id, None)
         if waiting is not None:
@@ -106,14 +106,14 @@ class TaskChanges:
                 await self._listen(closing)
             except Exception as err:  # whatever it is, the client polls
                 _log.info("Realtime does not work, polling instead: %s: %.200s", type(err).__name__, err)
-            retry_s = _FIRST_RETRY_S if self.are_told else min(2 * retry_s, _LAST_RETRY_S)
-            self._tell(told=False)
+            retry_s = _FIRST_RETRY_S if self.is_live else min(2 * retry_s, _LAST_RETRY_S)
+            self._set_live(False)
             await _first_of(closing, timeout_s=retry_s)
         with self._guard:
             self._loop = self._closing = None  # the loop ends with this function
 
     async def _listen(self, closing: asyncio.Event) -> None:
-        """Subscribe, and tell of changes until the connection is lost or this is closed."""
+        """Subscribe, and report changes until the connection is lost or this is closed."""
         from realtime import AsyncRealtimeClient, RealtimePostgresChangesListenEvent, RealtimeSubscribeStates
 
         client = AsyncRealtimeClient(f"{self._project.url}/realtime/v1", self._project.key, auto_reconnect=False)
@@ -144,7 +144,7 @@ class TaskChanges:
             await _first_of(ready, lost, closing, timeout_s=_READY_WITHIN_S)
             if not ready.is_set():
                 return
-            self._tell(told=True)
+            self._set_live(True)
             while not (lost.is_set() or closing.is_set()):
                 await _first_of(lost, closing, timeout_s=_LOOK_AT_TOKEN_EVERY_S)
                 current = await asyncio.to_thread(self._token)
@@ -161,10 +161,10 @@ class TaskChanges:
         if waiting is not None:
             waiting.set_result(None)
 
-    def _tell(self, *, told: bool) -> None:
-        """Wake all who wait, who then read their tasks: what changed while nobody listened is seen this way."""
+    def _set_live(self, is_live: bool) -> None:
+        """Wake all who wait, so that they read their tasks: this finds what changed while there was no subscription."""
         with self._guard:
-            changed, self.are_told = self.are_told != told, told
+            changed, self.is_live = self.is_live != is_live, is_live
             waiting = list(self._waiting.values()) if changed else []
             if changed:
                 self._waiting.clear()

@@ -100,7 +100,7 @@ class TestTelling:
         task_id = service.new_task()
         waiting = in_background(lambda: client.wait(task_id, timeout=1000))
         until(lambda: service.reads == 2)  # once, and once more when Realtime began to tell
-        assert client._core.changes.are_told
+        assert client._core.changes.is_live
         end(supabase, service, session, task_id)
         assert waiting().status == "done"
         assert service.reads == 3
@@ -184,7 +184,7 @@ class TestTelling:
         waiting = in_background(lambda: client.wait(task_id, timeout=1000))
         until(lambda: supabase.realtime.joins)
         assert service.reads == 1
-        assert not client._core.changes.are_told
+        assert not client._core.changes.is_live
         service.status[task_id] = "done"
         client._core.changes.close()
         client._core.changes.forget(task_id)  # ends the wait
@@ -261,7 +261,7 @@ class TestPolling:
         monkeypatch.setattr(_core, "_LONGEST_WAIT_S", 0.05)
         task_id = service.new_task()
         waiting = in_background(lambda: client.wait(task_id, timeout=30))
-        until(lambda: client._core.changes.are_told and service.reads > 4)
+        until(lambda: client._core.changes.is_live and service.reads > 4)
         service.status[task_id] = "done"
         assert waiting().status == "done"
 
@@ -303,7 +303,7 @@ class TestChoosing:
     def test_closing_ends_the_connection(self, supabase, service, session, client):
         task_id = service.new_task()
         waiting = in_background(lambda: client.wait(task_id, timeout=30))
-        until(lambda: client._core.changes.are_told)
+        until(lambda: client._core.changes.is_live)
         end(supabase, service, session, task_id)
         waiting()
         assert supabase.realtime.subscribers == 1
@@ -316,7 +316,7 @@ def test_no_token_is_logged(supabase, service, session, client, caplog):
     caplog.set_level(logging.DEBUG)
     task_id = service.new_task()
     waiting = in_background(lambda: client.wait(task_id, timeout=30))
-    until(lambda: client._core.changes.are_told)
+    until(lambda: client._core.changes.is_live)
     end(supabase, service, session, task_id)
     waiting()
     client.close()

@@ -214,6 +214,7 @@ class TestCrashes:
             SignedIn(SERVICE, store=store, clock=clock).access_token()
 
     @pytest.mark.slow
+    @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
     def test_a_process_that_is_killed_while_it_writes_leaves_a_sign_in(self, supabase, session, store):
         code = (
             "import os, signal, time; from pathlib import Path\n"
