@@ -45,8 +45,10 @@ def linear_relu(x: Tensor, layer: nn.Linear) -> Tensor:
 
     It may not where gradients are needed, because that operation has none.
     """
-    if not _is_fast(x) or torch.is_grad_enabled() or layer.weight.dtype != x.dtype:  # autocast brings two types
-        return F.relu(layer(x), inplace=True)
+    training = torch.is_grad_enabled()
+    if not _is_fast(x) or training or layer.weight.dtype != x.dtype:  # autocast brings two types together
+        # in training not in place: the result is a view, whose gradient would be copied several times over
+        return F.relu(layer(x), inplace=not training)
     flat = torch.ops.aten._addmm_activation(layer.bias, x.flatten(0, -2), layer.weight.t())
     return cast("Tensor", flat).unflatten(0, x.shape[:-1])
 
