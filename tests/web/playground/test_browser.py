@@ -48,7 +48,8 @@ const picture = { name: "a.png", mimeType: "image/png", buffer: Buffer.from(inpu
   const text = (selector) => page.textContent(selector);
   const texts = (selector) => page.$$eval(selector, (all) => all.map((one) => one.textContent.trim()));
   // how opaque the drawing is over the pixel (x, y) of a picture of 8 x 6
-  const drawn = (x, y) => page.evaluate(([x, y]) => {
+  const drawn = (x, y) => page.evaluate(async ([x, y]) => {
+    for (let frame = 0; frame < 2; frame++) await new Promise(requestAnimationFrame);
     const canvas = document.querySelector("#overlay");
     const at = [((x + 0.5) / 8) * canvas.width, ((y + 0.5) / 6) * canvas.height].map(Math.floor);
     return canvas.getContext("2d").getImageData(...at, 1, 1).data[3];
@@ -128,7 +129,8 @@ def test_from_the_link_to_the_masks(browse, service):
         const kept = await page.evaluate(() => [location.href, sessionStorage.getItem("s3seg.token")]);
         await choose();
         await find("cat, dog");
-        const first = { summary: await text("#summary"), status: await text("#status"), rows: await texts("#groups li"),
+        const first = { summary: await text("#summary"), status: await text("#status"),
+          rows: await texts("#groups li label"),
           inside: await drawn(3, 2), outside: await drawn(7, 5), threshold: await text("#threshold-value") };
         await page.waitForFunction(() => document.querySelector("#credits").textContent === "8 credits");
         for (const box of await page.$$("#groups h3 input")) await box.uncheck();

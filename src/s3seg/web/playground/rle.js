@@ -12,6 +12,8 @@ export class Mask {
     const [height, width] = size;
     this.height = height;
     this.width = width;
+    /** As it was given. */
+    this.rle = { size, counts };
     const ends = endsOf(counts, height * width);
     /** Foreground runs: pixel starts[k] up to, without, ends[k], counted down the columns. */
     this.starts = ends.filter((_, k) => k % 2 === 0).slice(0, ends.length >> 1);
@@ -39,6 +41,16 @@ export class Mask {
       for (let y = top; y < bottom; y++) pixels[y * this.width + x] = 1;
     });
     return pixels;
+  }
+
+  /** The middle pixel of the longest run: a point that is well inside. */
+  middle() {
+    let longest = 0;
+    for (let k = 1; k < this.starts.length; k++) {
+      if (this.ends[k] - this.starts[k] > this.ends[longest] - this.starts[longest]) longest = k;
+    }
+    const at = (this.starts[longest] + this.ends[longest]) >> 1;
+    return [Math.floor(at / this.height), at % this.height];
   }
 
   /** Whether the pixel (x, y) is foreground. */
