@@ -94,12 +94,13 @@ function commandFor({ url, file, question, threshold }) {
   if (concept) {
     return "# The command line reads concepts from files of this machine, and does not use those of a service:\n# s3seg concept make --help\n";
   }
-  const boxes = [
-    ...examples.boxes.map((box) => ` --box ${box.join(",")}`),
-    ...examples.negativeBoxes.map((box) => ` --negative-box ${box.join(",")}`),
-  ].join("");
+  const on = (option) => (box) => ` --${option} ${shell(`${file}:${box.join(",")}`)}`;
+  const boxes = [...examples.boxes.map(on("example")), ...examples.negativeBoxes.map(on("not-example"))].join("");
   const prompt = examples.words ? ` --prompt=${shell(examples.words)}` : "";
-  return `# With boxes the command line works on this machine, with the checkpoint that it finds here.\n${start}${prompt}${boxes}${end}`;
+  return (
+    "# The command line takes boxes on this machine only, with the checkpoint that it finds here.\n" +
+    `s3seg concept make concept.safetensors${boxes}${prompt}\n${start} --concept concept.safetensors${end}`
+  );
 }
 
 /** A list, a number or a text; JSON writes them as Python does. */

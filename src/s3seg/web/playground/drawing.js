@@ -57,7 +57,7 @@ export function layerOf(mask, color, scale) {
 export function drawLayer(context, layer, pictureWidth, alpha = 1) {
   const factor = context.canvas.width / (pictureWidth * layer.scale);
   context.globalAlpha = alpha;
-  context.imageSmoothingQuality = "high";
+  context.imageSmoothingQuality = factor < 0.5 ? "high" : "low"; // two pixels to a side are enough until then
   const { canvas, x, y } = layer;
   context.drawImage(canvas, x * factor, y * factor, canvas.width * factor, canvas.height * factor);
   context.globalAlpha = 1;

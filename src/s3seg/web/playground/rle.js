@@ -43,16 +43,6 @@ export class Mask {
     return pixels;
   }
 
-  /** The middle pixel of the longest run: a point that is well inside. */
-  middle() {
-    let longest = 0;
-    for (let k = 1; k < this.starts.length; k++) {
-      if (this.ends[k] - this.starts[k] > this.ends[longest] - this.starts[longest]) longest = k;
-    }
-    const at = (this.starts[longest] + this.ends[longest]) >> 1;
-    return [Math.floor(at / this.height), at % this.height];
-  }
-
   /** Whether the pixel (x, y) is foreground. */
   covers(x, y) {
     if (x < 0 || y < 0 || x >= this.width || y >= this.height) return false;
