@@ -153,7 +153,10 @@ async function run(work) {
     await work(mine.signal);
   } catch (error) {
     if (error.status === 400 && picture.current) picture.current.imageUrl = null; // it may be gone
-    if (!mine.signal.aborted) fail(error);
+    if (!mine.signal.aborted) {
+      $("status").textContent = "";
+      fail(error);
+    }
   } finally {
     if (running === mine) {
       running = null;
