@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -79,44 +80,28 @@ const picture = { name: "a.png", mimeType: "image/png", buffer: Buffer.from(inpu
 """
 
 
-@pytest.fixture(scope="session")
-def programs():
-    """Node, a browser, its libraries, and what drives it."""
-    try:
-        return downloads.node(), *downloads.chromium(), downloads.npm_package(downloads.PLAYWRIGHT)
-    except downloads.MissingPartError as err:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(f"no browser: {err}")
+def drive(code, *, url, options=None, **more):
+    """Run code in a page that is not open yet; return what it returns, errors of the page, and hosts that it called.
 
-
-@pytest.fixture
-def short_path():
-    """A folder whose path leaves room for the browser's sockets, whose paths have 108 characters at most."""
+    Raises:
+        MissingPartError: There is no browser, or nothing to drive it.
+    """
+    browser, libraries = downloads.chromium()
+    value = {
+        "url": url,
+        "browser": str(browser),
+        "options": options or {},
+        "picture": base64.b64encode(encoded()).decode(),
+        **more,
+    }
+    # a folder whose path leaves room for the browser's sockets, whose paths have 108 characters at most
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
-        yield folder
-
-
-@pytest.fixture
-def browse(programs, service, tmp_path, short_path):
-    """Runs code in a page that is not open yet; gives what it returns, if the page complained of nothing."""
-    node, browser, libraries, modules = programs
-
-    def run(code, *, expected_noise=(), at=service, host=None, also=(), options=None, **more):
-        script = tmp_path / "browse.cjs"
-        script.write_text(SCRIPT.replace("CODE", code))
-        value = {
-            "url": at.url,
-            "browser": str(browser),
-            "options": options or {},
-            "picture": base64.b64encode(encoded()).decode(),
-            **more,
-        }
-        paths = {"NODE_PATH": str(modules), "TMPDIR": str(short_path)}
+        (script := Path(folder, "browse.cjs")).write_text(SCRIPT.replace("CODE", code))
+        paths = {"NODE_PATH": str(downloads.npm_package(downloads.PLAYWRIGHT)), "TMPDIR": folder}
         if libraries is not None:
             paths["LD_LIBRARY_PATH"] = str(libraries)
         done = subprocess.run(
-            [node, script],
+            [downloads.node(), script],
             input=json.dumps(value),
             env={**os.environ, **paths},
             capture_output=True,
@@ -124,11 +109,25 @@ def browse(programs, service, tmp_path, short_path):
             timeout=180,
             check=False,
         )
-        assert done.returncode == 0, done.stderr
-        answer = json.loads(done.stdout)
-        complaints = [line for line in answer["noise"] if not any(word in line for word in expected_noise)]
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    return answer["said"], answer["noise"], set(answer["hosts"])
+
+
+@pytest.fixture
+def browse(service):
+    """Runs code in a page that is not open yet; gives what it returns, if the page complained of nothing."""
+
+    def run(code, *, expected_noise=(), at=service, host=None, also=(), **more):
+        try:
+            said, noise, hosts = drive(code, url=at.url, **more)
+        except downloads.MissingPartError as err:
+            if os.environ.get("CI"):
+                raise
+            pytest.skip(f"no browser: {err}")
+        complaints = [line for line in noise if not any(word in line for word in expected_noise)]
         assert complaints == []  # breaches of the content security policy among them
-        assert set(answer["hosts"]) == {host or at.url.removeprefix("http://"), *also}
-        return answer["said"]
+        assert hosts == {host or at.url.removeprefix("http://"), *also}
+        return said
 
     return run

@@ -20,7 +20,7 @@ from s3seg.app.settings import Settings
 if sys.platform != "win32":
     from tests.cloud.parts.downloads import MissingPartError, node
     from tests.helpers.processes import EDGE, WORKER, Process, edge_process, free_port, wait_for
-    from tests.web.playground.browsing import browse, programs, short_path  # noqa: F401  fixtures
+    from tests.web.playground.browsing import browse  # noqa: F401  a fixture
 else:  # the parts that the tests fetch are not there
     collect_ignore_glob = ["test_*.py"]
 

@@ -23,6 +23,7 @@ export class Chosen {
   /**
    * @param {object} listener
    * @param {(item: Item | null) => void} listener.onChoose Another item is chosen, or none.
+   * @param {(item: Item) => void} listener.onClose The user has finished with it.
    * @param {() => void} listener.onMarks Other points are to be shown, or another tool is to be used.
    * @param {(box: number[], positive: boolean) => void} listener.onExample A box shows what to find, or what not.
    * @param {(click: object) => Promise<import("./rle.js").Mask | null>} listener.onRepair Ask for the mask that clicks show.
@@ -32,7 +33,7 @@ export class Chosen {
     this.#listener = listener;
     $("more-like").addEventListener("click", () => listener.onExample(this.item.mask.box, true));
     $("not-like").addEventListener("click", () => listener.onExample(this.item.mask.box, false));
-    $("let-go").addEventListener("click", () => this.choose(null));
+    $("let-go").addEventListener("click", () => this.close());
     $("repair").addEventListener("click", () => this.#repairing(true));
     $("end-repair").addEventListener("click", () => this.#repairing(false));
     $("undo-point").addEventListener("click", () => this.undo());
@@ -68,6 +69,15 @@ export class Chosen {
     this.item = item;
     this.#repairing(false);
     this.#listener.onChoose(item);
+  }
+
+  /** End the work with the item; false if there is none. */
+  close() {
+    const { item } = this;
+    if (item === null) return false;
+    this.choose(null);
+    this.#listener.onClose(item);
+    return true;
   }
 
   /** Set a point at a pixel. */

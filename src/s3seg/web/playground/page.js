@@ -75,6 +75,7 @@ const examples = new Examples({
 });
 const chosen = new Chosen({
   onChoose: (item) => results.choose(item),
+  onClose: (item) => results.focus(item),
   onMarks: showMarks,
   onExample: (box, positive) => examples.add(box, positive),
   onRepair: repair,
@@ -254,7 +255,9 @@ function clear() {
 
 function choose(item) {
   chosen.choose(item);
-  if (item) $("chosen-name").focus();
+  if (!item) return;
+  $("chosen-name").focus({ preventScroll: true });
+  $("chosen").scrollIntoView({ block: "nearest" });
 }
 
 /** What a press on the picture does. */
@@ -313,14 +316,9 @@ $("prompts").addEventListener("keydown", (event) => {
 $("prompts").addEventListener("input", showCost);
 $("stop").addEventListener("click", stopHere);
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape") {
-    if (running) stop();
-    else if (chosen.item) {
-      const { item } = chosen;
-      chosen.choose(null);
-      results.focus(item);
-    }
-  }
+  if (event.key !== "Escape") return;
+  if (running) stop();
+  else chosen.close();
 });
 $("example").addEventListener("click", async () => {
   if (!(await picture.takeExample())) return;
