@@ -47,6 +47,7 @@ _FILES = (
     "requests.js",
     "results.js",
     "rle.js",
+    "searches.js",
     "service.js",
     "stage.js",
     "style.css",

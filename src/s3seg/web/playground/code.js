@@ -60,7 +60,7 @@ function curlFor({ url, file, imageUrl, question, threshold }) {
   lines.push(
     'instances=$(call "$url/api/v1/results/$task" | field instances_url)',
     'curl -sSL --fail "$instances" -o instances.json',
-    ...(threshold === null ? [] : [`# instances.json has every score above 0.1; the page shows those above ${threshold}`]),
+    ...(threshold === null || click ? [] : [`# instances.json has every score above 0.1; the page shows those above ${threshold}`]),
   );
   return `${lines.join("\n")}\n`;
 }

@@ -16,7 +16,7 @@ export class Examples {
    * @param {object} listener
    * @param {() => void} listener.onChange There are other examples.
    * @param {(examples: object) => void} listener.onFind They are to be found, as `Question` has it.
-   * @param {(name: string, examples: object) => Promise<void>} listener.onKeep They are to be kept as a concept.
+   * @param {(name: string, examples: object) => Promise<boolean>} listener.onKeep They are to be kept as a concept.
    * @param {(text: string) => void} listener.onRefuse Something cannot be done, for this reason.
    */
   constructor(listener) {
@@ -29,8 +29,7 @@ export class Examples {
       event.preventDefault();
       const name = $("concept-name").value.trim();
       if (!name || !this.#complete()) return;
-      await listener.onKeep(name, this.#question());
-      $("concept-name").value = "";
+      if (await listener.onKeep(name, this.#question())) $("concept-name").value = "";
     });
   }
 

@@ -1,4 +1,4 @@
-// The page: puts the parts together, and runs the searches.
+// The page: puts the parts together.
 
 import { Account } from "./account.js";
 import { Chosen } from "./chosen.js";
@@ -7,14 +7,14 @@ import { Concepts } from "./concepts.js";
 import { $, count, say, sentence, showText } from "./dom.js";
 import { Examples } from "./examples.js";
 import { Marks } from "./marks.js";
-import { forget, opened, remember, setOpened } from "./memory.js";
+import { setOpened } from "./memory.js";
 import { Past } from "./past.js";
 import { PictureChooser } from "./picture.js";
 import { Progress, showError } from "./progress.js";
 import { promptsIn } from "./prompts.js";
 import { ServiceError } from "./requests.js";
 import { Results } from "./results.js";
-import { Mask } from "./rle.js";
+import { Searches } from "./searches.js";
 import { Stage } from "./stage.js";
 
 const MOST_PROMPTS = 16;
@@ -27,29 +27,28 @@ const HINTS = {
   keys: "With keys: arrows move the crosshair, Shift makes it slower, Enter begins and ends, Delete takes back.",
 };
 
-let running = null; // AbortController of the search under way
-let asked = null; // the question that was asked last
+let asked = null; // the question whose answer is shown; null if it is not known
 
 // ---- the parts ----
 
 const account = new Account({
   onService: () => {
-    stop();
+    searches.stop();
     if (picture.current) picture.current.imageUrl = null; // it may be another user's
     past.refresh();
     concepts.refresh();
   },
   onUser: () => {
     past.refresh();
-    reopen();
+    searches.reopen();
   },
-  onWait: (seconds, error) => running && progress.wait(seconds, error),
+  onWait: (seconds, error) => searches.running && progress.wait(seconds, error),
   onError: fail,
 });
-const progress = new Progress({ problem: () => account.service.problem(), onGiveUp: stopHere });
+const progress = new Progress({ problem: () => account.service.problem(), onGiveUp: stop });
 const picture = new PictureChooser({
   onBegin: () => {
-    stop();
+    searches.stop();
     showText("error");
   },
   onTaken: () => {
@@ -57,6 +56,14 @@ const picture = new PictureChooser({
     clear();
     examples.clear();
     $("prompts").focus();
+  },
+});
+const searches = new Searches(account, picture, progress, {
+  onResult: show,
+  onError: fail,
+  onEnd: () => {
+    account.refresh();
+    past.refresh();
   },
 });
 const stage = new Stage($("image"), $("overlay"));
@@ -69,7 +76,7 @@ const results = new Results(stage, {
 });
 const examples = new Examples({
   onChange: showMarks,
-  onFind: (question) => find({ examples: question }),
+  onFind: (question) => searches.find({ examples: question }),
   onKeep: keep,
   onRefuse: (text) => showText("error", text),
 });
@@ -93,160 +100,49 @@ const marks = new Marks($("image"), $("marks"), {
   onSay: say,
 });
 const code = new CodePanel();
-const concepts = new Concepts(account, { onFind: ({ id, name }) => find({ concept: { id, name } }), onError: fail });
-const past = new Past(account, open);
+const concepts = new Concepts(account, { onFind: ({ id, name }) => searches.find({ concept: { id, name } }), onError: fail });
+const past = new Past(account, (entry) => searches.open(entry));
 
-// ---- finding ----
+// ---- asking ----
 
 function findWords() {
   const words = promptsIn($("prompts").value);
-  showText("error");
   if (!picture.current) return showText("error", "Choose a picture first.");
   if (!words.length) return showText("error", `Say what you are looking for, such as: ${EXAMPLE_PROMPTS}.`);
   if (words.length > MOST_PROMPTS) {
     return showText("error", `At most ${MOST_PROMPTS} things at a time; these are ${words.length}.`);
   }
-  find({ words });
+  searches.find({ words });
 }
 
-/** Ask the service, and show what it found. */
-async function find(question) {
-  showText("error");
-  if (!picture.current) return showText("error", "Choose a picture first.");
-  if (!account.service) return account.ask("Finding needs an access token.");
-  await run(async (signal) => {
-    const { imageUrl, name } = await uploaded(signal);
-    if (!account.user) await account.refresh();
-    asked = question;
-    const onTask = (id) => {
-      if (!account.user) return;
-      const entry = { id, name, user: account.user };
-      remember(entry);
-      setOpened(entry); // so that it is found again after a reload
-    };
-    const onStatus = (status) => progress.status(status);
-    await show(await account.service.find(imageUrl, question, { onTask, onStatus, signal }), signal);
-  });
-}
-
-/** Ask for the mask that clicks show; null if there is none. */
 async function repair(click) {
-  let mask = null;
-  await run(async (signal) => {
-    const { imageUrl } = await uploaded(signal);
-    const question = { click };
-    const result = await account.service.find(imageUrl, question, { onStatus: (status) => progress.status(status), signal });
-    const [instance] = (await account.service.instances(result, signal)).results[0].instances;
-    if (!instance) throw new ServiceError("The clicks show nothing.");
-    mask = new Mask(instance.rle);
-    asked = question;
-    $("status").textContent = "Repaired.";
-  });
+  const mask = await searches.repair({ click });
+  if (mask) asked = { click };
   return mask;
 }
 
-/** Do something that can be stopped, after what is under way was stopped. */
-async function run(work) {
-  stop();
-  showText("error");
-  const mine = (running = new AbortController());
-  try {
-    await work(mine.signal);
-  } catch (error) {
-    if (error.status === 400 && picture.current) picture.current.imageUrl = null; // it may be gone
-    if (!mine.signal.aborted) {
-      $("status").textContent = "";
-      fail(error);
-    }
-  } finally {
-    if (running === mine) {
-      running = null;
-      progress.end();
-    }
-    account.refresh();
-    past.refresh();
-  }
+async function keep(name, question) {
+  if (!(await searches.keep(name, question))) return false;
+  $("concepts").open = true;
+  await concepts.refresh();
+  return true;
 }
 
-/** The picture, stored on the service. */
-async function uploaded(signal) {
-  const one = picture.current;
-  if (!one.imageUrl) {
-    progress.step("Uploading");
-    one.imageUrl = (await account.service.upload(one.file, signal)).image_url;
-  }
-  return one;
+function stop() {
+  searches.stop();
+  $("prompts").focus();
 }
 
-async function show(result, signal) {
-  progress.step("Drawing");
-  const stored = await account.service.instances(result, signal);
-  if (signal.aborted) return;
+// ---- what is shown ----
+
+function show(result, stored, question) {
   clear();
+  asked = question;
   chosen.kinds = result.metadata.prompt_kinds ?? null;
   showTools();
   results.show(result, stored);
   $("status").textContent = results.summary();
 }
-
-/** Show an earlier search again; wait for it if it has not ended. */
-async function open(entry) {
-  if (!account.service) return account.ask("Reading results needs an access token.");
-  await run(async (signal) => {
-    progress.step("Opening");
-    let result;
-    try {
-      result = await account.service.result(entry.id, signal);
-    } catch (error) {
-      if (error.status !== 404) throw error;
-      forget(entry.id);
-      setOpened(null);
-      throw new ServiceError("This result no longer exists.", { status: 404, code: "NOT_FOUND" });
-    }
-    const blob = await account.service.object(result.source_image_url, signal);
-    if (signal.aborted || !(await picture.takeStored(blob, entry.name, result.source_image_url))) return;
-    setOpened(entry);
-    asked = null; // how it was asked is not stored
-    if (result.status !== "done") {
-      result = await account.service.follow(entry.id, { onStatus: (status) => progress.status(status), signal });
-    }
-    await show(result, signal);
-    $("summary").focus();
-  });
-}
-
-/** After a reload: what this tab showed before. */
-function reopen() {
-  const entry = opened();
-  if (entry && entry.user === account.user && !picture.current) open(entry);
-}
-
-/** Stop waiting; the task is cancelled, and its credits come back. */
-function stop() {
-  if (!running) return;
-  running.abort();
-  running = null;
-  progress.end();
-  $("status").textContent = "";
-}
-
-function stopHere() {
-  stop();
-  $("prompts").focus();
-}
-
-async function keep(name, { words, boxes, negativeBoxes }) {
-  if (!account.service) return account.ask("Keeping a concept needs an access token.");
-  await run(async (signal) => {
-    const { imageUrl } = await uploaded(signal);
-    await account.service.createConcept({ name, words, examples: [{ imageUrl, boxes, negativeBoxes }] }, { signal });
-    $("concepts").open = true;
-    await concepts.refresh();
-    $("status").textContent = `The concept ${name} is kept.`;
-  });
-}
-
-// ---- what is shown ----
 
 function clear() {
   chosen.choose(null);
@@ -314,11 +210,9 @@ $("prompts").addEventListener("keydown", (event) => {
   }
 });
 $("prompts").addEventListener("input", showCost);
-$("stop").addEventListener("click", stopHere);
+$("stop").addEventListener("click", stop);
 document.addEventListener("keydown", (event) => {
-  if (event.key !== "Escape") return;
-  if (running) stop();
-  else chosen.close();
+  if (event.key === "Escape" && !searches.stop()) chosen.close();
 });
 $("example").addEventListener("click", async () => {
   if (!(await picture.takeExample())) return;
