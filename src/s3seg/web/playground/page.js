@@ -147,6 +147,7 @@ function show(result, stored, question) {
 function clear() {
   chosen.choose(null);
   results.clear();
+  code.update(null);
 }
 
 function choose(item) {
