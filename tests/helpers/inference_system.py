@@ -146,6 +146,8 @@ class ScriptedNetwork:
             for _, prompt in pairs
         ]
 
+    prompt_kinds = ("words", "boxes", "clicks")
+
     def require_clicks(self) -> None:
         return None
 

@@ -29,7 +29,12 @@ class Artifacts:
 
 
 def make_artifacts(
-    task: Task, results: Sequence[Segmentation], *, threshold: float, url: Callable[[str], str]
+    task: Task,
+    results: Sequence[Segmentation],
+    *,
+    threshold: float,
+    prompt_kinds: Sequence[str],
+    url: Callable[[str], str],
 ) -> Artifacts:
     """Make the label maps, the instances file and the metadata of a task.
 
@@ -40,6 +45,7 @@ def make_artifacts(
         task: The task.
         results: One for each prompt, in order, with every instance above `instances_file.MIN_SCORE`.
         threshold: Instances that score above it are in label maps, labels, counts and confidence.
+        prompt_kinds: What the checkpoint can be asked by, for clients that offer no more than that.
         url: Returns the public address of an object key.
     """
     shown = [cut(result, threshold) for result in results]
@@ -67,6 +73,7 @@ def make_artifacts(
         "confidence": max(one.confidence for one in responses),
         "model_version": results[0].model.version,
         "model": asdict(results[0].model),
+        "prompt_kinds": list(prompt_kinds),
         "threshold": threshold,
         "instances_url": instances_url,
         "instance_count": sum(len(result) for result in shown),

@@ -83,6 +83,11 @@ class Batcher:
         return self.network.threshold
 
     @property
+    def prompt_kinds(self) -> tuple[str, ...]:
+        """What the checkpoint can be asked by: "words", and perhaps "boxes" and "clicks"."""
+        return self.network.prompt_kinds
+
+    @property
     def waiting(self) -> int:
         """The number of requests that wait for a network."""
         return sum(queue.waiting for queue in self._queues)

@@ -154,7 +154,11 @@ class Pipeline:
             return await asyncio.get_running_loop().run_in_executor(
                 self._cpu,
                 lambda: make_artifacts(
-                    task, results, threshold=threshold, url=lambda key: public_url(public_base, key)
+                    task,
+                    results,
+                    threshold=threshold,
+                    prompt_kinds=batcher.prompt_kinds,
+                    url=lambda key: public_url(public_base, key),
                 ),
             )
 

@@ -179,6 +179,11 @@ class Network(Protocol):
         """
         ...
 
+    @property
+    def prompt_kinds(self) -> tuple[str, ...]:
+        """What the checkpoint can be asked by: "words", and perhaps "boxes" and "clicks"."""
+        ...
+
     def require_clicks(self) -> None:
         """Raise InvalidRequestError if the checkpoint has no click head. May be called from any thread."""
         ...
@@ -407,6 +412,12 @@ class Sam3Network:
         return self.predictor.predict_pairs(
             [(image.features, query) for image, query in pairs], threshold=threshold, max_instances=max_instances
         )
+
+    @property
+    def prompt_kinds(self) -> tuple[str, ...]:
+        """What the checkpoint can be asked by: "words", and perhaps "boxes" and "clicks"."""
+        learnt = {"boxes": self.metadata.box_prompts, "clicks": self.predictor.has_clicks}
+        return ("words", *(kind for kind, can in learnt.items() if can))
 
     def require_clicks(self) -> None:
         """Raise InvalidRequestError if the checkpoint has no click head."""
