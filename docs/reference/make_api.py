@@ -26,9 +26,9 @@ def page() -> str:
         gpu = asyncio.run(_document(gpu_app(settings, insecure_no_key=True)))
     return (
         "# HTTP API\n\n"
-        "Every route of both services, made from their OpenAPI documents by `docs/reference/make_api.py`. A running\n"
-        "service answers the same as JSON at `/openapi.json`. How the routes behave together is described in the\n"
-        "[API contract](api-contract.md); what the codes mean, in [error codes](errors.md).\n\n"
+        "Every route of both services, made from their OpenAPI documents by `docs/reference/make_api.py`. A\n"
+        "running service answers the same as JSON at `/openapi.json`. How the routes behave together is\n"
+        "described in the [API contract](api-contract.md); what the codes mean, in [error codes](errors.md).\n\n"
         + "\n".join(_chapter("The edge", edge))
         + "\n"
         + "\n".join(_chapter("The gpu service", gpu, known=edge["components"]["schemas"]))

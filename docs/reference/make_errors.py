@@ -18,16 +18,16 @@ def page() -> str:
     classes = "\n".join(_rows(S3segError, depth=0))
     return (
         "# Error codes\n\n"
-        "Made from `s3seg.api.codes` and `s3seg.errors` by `docs/reference/make_errors.py`. What to do about the\n"
-        "messages that people meet most is in [troubleshooting](../how-to/troubleshooting.md).\n\n"
+        "Made from `s3seg.api.codes` and `s3seg.errors` by `docs/reference/make_errors.py`. What to do about\n"
+        "the messages that people meet most is in [troubleshooting](../how-to/troubleshooting.md).\n\n"
         "## Codes of the services\n\n"
-        "An error of a service has one of these in `error.code`. Codes are stable; messages are for people. The client\n"
-        "of s3seg raises the class with the same code.\n\n"
+        "An error of a service has one of these in `error.code`. Codes are stable; messages are for people.\n"
+        "The client of s3seg raises the class with the same code.\n\n"
         "| code | status | meaning | classes |\n|---|---|---|---|\n"
         f"{codes}\n\n"
         "## Classes\n\n"
-        "Every error that s3seg raises on purpose is one of these. A class is indented below the one that it is derived\n"
-        "from, so `except s3seg.errors.S3segError` catches all of them.\n\n"
+        "Every error that s3seg raises on purpose is one of these. A class is indented below the one that it\n"
+        "is derived from, so `except s3seg.errors.S3segError` catches all of them.\n\n"
         "| class | code | when |\n|---|---|---|\n"
         f"{classes}\n"
     )
