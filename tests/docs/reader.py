@@ -67,6 +67,7 @@ class Reader:
                 "PYTHONPATH": os.pathsep.join([str(folder), *filter(None, sys.path)]),
                 "HOME": str(folder / "home"),
                 "OMP_NUM_THREADS": "1",
+                "S3SEG_PUBLIC_BASE_URL": f"http://127.0.0.1:{self._ports['8000']}/files",  # the default, on our port
                 "NO_COLOR": "1",
             }
         )
@@ -94,11 +95,11 @@ class Reader:
             self._run_python(block)
 
     def run(self, script: str) -> str:
-        """Run commands in the environment of those before, keep theirs for those to come, and return their output."""
+        """Run commands with the variables of those before, keep theirs for those to come, and return their output."""
         state = self.folder / ".environment"
         kept = f'\nset +x; {{ pwd; env -0; }} > "{state}"'
         done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", script + kept],
+            ["bash", "-aeuo", "pipefail", "-c", script + kept],
             cwd=self._cwd,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
