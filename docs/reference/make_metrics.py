@@ -30,10 +30,9 @@ def page() -> str:
         "# Metrics\n\n"
         "What `/metrics` of the services answers, in the Prometheus text format; made from what they register\n"
         "by `docs/reference/make_metrics.py`. Histograms have the suffixes `_bucket`, `_count` and `_sum`.\n"
-        "Which metrics to watch, and alert rules for them, is in [operate the services](../how-\n"
-        "to/operate.md). Gauges of tasks are there only in services that may see the tasks of all users: the\n"
-        "gpu service, and an edge whose tasks are in SQLite. Gauges of device memory are there only for CUDA\n"
-        "devices.\n\n"
+        "Which metrics to watch, and alert rules for them, is in [operate the services](../how-to/operate.md).\n"
+        "Gauges of tasks are there only in services that may see the tasks of all users: the gpu service, and an\n"
+        "edge whose tasks are in SQLite. Gauges of device memory are there only for CUDA devices.\n\n"
         "| metric | type | labels | | of |\n|---|---|---|---|---|\n" + "\n".join(lines) + "\n"
     )
 
