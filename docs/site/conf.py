@@ -19,7 +19,7 @@ INDEX = "docs/README"
 DECISIONS = "docs/adr/README"
 
 project = "s3seg"
-author = "the s3seg authors"
+author = copyright = "the s3seg authors"
 version = release = s3seg.__version__
 extensions = ["myst_nb"]
 root_doc = INDEX
@@ -28,6 +28,7 @@ exclude_patterns = [".*", ".*/**", "out/**", "**/node_modules/**"]
 html_theme = "furo"
 html_title = f"s3seg {release}"
 html_copy_source = False
+myst_enable_extensions = ["html_image"]
 myst_heading_anchors = 5
 nb_execution_mode = "off"  # its outputs are in the notebook, and a test runs it
 
