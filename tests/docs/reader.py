@@ -54,7 +54,7 @@ class Reader:
         self._services: dict[str, subprocess.Popen[bytes]] = {}
         self._log = folder / ".services.log"
         self._web = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folder)))
-        threading.Thread(target=self._web.serve_forever, daemon=True).start()
+        threading.Thread(target=self._web.serve_forever, args=(0.02,), daemon=True).start()
         (folder / "home").mkdir()
         for command in ("bin", ".venv/bin"):
             (folder / command).mkdir(parents=True)
