@@ -93,7 +93,7 @@ def prepare(page: str, reader: Reader, folder: Path, patch: pytest.MonkeyPatch) 
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("bash") is None or shutil.which("curl") is None, reason="needs bash and curl")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of libraries that pages use
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # of libraries that pages use
 @pytest.mark.parametrize("page", FOLLOWED)
 def test_a_page_can_be_followed_from_top_to_bottom(page, reader, tmp_path, monkeypatch):
     prepare(page, reader, tmp_path, monkeypatch)
