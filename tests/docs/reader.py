@@ -26,8 +26,8 @@ import pytest
 from tests.docs.blocks import SHELL, Block, commands_of
 from tests.helpers.processes import free_port
 
-_SERVER = re.compile(r"(?:^|[\s/])s3seg (serve edge|serve gpu|serve|mcp --http)\b")
-_PORTS = {"serve": 8000, "serve edge": 8000, "serve gpu": 8001, "mcp --http": 8002}
+_SERVER = re.compile(r"(?:^|[\s/])(?:s3seg (serve edge|serve gpu|serve|mcp --http)|python -m (uvicorn))\b")
+_PORTS = {"serve": 8000, "serve edge": 8000, "serve gpu": 8001, "mcp --http": 8002, "uvicorn": 8002}
 _PORT_IN_TEXT = re.compile(r"((?:localhost|127\.0\.0\.1):|--port )(8000|8001|8002)\b")
 _WEB = "https://example.org/"
 _ELSEWHERE = re.compile(r"(?<![\w./])/(srv|backups)/")
@@ -124,7 +124,7 @@ class Reader:
                 continue
             self.run("\n".join(waiting))
             waiting = []
-            self._serve(server[1], command)
+            self._serve(server[1] or server[2], command)
         self.run("\n".join(waiting))
 
     def _serve(self, kind: str, command: str) -> None:
@@ -139,7 +139,7 @@ class Reader:
             self._services[port] = subprocess.Popen(
                 ["bash", "-c", command], cwd=self._cwd, stdout=log, stderr=log, start_new_session=True
             )
-        path = {"mcp --http": "/", "serve gpu": "/ready"}.get(kind, "/health")
+        path = {"mcp --http": "/", "uvicorn": "/", "serve gpu": "/ready"}.get(kind, "/health")
         give_up = time.monotonic() + 60
         while not self._answers(f"http://127.0.0.1:{port}{path}", any_status=path == "/"):
             running = self._services[port].poll() is None and time.monotonic() < give_up
