@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import os
 import shutil
 import tomllib
 import xml.etree.ElementTree as ElementTree
@@ -53,7 +55,7 @@ def test_every_block_is_run_or_parsed_or_listed(block):
     elif block.language == "xml":
         ElementTree.fromstring(block.code)
     elif block.language == "python":
-        compile(block.code, str(block), "exec", flags=0x2000)  # ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+        compile(block.code, str(block), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
 
 def test_the_list_of_what_is_not_run_is_not_longer_than_needed():
@@ -78,13 +80,12 @@ def reader(tmp_path, monkeypatch):
     reader.close()
 
 
-def prepare(page: str, reader: Reader, folder: Path, patch: pytest.MonkeyPatch) -> None:
+def prepare(page: str, folder: Path) -> None:
     """What a page says that its readers have already."""
     if page == "docs/how-to/clicks.md":
         snapshot = folder / "home/.cache/huggingface/hub/models--facebook--sam3/snapshots" / ("0" * 40)
         snapshot.parent.mkdir(parents=True)
         write_clickable_checkpoint(snapshot)
-        patch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(snapshot.parents[2]))
     elif page == "docs/how-to/results.md":
         write_video(folder / "street.mp4")
     elif page == "docs/how-to/bulk.md":
@@ -92,11 +93,11 @@ def prepare(page: str, reader: Reader, folder: Path, patch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("bash") is None or shutil.which("curl") is None, reason="needs bash and curl")
+@pytest.mark.skipif(os.name == "nt" or not all(map(shutil.which, ("bash", "curl", "jq"))), reason="bash, curl, jq")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # of libraries that pages use
 @pytest.mark.parametrize("page", FOLLOWED)
-def test_a_page_can_be_followed_from_top_to_bottom(page, reader, tmp_path, monkeypatch):
-    prepare(page, reader, tmp_path, monkeypatch)
+def test_a_page_can_be_followed_from_top_to_bottom(page, reader, tmp_path):
+    prepare(page, tmp_path)
     for block in blocks_of(page):
         if is_run(block):
             reader.follow(block)

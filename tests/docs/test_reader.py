@@ -10,7 +10,7 @@ import pytest
 from tests.docs.blocks import Block, blocks_of, commands_of
 from tests.docs.reader import Reader
 
-pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+pytestmark = pytest.mark.skipif(os.name == "nt" or shutil.which("bash") is None, reason="needs bash")
 
 
 @pytest.fixture
