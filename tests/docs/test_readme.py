@@ -70,6 +70,7 @@ def test_the_segment_commands_of_the_readme_run(clone):
     assert len([name for name in names_in(clone / "out") if name.endswith(".overlay.png")]) == 4
 
 
+@pytest.mark.slow
 def test_the_service_that_the_readme_starts_answers_the_calls_below_it(clone, monkeypatch):
     blocks = [block.strip() for block in code_blocks("README.md", "sh")]
     serve, segment = [block for block in blocks if block.startswith("s3seg serve") or "--url" in block]
@@ -125,6 +126,7 @@ def test_the_guide_to_results_runs_from_top_to_bottom(clone):
     assert names_in(clone) == pictures | {"trees.json", "coco.json", "street.mp4"}
 
 
+@pytest.mark.slow
 def test_the_pool_of_the_guide_to_results_runs_as_a_program(clone):
     (clone / "pool.py").write_text(code_blocks("docs/how-to/results.md", "python")[-1], encoding="utf-8")
     done = subprocess.run([sys.executable, "pool.py"], capture_output=True, text=True, timeout=300, check=True)
