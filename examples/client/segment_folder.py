@@ -2,8 +2,6 @@
 
     s3seg serve                                    # in another terminal; paste the two lines that it prints
     python examples/client/segment_folder.py examples/pictures tree out
-
-This program does not use PyTorch: where only clients run, ``pip install 's3seg-slim[images]'`` is enough.
 """
 
 from __future__ import annotations

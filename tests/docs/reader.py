@@ -56,15 +56,16 @@ class Reader:
         self._web = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folder)))
         threading.Thread(target=self._web.serve_forever, args=(0.02,), daemon=True).start()
         (folder / "home").mkdir()
+        paths = os.pathsep.join([str(folder), *filter(None, sys.path)])
+        python = f"PYTHONPATH={shlex.quote(paths)} exec {shlex.quote(sys.executable)}"
         for command in ("bin", ".venv/bin"):
             (folder / command).mkdir(parents=True)
-            self._write_program(folder / command / "s3seg", f'exec {shlex.quote(sys.executable)} -m s3seg "$@"')
-        self._write_program(folder / "bin" / "python", f'exec {shlex.quote(sys.executable)} "$@"')
+            self._write_program(folder / command / "s3seg", f'{python} -m s3seg "$@"')
+        self._write_program(folder / "bin" / "python", f'{python} "$@"')
         patch.chdir(folder)
         self._set(
             {
                 "PATH": os.pathsep.join([str(folder / "bin"), os.environ["PATH"]]),
-                "PYTHONPATH": os.pathsep.join([str(folder), *filter(None, sys.path)]),
                 "HOME": str(folder / "home"),
                 "OMP_NUM_THREADS": "1",
                 "S3SEG_PUBLIC_BASE_URL": f"http://127.0.0.1:{self._ports['8000']}/files",  # the default, on our port

@@ -15,12 +15,12 @@ COMMITTED = json.loads((FOLDER / "first-masks-notebook.ipynb").read_text(encodin
 
 
 def shown(notebook: Any) -> list[str]:
-    """The text of all outputs, with what differs between machines (places, sizes, scores) replaced."""
+    """The text that each cell gives, with what differs between machines (places, sizes, scores) replaced."""
     texts = []
     for cell in notebook["cells"]:
-        for output in cell.get("outputs", ()):
-            text = output.get("text") or output.get("data", {}).get("text/plain", "")
-            texts.append(re.sub(r"\d+\.\d+|\d{2,}", "#", "".join(text)))
+        outputs = cell.get("outputs", ())
+        given = ["".join(out.get("text") or out.get("data", {}).get("text/plain", "")) for out in outputs]
+        texts.append(re.sub(r"\d+\.\d+|\d{2,}", "#", "".join(given)))  # a line may come in pieces
     return texts
 
 
