@@ -1,7 +1,9 @@
 """Send the pictures of a folder to a service, and draw what it finds.
 
-s3seg serve                                    # in another terminal; paste the two lines that it prints
-python examples/client/segment_folder.py examples/pictures tree out
+    s3seg serve                                    # in another terminal; paste the two lines that it prints
+    python examples/client/segment_folder.py examples/pictures tree out
+
+A picture that fails is reported, and the others are done.
 """
 
 from __future__ import annotations
