@@ -61,7 +61,7 @@ test-integrations:
 # A link to a page, a heading or a file that is not there is a warning; addresses on the web are not asked.
 docs: $(READY)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --group docs
-	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -c docs/site -d out/site-cache . out/site
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env --write-all -c docs/site -d out/site-cache . out/site
 	@echo "open out/site/index.html"
 
 check: $(READY)
