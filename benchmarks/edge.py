@@ -130,7 +130,7 @@ async def _fill(settings: Settings, name: str, rows: int) -> str:
     image = (str(uuid.uuid4()), user, f"users/{user}/images/{'0' * 32}.png", url)
     first = str(uuid.uuid4())
     with database:
-        database.execute("INSERT INTO images VALUES (?, ?, NULL, ?, ?, 'image/png', 9, 4, 3, 0)", image)
+        database.execute("INSERT INTO images VALUES (?, ?, NULL, ?, ?, 'image/png', 9, 4, 3, 0, NULL)", image)
         database.executemany(
             "INSERT INTO tasks (task_id, user_id, image_id, source_image_url, prompts, status, mask_image_url, labels, "
             "fingerprint, created_at, updated_at, deadline) "
