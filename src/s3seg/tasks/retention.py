@@ -9,6 +9,12 @@ from s3seg.errors import InvalidRequestError
 ACCOUNT_DELETED = "this account was deleted"
 """What whoever uses a deleted account is told."""
 
+KEPT_OF_ACCOUNTS = (
+    "the id, the tier and the balance of the account, so that it is not given credits twice",
+    "the history of its credits (amounts, times and ids of tasks), which is the record of what was paid for",
+)
+"""What stays of a deleted account, and why."""
+
 SHORTEST_KEEP_S = 60
 """Shortest time for which a user may ask images and results to be kept, in seconds."""
 

@@ -25,7 +25,7 @@ class RemovalCounter(Collector):
         """Yield the counter, as `prometheus_client` asks for it."""
         counter = CounterMetricFamily(
             "s3seg_removed",
-            "Images, results, objects and accounts that were removed because they had ended or were deleted, and garbage",
+            "Images, results, objects and accounts that had ended or were deleted, and garbage",
             labels=["kind"],
         )
         for kind, count in asdict(self._removals).items():

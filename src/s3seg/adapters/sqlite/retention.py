@@ -43,7 +43,9 @@ _EMPTY = f"""
       AND NOT EXISTS (SELECT 1 FROM images i WHERE i.user_id = c.user_id)
 """  # noqa: S608  (constants only)
 _GROUPS = f"""
-    SELECT user_id FROM projects WHERE user_id IN ({_EMPTY}) UNION SELECT user_id FROM concepts WHERE user_id IN ({_EMPTY})
+    SELECT user_id FROM projects WHERE user_id IN ({_EMPTY})
+    UNION
+    SELECT user_id FROM concepts WHERE user_id IN ({_EMPTY})
 """  # noqa: S608  (constants only)
 
 
@@ -59,7 +61,13 @@ def mark_closed(db: sqlite3.Connection, user_id: str, *, now: int) -> int:
     db.execute("DELETE FROM webhooks WHERE user_id = ?", (user_id,))
     db.execute("DELETE FROM recent_actions WHERE user_id = ?", (user_id,))
     db.execute("UPDATE accounts SET closed_at = ? WHERE user_id = ? AND closed_at IS NULL", (now, user_id))
-    return db.execute("SELECT closed_at FROM accounts WHERE user_id = ?", (user_id,)).fetchone()[0]
+    return closed_at(db, user_id) or now
+
+
+def closed_at(db: sqlite3.Connection, user_id: str) -> int | None:
+    """Return when an account was marked as deleted, or None."""
+    row = db.execute("SELECT closed_at FROM accounts WHERE user_id = ?", (user_id,)).fetchone()
+    return None if row is None else row[0]
 
 
 def anything_to_collect(db: sqlite3.Connection, *, now: int) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from s3seg.adapters.sqlite import counts, rows
+from s3seg.adapters.sqlite import counts, retention, rows
 from s3seg.adapters.sqlite.database import Database
 from s3seg.adapters.sqlite.rows import Policy
 from s3seg.errors import ForbiddenError, InvalidRequestError, NotFoundError
@@ -31,6 +31,7 @@ from s3seg.tasks.records import (
     StoredImage,
     Submitted,
     TaskPage,
+    from_microseconds,
     microseconds,
 )
 
@@ -96,6 +97,9 @@ class SqliteTaskStore:
 
     async def close_account(self, caller: Identity) -> datetime:
         """Mark the caller's account as deleted."""
+        closed_at = await self._db.read(lambda db: retention.closed_at(db, caller.user_id))
+        if closed_at is not None:  # a repeat does not write
+            return from_microseconds(closed_at)
         return await self._db.write(lambda db: rows.close_account(db, caller.user_id, policy=self._policy))
 
     async def delete_image(self, caller: Identity, image_id: str) -> StoredImage:
