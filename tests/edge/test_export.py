@@ -13,6 +13,7 @@ from s3seg.edge.export import ExportCursor
 from s3seg.errors import InvalidRequestError, UnavailableError
 from s3seg.tasks.records import ObjectStream
 from tests.edge.system import System
+from tests.helpers.archives import content_of
 
 pytestmark = pytest.mark.anyio
 
@@ -23,7 +24,7 @@ async def archive_of(system, user, **options):
 
 def files_of(data):
     with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
-        return {member.name: archive.extractfile(member).read() for member in archive}
+        return {member.name: content_of(archive, member) for member in archive}
 
 
 async def with_data(system):
@@ -85,7 +86,7 @@ async def test_an_archive_that_was_cut_anywhere_is_completed_by_asking_again():
     with tarfile.open(fileobj=io.BytesIO(whole), mode="r:") as archive:
         for member in archive:
             if member.name.endswith(("image.json", "result.json")):
-                items.append((member.offset, json.loads(archive.extractfile(member).read())["cursor"]))
+                items.append((member.offset, json.loads(content_of(archive, member))["cursor"]))
     assert len(items) == 8
     for (_, cursor), (begin, _) in itertools.pairwise(items):
         rest = await archive_of(system, user, after=cursor)

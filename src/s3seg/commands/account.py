@@ -1,0 +1,55 @@
+"""``s3seg export-account`` and ``s3seg delete-account``: all that you have on a service."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Url = Annotated[
+    str | None,
+    typer.Option("--url", metavar="URL", envvar="S3SEG_URL", help="Address of the service.", show_default=False),
+]
+Token = Annotated[
+    str | None,
+    typer.Option("--token", metavar="TOKEN", help="Access token; S3SEG_TOKEN if not given.", show_default=False),
+]
+
+
+def export_account(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The tar archive to make; must not exist.")],
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Save all that you have on a service as a tar archive: pictures, results, masks, and the history of your credits.
+
+    If it is interrupted, run it again: what has arrived is kept in FILE.partial.
+    """
+    from s3seg.client import Client
+
+    with Client(url, token) as client:
+        saved = client.export_account(file)
+    typer.echo(f"{saved}: {saved.stat().st_size} bytes")
+
+
+def delete_account(
+    confirm: Annotated[
+        str | None,
+        typer.Option("--confirm", metavar="USER_ID", help="Your user id, to be asked nothing.", show_default=False),
+    ] = None,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Delete your account on a service and all that it has, for ever. Tokens of the account are refused afterwards."""
+    from s3seg.client import Client
+
+    with Client(url, token) as client:
+        if confirm is None:
+            user_id = client.me().user_id
+            typer.confirm(f"Delete the account {user_id} and all that it has, for ever?", abort=True, err=True)
+            confirm = user_id
+        deleted = client.delete_account(confirm)
+    typer.echo(f"the account {deleted.id} was deleted at {deleted.deleted_at:%Y-%m-%d %H:%M} UTC")
+    for kept in deleted.kept:
+        typer.echo(f"kept: {kept}")
