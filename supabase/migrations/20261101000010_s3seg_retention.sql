@@ -268,12 +268,12 @@ $$;
 -- Of tasks, only such as have ended: they have no lease.
 create function public.operator_collect(p_limit integer) returns jsonb
 language plpgsql security definer set search_path = '' as $$
-declare keys text[] := '{}'; tasks integer := 0; images integer := 0; one record;
+declare keys text[] := '{}'; tasks integer := 0; images integer := 0; one record; moment timestamptz := private.now();
 begin
   for one in
     select t.id, t.object_keys from public.segmentation_results t
       where t.id in (
-        select id from public.segmentation_results where expires_at <= private.now()
+        select id from public.segmentation_results where expires_at <= moment
         union
         select r.id from public.segmentation_results r join public.profiles p on p.user_id = r.user_id
           where p.closed_at is not null and p.emptied_at is null and r.status in ('done', 'error')
@@ -287,7 +287,7 @@ begin
   for one in
     select i.id, i.object_key from public.images i
       where i.id in (
-        select id from public.images e where expires_at <= private.now()
+        select id from public.images e where expires_at <= moment
           and not exists (select 1 from public.segmentation_results t join private.leases l on l.task_id = t.id
                             where t.image_id = e.id)
         union
@@ -321,6 +321,71 @@ $$;
 create function public.operator_emptied(p_user_id uuid) returns void language sql security definer
 set search_path = '' as
 $$ update public.profiles set emptied_at = private.now() where user_id = p_user_id and closed_at is not null $$;
+
+-- As before, but the time is taken once, as an index cannot be searched for a value that may change from row to row, and
+-- what is held is not read: with 24,000 leases held, a claim that found nothing took a quarter of a second.
+create index leases_free on private.leases (created_at, task_id) where worker is null;
+create index leases_held on private.leases (expires_at) where worker is not null;
+drop index private.leases_age;
+
+create or replace function public.worker_claim_batch(p_worker text, p_limit integer, p_lease_s double precision)
+returns jsonb language plpgsql security definer set search_path = '' as $$
+declare l private.leases; claimed jsonb := '[]'; moment timestamptz := private.now();
+  most integer := (select max_attempts from private.config);
+begin
+  for l in
+    with free as (
+      select one from private.leases one
+        where worker is null and expires_at <= moment and deadline > moment and attempt - released < most
+        order by created_at, task_id limit p_limit for update skip locked),
+    lost as (
+      select one from private.leases one
+        where worker is not null and expires_at <= moment and deadline > moment and attempt - released < most
+        order by created_at, task_id limit p_limit for update skip locked)
+    select (one).* from (select one from free union all select one from lost) found
+      order by (one).created_at, (one).task_id limit p_limit loop
+    claimed := claimed || private.take(l, p_worker, p_lease_s);
+  end loop;
+  return claimed;
+end $$;
+
+create or replace function public.worker_claim_deliveries(p_limit integer, p_lease_s double precision,
+    p_kept_days integer)
+returns jsonb language plpgsql security definer set search_path = '' as $$
+declare claimed jsonb; moment timestamptz := private.now();
+begin
+  delete from private.deliveries
+    where next_attempt_at is null and created_at < moment - make_interval(days => p_kept_days);
+  with due as (
+    select id from private.deliveries where next_attempt_at <= moment
+      order by created_at, id limit p_limit for update skip locked),
+  taken as (
+    update private.deliveries d
+      set attempts = attempts + 1, next_attempt_at = moment + make_interval(secs => p_lease_s)
+      from due where d.id = due.id returning d.*)
+  select jsonb_agg(jsonb_build_object('delivery_id', t.id, 'url', w.url, 'secret', w.secret, 'payload', t.payload,
+                                      'attempts', t.attempts) order by t.created_at, t.id)
+    into claimed from taken t join private.webhooks w on w.id = t.webhook_id;
+  return coalesce(claimed, '[]');
+end $$;
+
+create or replace function public.worker_backlog(p_recent_s double precision) returns jsonb language plpgsql stable
+security definer set search_path = '' as $$
+declare moment timestamptz := private.now();
+begin
+  return (
+    with live as (
+      select created_at, worker, worker is not null and expires_at > moment as held
+        from private.leases where deadline > moment)
+    select jsonb_build_object(
+      'waiting', count(*) filter (where not held),
+      'running', count(*) filter (where held),
+      'workers', count(distinct worker) filter (where held),
+      'oldest_wait_s', coalesce(greatest(0, extract(epoch from moment - min(created_at) filter (where not held))), 0),
+      'ended_recently', (select count(*) from public.segmentation_results
+        where status = 'done' and updated_at > moment - make_interval(secs => p_recent_s)))
+    from live);
+end $$;
 
 create or replace function public.s3seg_info() returns jsonb language sql stable security definer set search_path = '' as
 $$ select jsonb_build_object('version', 7, 'public_base_url', public_base_url) from private.config $$;
