@@ -77,7 +77,7 @@ def draw(path: Path, simulated: Sequence[Mapping[str, Any]]) -> None:
             if busy:
                 waits.plot(workers, [one["wait_p99_ms"] for one in points], style, color=colour, marker="o")
                 waits.plot(workers, [one["wait_p50_ms"] for one in points], "--", color=colour, marker=".")
-    waits.set(xscale="log", yscale="log", xlabel="workers", ylabel="submit to claim, ms (p99, and p50 dashed)")
+    waits.set(xscale="log", yscale="log", xlabel="workers", ylabel="submit to claim, ms (p50 dashed)")
     used.set(xscale="log", xlabel="workers", ylabel="time of the database used, %", ylim=(0, 105))
     used.legend(fontsize=8, frameon=False)
     for axes in (waits, used):
