@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from benchmarks.fleet.simulation import DELIVERIES_S, Fleet, Seen, percentile
-from benchmarks.http_load import request_bytes
+from benchmarks.http_load import read_body, request_bytes
 
 if TYPE_CHECKING:
     from tests.cloud.conftest import Project
@@ -57,7 +57,7 @@ class _Api:
         reader, writer = self._idle.pop() if self._idle else await asyncio.open_connection(*self._address)
         writer.write(request_bytes("POST", f"/rpc/{function}", self._headers, body))
         head = await reader.readuntil(b"\r\n\r\n")
-        answer = await _body(reader, head.lower())
+        answer = await read_body(reader, head.lower())
         self._idle.append((reader, writer))
         if head[9:10] != b"2":
             raise RuntimeError(f"{function}: {head[9:12]!r} {answer[:200]!r}")
@@ -67,17 +67,6 @@ class _Api:
         for _, writer in self._idle:
             writer.close()
         self._idle.clear()
-
-
-async def _body(reader: asyncio.StreamReader, head: bytes) -> bytes:
-    if b"transfer-encoding: chunked" not in head:
-        length = head.partition(b"content-length: ")[2].partition(b"\r\n")[0]
-        return await reader.readexactly(int(length or 0))
-    parts: list[bytes] = []
-    while size := int((await reader.readline()).strip() or b"0", 16):
-        parts.append((await reader.readexactly(size + 2))[:-2])
-    await reader.readline()
-    return b"".join(parts)
 
 
 class _Users:

