@@ -1,7 +1,7 @@
 """A poll of a task by layers: what each part of the edge adds to a bare route, in microseconds of processor time.
 
 Each server has one layer more than the one before it, made of the edge's own parts; all run at the same time, and are
-loaded in turns. ``python -m benchmarks edge --account`` prints the table of docs/explanation/polling.md.
+loaded in turns. ``python -m benchmarks edge --account`` prints the table of docs/explanation/performance.md.
 """
 
 from __future__ import annotations
