@@ -25,7 +25,7 @@ SERVICE_FUNCTIONS = {
     "operator_begin_job", "operator_known_users", "operator_close", "operator_collect", "operator_closed_accounts",
     "operator_emptied",
 }  # fmt: skip
-PUBLIC_FUNCTIONS = {"s3seg_info"}
+PUBLIC_FUNCTIONS = {"s3seg_info", "s3seg_realtime"}
 
 
 @pytest.fixture(autouse=True)
