@@ -26,7 +26,7 @@ def start_process(checkpoint: Checkpoint, device: str, settings: Settings) -> Pr
     return PredictorProcess(load, device=device)
 
 
-def load_predictor(path: Path, *, device: str, dtype: str, compile: bool) -> Predictor:
+def load_predictor(path: Path, *, device: str, dtype: str, compile: bool | None) -> Predictor:
     """Load a checkpoint in the process of its device, whose logs say which it is. Called there."""
     from s3seg.sam3.predictor import Predictor
     from s3seg.web.logs import configure_logging
