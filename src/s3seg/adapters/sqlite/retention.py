@@ -52,7 +52,7 @@ _GROUPS = f"""
 def mark_closed(db: sqlite3.Connection, user_id: str, *, now: int) -> int:
     """Mark an account as deleted, create it if it does not exist, and remove its webhooks; return when it was marked.
 
-    Its tasks must have been cancelled before.
+    Cancel its tasks afterwards, in the same transaction: no webhook is told of them any more.
     """
     db.execute(
         "INSERT INTO accounts (user_id, tier, created_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
