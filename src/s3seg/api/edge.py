@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Field, model_validator
 
 from s3seg.api.fields import (
+    ExpiresIn,
     ImageUrl,
     Omissible,
     OmissibleUuid,
@@ -25,6 +26,11 @@ from s3seg.tasks.limits import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, MAX_PROMPTS
 from s3seg.tasks.model import TaskStatus
 from s3seg.tasks.visual import visual_of_clicks
 
+ExpiresAt = Annotated[
+    Omissible[datetime],
+    Field(description="Addition: when the result is removed; absent until the task has ended, and if it is kept"),
+]
+
 
 class UploadRequest(RequestModel):
     """``multipart/form-data`` of POST /api/v1/upload.
@@ -33,6 +39,7 @@ class UploadRequest(RequestModel):
     """
 
     project_id: Annotated[OmissibleUuid, Field(description="Project that the image belongs to")]
+    expires_in_s: ExpiresIn
 
 
 class UploadResponse(ResponseModel):
@@ -42,6 +49,7 @@ class UploadResponse(ResponseModel):
     image_url: Annotated[str, Field(description="Stable URL of the image, to be passed to /segment")]
     size_bytes: Annotated[int, Field(ge=1)]
     content_type: Annotated[str, Field(description="Decided from the bytes", examples=["image/png"])]
+    expires_at: Annotated[Omissible[datetime], Field(description="Addition: when it is removed; absent if never")]
 
 
 _Coordinate = Annotated[float, Field(allow_inf_nan=False)]
@@ -116,6 +124,7 @@ class SegmentRequest(RequestModel):
         OmissibleUuid, Field(description="Addition: one of the caller's concepts instead of words, 1 credit")
     ]
     project_id: Annotated[OmissibleUuid, Field(description="Project that the result belongs to")]
+    expires_in_s: ExpiresIn
 
     @model_validator(mode="after")
     def _exactly_one_kind_of_prompt(self) -> Self:
@@ -159,6 +168,7 @@ class TaskResponse(ResponseModel):
     error_message: Annotated[Omissible[str], Field(description="When in error; the credits were refunded")]
     created_at: datetime
     updated_at: datetime
+    expires_at: ExpiresAt
 
 
 class ResultsQuery(RequestModel):
@@ -182,6 +192,7 @@ class ResultSummary(ResponseModel):
     text_prompt: Annotated[str, Field(description='Several prompts are joined with ", "')]
     status: TaskStatus
     created_at: datetime
+    expires_at: ExpiresAt
 
 
 class ResultsListResponse(ResponseModel):
@@ -227,3 +238,4 @@ class ResultDetailResponse(ResponseModel):
     status: TaskStatus
     created_at: datetime
     updated_at: datetime
+    expires_at: ExpiresAt

@@ -12,6 +12,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from s3seg.tasks.limits import MAX_PROMPT_CHARS
 from s3seg.tasks.prompts import normalize_prompt
+from s3seg.tasks.retention import LONGEST_KEEP_S
 
 _T = TypeVar("_T")
 
@@ -79,6 +80,14 @@ def _digits(value: object) -> object:
 
 QueryInt = Annotated[int, BeforeValidator(_digits)]
 """A whole number in a query: digits only, without the underscores, spaces and points that Python accepts."""
+
+
+ExpiresIn = Annotated[
+    Omissible[Annotated[QueryInt, Field(ge=1, le=LONGEST_KEEP_S)]],
+    BeforeValidator(_none_if_blank),
+    Field(description="Addition: seconds after which it is removed; at most retention_s of /me, which is the default"),
+]
+"""For how many seconds something is kept, which a request may leave out."""
 
 
 def check_text(text: str, *, what: str, limit: int) -> str:

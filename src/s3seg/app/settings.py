@@ -353,6 +353,15 @@ class Settings(BaseSettings):
             description="Seconds between two runs of the job that ends and refunds tasks that cannot finish; 0: never",
         ),
     ] = 60.0
+    retention_h: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=87_600,
+            description="Hours after which images, and results once their task has ended, are removed; users may ask "
+            "for less with expires_in_s. Applies to what is stored from then on. 0: never",
+        ),
+    ] = 0.0
     gc_every_h: Annotated[
         float,
         Field(ge=0, description="Hours between two runs of the job that removes unused objects; 0: never"),
@@ -409,6 +418,11 @@ class Settings(BaseSettings):
         if self.network_process is None:
             return len(self.devices) > 1 or self.device.startswith("cuda")
         return self.network_process or len(self.devices) > 1
+
+    @property
+    def retention_s(self) -> int | None:
+        """Seconds after which images and results end at the latest; None for never."""
+        return max(1, round(self.retention_h * 3600)) if self.retention_h else None
 
     @property
     def rates(self) -> RateTable:

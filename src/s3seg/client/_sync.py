@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import itertools
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import httpx
 
-from s3seg.api.additions import ConceptResponse, MeResponse, ProjectResponse, ProjectsListResponse
+from s3seg.api.additions import (
+    ConceptResponse,
+    DeletedAccountResponse,
+    MeResponse,
+    ProjectResponse,
+    ProjectsListResponse,
+)
 from s3seg.api.edge import (
     ResultDetailResponse,
     ResultsListResponse,
@@ -28,6 +36,7 @@ from s3seg.client.arguments import check_prompts, check_sources
 from s3seg.errors import InferenceError, S3segError
 from s3seg.tasks.clicks import Clicks
 from s3seg.tasks.concepts import Box
+from s3seg.tasks.private_files import open_private
 
 if TYPE_CHECKING:
     from s3seg.images import ImageSource
@@ -363,9 +372,11 @@ class Client:
             )
         )
 
-    def upload(self, image: ImageSource, *, project_id: str | None = None) -> UploadResponse:
+    def upload(
+        self, image: ImageSource, *, project_id: str | None = None, expires_in_s: int | None = None
+    ) -> UploadResponse:
         """Upload an image; pass the ``image_url`` of the response to `submit`."""
-        return self._run(self._core.upload(image, project_id=project_id))
+        return self._run(self._core.upload(image, project_id=project_id, expires_in_s=expires_in_s))
 
     def submit(
         self,
@@ -374,6 +385,7 @@ class Client:
         *,
         project_id: str | None = None,
         idempotency_key: str | None = None,
+        expires_in_s: int | None = None,
     ) -> SegmentResponse:
         """Create a task without waiting for its result.
 
@@ -382,8 +394,18 @@ class Client:
             prompt: What to look for: one prompt, or up to 16. Each costs one credit.
             project_id: Add the result to this project.
             idempotency_key: A later call with the same key returns the same task; by default a new key.
+            expires_in_s: Seconds after which the result is removed, once the task has ended; by default as long as the
+                service keeps results.
         """
-        return self._run(self._core.submit(image_url, prompt, project_id=project_id, idempotency_key=idempotency_key))
+        return self._run(
+            self._core.submit(
+                image_url,
+                prompt,
+                project_id=project_id,
+                idempotency_key=idempotency_key,
+                expires_in_s=expires_in_s,
+            )
+        )
 
     def task(self, task_id: str) -> TaskResponse:
         """Return the current state of a task."""
@@ -439,6 +461,26 @@ class Client:
         """Return your tier, credits and rate limits."""
         return self._run(self._core.me())
 
+    def export_account(self, path: str | os.PathLike[str]) -> Path:
+        """Save all that you have on the service as a tar archive, and return its path.
+
+        What has arrived is kept in ``{path}.partial``: if the connection is lost, the rest is fetched, now or when this
+        is called again with the same path. Images and masks are not kept in memory.
+
+        Raises:
+            InvalidRequestError: The file exists already.
+            UnavailableError: The service cannot be reached for a while.
+        """
+        return self._run(self._core.export_account(path))
+
+    def delete_account(self, confirm: str) -> DeletedAccountResponse:
+        """Delete your account and all that it has, for ever; the response says what is kept. Safe to repeat.
+
+        Args:
+            confirm: Your ``user_id``, as in `me`.
+        """
+        return self._run(self._core.delete_account(confirm))
+
     def projects(self, *, page: int = 1, limit: int = 20) -> ProjectsListResponse:
         """Return one page of projects, newest first."""
         return self._run(self._core.projects(page=page, limit=limit))
@@ -471,6 +513,8 @@ class Client:
 
     def _execute(self, step: Step) -> Any:
         if isinstance(step, Request):
+            if step.save_to is not None:
+                return self._save(step, step.save_to)
             return self._http.request(step.method, step.url, **step.options)
         if isinstance(step, Call):
             return step.call()
@@ -479,3 +523,13 @@ class Client:
             return None
         time.sleep(step.seconds)
         return None
+
+    def _save(self, request: Request, path: Path) -> httpx.Response:
+        with self._http.stream(request.method, request.url, **request.options) as response:
+            if response.is_success:
+                with open(path, "ab", opener=open_private) as file:
+                    for chunk in response.iter_bytes():
+                        file.write(chunk)
+            else:
+                response.read()
+        return response

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import random
 import secrets
 import socket
 import time
@@ -34,7 +35,7 @@ class WorkerLimits:
             other workers get their share.
         admitted: Requests plus claimed tasks above which further requests are refused.
         lease_s: Seconds until a new lease expires.
-        poll_s: Seconds between two polls of an empty queue.
+        poll_s: Seconds between two polls of an empty queue, half more or less.
     """
 
     claimed: int = 24
@@ -263,7 +264,8 @@ class Worker:
     async def _pause(self, more: bool) -> None:
         """If more tasks may wait, wait for room; else wait for a sign of new tasks."""
         if not more:
-            await self._wait_for_work(self._limits.poll_s)
+            # so that workers that were started together do not look together
+            await self._wait_for_work(self._limits.poll_s * random.uniform(0.5, 1.5))  # noqa: S311 (not for security)
             return
         self._room.clear()
         if self._claimed >= self._limits.claimed:
