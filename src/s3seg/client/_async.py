@@ -27,6 +27,7 @@ from s3seg.client.arguments import check_prompts, check_sources
 from s3seg.errors import ConfigurationError, InferenceError, S3segError
 from s3seg.tasks.clicks import Clicks
 from s3seg.tasks.concepts import Box
+from s3seg.tasks.tiles import Tile
 
 if TYPE_CHECKING:
     from s3seg.images import ImageSource
@@ -91,6 +92,7 @@ class AsyncClient:
         *,
         threshold: float | None = None,
         max_instances: int | None = None,
+        tile: Tile | None = None,
         project_id: str | None = None,
         timeout: float = 600.0,
     ) -> Segmentation: ...
@@ -102,6 +104,7 @@ class AsyncClient:
         *,
         threshold: float | None = None,
         max_instances: int | None = None,
+        tile: Tile | None = None,
         project_id: str | None = None,
         timeout: float = 600.0,
     ) -> list[Segmentation]: ...
@@ -112,6 +115,7 @@ class AsyncClient:
         *,
         threshold: float | None = None,
         max_instances: int | None = None,
+        tile: Tile | None = None,
         project_id: str | None = None,
         timeout: float = 600.0,
     ) -> Segmentation | list[Segmentation]:
@@ -122,6 +126,7 @@ class AsyncClient:
                 prompt,
                 threshold=threshold,
                 max_instances=max_instances,
+                tile=tile,
                 project_id=project_id,
                 timeout=timeout,
             )
@@ -134,6 +139,7 @@ class AsyncClient:
         *,
         threshold: float | None = None,
         max_instances: int | None = None,
+        tile: Tile | None = None,
         batch_size: int | None = None,
         on_error: Callable[[_S, S3segError], None] | None = None,
     ) -> AsyncGenerator[tuple[_S, Any], None]:
@@ -144,7 +150,7 @@ class AsyncClient:
 
         def start(count: int) -> None:
             for source in itertools.islice(remaining, count):
-                one = self.segment(source, prompts, threshold=threshold, max_instances=max_instances)
+                one = self.segment(source, prompts, threshold=threshold, max_instances=max_instances, tile=tile)
                 pending.append((source, asyncio.create_task(one)))
 
         try:
@@ -295,10 +301,11 @@ class AsyncClient:
         *,
         project_id: str | None = None,
         idempotency_key: str | None = None,
+        tile: Tile | None = None,
     ) -> SegmentResponse:
         """Create a task without waiting for its result; see `Client.submit` for the arguments."""
         return await self._run(
-            self._core.submit(image_url, prompt, project_id=project_id, idempotency_key=idempotency_key)
+            self._core.submit(image_url, prompt, project_id=project_id, idempotency_key=idempotency_key, tile=tile)
         )
 
     async def task(self, task_id: str) -> TaskResponse:

@@ -10,8 +10,8 @@ from s3seg.errors import InvalidRequestError
 from s3seg.inference.calibration import Calibration
 from s3seg.inference.concepts import Concept
 from s3seg.inference.prompts import Box, checked_threshold
-from s3seg.inference.tile_plan import Tile
 from s3seg.tasks.prompts import normalize_prompt
+from s3seg.tasks.tiles import Tile
 
 Threshold: TypeAlias = "float | Mapping[str, float] | Literal['calibrated'] | None"
 

@@ -36,13 +36,14 @@ from s3seg.inference.prompts import (
 from s3seg.inference.refiner import Refiner
 from s3seg.inference.search import Search, Threshold, thresholds_for
 from s3seg.inference.stages import EncodedImage, ResizedImage, Sam3Network, make_click_result, make_result, name_concept
-from s3seg.inference.tile_plan import Tile, checked_tile, plan_tiles
-from s3seg.inference.tiling import segment_tiles
+from s3seg.inference.tile_plan import plan_tiles
+from s3seg.inference.tiling import detect_in_tiles
 from s3seg.results.hints import Hint, joined
 from s3seg.results.masks import RLE
 from s3seg.results.segmentation import Instance, Segmentation, cut
 from s3seg.tasks.clicks import Clicks
 from s3seg.tasks.prompts import normalize_prompt
+from s3seg.tasks.tiles import Tile, checked_tile
 
 if TYPE_CHECKING:
     from s3seg.sam3.predictor import Predictor
@@ -600,10 +601,17 @@ class Segmenter:
         ]
         results = [cut(result, search.thresholds[result.prompt]) for result in results]
         if tiles:
-            results = segment_tiles(
-                self.network, embedding.image.pixels, tiles, results, batch_size=batch_size or self._batch_size
+            pixels = embedding.image.pixels
+            pieces = detect_in_tiles(
+                self.network,
+                lambda window: pixels[window[0] : window[2], window[1] : window[3]],
+                tiles,
+                distinct,
+                size=image.size,
+                threshold=lowest,
+                batch_size=batch_size or self._batch_size,
             )
-            results = [result[: search.max_instances] for result in results]
+            results = [result[: search.max_instances] for result in pieces.results(results)]
         if embedding.hints:
             results = [replace(one, hints=(*embedding.hints, *one.hints)) for one in results]
         refiner = Refiner(self, embedding)

@@ -27,6 +27,7 @@ from s3seg.results import masks
 from s3seg.results.hints import Hint
 from s3seg.results.instances_file import MIN_SCORE
 from s3seg.results.segmentation import ModelInfo, Segmentation
+from s3seg.results.windows import Window, cut_pixels
 from s3seg.tasks.clicks import Clicks
 
 if TYPE_CHECKING:
@@ -126,6 +127,30 @@ class Network(Protocol):
             ImageDecodeError: The picture cannot be read, or takes too long or too much memory.
             UnavailableError: The process was killed, or did not start.
         """
+        ...
+
+    @property
+    def input_side(self) -> int:
+        """The side of the network's input in pixels."""
+        ...
+
+    def read_tiles(self, content: bytes, windows: Sequence[Window], *, name: str) -> list[ResizedImage]:
+        """Decode an encoded picture, and resize windows of it. May be called from any thread.
+
+        Args:
+            content: The bytes of a picture file.
+            windows: Inside the picture.
+            name: What error messages call the picture.
+
+        Raises:
+            ImageDecodeError: The picture cannot be read, or a window is outside it.
+        """
+        ...
+
+    async def read_tiles_in(
+        self, pool: DecodingPool, content: bytes, windows: Sequence[Window], *, name: str, user_id: str
+    ) -> list[ResizedImage]:
+        """Do what `read_tiles` does in a process of a pool; arguments and errors as for `read_in`."""
         ...
 
     def check_prompts(self, prompts: Sequence[str]) -> None:
@@ -319,16 +344,41 @@ class Sam3Network:
 
     async def read_in(self, pool: DecodingPool, content: bytes, *, name: str, user_id: str) -> ResizedImage:
         """Do what `read` does in a process of a pool that runs `s3seg.inference.decoding.read_resized`."""
+        size, (pixels,) = await self._resized_in(pool, content, 1, name=name, user_id=user_id)
+        return ResizedImage(pixels, size)
+
+    @property
+    def input_side(self) -> int:
+        """The side of the network's input in pixels."""
+        return self.predictor.image_size
+
+    def read_tiles(self, content: bytes, windows: Sequence[Window], *, name: str) -> list[ResizedImage]:
+        """Decode an encoded picture, and resize windows of it."""
+        picture = images.load(content, name=name, max_pixels=self._max_pixels)
+        return [self.resize(tile, tile.shape[:2]) for tile in cut_pixels(picture.pixels, windows, name=name)]
+
+    async def read_tiles_in(
+        self, pool: DecodingPool, content: bytes, windows: Sequence[Window], *, name: str, user_id: str
+    ) -> list[ResizedImage]:
+        """Do what `read_tiles` does in a process of a pool that runs `s3seg.inference.decoding.read_resized`."""
+        _, tiles = await self._resized_in(pool, content, len(windows), windows=windows, name=name, user_id=user_id)
+        sizes = [(y2 - y1, x2 - x1) for y1, x1, y2, x2 in windows]
+        return [ResizedImage(pixels, size) for pixels, size in zip(tiles, sizes, strict=True)]
+
+    async def _resized_in(
+        self, pool: DecodingPool, content: bytes, count: int, *, name: str, **arguments: Any
+    ) -> tuple[tuple[int, int], list[Any]]:
+        """Run `read_resized` in a decoding process; returns the picture's size, and tensors as in `ResizedImage`."""
         from s3seg.sam3.predictor import resized_from_bytes
 
         side, memory = self.predictor.image_size, pool.options.memory
-        fields, pixels = await pool.run(
-            content, user_id=user_id, name=name, side=side, max_pixels=self._max_pixels, max_memory=memory
-        )
+        limits = {"side": side, "max_pixels": self._max_pixels, "max_memory": memory}
+        fields, body = await pool.run(content, name=name, **limits, **arguments)
         height, width = (int(length) for length in fields["size"])
-        if len(pixels) != 3 * side * side or not 0 < height * width <= self._max_pixels:
+        each = 3 * side * side
+        if len(body) != count * each or not 0 < height * width <= self._max_pixels:
             raise ImageDecodeError(f"{name}: cannot be read")  # the process may have been taken over
-        return ResizedImage(resized_from_bytes(pixels, side), (height, width))
+        return (height, width), [resized_from_bytes(body[k * each : (k + 1) * each], side) for k in range(count)]
 
     def resize(self, pixels: np.ndarray, size: tuple[int, int]) -> ResizedImage:
         """Resize a picture to the input of the network, on the CPU.
