@@ -74,7 +74,6 @@ def test_thresholds_tiles_and_overlaps_from_the_command_line(s3seg: Command, pic
         (["--threshold", "bus=0.5"], "not among the prompts"),
         (["--threshold", "0.5", "--threshold", "0.6"], "one prompt each"),
         (["--tile", "-3"], "--tile is"),
-        (["--tile", "auto", "--url", "http://localhost:1"], "--tile cannot be used with --url"),
         (["--threshold", "calibrated"], "s3seg calibrate"),
     ):
         done = s3seg("segment", street, "car", "-p", "house", *arguments)

@@ -21,7 +21,7 @@ from s3seg.inference.worker import WorkerLimits
 from s3seg.results import instances_file, masks
 from s3seg.tasks.model import TaskStatus
 from tests.helpers.inference_system import USER, ScriptedNetwork, png
-from train_small_sam3.shapes import draw_shape
+from tests.helpers.small_things import circles
 
 pytestmark = pytest.mark.anyio
 
@@ -30,21 +30,6 @@ async def until(condition) -> None:
     async with asyncio.timeout(20):
         while not condition():
             await asyncio.sleep(0.002)
-
-
-def circles() -> bytes:
-    """Nine red circles of 50 pixels on a picture of 700, in which the network does not see them whole."""
-    rng = np.random.default_rng(0)
-    image = np.full((700, 700, 3), 235, np.uint8)
-    for k in range(9):
-        patch = draw_shape("circle", "red", "solid", radius=25, rng=rng)
-        top, left = 60 + 220 * (k // 3), 70 + 215 * (k % 3)
-        alpha = patch[..., 3:] / 255
-        window = image[top : top + 50, left : left + 50]
-        image[top : top + 50, left : left + 50] = patch[..., :3] + window * (1 - alpha)
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="PNG")
-    return buffer.getvalue()
 
 
 @pytest.fixture(scope="module")

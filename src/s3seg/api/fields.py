@@ -74,6 +74,8 @@ OmissibleUuid = Annotated[Omissible[UuidStr], BeforeValidator(_none_if_blank)]
 
 
 def _check_tile(value: object) -> object:
+    if isinstance(value, float) and value.is_integer():  # JSON has one type of numbers
+        value = int(value)
     try:
         return checked_tile_of_service(value)
     except InvalidRequestError as err:
