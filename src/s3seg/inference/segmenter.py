@@ -646,8 +646,11 @@ class Segmenter:
     ) -> Search:
         if max_instances is not None:
             max_instances = checked_positive("max_instances", max_instances)
-        thresholds = thresholds_for(threshold, prompts, default=self.metadata.threshold, calibration=self.calibration)
-        return Search(thresholds, prompts, max_instances, boxes, negative_boxes, checked_tile(tile), concept)
+        tile = checked_tile(tile)
+        thresholds = thresholds_for(
+            threshold, prompts, default=self.metadata.threshold, calibration=self.calibration, tile=tile
+        )
+        return Search(thresholds, prompts, max_instances, boxes, negative_boxes, tile, concept)
 
 
 @dataclass(frozen=True, slots=True)
