@@ -459,7 +459,7 @@ class Segmenter:
             batch_size = checked_positive("batch_size", batch_size)
         prompts = checked_prompts(prompt, has_boxes=False)
         search = self._search(prompts, threshold, max_instances, tile)
-        size = batch_size or self._batch_size
+        size = batch_size or self.batch_size
         decode = partial(self._decode_or_error, bgr=bgr)
         pairs = self._segment_batches(sources, decode, search, size, on_error)
         return ((source, results[0]) for source, results in pairs) if isinstance(prompt, str) else pairs
@@ -609,7 +609,7 @@ class Segmenter:
                 distinct,
                 size=image.size,
                 threshold=lowest,
-                batch_size=batch_size or self._batch_size,
+                batch_size=batch_size or self.batch_size,
             )
             results = [result[: search.max_instances] for result in pieces.results(results)]
         if embedding.hints:
@@ -631,7 +631,8 @@ class Segmenter:
         return f"{self.model.name} {self.model.version}"
 
     @property
-    def _batch_size(self) -> int:
+    def batch_size(self) -> int:
+        """How many pictures, or tiles of one, are encoded together unless a caller chooses."""
         return 1 if self.predictor.device.type == "cpu" else 8
 
     def _search(
