@@ -150,7 +150,9 @@ def test_only_files_of_this_machine_are_opened(tmp_path, noise):
 
 def test_what_lies_beside_a_file_is_not_read(tmp_path, noise):
     path = write(tmp_path / "a.tif", noise)
-    (tmp_path / "a.tif.aux.xml").write_text("<PAMDataset><SRS>EPSG:3857</SRS></PAMDataset>")
+    (tmp_path / "a.tif.aux.xml").write_text(
+        "<PAMDataset><SRS>EPSG:3857</SRS><GeoTransform>5,1,0,6,0,-1</GeoTransform></PAMDataset>"
+    )
     (tmp_path / "a.tfw").write_text("9\n0\n0\n-9\n0\n0\n")
     with Raster(path) as raster:
         assert raster.crs == UTM
