@@ -16,10 +16,12 @@ import s3seg
 from s3seg.decoding import DecodingPool
 from s3seg.errors import InferenceError, InvalidRequestError
 from s3seg.inference import tile_requests
-from s3seg.inference.batcher import Batcher
+from s3seg.inference.batcher import Batcher, ShownConcept
+from s3seg.inference.prompts import BoxedPrompt
 from s3seg.inference.worker import WorkerLimits
 from s3seg.results import instances_file, masks
-from s3seg.tasks.model import TaskStatus
+from s3seg.tasks.clicks import Clicks
+from s3seg.tasks.model import TaskRequest, TaskStatus
 from tests.helpers.inference_system import USER, ScriptedNetwork, png
 from tests.helpers.small_things import circles
 
@@ -128,6 +130,32 @@ async def test_too_many_tiles_are_refused_before_anything_is_encoded(system):
     await none.aclose()
 
 
+async def test_tiles_are_for_words_only(system):
+    batcher = system.batcher()
+    for other in ({"objects": [Clicks([(1, 1)])]}, {"concept": ShownConcept(None, [])}):
+        with pytest.raises(InvalidRequestError, match="only words"):
+            await batcher.segment(png(1), ["a"], tile=64, name="p", **other)
+    with pytest.raises(InvalidRequestError, match="only words"):
+        await batcher.segment(png(1), [BoxedPrompt("a", ((0, 0, 2, 2),))], tile=64, name="p")
+    await batcher.aclose()
+
+
+async def test_tiles_of_a_turned_photograph_are_those_of_what_is_seen(seg):
+    turned = Image.open(io.BytesIO(circles())).crop((0, 0, 700, 480)).transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees to the right
+    buffer = io.BytesIO()
+    turned.save(buffer, format="JPEG", quality=95, exif=exif)
+    expected = seg.segment(buffer.getvalue(), "red circle", tile=300)
+    with ThreadPoolExecutor(2) as cpu:
+        batcher = Batcher(seg.network, cpu=cpu)
+        (result,) = await batcher.segment(buffer.getvalue(), ["red circle"], tile=300, name="the image")
+    result = result[result.scores > seg.metadata.threshold]
+    assert result.size == expected.size == (480, 700)
+    assert len(result) == len(expected) >= 6
+    assert (masks.iou(result.rles, expected.rles).max(axis=1) > 0.9).all()
+
+
 async def test_tiles_that_nobody_waits_for_are_dropped(system):
     batcher = system.batcher(pictures=2)
     tiled = asyncio.ensure_future(batcher.segment(png(1, size=(640, 640)), ["a"], tile=64, name="p"))
@@ -194,7 +222,7 @@ async def test_a_task_with_tiles_may_have_more_than_200_instances(system):
     content = await system.objects.get(system.objects.key_of(done.metadata["instances_url"]))
     (result,) = instances_file.read(content)
     assert len(result) == 256
-    assert done.metadata["instance_count"] == 256
+    assert (done.metadata["instance_count"], done.metadata["tile"]) == (256, 64)
     label_map = Image.open(io.BytesIO(await system.objects.get(system.objects.key_of(done.mask_image_url))))
     assert set(np.unique(np.array(label_map))) == set(range(257))
     await engine.aclose()
@@ -240,8 +268,6 @@ async def test_requests_for_tasks_with_tiles_wait_for_their_turn(system):
     "visual", [{"tile": 3}, {"tile": "all"}, {"tile": None}, {"tile": 2**40}, {"tile": 64, "clicks": []}]
 )
 async def test_malformed_tiles_end_their_task_with_a_refund(system, visual):
-    from s3seg.tasks.model import TaskRequest
-
     engine = await started(system)
     before = await system.credits()
     url = await system.upload(png())

@@ -133,11 +133,13 @@ class Batcher:
             ImageDecodeError: The picture cannot be read, or takes too long to decode.
             PromptError: A prompt does not fit the model.
             InvalidRequestError: A click or a box is outside its picture; the checkpoint has not learnt clicks or
-                boxes; or there would be too many tiles.
+                boxes; there would be too many tiles; or they are asked for with something else than words.
             InferenceError: The network failed, also in the second attempt if there was one.
         """
         self._guard.check()
         loop = asyncio.get_running_loop()
+        if tile is not None and not (all(isinstance(one, str) for one in prompts) and not objects and concept is None):
+            raise InvalidRequestError("only words can be looked for in tiles: a tile does not show what boxes show")
         if objects:
             self.network.require_clicks()
         elif concept is not None:
@@ -166,7 +168,6 @@ class Batcher:
         except asyncio.CancelledError:
             job.dropped = True
             raise
-        pieces = await self._in_tiles(content, digest, picture.size, prompts, tiles, name, user_id) if tiles else None
         start = time.perf_counter()
         timings = {"decode": read_s * 1000, "image": prediction.image_s * 1000, "prompt": prediction.prompt_s * 1000}
         words = partial(make_result, threshold=MIN_SCORE, photograph=prediction.photograph)
@@ -188,13 +189,18 @@ class Batcher:
         )
         if concept is not None:
             results = [name_concept(queue.network, results[0], str(prompts[0]))]
-        if pieces is not None:
-            results = await loop.run_in_executor(self._cpu, lambda: _joined(pieces, results, self.threshold))
+        masks_s = time.perf_counter() - start
+        if tiles:
+            del job, prediction  # the masks of the whole picture, which would be in memory all the while
+            pieces = await self._in_tiles(content, digest, picture.size, prompts, tiles, name, user_id)
+            start = time.perf_counter()
+            results = await loop.run_in_executor(self._cpu, _joined, pieces, results, self.threshold)
+            masks_s += time.perf_counter() - start
         for stage, seconds in (
             ("read", read_s),
             ("image", results[0].timings["image"] / 1000),
             ("prompt", sum(result.timings["prompt"] for result in results) / 1000),
-            ("masks", time.perf_counter() - start),
+            ("masks", masks_s),
         ):
             self._metrics.stage(stage, seconds)
         return list(results)

@@ -293,12 +293,13 @@ class NetworkQueue:
         new: dict[bytes, ResizedImage] = {}
         others: dict[bytes, Future[EncodedImage]] = {}
         with self._encoding_lock:
-            for digest, picture in (one for job in batch for one in job.pictures):
+            for job, (digest, picture) in ((one, pair) for one in batch for pair in one.pictures):
                 known = self.cache.get(digest)
                 if known is None and isinstance(picture, EncodedImage):
                     known = picture
                 other = None if known is not None or digest in new else self._encoding.get(digest)
-                self._metrics.cache(hit=known is not None or other is not None or digest in new)
+                if job.is_kept:
+                    self._metrics.cache(hit=known is not None or other is not None or digest in new)
                 if known is not None:
                     images[digest] = known
                 elif other is not None:

@@ -8,9 +8,10 @@ is decoded anew for each group of tiles, so that no more than two groups are in 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING, TypeVar, cast
 
@@ -63,23 +64,32 @@ async def detect_in_tiles(
     pieces = TilePieces(tiles, size, prompts=len(prompts), max_instances=MAX_INSTANCES)
     at_once = max(1, min(limits.pictures, limits.prompts // len(prompts)))
     adding: asyncio.Future[None] | None = None
-    async for group in _read_ahead(list(enumerate(tiles)), max(at_once, _GROUP_BYTES // (3 * input_side**2)), read):
-        for batch in _parts(group, at_once):
-            named = [(hashlib.sha256(b"%b %d" % (digest, number)).digest(), image) for number, image in batch]
-            queue = choose(named[0][0])
-            jobs = [
-                Job(name, image, tuple(prompts), loop, loop.create_future(), is_kept=False) for name, image in named
-            ]
-            predictions = await _predicted(queue, jobs)
-            if adding is not None:
-                await adding
-            adding = loop.run_in_executor(cpu, _add, pieces, [number for number, _ in batch], predictions)
+    count = max(at_once, _GROUP_BYTES // (3 * input_side**2))
+    async with contextlib.aclosing(_read_ahead(list(enumerate(tiles)), count, read)) as groups:
+        async for group in groups:
+            for batch in _parts(group, at_once):
+                predictions = await _predicted(batch, digest, prompts, choose)
+                if adding is not None:
+                    await adding
+                adding = loop.run_in_executor(cpu, _add, pieces, [number for number, _ in batch], predictions)
     if adding is not None:
         await adding
     return pieces
 
 
-async def _predicted(queue: NetworkQueue, jobs: Sequence[Job]) -> list[Prediction]:
+async def _predicted(
+    tiles: Sequence[tuple[int, ResizedImage]],
+    digest: bytes,
+    prompts: Sequence[str],
+    choose: Callable[[bytes], NetworkQueue],
+) -> list[Prediction]:
+    """Put tiles into the queue of a network, and wait for what it predicts."""
+    loop = asyncio.get_running_loop()
+    jobs = [
+        Job(_digest_of(digest, number), image, tuple(prompts), loop, loop.create_future(), is_kept=False)
+        for number, image in tiles
+    ]
+    queue = choose(jobs[0].digest)
     for job in jobs:
         queue.put(job)
     try:
@@ -88,6 +98,10 @@ async def _predicted(queue: NetworkQueue, jobs: Sequence[Job]) -> list[Predictio
         for job in jobs:
             job.dropped = True
         raise
+
+
+def _digest_of(digest: bytes, tile: int) -> bytes:
+    return hashlib.sha256(b"%b %d" % (digest, tile)).digest()
 
 
 def _add(pieces: TilePieces, numbers: Sequence[int], predictions: Sequence[Prediction]) -> None:
@@ -100,7 +114,7 @@ def _add(pieces: TilePieces, numbers: Sequence[int], predictions: Sequence[Predi
 
 async def _read_ahead(
     tiles: Sequence[tuple[int, Window]], count: int, read: ReadTiles
-) -> AsyncIterator[list[tuple[int, ResizedImage]]]:
+) -> AsyncGenerator[list[tuple[int, ResizedImage]], None]:
     """Yield groups of tiles with their numbers, and read the next group meanwhile."""
 
     def start(group: Sequence[tuple[int, Window]]) -> asyncio.Future[list[ResizedImage]]:
