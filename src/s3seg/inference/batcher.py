@@ -25,7 +25,7 @@ from s3seg.inference.process_guard import ProcessGuard
 from s3seg.inference.prompts import Box, BoxedPrompt, make_queries
 from s3seg.inference.stages import EncodedImage, Network, ResizedImage, make_click_result, make_result, name_concept
 from s3seg.inference.tile_plan import plan_tiles
-from s3seg.inference.tile_requests import MAX_INSTANCES, detect_in_tiles
+from s3seg.inference.tile_requests import MAX_INSTANCES, detect_in_turns
 from s3seg.inference.tiling import TilePieces
 from s3seg.results.hints import Hint
 from s3seg.results.instances_file import MIN_SCORE
@@ -226,7 +226,7 @@ class Batcher:
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._cpu, lambda: self.network.read_tiles(content, windows, name=name))
 
-        return await detect_in_tiles(
+        return await detect_in_turns(
             digest,
             size,
             [str(prompt) for prompt in prompts],

@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 MAX_INSTANCES = 4000
 """Instances of one prompt that a task with tiles keeps, the best; with 16 prompts they fit into a 16-bit label map."""
 
-_GROUP_BYTES = 24 * 2**20
+_GROUP_BYTES = 24 * 2**20  # less than an answer of a decoding process may have
 _T = TypeVar("_T")
 
 ReadTiles = Callable[[Sequence[Window]], Awaitable[list[ResizedImage]]]
 """Decodes the picture, and returns these windows of it, resized."""
 
 
-async def detect_in_tiles(
+async def detect_in_turns(
     digest: bytes,
     size: tuple[int, int],
     prompts: Sequence[str],
@@ -64,7 +64,7 @@ async def detect_in_tiles(
     pieces = TilePieces(tiles, size, prompts=len(prompts), max_instances=MAX_INSTANCES)
     at_once = max(1, min(limits.pictures, limits.prompts // len(prompts)))
     adding: asyncio.Future[None] | None = None
-    count = max(at_once, _GROUP_BYTES // (3 * input_side**2))
+    count = max(1, _GROUP_BYTES // (3 * input_side**2))
     async with contextlib.aclosing(_read_ahead(list(enumerate(tiles)), count, read)) as groups:
         async for group in groups:
             for batch in _parts(group, at_once):
