@@ -315,6 +315,22 @@ def test_things_are_where_the_raster_says(seg, scene):
     assert both[1].rles == result.rles[:4]
 
 
+def test_what_is_larger_than_a_window_is_found_as_a_whole(seg, tmp_path):
+    rows, columns = np.mgrid[:900, :1000]
+    disc = np.hypot(rows - 450, columns - 480) < 210
+    pixels = np.where(disc, np.array([220, 40, 40], np.uint8)[:, None, None], np.uint8(235))
+    path = write(tmp_path / "disc.tif", pixels)
+    result = segment_geotiff(seg, path, "red circle")
+    assert result.tiles > 20
+    assert len(result) == 1
+    assert masks.iou(result.rles, [masks.encode(disc)])[0, 0] > 0.9
+
+
+def test_windows_are_bounded(seg, scene):
+    with pytest.raises(InvalidRequestError, match="at most 4096 pixels"):
+        segment_geotiff(seg, scene[0], "red circle", tile=4097)
+
+
 def test_a_raster_that_fits_into_a_window_is_looked_at_whole(seg, scene):
     path, _ = scene
     assert segment_geotiff(seg, path, "red circle", tile=800).tiles == 1

@@ -29,8 +29,8 @@ def geotiff(
         str,
         typer.Option(
             metavar="auto|PIXELS",
-            help="Side of the windows that are looked at; larger than the things, which should be 5 % of it or more. "
-            "auto is the side of the network's input.",
+            help="Side of the windows that are looked at, up to 4096; larger than the things, which should be 5 % "
+            "of it or more. auto is the side of the network's input.",
         ),
     ] = "auto",
     bands: Annotated[

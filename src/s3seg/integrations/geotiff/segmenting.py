@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
+from s3seg.errors import InvalidRequestError
 from s3seg.inference.prompts import checked_positive, checked_prompts
 from s3seg.inference.search import Threshold, thresholds_for
-from s3seg.inference.stitching import stitch
+from s3seg.inference.stitching import Piece, stitch
 from s3seg.inference.tile_plan import plan_tiles
 from s3seg.inference.tiling import detect_in_tiles
 from s3seg.integrations.geotiff.raster import Raster
@@ -19,6 +20,9 @@ from s3seg.tasks.tiles import Tile, checked_tile
 
 if TYPE_CHECKING:
     from s3seg.inference.segmenter import Segmenter
+
+MAX_SIDE = 4096
+"""The largest side of a window. A raster with no more pixels than such a window is looked at as a whole too."""
 
 Progress = Callable[[int, int], None]
 
@@ -64,14 +68,14 @@ def segment_geotiff(
     """Segment every instance of what the prompts describe in a GeoTIFF raster.
 
     The raster is read in overlapping windows, a batch at a time, so it may be much larger than memory. What several
-    windows show of one thing is joined. Nothing is looked for in the raster as a whole: choose windows that are larger
-    than the things.
+    windows show of one thing is joined. Rasters of up to `MAX_SIDE` x `MAX_SIDE` pixels are looked at as a whole too;
+    for larger ones, choose windows that are larger than the things.
 
     Args:
         segmenter: The loaded checkpoint.
         path: A GeoTIFF file on this machine.
         prompt: What to look for: one prompt or several.
-        tile: The side of a window in pixels, or "auto" for the side of the network's input.
+        tile: The side of a window in pixels, at most `MAX_SIDE`, or "auto" for the side of the network's input.
         threshold: Keep instances that score above this; see `Segmenter.segment`.
         max_instances: Keep at most this many for each prompt, the best; None keeps all.
         bands: The bands to read; see `Raster`.
@@ -91,13 +95,16 @@ def segment_geotiff(
     prompts = checked_prompts(prompt, has_boxes=False)
     segmenter.network.check_prompts(prompts)
     side = checked_tile(tile) or "auto"
+    if isinstance(side, int) and side > MAX_SIDE:
+        raise InvalidRequestError(f"a window of a raster has at most {MAX_SIDE} pixels a side, got tile={side}")
     count = None if max_instances is None else checked_positive("max_instances", max_instances)
     thresholds = thresholds_for(
         threshold, prompts, default=segmenter.metadata.threshold, calibration=segmenter.calibration, tile=side
     )
     distinct = list(thresholds)
     with Raster(path, bands=bands, scale=scale) as raster:
-        tiles = plan_tiles(raster.size, side, input_side=segmenter.image_size) or [(0, 0, *raster.size)]
+        full = (0, 0, *raster.size)
+        tiles = plan_tiles(raster.size, side, input_side=segmenter.image_size) or [full]
         done = 0
 
         def advance(tiles_of_batch: int) -> None:
@@ -115,10 +122,16 @@ def segment_geotiff(
             batch_size=segmenter.batch_size,
             on_batch=advance,
         )
+        whole: list[list[Piece]] = [[] for _ in distinct]
+        if len(tiles) > 1 and raster.size[0] * raster.size[1] <= MAX_SIDE**2:
+            seen = segmenter.segment(raster.read(full), distinct, threshold=min(thresholds.values()))
+            whole = [[Piece(one.rle, np.array(one.box), one.score) for one in result if one.area] for result in seen]
         results = {}
         for k, one in enumerate(distinct):
             lowest = np.float32(thresholds[one])
-            found = stitch([piece for piece in pieces[k] if np.float32(piece.score) > lowest], tiles, [])
+            above = ([piece for piece in group if np.float32(piece.score) > lowest] for group in (pieces[k], whole[k]))
+            of_tiles, of_whole = above
+            found = stitch(of_tiles, tiles, of_whole)
             found = sorted(found, key=lambda piece: -piece.score)[:count]
             results[one] = GeoSegmentation(
                 prompt=one,
