@@ -27,9 +27,9 @@ from s3seg.adapters.memory import (
 from s3seg.decoding import DecodingPool
 from s3seg.inference.batcher import Batcher
 from s3seg.inference.engine import Engine, EngineOptions
+from s3seg.inference.network import EncodedImage, ResizedImage
 from s3seg.inference.network_queue import Limits
 from s3seg.inference.pipeline import Pipeline
-from s3seg.inference.stages import EncodedImage, ResizedImage
 from s3seg.inference.worker import WorkerLimits
 from s3seg.results.hints import Hint
 from s3seg.results.segmentation import ModelInfo

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from s3seg.edge.uploads import Inspect
     from s3seg.inference.engine import Engine
     from s3seg.inference.metrics import InferenceMetrics
-    from s3seg.inference.stages import Network
+    from s3seg.inference.network import Network
     from s3seg.tasks.backlog import Backlog
     from s3seg.web.operations import Operation
 

@@ -19,11 +19,12 @@ from functools import partial
 
 from s3seg.decoding import DecodingPool
 from s3seg.errors import InvalidRequestError
+from s3seg.inference.making_results import make_click_result, make_result, name_concept
 from s3seg.inference.metrics import InferenceMetrics, NoMetrics
+from s3seg.inference.network import EncodedImage, Network, ResizedImage
 from s3seg.inference.network_queue import Asked, Job, Limits, NetworkQueue, ReadConcept
 from s3seg.inference.process_guard import ProcessGuard
 from s3seg.inference.prompts import Box, BoxedPrompt, make_queries
-from s3seg.inference.stages import EncodedImage, Network, ResizedImage, make_click_result, make_result, name_concept
 from s3seg.inference.tile_plan import plan_tiles
 from s3seg.inference.tile_requests import MAX_INSTANCES, detect_in_turns
 from s3seg.inference.tiling import TilePieces

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from s3seg.errors import InferenceError, OutOfMemoryError
 from s3seg.inference.embedding_cache import EmbeddingCache
 from s3seg.inference.metrics import InferenceMetrics
-from s3seg.inference.stages import EncodedImage, Network, ResizedImage
+from s3seg.inference.network import EncodedImage, Network, ResizedImage
 from s3seg.tasks.clicks import Clicks
 
 if TYPE_CHECKING:

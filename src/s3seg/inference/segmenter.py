@@ -23,6 +23,8 @@ from s3seg.images.channel_order import looks_like_bgr
 from s3seg.inference.calibration import Calibration
 from s3seg.inference.concepts import MAX_BOXES, MAX_EXAMPLES, Concept
 from s3seg.inference.hints import channel_order_hint
+from s3seg.inference.making_results import make_click_result, make_result, name_concept
+from s3seg.inference.network import EncodedImage, ResizedImage
 from s3seg.inference.prefetch import batches, map_ahead
 from s3seg.inference.process_guard import refuse_copying
 from s3seg.inference.prompts import (
@@ -35,7 +37,7 @@ from s3seg.inference.prompts import (
 )
 from s3seg.inference.refiner import Refiner
 from s3seg.inference.search import Search, Threshold, thresholds_for
-from s3seg.inference.stages import EncodedImage, ResizedImage, Sam3Network, make_click_result, make_result, name_concept
+from s3seg.inference.stages import Sam3Network
 from s3seg.inference.tile_plan import plan_tiles
 from s3seg.inference.tiling import detect_in_tiles
 from s3seg.results.hints import Hint, joined

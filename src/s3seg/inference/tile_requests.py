@@ -15,8 +15,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Seque
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING, TypeVar, cast
 
+from s3seg.inference.network import ResizedImage
 from s3seg.inference.network_queue import Job, Limits, NetworkQueue, Prediction
-from s3seg.inference.stages import ResizedImage
 from s3seg.inference.tiling import TilePieces
 from s3seg.results.windows import Window
 
