@@ -378,6 +378,13 @@ class Settings(BaseSettings):
     supabase_publishable_key: Annotated[
         PublishableKey | None, Field(description="Publishable (or legacy anon) key, for the edge")
     ] = None
+    supabase_realtime: Annotated[
+        bool,
+        Field(
+            description="Let clients of signed-in users wait for tasks with Supabase Realtime instead of polling; "
+            "each holds one connection to the project"
+        ),
+    ] = False
     supabase_secret_key: Annotated[
         SecretKey | None,
         Field(description="Secret (or legacy service_role) key, for workers and operators; never set it on the edge"),
