@@ -50,9 +50,10 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., first width) -> (..., last width)."""
         first, *others = self.layers  # a slice would be a new ModuleList, which takes as long as a layer
+        inplace = not torch.is_grad_enabled()  # x is a view, whose gradient would be copied several times over
         x = first(x)
         for layer in others:
-            x = layer(F.relu(x, inplace=True))
+            x = layer(F.relu(x, inplace=inplace))
         return x
 
 
