@@ -14,7 +14,7 @@ import litserve
 
 from benchmarks.held_network import HeldNetwork
 from s3seg.inference.artifacts import make_artifacts
-from s3seg.inference.stages import make_result
+from s3seg.inference.making_results import make_result
 from s3seg.results.instances_file import MIN_SCORE
 from s3seg.tasks.model import Task
 

@@ -18,6 +18,7 @@ from s3seg.commands.calibrate import calibrate
 from s3seg.commands.demo.command import demo
 from s3seg.commands.doctor.command import doctor
 from s3seg.commands.errors import ErrorHandlingGroup
+from s3seg.commands.geotiff import geotiff
 from s3seg.commands.help import CommandWithSections
 from s3seg.commands.mcp import mcp
 from s3seg.commands.segment.command import segment
@@ -55,6 +56,7 @@ def _root(
 app.command("demo", cls=CommandWithSections)(demo)
 app.command("segment", cls=CommandWithSections)(segment)
 app.command("calibrate", cls=CommandWithSections)(calibrate)
+app.command("geotiff", cls=CommandWithSections)(geotiff)
 app.add_typer(export.app, name="export")
 app.command("export-account", cls=CommandWithSections)(account.export_account)
 app.command("delete-account", cls=CommandWithSections)(account.delete_account)

@@ -14,6 +14,7 @@ from s3seg.api.fields import (
     ExpiresIn,
     ImageUrl,
     Omissible,
+    OmissibleTile,
     OmissibleUuid,
     PromptStr,
     QueryInt,
@@ -24,7 +25,7 @@ from s3seg.api.fields import (
 from s3seg.tasks.clicks import MAX_POINTS, Clicks, click_texts
 from s3seg.tasks.limits import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, MAX_PROMPTS
 from s3seg.tasks.model import TaskStatus
-from s3seg.tasks.visual import visual_of_clicks
+from s3seg.tasks.visual import visual_of_clicks, visual_of_tiles
 
 ExpiresAt = Annotated[
     Omissible[datetime],
@@ -85,7 +86,8 @@ class ClickedObject(RequestModel):
 class SegmentRequest(RequestModel):
     """Ask for the masks of one prompt (``text_prompt``), or by one of the additions.
 
-    These are several prompts (``text_prompts``), clicks on objects (``clicks``), and a concept (``concept_id``).
+    These are several prompts (``text_prompts``), clicks on objects (``clicks``), and a concept (``concept_id``). Words
+    can be looked for in tiles too (``tile``).
     """
 
     model_config = ConfigDict(
@@ -123,6 +125,13 @@ class SegmentRequest(RequestModel):
     concept_id: Annotated[
         OmissibleUuid, Field(description="Addition: one of the caller's concepts instead of words, 1 credit")
     ]
+    tile: Annotated[
+        OmissibleTile,
+        Field(
+            description='Addition: look for the words also in overlapping tiles, whose side has so many pixels; "auto" '
+            "is the side of the model's input"
+        ),
+    ]
     project_id: Annotated[OmissibleUuid, Field(description="Project that the result belongs to")]
     expires_in_s: ExpiresIn
 
@@ -131,6 +140,8 @@ class SegmentRequest(RequestModel):
         kinds = (self.text_prompt, self.text_prompts, self.clicks, self.concept_id)
         if sum(kind is not None for kind in kinds) != 1:
             raise ValueError("send either text_prompt or text_prompts, or clicks or concept_id")
+        if self.tile is not None and (self.clicks is not None or self.concept_id is not None):
+            raise ValueError("tile goes with text_prompt or text_prompts: a tile does not show what clicks show")
         return self
 
     @property
@@ -141,7 +152,9 @@ class SegmentRequest(RequestModel):
     @property
     def visual(self) -> dict[str, Any] | None:
         """What the task asks for beside words; see `s3seg.tasks.visual`."""
-        return visual_of_clicks(self.objects) if self.clicks else None
+        if self.clicks:
+            return visual_of_clicks(self.objects)
+        return None if self.tile is None else visual_of_tiles(self.tile)
 
     @property
     def prompts(self) -> tuple[str, ...]:

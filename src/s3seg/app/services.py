@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from s3seg.edge.uploads import Inspect
     from s3seg.inference.engine import Engine
     from s3seg.inference.metrics import InferenceMetrics
-    from s3seg.inference.stages import Network
+    from s3seg.inference.network import Network
     from s3seg.tasks.backlog import Backlog
     from s3seg.tasks.maintenance import Removals
     from s3seg.web.operations import Operation
@@ -272,11 +272,13 @@ def make_engine(
             admitted=settings.admitted_at_once,
             lease_s=settings.lease_s,
             poll_s=settings.poll_s,
+            with_tiles=settings.tiled_at_once,
         ),
         batches=Limits(
             pictures=settings.batch_images,
             prompts=settings.batch_prompts,
             cache_bytes=settings.embedding_cache_mb * 2**20,
+            tiles=settings.max_tiles,
         ),
         network_threads=2 if settings.networks_in_processes else 1,
         retry_after_s=settings.retry_after_s,

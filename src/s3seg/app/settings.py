@@ -280,6 +280,18 @@ class Settings(BaseSettings):
     claimed_at_once: Annotated[
         int, Field(ge=1, description="Tasks that a worker claims at a time; three batches keep the model busy")
     ] = 24
+    tiled_at_once: Annotated[
+        int, Field(ge=1, description="Tasks with tiles that a worker processes at a time, beside the others")
+    ] = 2
+    max_tiles: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=10_000,
+            description="Tiles that a picture may be cut into, each of which takes the time of a picture; tasks with "
+            "more are refused, and with 0 all tasks with tiles",
+        ),
+    ] = 256
     admitted_at_once: Annotated[
         int, Field(ge=1, description="Requests and tasks in progress beyond which the gpu service answers 503")
     ] = 96

@@ -38,6 +38,7 @@ from s3seg.errors import ConfigurationError, InferenceError, S3segError
 from s3seg.tasks.clicks import Clicks
 from s3seg.tasks.concepts import Box
 from s3seg.tasks.private_files import open_private
+from s3seg.tasks.tiles import Tile
 
 if TYPE_CHECKING:
     from s3seg.images import ImageSource
@@ -122,6 +123,7 @@ class AsyncClient:
         *,
         threshold: float | None = None,
         max_instances: int | None = None,
+        tile: Tile | None = None,
         project_id: str | None = None,
         timeout: float = 600.0,
     ) -> Segmentation: ...
@@ -133,6 +135,7 @@ class AsyncClient:
         *,
         threshold: float | None = None,
         max_instances: int | None = None,
+        tile: Tile | None = None,
         project_id: str | None = None,
         timeout: float = 600.0,
     ) -> list[Segmentation]: ...
@@ -143,6 +146,7 @@ class AsyncClient:
         *,
         threshold: float | None = None,
         max_instances: int | None = None,
+        tile: Tile | None = None,
         project_id: str | None = None,
         timeout: float = 600.0,
     ) -> Segmentation | list[Segmentation]:
@@ -153,6 +157,7 @@ class AsyncClient:
                 prompt,
                 threshold=threshold,
                 max_instances=max_instances,
+                tile=tile,
                 project_id=project_id,
                 timeout=timeout,
             )
@@ -165,6 +170,7 @@ class AsyncClient:
         *,
         threshold: float | None = None,
         max_instances: int | None = None,
+        tile: Tile | None = None,
         batch_size: int | None = None,
         on_error: Callable[[_S, S3segError], None] | None = None,
     ) -> AsyncGenerator[tuple[_S, Any], None]:
@@ -175,7 +181,7 @@ class AsyncClient:
 
         def start(count: int) -> None:
             for source in itertools.islice(remaining, count):
-                one = self.segment(source, prompts, threshold=threshold, max_instances=max_instances)
+                one = self.segment(source, prompts, threshold=threshold, max_instances=max_instances, tile=tile)
                 pending.append((source, asyncio.create_task(one)))
 
         try:
@@ -329,11 +335,17 @@ class AsyncClient:
         project_id: str | None = None,
         idempotency_key: str | None = None,
         expires_in_s: int | None = None,
+        tile: Tile | None = None,
     ) -> SegmentResponse:
         """Create a task without waiting for its result; see `Client.submit` for the arguments."""
         return await self._run(
             self._core.submit(
-                image_url, prompt, project_id=project_id, idempotency_key=idempotency_key, expires_in_s=expires_in_s
+                image_url,
+                prompt,
+                project_id=project_id,
+                idempotency_key=idempotency_key,
+                expires_in_s=expires_in_s,
+                tile=tile,
             )
         )
 

@@ -44,6 +44,7 @@ from s3seg.errors import InferenceError, InvalidRequestError, NotFoundError, S3s
 from s3seg.tasks.clicks import Clicks
 from s3seg.tasks.concepts import Box
 from s3seg.tasks.model import TaskStatus
+from s3seg.tasks.tiles import Tile, checked_tile_of_service
 
 if TYPE_CHECKING:
     from s3seg.images import ImageSource
@@ -148,8 +149,9 @@ class Core:
         project_id: str | None = None,
         idempotency_key: str | None = None,
         expires_in_s: int | None = None,
+        tile: Tile | None = None,
     ) -> Steps[SegmentResponse]:
-        asked = _words(check_prompts(prompt)) | _given(expires_in_s=expires_in_s)
+        asked = _words(check_prompts(prompt), tile) | _given(expires_in_s=expires_in_s)
         task_id = yield from self._submit(image_url, asked, project_id, idempotency_key, wait_s=0)
         return SegmentResponse(task_id=task_id, status="pending")
 
@@ -254,16 +256,18 @@ class Core:
         *,
         threshold: float | None = None,
         max_instances: int | None = None,
+        tile: Tile | None = None,
         project_id: str | None = None,
         timeout: float = 600.0,
     ) -> Steps[Any]:
         prompts = check_prompts(prompt)
+        asked = _words(prompts, tile)
         check_numbers(threshold, max_instances)
         prepared: EncodedImage = yield Call(lambda: prepare(image))
         uploaded = yield from self._upload(prepared, project_id)
         found = yield from self._finish(
             uploaded.image_url,
-            _words(prompts),
+            asked,
             project_id,
             timeout=timeout,
             threshold=threshold,
@@ -470,10 +474,12 @@ def _given(**fields: Any) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _words(prompts: Sequence[str]) -> dict[str, Any]:
+def _words(prompts: Sequence[str], tile: Tile | None) -> dict[str, Any]:
     """The part of a request that says what to look for."""
     unique = without_duplicates(prompts)
-    return {"text_prompt": unique[0]} if len(unique) == 1 else {"text_prompts": unique}
+    asked: dict[str, Any] = {"text_prompt": unique[0]} if len(unique) == 1 else {"text_prompts": unique}
+    tile = checked_tile_of_service(tile)
+    return asked if tile is None else {**asked, "tile": tile}
 
 
 def _polling_interval(rate_limit: str) -> float:

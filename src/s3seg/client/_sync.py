@@ -37,6 +37,7 @@ from s3seg.errors import InferenceError, S3segError
 from s3seg.tasks.clicks import Clicks
 from s3seg.tasks.concepts import Box
 from s3seg.tasks.private_files import open_private
+from s3seg.tasks.tiles import Tile
 
 if TYPE_CHECKING:
     from s3seg.images import ImageSource
@@ -141,6 +142,7 @@ class Client:
         *,
         threshold: float | None = None,
         max_instances: int | None = None,
+        tile: Tile | None = None,
         project_id: str | None = None,
         timeout: float = 600.0,
     ) -> Segmentation: ...
@@ -152,6 +154,7 @@ class Client:
         *,
         threshold: float | None = None,
         max_instances: int | None = None,
+        tile: Tile | None = None,
         project_id: str | None = None,
         timeout: float = 600.0,
     ) -> list[Segmentation]: ...
@@ -162,6 +165,7 @@ class Client:
         *,
         threshold: float | None = None,
         max_instances: int | None = None,
+        tile: Tile | None = None,
         project_id: str | None = None,
         timeout: float = 600.0,
     ) -> Segmentation | list[Segmentation]:
@@ -175,6 +179,9 @@ class Client:
             prompt: What to look for: one prompt, or up to 16.
             threshold: Keep instances with a score above this, 0.1..1; by default what the checkpoint recommends.
             max_instances: Keep at most this many instances, those with the highest scores; None keeps all.
+            tile: Look also into overlapping tiles of the image, for things that are too small or too many for one pass:
+                the side of a tile in pixels, or "auto" for that of the model's input. Up to 4,000 instances of a prompt
+                are found then, and the service refuses an image that would have too many tiles.
             project_id: Add the image and the result to this project.
             timeout: Seconds to wait for the result; after that the task is cancelled and refunded.
 
@@ -195,6 +202,7 @@ class Client:
                 prompt,
                 threshold=threshold,
                 max_instances=max_instances,
+                tile=tile,
                 project_id=project_id,
                 timeout=timeout,
             )
@@ -207,6 +215,7 @@ class Client:
         *,
         threshold: float | None = None,
         max_instances: int | None = None,
+        tile: Tile | None = None,
         batch_size: int | None = None,
         on_error: Callable[[_S, S3segError], None] | None = None,
     ) -> Iterator[tuple[_S, Any]]:
@@ -217,6 +226,7 @@ class Client:
             prompt: What to look for in each image: one prompt, or several.
             threshold: As for `segment`.
             max_instances: As for `segment`.
+            tile: As for `segment`.
             batch_size: How many images to process at a time; by default 4.
             on_error: Called with the source and the error if an image fails, before going on with the others. By
                 default the first error is raised.
@@ -228,7 +238,7 @@ class Client:
         prompts = prompt if isinstance(prompt, str) else check_prompts(prompt)  # an iterator is read only once
 
         def one(source: _S) -> Any:
-            return self.segment(source, prompts, threshold=threshold, max_instances=max_instances)
+            return self.segment(source, prompts, threshold=threshold, max_instances=max_instances, tile=tile)
 
         remaining = iter(check_sources(sources))
         pending: deque[tuple[_S, Future[Any]]] = deque()
@@ -386,6 +396,7 @@ class Client:
         project_id: str | None = None,
         idempotency_key: str | None = None,
         expires_in_s: int | None = None,
+        tile: Tile | None = None,
     ) -> SegmentResponse:
         """Create a task without waiting for its result.
 
@@ -396,6 +407,7 @@ class Client:
             idempotency_key: A later call with the same key returns the same task; by default a new key.
             expires_in_s: Seconds after which the result is removed, once the task has ended; by default as long as the
                 service keeps results.
+            tile: As for `segment`.
         """
         return self._run(
             self._core.submit(
@@ -404,6 +416,7 @@ class Client:
                 project_id=project_id,
                 idempotency_key=idempotency_key,
                 expires_in_s=expires_in_s,
+                tile=tile,
             )
         )
 

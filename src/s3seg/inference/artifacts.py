@@ -13,6 +13,7 @@ from s3seg.results.label_map import encode_label_map
 from s3seg.results.segmentation import Segmentation, cut
 from s3seg.tasks.model import Outcome, Task
 from s3seg.tasks.object_keys import new_result_key
+from s3seg.tasks.visual import tile_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +79,8 @@ def make_artifacts(
         "instances_url": instances_url,
         "instance_count": sum(len(result) for result in shown),
     }
+    if (tile := tile_of(task.visual)) is not None:
+        metadata["tile"] = tile
     if len(shown) > 1:
         metadata["prompts"] = [one.model_dump() for one in responses]
     if hints := tuple(dict.fromkeys(hint for result in results for hint in result.hints)):

@@ -384,8 +384,12 @@ class TaskQueue(Part, Protocol):
         """
         ...
 
-    async def claim_batch(self, worker: str, *, limit: int, lease_s: float) -> Sequence[Claim]:
-        """Claim up to ``limit`` tasks, oldest first, and return the claims; none is given to two workers."""
+    async def claim_batch(self, worker: str, *, limit: int, lease_s: float, with_tiles: bool = True) -> Sequence[Claim]:
+        """Claim up to ``limit`` tasks, oldest first, and return the claims; none is given to two workers.
+
+        Without ``with_tiles``, tasks that ask for tiles (`s3seg.tasks.visual.has_tiles`), which take much longer than
+        others, are left to later claims.
+        """
         ...
 
     async def renew(self, lease: Lease, *, lease_s: float) -> Lease:

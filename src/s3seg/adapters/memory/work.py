@@ -15,6 +15,7 @@ from s3seg.tasks.limits import Tier
 from s3seg.tasks.model import Claim, Failure, Lease, Outcome, Task, TaskStatus
 from s3seg.tasks.records import Account, LedgerEntry
 from s3seg.tasks.retention import Collection
+from s3seg.tasks.visual import has_tiles
 
 
 class MemoryTaskQueue:
@@ -35,12 +36,14 @@ class MemoryTaskQueue:
         task = self._t.tasks.get(task_id)
         return None if task is None else self._claim(task, worker, lease_s)
 
-    async def claim_batch(self, worker: str, *, limit: int, lease_s: float) -> Sequence[Claim]:
-        """Claim up to ``limit`` tasks, oldest first."""
+    async def claim_batch(self, worker: str, *, limit: int, lease_s: float, with_tiles: bool = True) -> Sequence[Claim]:
+        """Claim up to ``limit`` tasks, oldest first; those with tiles only if they are wanted."""
         claims: list[Claim] = []
         for task in self._t.oldest_first():
             if len(claims) == limit:
                 break
+            if not with_tiles and has_tiles(task.visual):
+                continue
             claim = self._claim(task, worker, lease_s)
             if claim is not None:
                 claims.append(claim)

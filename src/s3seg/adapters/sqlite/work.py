@@ -20,15 +20,17 @@ from s3seg.tasks.retention import Collection
 _CLAIMABLE = """
     SELECT task_id FROM (
         SELECT * FROM (
-            SELECT task_id, created_at FROM tasks WHERE status = 'pending' AND deadline > :now
-            ORDER BY created_at LIMIT :limit)
+            SELECT t.task_id, t.created_at FROM tasks t WHERE t.status = 'pending' AND t.deadline > :now{only}
+            ORDER BY t.created_at LIMIT :limit)
         UNION ALL
         SELECT * FROM (
             SELECT t.task_id, t.created_at FROM leases l JOIN tasks t ON t.task_id = l.task_id
-            WHERE l.expires_at <= :now AND l.attempt - l.released < :attempts AND t.deadline > :now
+            WHERE l.expires_at <= :now AND l.attempt - l.released < :attempts AND t.deadline > :now{only}
             ORDER BY t.created_at LIMIT :limit)
     ) ORDER BY created_at LIMIT :limit
 """
+_ANY_CLAIMABLE = _CLAIMABLE.format(only="")
+_CLAIMABLE_WITHOUT_TILES = _CLAIMABLE.format(only=" AND (t.visual IS NULL OR json_type(t.visual, '$.tile') IS NULL)")
 _EXPIRED = """
     SELECT task_id FROM tasks WHERE status IN ('pending', 'processing') AND deadline <= :now
     UNION
@@ -68,14 +70,15 @@ class SqliteTaskQueue:
 
         return await self._db.write(work)
 
-    async def claim_batch(self, worker: str, *, limit: int, lease_s: float) -> Sequence[Claim]:
-        """Claim up to ``limit`` tasks, oldest first."""
+    async def claim_batch(self, worker: str, *, limit: int, lease_s: float, with_tiles: bool = True) -> Sequence[Claim]:
+        """Claim up to ``limit`` tasks, oldest first; those with tiles only if they are wanted."""
+        claimable = _ANY_CLAIMABLE if with_tiles else _CLAIMABLE_WITHOUT_TILES
         # idle workers only read, so that their polling does not delay writes
-        if not await self._db.read(lambda db: self._candidates(db, _CLAIMABLE, 1)):
+        if not await self._db.read(lambda db: self._candidates(db, claimable, 1)):
             return []
 
         def work(db: sqlite3.Connection) -> list[Claim]:
-            claims = [self._claim(db, task_id, worker, lease_s) for task_id in self._candidates(db, _CLAIMABLE, limit)]
+            claims = [self._claim(db, task_id, worker, lease_s) for task_id in self._candidates(db, claimable, limit)]
             return [claim for claim in claims if claim is not None]
 
         return await self._db.write(work)

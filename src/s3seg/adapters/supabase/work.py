@@ -55,9 +55,9 @@ class SupabaseTaskQueue:
         found = await self._call("worker_claim", arguments)
         return None if found is None else _claim_of(found)
 
-    async def claim_batch(self, worker: str, *, limit: int, lease_s: float) -> Sequence[Claim]:
-        """Claim up to ``limit`` tasks, oldest first."""
-        arguments = {"p_worker": worker, "p_limit": limit, "p_lease_s": lease_s}
+    async def claim_batch(self, worker: str, *, limit: int, lease_s: float, with_tiles: bool = True) -> Sequence[Claim]:
+        """Claim up to ``limit`` tasks, oldest first; those with tiles only if they are wanted."""
+        arguments = {"p_worker": worker, "p_limit": limit, "p_lease_s": lease_s, "p_with_tiles": with_tiles}
         return [_claim_of(row) for row in await self._call("worker_claim_batch", arguments)]
 
     async def renew(self, lease: Lease, *, lease_s: float) -> Lease:
