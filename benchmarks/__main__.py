@@ -1,7 +1,7 @@
 """Run the measurements that need no services, or the ones named: ``python -m benchmarks prompts rle``.
 
 ``python -m benchmarks gpu`` takes arguments of its own; see ``benchmarks/gpu/README.md``. So does
-``python -m benchmarks bulk``; see ``--help``.
+``python -m benchmarks bulk`` and ``cold_start``; see ``--help``.
 """
 
 from __future__ import annotations
@@ -22,6 +22,10 @@ if __name__ == "__main__":
     print(machine())
     if names[0] == "bulk":
         from benchmarks.bulk import main
+
+        sys.exit(main(names[1:]))
+    if names[0] == "cold_start":
+        from benchmarks.cold_start import main
 
         sys.exit(main(names[1:]))
     for name in names:

@@ -16,6 +16,7 @@ import numpy as np
 from s3seg import images
 from s3seg.checkpoints import Checkpoint
 from s3seg.checkpoints.metadata import CheckpointMetadata
+from s3seg.checkpoints.read_ahead import read_ahead
 from s3seg.decoding import DecodingPool
 from s3seg.errors import ImageDecodeError, InvalidRequestError
 from s3seg.images import LoadedImage
@@ -23,6 +24,7 @@ from s3seg.images.photographs import looks_like_photograph
 from s3seg.inference.hints import hints_for
 from s3seg.inference.process_guard import ProcessGuard, refuse_copying
 from s3seg.inference.prompts import BoxedPrompt, make_click_queries, make_queries
+from s3seg.inference.quick_imports import collector_paused
 from s3seg.results import masks
 from s3seg.results.hints import Hint
 from s3seg.results.instances_file import MIN_SCORE
@@ -262,8 +264,11 @@ class Sam3Network:
             InvalidRequestError: The device, precision or image size is not supported here.
             InferenceError: The network cannot be compiled here.
         """
+        if predictor is None:
+            read_ahead(checkpoint.files)  # while PyTorch is imported
         self.metadata = CheckpointMetadata.from_folder(checkpoint.folder)
-        from s3seg.sam3.predictor import Predictor
+        with collector_paused():
+            from s3seg.sam3.predictor import Predictor
 
         self.predictor: Any = predictor or Predictor.from_path(
             checkpoint.path, device=device, dtype=dtype, image_size=image_size, compile=compile
