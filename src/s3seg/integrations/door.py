@@ -18,6 +18,7 @@ from s3seg.errors import FileTooLargeError, InvalidRequestError
 from s3seg.inference.engine import Engine, ModelState
 from s3seg.inference.prompts import BoxedPrompt, checked_prompts
 from s3seg.results.segmentation import Segmentation
+from s3seg.tasks.clicks import Clicks, click_texts
 from s3seg.tasks.limits import MAX_PROMPT_CHARS, MAX_PROMPTS, MAX_UPLOAD_BYTES
 from s3seg.web.disconnects import until_disconnect
 from s3seg.web.keys import KEY_HEADER, ApiKeys
@@ -180,11 +181,37 @@ class Door:
             S3segError: What `Batcher.segment` raises.
         """
         asked = [prompt if prompt.boxes or prompt.negative_boxes else prompt.text for prompt in prompts]
-        turn = f"door {next(self._turns) % _DECODED_AT_ONCE}"
-        work = self._engine.batcher.segment(picture, asked, name="the picture", user_id=turn)
-        results = await (work if request is None else until_disconnect(request, work))
+        results = await self._segment(request, picture, asked)
         limits = [self.threshold if one is None else one for one in thresholds]
         return [result[result.scores > limit][:max_instances] for result, limit in zip(results, limits, strict=True)]
+
+    async def click(self, request: Request | None, picture: bytes, objects: Sequence[Clicks]) -> list[Segmentation]:
+        """Segment the objects that clicks show; the work ends when the client is gone.
+
+        Args:
+            request: As for `segment`.
+            picture: The bytes of a file.
+            objects: The clicks of each object.
+
+        Returns:
+            A result for each object, of one instance.
+
+        Raises:
+            InvalidRequestError: The checkpoint has no click head, or a click is outside the picture.
+            S3segError: What else `Batcher.segment` raises.
+        """
+        return await self._segment(request, picture, click_texts(objects), objects=objects)
+
+    async def _segment(
+        self,
+        request: Request | None,
+        picture: bytes,
+        prompts: Sequence[str | BoxedPrompt],
+        objects: Sequence[Clicks] = (),
+    ) -> list[Segmentation]:
+        turn = f"door {next(self._turns) % _DECODED_AT_ONCE}"
+        work = self._engine.batcher.segment(picture, prompts, objects=objects, name="the picture", user_id=turn)
+        return await (work if request is None else until_disconnect(request, work))
 
 
 def checked_prompt(text: str | None, boxes: Sequence[Sequence[float]], labels: Sequence[bool]) -> BoxedPrompt:

@@ -90,11 +90,19 @@ class CentreBox(RequestModel):
     height: float
 
 
+class Point(RequestModel):
+    """A click, in pixels."""
+
+    x: float
+    y: float
+    positive: bool = Field(True, description="Whether it is on the object; if not, on what does not belong to it")
+
+
 class VisualPrompt(RequestModel):
-    """What one object is in."""
+    """What shows one object: the box around it, clicks, or both."""
 
     box: CentreBox | None = None
-    points: list[dict[str, Any]] | None = None
+    points: list[Point] | None = None
 
 
 class VisualPrompts(RequestModel):
