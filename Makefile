@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # Tests start many processes: each works on one core, and finds modules compiled, whatever the environment says.
 TESTING := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
 
-.PHONY: demo test test-slow test-workers test-integrations check bench bench-serve bench-edge bench-cpu bench-gpu clean help
+.PHONY: demo test test-slow test-workers test-integrations check release sbom audit bench bench-serve bench-edge bench-cpu bench-gpu clean help
 
 help:
 	@echo "make demo       set up, then find things in a picture and draw them (out/demo.png)"
@@ -15,6 +15,9 @@ help:
 	@echo "make test-workers  the edge inside Cloudflare's runtime, which npm has"
 	@echo "make test-integrations  the tests with other tools' own clients, installed beside"
 	@echo "make check      formatting, lint, types, layers"
+	@echo "make release    build twice, compare, and try in empty environments of Python 3.11, 3.12 and 3.13"
+	@echo "make sbom       list what an installation with all extras consists of (dist/sbom.json)"
+	@echo "make audit      look for known vulnerabilities in it; asks PyPI"
 	@echo "make bench      measure, side by side with the peers"
 	@echo "make bench-serve  the gpu service beside LitServe"
 	@echo "make bench-edge   the edge beside a bare Starlette route"
@@ -60,6 +63,26 @@ check: $(READY)
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
+release: $(READY)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group release
+	$(BIN)/python packaging/check.py
+
+# What users install, and nothing else.
+INSTALLED := .venv-installed
+$(INSTALLED)/.ready: $(READY)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group release
+	@$(BIN)/python -m venv $(INSTALLED)
+	@$(INSTALLED)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	@$(INSTALLED)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt ".[cloud,heic,video,mcp]"
+	@touch $@
+
+sbom: $(INSTALLED)/.ready
+	@mkdir -p dist
+	$(BIN)/python -m cyclonedx_py environment --pyproject pyproject.toml --output-reproducible --output-file dist/sbom.json $(INSTALLED)/bin/python
+
+audit: $(INSTALLED)/.ready
+	$(BIN)/python -m pip_audit --strict --progress-spinner off --skip-editable --path $$(echo $(INSTALLED)/lib/python3*/site-packages)
+
 bench: $(READY)
 	$(BIN)/python -m benchmarks
 
@@ -77,4 +100,4 @@ bench-gpu: $(READY)
 	$(BIN)/python -m benchmarks gpu
 
 clean:
-	rm -rf $(VENV) out
+	rm -rf $(VENV) $(INSTALLED) out dist

@@ -1,12 +1,13 @@
 """Builds the two distributions that are published: ``s3seg`` and ``s3seg-slim``.
 
-    python packaging/build.py    # both wheels, into dist/
+    python packaging/build.py              # both wheels, into dist/
+    python packaging/build.py --sources    # and both source distributions, which needs the package "build"
 
 ``s3seg-slim`` has all modules, and requires only what an edge, a client and the operators' commands need; its extra
 ``model`` adds what segments. ``s3seg`` has no modules: it requires ``s3seg-slim[model]`` of the same version. Both are
 made from ``pyproject.toml``, which itself describes a checkout: ``pip install .`` segments.
 
-Needs Python 3.11 or later with pip, and nothing else.
+Two builds of the same tree are the same to the byte. Wheels need Python 3.11 or later with pip, and nothing else.
 """
 
 from __future__ import annotations
@@ -29,14 +30,21 @@ SHARED = ("description", "readme", "license", "license-files", "requires-python"
 
 
 def main() -> None:
-    """Build both wheels, and print their names."""
-    parser = argparse.ArgumentParser(description="Build the wheels of s3seg and s3seg-slim.")
+    """Build both distributions, and print the names of their files."""
+    parser = argparse.ArgumentParser(description="Build the distributions s3seg and s3seg-slim.")
     parser.add_argument("--out", type=Path, default=ROOT / "dist", help="folder for the wheels")
     parser.add_argument("--only", choices=["s3seg", "s3seg-slim"], help="build one of them")
+    parser.add_argument("--sources", action="store_true", help="source distributions too")
     asked = parser.parse_args()
     for description in (slim(), full()):
         if asked.only in (None, description["name"]):
-            print(build(description, asked.out.resolve()).name)
+            for path in build(description, asked.out.resolve(), sources=asked.sources):
+                print(path.name)
+
+
+def build_all(out: Path) -> list[Path]:
+    """Build the wheels and source distributions of both, and return their paths."""
+    return [path for description in (slim(), full()) for path in build(description, out, sources=True)]
 
 
 def slim() -> dict[str, Any]:
@@ -118,8 +126,9 @@ def assigned(values: dict[str, Any]) -> list[str]:
     return [f"{key} = {json.dumps(value)}" for key, value in values.items()]
 
 
-def build(description: dict[str, Any], out: Path) -> Path:
-    """Build a wheel, and return its path."""
+def build(description: dict[str, Any], out: Path, *, sources: bool = False) -> list[Path]:
+    """Build a wheel and, if wished, a source distribution; return their paths."""
+    out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="s3seg-build-") as folder:
         place = Path(folder)
         for name in TEXTS:
@@ -127,10 +136,23 @@ def build(description: dict[str, Any], out: Path) -> Path:
         for name in MODULES if description["modules"] else ():
             shutil.copytree(ROOT / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))
         (place / "pyproject.toml").write_text(pyproject_of(description), "utf-8")
-        command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(out), str(place)]
-        subprocess.run(command, check=True)  # noqa: S603 - our own command line
-    stem = f"{description['name'].replace('-', '_')}-{version_of_checkout()}"
-    return next(path for path in out.glob("*.whl") if path.name.startswith(f"{stem}-"))
+        made = place / "made"
+        if sources:  # the wheel is built from what the source distribution has
+            command = [sys.executable, "-m", "build", "--outdir", str(made), str(place)]
+        else:
+            command = [
+                sys.executable,
+                "-m",
+                "pip",
+                "wheel",
+                "--quiet",
+                "--no-deps",
+                "--wheel-dir",
+                str(made),
+                str(place),
+            ]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL if sources else None)  # noqa: S603 - our own
+        return [Path(shutil.move(path, out / path.name)) for path in sorted(made.iterdir())]
 
 
 if __name__ == "__main__":

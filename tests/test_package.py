@@ -67,6 +67,12 @@ def test_the_public_names_are_these():
     assert len(s3seg.__all__) == len(PUBLIC)
 
 
+def test_the_citation_and_the_changelog_are_of_this_version():
+    assert re.search(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text("utf-8"), re.M)[1] == s3seg.__version__
+    released = re.findall(r"^## (\d\S*)", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.M)
+    assert released[0] == s3seg.__version__
+
+
 def test_every_public_name_is_there():
     for name in s3seg.__all__:
         assert getattr(s3seg, name) is not None

@@ -12,6 +12,7 @@ from benchmarks.held_network import HeldNetwork
 from s3seg import checkpoints
 from s3seg.inference.stages import EncodedImage, Sam3Network
 from s3seg.results.segmentation import ModelInfo
+from s3seg.sam3.device import prepare
 from s3seg.sam3.predictor import Detections, Predictor, Query
 from s3seg.sam3.tokenizer import Tokenizer
 
@@ -29,6 +30,7 @@ class RandomNetwork(Sam3Network):
         """Make the weights on the device; ``quick`` makes a tiny network instead."""
         embedded = checkpoints.resolve("embedded")
         super().__init__(embedded, device="cpu")  # words are tokenized as for it
+        prepare(device, dtype)  # as loading a checkpoint does
         peer = random_peer(peer_config("sam3", quick=quick, vocab_size=4000), device)
         model = ours_from(peer, dtype)
         del peer
@@ -37,8 +39,8 @@ class RandomNetwork(Sam3Network):
         self.model = ModelInfo("random", "1", str(device), str(dtype).removeprefix("torch."))
         self._shown = HeldNetwork().predict([(EncodedImage(None, (1, 1), 0), "")])[0]
 
-    def predict(self, pairs: Sequence[tuple[EncodedImage, str]]) -> list[Detections]:
+    def predict(self, pairs: Sequence[tuple[EncodedImage, str | Query]]) -> list[Detections]:
         """Compute eight instances of each prompt, and answer with eight ellipses."""
-        queries = [(image, Query(prompt)) for image, prompt in pairs]
+        queries = [(image, Query(prompt) if isinstance(prompt, str) else prompt) for image, prompt in pairs]
         computed = self.predict_queries(queries, threshold=-1.0, max_instances=INSTANCES)
         return [replace(self._shown, presence=one.presence) for one in computed]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import statistics
+import sys
 import time
 import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import torch
 
@@ -97,17 +100,30 @@ def _time_once(run: Callable[[], object], *, cuda: bool) -> tuple[float, float]:
 
 
 def count_waits(run: Callable[[], object]) -> Counter[str]:
-    """Count the operations that make the host wait for the device, by source line."""
+    """Count where the host waits for the device, by source line: operations that do, and events, each counted once."""
+    waited: dict[int, str] = {}
+    events = []  # kept, so that no two have the same id
+    synchronize = torch.cuda.Event.synchronize
+
+    def counted(event: torch.cuda.Event) -> None:
+        events.append(event)
+        caller = sys._getframe(1)
+        waited.setdefault(id(event), f"{_short(caller.f_code.co_filename)}:{caller.f_lineno}")
+        synchronize(event)
+
     previous = torch.cuda.get_sync_debug_mode()
-    with warnings.catch_warnings(record=True) as caught:
+    with (
+        warnings.catch_warnings(record=True) as caught,
+        mock.patch.object(torch.cuda.Event, "synchronize", counted),
+    ):
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")
         try:
             run()
         finally:
             torch.cuda.set_sync_debug_mode(previous)
-    waits = [one for one in caught if "synchroniz" in str(one.message)]
-    return Counter(f"{_short(one.filename)}:{one.lineno}" for one in waits)
+    operations = [one for one in caught if "called a synchronizing" in str(one.message)]
+    return Counter([*(f"{_short(one.filename)}:{one.lineno}" for one in operations), *waited.values()])
 
 
 def kernels(run: Callable[[], object], device: torch.device) -> list[tuple[str, int, float]]:
@@ -127,6 +143,13 @@ def kernels(run: Callable[[], object], device: torch.device) -> list[tuple[str, 
         spent = event.self_device_time_total if cuda else event.self_cpu_time_total
         found.append((event.key, event.count, spent / 1000))
     return sorted(found, key=lambda one: -one[2])
+
+
+def free(device: torch.device) -> None:
+    """Release the memory of what is not used any more."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def _short(name: str) -> str:

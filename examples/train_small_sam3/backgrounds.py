@@ -27,7 +27,7 @@ def photograph(name: str) -> np.ndarray:
 
 
 def draw_background(
-    size: int, rng: np.random.Generator, *, photographs: float = 0.12, textures: float = 0.0
+    size: int, rng: np.random.Generator, *, photographs: float = 0.12, textures: float = 0.0, same_grain: bool = False
 ) -> np.ndarray:
     """Return an empty scene: RGB (size, size, 3) float32, 0..255.
 
@@ -36,6 +36,7 @@ def draw_background(
         rng: Where the choices come from.
         photographs: Share of scenes in front of a patch of a photograph.
         textures: Share of scenes in front of a drawn texture: bricks, wood, cloth, tiles, paper.
+        same_grain: Cut noise out of one large piece of it, which is much quicker than to draw it anew.
     """
     if textures and rng.random() < textures:
         return draw_texture(size, rng)
@@ -56,8 +57,22 @@ def draw_background(
     if rng.random() < 0.4:
         image = _clutter(image, rng)
     if rng.random() < 0.3:
-        image = image + rng.normal(0, rng.uniform(3, 14), image.shape).astype(np.float32)
-    return image.clip(0, 255)
+        strength = rng.uniform(3, 14)
+        noise = _grain(size, rng) * np.float32(strength) if same_grain else rng.normal(0, strength, image.shape)
+        image = image + noise.astype(np.float32, copy=False)
+    return np.clip(image, 0, 255, out=image)
+
+
+def _grain(size: int, rng: np.random.Generator) -> np.ndarray:
+    """Cut a piece (size, size, 3) out of the noise, at a random place."""
+    noise = _noise_field(2 * size)
+    top, left = rng.integers(0, size, 2)
+    return noise[top : top + size, left : left + size]
+
+
+@cache
+def _noise_field(size: int) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((size, size, 3), np.float32)
 
 
 def photograph_patch(size: int, rng: np.random.Generator) -> np.ndarray:

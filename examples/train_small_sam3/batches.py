@@ -1,4 +1,4 @@
-"""Batches: scenes, what is asked of them in words and boxes, and everything the losses compare with.
+"""Batches: scenes, and what is asked of them in words and boxes.
 
 The batch of a step is made from the run's seed and the step alone: a run that is cut and taken up sees the same. All
 batches of a run have the same shapes.
@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from .batch import Batch, DrawnScenes
 from .concepts import Vocabulary
 from .icons import IconAtlas
 from .meanings import NONE, Meanings
@@ -22,64 +22,13 @@ from .scenes import MOST_THINGS, TRAINING, Scene, Thing, draw_scene
 from .settings import Settings
 from .shapes import SHAPES
 from .tokenizer import VISUAL
+from .views import look
 
 MOST_BOXES = 3
 MOST_TOKENS = 12
 """Of a text; the longest phrases that training asks for need as many."""
 MOST_PAINTED = 60
 """Names of things with a colour among the names that every thing is compared with."""
-BACKGROUND, UNCLEAR = 0, -1
-"""Labels of patches: no thing, or a bit of one; otherwise 1 + the index of the thing."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """B images of at most N things, T texts, and R rows: a row is one image with one prompt.
-
-    The T texts are D that the dense losses compare with all patches, then K names of every concept and shape, with
-    which the naming loss compares whole things, then the rest of what the rows ask.
-    """
-
-    images: Tensor  # uint8 (B, 3, S, S)
-    patch_labels: Tensor  # int64 (B, G, G): which thing a patch shows
-    attributes: Tensor  # int64 (B, N + 1, 4): concept, shape, colour, pattern; -1 unknown; row 0 is the background
-    boxes: Tensor  # fp32 (B, N, 4), cxcywh, 0..1
-    masks: Tensor  # uint8 (B, N, 4 G, 4 G): coverage, 0..255
-    valid: Tensor  # bool (B, N): large enough to count
-    token_ids: Tensor  # int64 (T, MOST_TOKENS)
-    token_valid: Tensor  # bool (T, MOST_TOKENS)
-    dense: Tensor  # bool (D,): False for "visual", which names nothing
-    matches: Tensor  # bool (B, N + 1, D + K): which things a text finds; row 0 is the background
-    unclear: Tensor  # bool (B, N + 1, D + K): whether it finds them is unknown: "red car", a car in its own colours
-    row_image: Tensor  # int64 (R,)
-    row_text: Tensor  # int64 (R,)
-    row_targets: Tensor  # bool (R, N)
-    shown_boxes: Tensor  # fp32 (R, MOST_BOXES, 4)
-    shown_image: Tensor  # int64 (R,): the image that the boxes are on; mostly the row's own
-    shown_labels: Tensor  # bool (R, MOST_BOXES)
-    shown_valid: Tensor  # bool (R, MOST_BOXES)
-    click_thing: Tensor  # int64 (B,): one of the valid things, for the click head
-    click_point: Tensor  # fp32 (B, 2): x and y of a point on it, 0..1
-
-    @property
-    def texts(self) -> int:
-        """D, the number of texts of the dense losses."""
-        return len(self.dense)
-
-    @property
-    def names(self) -> int:
-        """K, the number of names."""
-        return self.matches.shape[-1] - self.texts
-
-    @property
-    def targets_by_image(self) -> Tensor:
-        """bool (B, P, N): the rows of an image follow each other, and all images have P of them."""
-        return self.row_targets.unflatten(0, (len(self.images), -1))
-
-    def trimmed(self) -> Batch:
-        """Return the batch without the columns of tokens that are padding of all texts; waits for the device."""
-        longest = int(self.token_valid.any(0).sum())
-        return replace(self, token_ids=self.token_ids[:, :longest], token_valid=self.token_valid[:, :longest])
 
 
 @dataclass(frozen=True)
@@ -110,7 +59,7 @@ class BatchMaker(torch.utils.data.Dataset):
         self.settings, self.vocabulary, self.atlas = settings, vocabulary, atlas
         self.count = settings.batch // processes
         self.first = rank * self.count
-        self.recipe = replace(TRAINING, size=settings.image_size)
+        self.recipe = replace(TRAINING, size=settings.image_size, finished=False)
         self.maker, self.meanings = PromptMaker(vocabulary), Meanings(vocabulary)
         self.encode = TextCache(tokenizer)
 
@@ -119,19 +68,35 @@ class BatchMaker(torch.utils.data.Dataset):
 
     def __getitem__(self, step: int) -> Batch:
         """Return the batch of a step."""
-        scenes, rows = [], []
+        item, view = divmod(step, self.settings.views)
+        return view_of(self.scenes(item), view, self.settings, step, self.first)
+
+    def scenes(self, item: int) -> DrawnScenes:
+        """Return the scenes that `settings.views` steps see, from step `item * settings.views` on."""
+        scenes, alike = [], []
         for i in range(self.count):
-            rng = np.random.default_rng([self.settings.seed, step, self.first + i])
-            alike = scenes[i - 1].scene if i % 2 and rng.random() < self.settings.elsewhere else None
-            scene = self._scene(rng, alike)
+            rng = np.random.default_rng([self.settings.seed, item, self.first + i])
+            other = scenes[i - 1].scene if i % 2 and rng.random() < self.settings.elsewhere else None
+            scene = self._scene(rng, other)
             scenes.append(_Scene(scene, _areas(scene) >= scene.smallest))
-            rows += self._rows(i, scenes[-1], rng)
-            if alike is not None:  # each of the two is asked for something that the other one shows
-                for image, other in ((i - 1, i), (i, i - 1)):
-                    row = _example_elsewhere(image, scenes[image], other, scenes[other], rng)
-                    last = (image + 1) * self.settings.prompts - 1
-                    rows[last] = row or rows[last]
-        rng = np.random.default_rng([self.settings.seed, step, self.settings.batch + self.first])
+            alike += [i] if other is not None else []
+        seed = [self.settings.seed, item, self.settings.batch + self.first]
+        asked = [self._ask(scenes, alike, np.random.default_rng([*seed, v])) for v in range(self.settings.views)]
+        images = np.stack([known.scene.image for known in scenes])
+        ids, looks = np.stack([known.scene.ids for known in scenes]), self._attributes(scenes)
+        return DrawnScenes(
+            images=torch.from_numpy(images), ids=torch.from_numpy(ids), attributes=torch.from_numpy(looks),
+            **{name: torch.stack([part[name] for part in asked]) for name in asked[0]},
+        )  # fmt: skip
+
+    def _ask(self, scenes: list[_Scene], alike: list[int], rng: np.random.Generator) -> dict[str, Tensor]:
+        """Ask something of each scene; `alike` are those that show things of the same kinds as the one before."""
+        rows = [row for i, known in enumerate(scenes) for row in self._rows(i, known, rng)]
+        for i in alike:  # each of the two is asked for something that the other one shows
+            for image, other in ((i - 1, i), (i, i - 1)):
+                row = _example_elsewhere(image, scenes[image], other, scenes[other], rng)
+                last = (image + 1) * self.settings.prompts - 1
+                rows[last] = row or rows[last]
         texts: dict[str, Prompt | None] = {VISUAL: None}
         texts |= {row.text: row.prompt for row in rows}
         for _ in range(self.settings.extra_texts):
@@ -145,7 +110,7 @@ class BatchMaker(torch.utils.data.Dataset):
         asked += [(VISUAL, None)] * (room - len(asked))
         names: list[Prompt | None] = [*self.maker.names(rng, MOST_PAINTED)]
         names += [None] * (len(self.vocabulary) + len(SHAPES) + MOST_PAINTED - len(names))
-        return self._assemble(scenes, rows, asked[:dense], names, asked[dense:], rng)
+        return self._tables(scenes, rows, asked[:dense], names, asked[dense:])
 
     def _scene(self, rng: np.random.Generator, alike: Scene | None) -> Scene:
         """Draw a scene, with things of the same concepts as another one."""
@@ -161,70 +126,66 @@ class BatchMaker(torch.utils.data.Dataset):
         scene, rows = known.scene, []
         visible = tuple(np.nonzero(known.counts)[0].tolist())
         for prompt in self.maker.for_training(scene, self.settings.prompts, rng):
-            targets = tuple(i for i in visible if prompt.finds(scene.things[i]))
+            targets = tuple(i for i, thing in enumerate(scene.things) if prompt.finds(thing))
             row = _Row(image, phrase(prompt, self.vocabulary, rng), prompt, targets)
-            if targets and rng.random() < self.settings.boxes:
+            if any(known.counts[i] for i in targets) and rng.random() < self.settings.boxes:
                 row = _show(row, scene.things, visible, rng)
             rows.append(row)
         return rows
 
-    def _assemble(
+    def _tables(
         self, scenes: list[_Scene], rows: list[_Row], dense: list[tuple[str, Prompt | None]],
-        names: list[Prompt | None], rest: list[tuple[str, Prompt | None]], rng: np.random.Generator,
-    ) -> Batch:  # fmt: skip
-        targets = [self._scene_targets(known) for known in scenes]
-        labels, attributes, boxes, masks, valid, meant = (np.stack(part) for part in zip(*targets, strict=True))
+        names: list[Prompt | None], rest: list[tuple[str, Prompt | None]],
+    ) -> dict[str, Tensor]:  # fmt: skip
         said = [text for text, _ in dense]
         said += [name.words if name is not None else VISUAL for name in names]
         said += [text for text, _ in rest]
         ids, token_valid = self.encode(said)
-        found, unclear = self.meanings.compare([*(prompt for _, prompt in dense), *names], meant)
-        unclear[:, 1:] |= found[:, 1:] & ~valid[..., None]
-        found[:, 1:] &= valid[..., None]
+        found, unclear = self.meanings.compare([*(prompt for _, prompt in dense), *names], self._meant(scenes))
         unclear[..., len(dense) + np.flatnonzero([name is None for name in names])] = True  # padding names nothing
         places = {text: len(dense) + len(names) + i for i, (text, _) in enumerate(rest)}
         places |= {text: i for i, (text, _) in enumerate(dense)}
         wanted = np.zeros((len(rows), MOST_THINGS), bool)
-        shown_boxes = np.full((len(rows), MOST_BOXES, 4), 0.5, np.float32)
+        shown_thing = np.zeros((len(rows), MOST_BOXES), np.int64)
         shown_labels, shown_valid = np.zeros((2, len(rows), MOST_BOXES), bool)
         for r, row in enumerate(rows):
             wanted[r, list(row.targets)] = True
             for k, (thing, positive) in enumerate(row.shown):
-                on = row.image if row.shown_on is None else row.shown_on
-                shown_boxes[r, k] = _drawn_by_hand(boxes[on, thing], rng)
-                shown_labels[r, k], shown_valid[r, k] = positive, True
-        things, points = zip(*(_click(m, v, rng) for m, v in zip(masks, valid, strict=True)), strict=True)
-        return Batch(
-            images=torch.from_numpy(np.stack([known.scene.image for known in scenes])).permute(0, 3, 1, 2).contiguous(),
-            patch_labels=torch.from_numpy(labels), attributes=torch.from_numpy(attributes),
-            boxes=torch.from_numpy(boxes), masks=torch.from_numpy(masks), valid=torch.from_numpy(valid),
-            token_ids=ids, token_valid=token_valid, dense=torch.tensor([prompt is not None for _, prompt in dense]),
-            matches=torch.from_numpy(found), unclear=torch.from_numpy(unclear),
-            row_image=torch.tensor([row.image for row in rows]),
-            row_text=torch.tensor([places[row.text] for row in rows]),
-            row_targets=torch.from_numpy(wanted), shown_boxes=torch.from_numpy(shown_boxes),
-            shown_image=torch.tensor([row.image if row.shown_on is None else row.shown_on for row in rows]),
-            shown_labels=torch.from_numpy(shown_labels), shown_valid=torch.from_numpy(shown_valid),
-            click_thing=torch.tensor(things), click_point=torch.tensor(points, dtype=torch.float32),
-        )  # fmt: skip
+                shown_thing[r, k], shown_labels[r, k], shown_valid[r, k] = thing, positive, True
+        return {
+            "token_ids": ids, "token_valid": token_valid,
+            "dense": torch.tensor([prompt is not None for _, prompt in dense]),
+            "matches": torch.from_numpy(found), "unclear": torch.from_numpy(unclear),
+            "row_image": torch.tensor([row.image for row in rows]),
+            "row_text": torch.tensor([places[row.text] for row in rows]),
+            "row_targets": torch.from_numpy(wanted),
+            "shown_image": torch.tensor([row.image if row.shown_on is None else row.shown_on for row in rows]),
+            "shown_thing": torch.from_numpy(shown_thing),
+            "shown_labels": torch.from_numpy(shown_labels), "shown_valid": torch.from_numpy(shown_valid),
+        }  # fmt: skip
 
-    def _scene_targets(self, known: _Scene) -> tuple[np.ndarray, ...]:
-        scene, size = known.scene, self.settings.image_size
-        grid, fine = self.settings.grid, 4 * self.settings.grid
-        attributes = np.full((MOST_THINGS + 1, 4), -1, np.int64)
-        attributes[0, 0] = len(self.vocabulary) + 1
-        boxes, valid = np.zeros((MOST_THINGS, 4), np.float32), np.zeros(MOST_THINGS, bool)
-        masks = np.zeros((MOST_THINGS, fine, fine), np.uint8)
-        meant = np.full((MOST_THINGS + 1, 3), NONE, np.int64)
-        for i, thing in enumerate(scene.things):
-            meant[i + 1] = noun, colour, pattern = self.meanings.of_thing(thing)
-            concept, shape = min(noun, len(self.vocabulary)), max(-1, noun - len(self.vocabulary))
-            attributes[i + 1] = concept, shape, colour, pattern
-            if known.counts[i]:
-                mask, valid[i] = scene.mask(i), True
-                boxes[i] = mask_box(mask) / size
-                masks[i] = cv2.resize(mask.view(np.uint8) * 255, (fine, fine), interpolation=cv2.INTER_AREA)
-        return patch_labels(scene, grid), attributes, boxes, masks, valid, meant
+    def _meant(self, scenes: list[_Scene]) -> np.ndarray:
+        """Noun, colour and pattern of each thing, int64 (B, N + 1, 3); of the background and of padding, none."""
+        meant = np.full((len(scenes), MOST_THINGS + 1, 3), NONE, np.int64)
+        for b, known in enumerate(scenes):
+            for i, thing in enumerate(known.scene.things, start=1):
+                meant[b, i] = self.meanings.of_thing(thing)
+        return meant
+
+    def _attributes(self, scenes: list[_Scene]) -> np.ndarray:
+        """int64 (B, N + 1, 4), see `Batch`."""
+        noun, colour, pattern = np.moveaxis(self._meant(scenes), -1, 0)
+        concepts = len(self.vocabulary)
+        concept = np.where(noun == NONE, -1, np.minimum(noun, concepts))
+        shape = np.where(noun == NONE, -1, np.maximum(noun - concepts, -1))
+        concept[:, 0] = concepts + 1
+        return np.stack([concept, shape, colour, pattern], axis=-1)
+
+
+def view_of(scenes: DrawnScenes, view: int, settings: Settings, step: int, first: int = 0) -> Batch:
+    """Return what a step sees of some scenes, on their device; `first` is the first image of this process."""
+    seed = (settings.seed * 1_000_003 + step) * 4096 + first
+    return look(scenes, view, seed=seed % (1 << 62), grid=settings.grid)
 
 
 def _areas(scene: Scene) -> np.ndarray:
@@ -236,15 +197,16 @@ def _show(row: _Row, things: tuple[Thing, ...], visible: tuple[int, ...], rng: n
     """Turn a prompt into one with boxes: "this one and others like it", or "these, but not this"."""
     kinds: dict[tuple, list[int]] = {}
     for i in row.targets:
-        kinds.setdefault(_kind(things[i]), []).append(i)
+        if i in visible:
+            kinds.setdefault(_kind(things[i]), []).append(i)
     if len(kinds) > 1 and rng.random() < 0.5:  # the words, less one kind of what they find
         banned = list(kinds)[int(rng.integers(len(kinds)))]
         example = kinds[banned][int(rng.integers(len(kinds[banned])))]
         rest = tuple(i for i in row.targets if _kind(things[i]) != banned)
         return _Row(row.image, row.text, row.prompt, rest, ((example, False),))
     kind = list(kinds)[int(rng.integers(len(kinds)))]
-    alike = tuple(i for i in visible if _kind(things[i]) == kind)
-    examples = rng.permutation(alike)[: 2 if rng.random() < 0.3 else 1]
+    alike = tuple(i for i, thing in enumerate(things) if _kind(thing) == kind)
+    examples = rng.permutation(kinds[kind])[: 2 if rng.random() < 0.3 else 1]
     shown = [(int(i), True) for i in examples]
     others = [i for i in visible if i not in alike]
     if others and rng.random() < 0.35:
@@ -252,20 +214,6 @@ def _show(row: _Row, things: tuple[Thing, ...], visible: tuple[int, ...], rng: n
     if rng.random() < 0.2 and set(alike) == set(row.targets):  # the words and an example
         return _Row(row.image, row.text, row.prompt, row.targets, tuple(shown))
     return _Row(row.image, VISUAL, None, alike, tuple(shown))
-
-
-def _click(masks: np.ndarray, valid: np.ndarray, rng: np.random.Generator) -> tuple[int, tuple[float, float]]:
-    """Choose one of the valid things, and a point on it (x, y) in 0..1: mostly well inside, as people click."""
-    if not valid.any():
-        return 0, (0.5, 0.5)
-    thing = int(rng.choice(np.flatnonzero(valid)))
-    mask = masks[thing]  # uint8 (H, W)
-    inside = np.pad((mask > 127).astype(np.uint8), 1)  # the border of the picture is an edge too
-    depth = cv2.distanceTransform(inside, cv2.DIST_L2, 3)[1:-1, 1:-1]
-    deep = np.argwhere(depth >= depth.max() * rng.uniform(0, 1)) if depth.any() else np.argwhere(mask == mask.max())
-    y, x = deep[rng.integers(len(deep))]
-    height, width = mask.shape
-    return thing, ((x + 0.5) / width, (y + 0.5) / height)
 
 
 def _example_elsewhere(
@@ -279,7 +227,7 @@ def _example_elsewhere(
     targets = alike_elsewhere(shown.scene.things[example], known.scene.things)
     if targets is None:
         return None
-    return _Row(image, VISUAL, None, tuple(i for i in targets if known.counts[i]), ((example, True),), other)
+    return _Row(image, VISUAL, None, targets, ((example, True),), other)
 
 
 def alike_elsewhere(example: Thing, things: tuple[Thing, ...]) -> tuple[int, ...] | None:
@@ -297,29 +245,11 @@ def _kind(thing: Thing) -> tuple:
     return thing.concept, thing.shape, thing.colour
 
 
-def _drawn_by_hand(box: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Move the edges of a box (cxcywh) by a few percent of its size."""
-    extent = np.tile(box[2:], 2)
-    return np.clip(box + rng.normal(0, 0.04, 4) * extent, 0.01, 0.99).astype(np.float32)
-
-
 def mask_box(mask: np.ndarray) -> np.ndarray:
     """bool (H, W) -> its box cxcywh, in pixels."""
     rows, columns = np.nonzero(mask.any(1))[0], np.nonzero(mask.any(0))[0]
     top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
     return np.array([(left + right) / 2, (top + bottom) / 2, right - left, bottom - top], np.float32)
-
-
-def patch_labels(scene: Scene, grid: int) -> np.ndarray:
-    """Return which thing each patch shows: int64 (grid, grid), `BACKGROUND`, `UNCLEAR`, or 1 + its index."""
-    kinds, patch = len(scene.things) + 1, len(scene.ids) // grid
-    if kinds == 1:
-        return np.full((grid, grid), BACKGROUND, np.int64)
-    patches = np.arange(grid * grid).reshape(grid, grid).repeat(patch, 0).repeat(patch, 1)
-    counts = np.bincount((patches * kinds + scene.ids).ravel(), minlength=grid * grid * kinds)
-    cover = counts.reshape(grid, grid, kinds) / patch**2
-    things = np.where(cover[..., 1:].max(-1) > 0.4, cover[..., 1:].argmax(-1) + 1, UNCLEAR)
-    return np.where(cover[..., 0] > 0.9, BACKGROUND, things).astype(np.int64)
 
 
 class TextCache:
@@ -348,8 +278,3 @@ class TextCache:
 def _cut(ids: list[int]) -> list[int]:
     """Shorten a text that is too long; its end stays marked."""
     return ids if len(ids) <= MOST_TOKENS else [*ids[: MOST_TOKENS - 1], ids[-1]]
-
-
-def normalise(images: Tensor) -> Tensor:
-    """uint8 (B, 3, S, S) -> fp32, -1..1."""
-    return images.float() / 127.5 - 1

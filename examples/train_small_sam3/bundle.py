@@ -1,6 +1,7 @@
 """A run and what came of it, in a few files of limited size, to be taken home from a machine that is only lent.
 
     python -m train_small_sam3.bundle FOLDER --to DIR      # FOLDER/state.0-of-3 and so on -> DIR/run, and a checkpoint
+    python -m train_small_sam3.bundle FOLDER --to DIR --evaluate 200 --processes 2      # and figures, grid and curve
 
 The weights are kept as they are, their averages in fp16 (what a checkpoint holds) and the momenta in bf16, so a run
 that goes on from a bundle is nearly the same as one that was not interrupted.
@@ -100,6 +101,22 @@ def _as_fp32(value):
     return [_as_fp32(v) for v in value] if isinstance(value, list) else value
 
 
+def _evaluate(run: Path, checkpoint: Path, out: Path, *, scenes: int, processes: int) -> float:
+    """Write figures, grid and curve into a folder; return the threshold."""
+    from .curve import draw_curve
+    from .evaluate import evaluate
+    from .grid import draw_grid
+    from .splits import SPLITS
+
+    draw_curve(run, out / "curve.png")
+    figures = evaluate(
+        checkpoint, scenes=scenes, splits=SPLITS, threshold=None, dtype="float32", processes=processes
+    )  # fmt: skip
+    (out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
+    draw_grid(checkpoint, out / "grid.png", threshold=figures["threshold"])
+    return figures["threshold"]
+
+
 def main() -> None:
     """Restore a run, and export its checkpoint."""
     from .export import EXTRAS, export
@@ -108,14 +125,18 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="with state.0-of-3 and so on, and figures.json")
     parser.add_argument("--to", type=Path, required=True, help="folder for the run, the checkpoint and its extras")
     parser.add_argument("--version", default="0.4", help="of the checkpoint")
+    parser.add_argument("--evaluate", type=int, metavar="SCENES", help="evaluate on as many scenes of each split")
+    parser.add_argument("--processes", type=int, default=1, help="that evaluate")
     args = parser.parse_args()
-    unpack(args.folder, args.to / "run")
+    run, checkpoint = args.to / "run", args.to / "checkpoint"
+    unpack(args.folder, run)
     figures = args.folder / "figures.json"
     threshold = json.loads(figures.read_text())["threshold"] if figures.exists() else 0.5
-    export(
-        args.to / "run", args.to / "checkpoint", name="s3seg-embedded", version=args.version, threshold=threshold,
-        extras=args.to / EXTRAS,
-    )  # fmt: skip
+    given = {"name": "s3seg-embedded", "version": args.version, "extras": args.to / EXTRAS}
+    export(run, checkpoint, threshold=threshold, **given)
+    if args.evaluate:
+        threshold = _evaluate(run, checkpoint, args.to, scenes=args.evaluate, processes=args.processes)
+        export(run, checkpoint, threshold=threshold, **given)
     print(f"{args.to / 'run'} goes on with train --run; {args.to / 'checkpoint'} opens with Segmenter")
 
 

@@ -10,7 +10,7 @@ from s3seg.sam3.click_decoder import ClickPredictions
 from s3seg.sam3.click_prompts import NEGATIVE, POSITIVE, ClickPrompts
 from s3seg.sam3.clicks import ClickHead
 
-from .batches import Batch
+from .batch import Batch
 from .dense_losses import Losses
 
 ROUNDS = 3
@@ -39,7 +39,7 @@ def click_predictions(head: ClickHead, tokens: Tensor, batch: Batch) -> list[Cli
         if number:
             point, label = next_click(logits > 0, true, head.image_size)
             points, labels = torch.cat([points, point[:, None]], dim=1), torch.cat([labels, label[:, None]], dim=1)
-        prompts = ClickPrompts(points, labels, torch.ones_like(labels, dtype=torch.bool), logits)
+        prompts = ClickPrompts(points, labels, None, logits)
         rounds.append(head(image, prompts))
         best, _ = head.decoder.best(rounds[-1])
         mask = (rounds[-1].mask_logits[:, 0] if number else best) > 0

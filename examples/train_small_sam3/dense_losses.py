@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .batches import Batch
+from .batch import Batch
 from .fourier import CODES
 from .settings import Settings
 from .shapes import COLOUR_NAMES, PATTERNS, SHAPES

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from s3seg.sam3.layers import cxcywh_to_xyxy
 from s3seg.sam3.model import Detections
 
-from .batches import Batch
+from .batch import Batch
 from .dense_losses import Losses, focal
 from .matching import Pairs, generalised_iou, match
 

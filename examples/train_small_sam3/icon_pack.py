@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -40,15 +41,18 @@ def read(file: Path) -> tuple[str, list[tuple[str, str]], list[np.ndarray]]:
     content = file.read_bytes()
     end = content.index(b"\n")
     head = json.loads(content[:end])
-    drawings, pixels, offset = [], [], end + 1
-    for icon, style, length in head["drawings"]:
-        image = np.frombuffer(content, np.uint8, length, offset)
+    drawings = [(icon, style) for icon, style, _ in head["drawings"]]
+    lengths = [length for _, _, length in head["drawings"]]
+    places = end + 1 + np.cumsum([0, *lengths[:-1]]) if lengths else []
+
+    def decoded(length: int, place: int) -> np.ndarray:
+        image = np.frombuffer(content, np.uint8, length, place)
         rgba = cv2.cvtColor(cv2.imdecode(image, cv2.IMREAD_UNCHANGED), cv2.COLOR_BGRA2RGBA)
         rgba[..., :3] = np.minimum(rgba[..., :3], rgba[..., 3:])  # what is transparent may have any colour in a WebP
-        drawings.append((icon, style))
-        pixels.append(rgba)
-        offset += length
-    return head["made_for"], drawings, pixels
+        return rgba
+
+    with ThreadPoolExecutor() as threads:
+        return head["made_for"], drawings, list(threads.map(decoded, lengths, places))
 
 
 def made_for(file: Path) -> str | None:

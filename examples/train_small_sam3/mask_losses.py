@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from s3seg.sam3.layers import cxcywh_to_xyxy
 from s3seg.sam3.model import Detections, ImageFeatures, Prompt, Sam3
 
-from .batches import Batch
+from .batch import Batch
 from .dense_losses import AuxiliaryHeads, Losses
 from .detection_losses import layer_weights
 from .fourier import box_codes

@@ -186,12 +186,12 @@ def _edges(rgb: np.ndarray) -> np.ndarray:
 
 
 def _unpremultiply(icon: np.ndarray) -> np.ndarray:
-    alpha = icon[..., 3:].astype(np.float32) / 255
-    rgb = np.clip(icon[..., :3] / np.maximum(alpha, 0.02), 0, 255).astype(np.uint8)
-    rgb[icon[..., 3] < 3] = 128
+    alpha = icon[..., 3]
+    rgb = cv2.divide(np.ascontiguousarray(icon[..., :3]), cv2.merge([np.maximum(alpha, 5)] * 3), scale=255)
+    rgb[alpha < 3] = 128
     return rgb
 
 
 def _premultiply(rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    opaque = rgb.clip(0, 255) * (alpha[..., None].astype(np.float32) / 255)
-    return np.dstack([opaque, alpha]).astype(np.uint8)
+    colours = cv2.convertScaleAbs(np.maximum(rgb, 0))  # rounds, and stays within 255
+    return np.dstack([cv2.multiply(colours, cv2.merge([alpha] * 3), scale=1 / 255), alpha])

@@ -70,7 +70,7 @@ class Recipe:
         most: Most things in an ordinary scene.
         tinted: Share of the icons that allow it which are painted in a colour.
         restyled: Share of icons that are redrawn in a style of chance.
-        jitter: Vary tone, blur and noise of the whole picture.
+        jitter: Vary the tone of icons, and tone, blur and noise of the whole picture.
         squashed: Share of scenes whose icons are all stretched alike, as when a wide picture becomes a square.
         photographs: Share of scenes in front of a patch of a photograph.
         textures: Share of scenes in front of a drawn texture.
@@ -79,6 +79,8 @@ class Recipe:
         photographed: Share of scenes that look like a photograph of a drawing.
         paint_more: Also paint things that are odd in some colours.
         held_out: Show held-out combinations of colour and shape: "never", "allowed", or "always" one.
+        finished: Whether what changes the whole picture happens here: tone, blur, noise, and what makes a photograph
+            of it. Training does that to each view of a scene, where the network runs (`views.py`).
     """
 
     size: int = 256
@@ -97,6 +99,7 @@ class Recipe:
     photographed: float = 0.0
     paint_more: bool = False
     held_out: str = "never"
+    finished: bool = True
 
 
 TRAINING = Recipe(
@@ -122,7 +125,9 @@ def draw_scene(seed: int, recipe: Recipe, vocabulary: Vocabulary, atlas: IconAtl
     """Draw one scene; the same seed and recipe give the same scene."""
     rng = np.random.default_rng(seed)
     size = recipe.size
-    background = draw_background(size, rng, photographs=recipe.photographs, textures=recipe.textures)
+    background = draw_background(
+        size, rng, photographs=recipe.photographs, textures=recipe.textures, same_grain=not recipe.finished
+    )  # fmt: skip
     canvas = _Canvas(background, np.zeros((size, size), np.uint8))
     count = int(rng.integers(1, recipe.most + 1)) + (int(rng.integers(0, 3)) if rng.random() < 0.2 else 0)
     kinds = _choose_kinds(count, recipe, vocabulary, atlas, rng)
@@ -135,9 +140,11 @@ def draw_scene(seed: int, recipe: Recipe, vocabulary: Vocabulary, atlas: IconAtl
         extent = float(np.clip(scale * rng.uniform(38, 84), 26 * size / 224, 0.62 * size))
         thing, patch, turn = _draw_thing(kind, extent, recipe, atlas, rng, style_seed)
         _place(canvas, thing, patch, extent=extent, turn=turn, aspect=aspect, rng=rng, jitter=recipe.jitter)
-    image, ids = (_photographic(canvas.image, rng) if recipe.jitter else canvas.image), canvas.ids
-    if recipe.photographed and rng.random() < recipe.photographed:
-        image, ids = photographed(image, ids, rng)
+    image, ids = canvas.image, canvas.ids
+    if recipe.finished:
+        image = _photographic(image, rng) if recipe.jitter else image
+        if recipe.photographed and rng.random() < recipe.photographed:
+            image, ids = photographed(image, ids, rng)
     return Scene(image.clip(0, 255).astype(np.uint8), ids, tuple(canvas.things))
 
 
@@ -233,7 +240,7 @@ def _place(
         if _hides_too_much(canvas, hidden, limit=0.45 if attempt < 6 else 0.25):
             continue
         if not is_icon and attempt < 8:  # a shape must stand out from what is behind it
-            behind = area[covered].mean(axis=0)
+            behind = np.array(cv2.mean(area, covered.view(np.uint8))[:3])
             if np.abs(behind - np.array(COLOURS[thing.colour])).max() < 45:
                 continue
         for other, pixels in enumerate(hidden):
@@ -244,9 +251,9 @@ def _place(
             area *= 1 - shadow[..., None]
         colours = pasted[..., :3].astype(np.float32)
         if jitter and is_icon:
-            colours = colours * rng.uniform(0.85, 1.1, 3)
-        alpha = pasted[..., 3:].astype(np.float32) / 255
-        canvas.image[window] = area * (1 - alpha) + colours
+            colours *= rng.uniform(0.85, 1.1, 3).astype(np.float32)
+        area *= 1 - pasted[..., 3:].astype(np.float32) / 255
+        area += colours
         canvas.things.append(thing)
         canvas.drawn_area.append(int(covered.sum()))
         canvas.visible_area.append(int(covered.sum()))

@@ -46,6 +46,8 @@ class Settings:
     """Share of the answered prompts that are shown by boxes."""
     elsewhere: float = 0.3
     """Share of the images with a prompt whose example is shown on another image of the batch."""
+    views: int = 1
+    """Batches that are made of the same drawn scenes, each seen in another way and asked other things."""
     # schedule
     warm_heads: int = 0
     """Steps at the start in which only the auxiliary heads learn and the network is frozen, for a grown network."""
@@ -89,9 +91,9 @@ class Settings:
         needs_warming = parent is not None and not parent.heads
         return replace(self, warm_heads=WARM_HEADS) if needs_warming else self
 
-    def cool_down(self, step: int, steps: int) -> Settings:
-        """Return settings whose learning rate falls from `step` on, over that many further steps."""
-        return replace(self, steps=step + steps, cooldown=steps / (step + steps))
+    def cool_down(self, step: int, steps: int, rate: float = 1.0) -> Settings:
+        """Return settings whose learning rate falls from `rate` at `step` to zero, over that many further steps."""
+        return replace(self, steps=step + steps, cooldown=steps / (step + steps) / rate)
 
     def save(self, folder: Path) -> None:
         """Write the settings into the run's folder."""

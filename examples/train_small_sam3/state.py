@@ -13,7 +13,7 @@ from torch import Tensor
 
 from s3seg.sam3.model import Sam3
 
-from .batches import normalise
+from .batch import normalise
 from .concepts import Vocabulary
 from .dense_losses import AuxiliaryHeads
 from .icons import IconAtlas

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from s3seg.sam3.decoder import Decoder
 from s3seg.sam3.model import BoxPrompts, ImageFeatures, Prompt, Sam3
 
-from .batches import Batch, normalise
+from .batch import Batch, normalise
 from .click_losses import click_losses, click_predictions
 from .dense_losses import AuxiliaryHeads, Losses, dense_losses
 from .detection_losses import detection_losses

@@ -9,6 +9,7 @@ go on, bit for bit as if there had been no pause.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import signal
@@ -24,8 +25,10 @@ from torch import Tensor, distributed
 
 from s3seg.sam3.model import Sam3
 
-from .batches import Batch
+from .batch import Batch
+from .compiled import compiled_within
 from .concepts import load_vocabulary
+from .dense_losses import Losses
 from .feed import STOPPING, feed
 from .icons import load_atlas
 from .optimisers import set_rates
@@ -35,6 +38,9 @@ from .state import TrainingState, open_any, resume, start
 from .step import kept_in_fp32, losses, written_out_attention
 
 LARGEST_GRADIENT = 2.0
+COMPILE_SECONDS = 40.0
+MOST_SKIPPED = 0.3
+"""Share of the steps between two lines of the log whose gradients may be infinite."""
 LOG, LOG_EVERY = "log.jsonl", 25
 
 
@@ -55,7 +61,8 @@ def train(
         processes: How many processes share each batch.
         save_minutes: Minutes between saves.
         saved: Called with the folder of the run after each save but the last.
-        compiled: Compile the network and its losses with `torch.compile`. It takes minutes at first.
+        compiled: Compile the network and its losses with `torch.compile`, if that takes no more than
+            `COMPILE_SECONDS`.
         plan: Called with the step before each step, it may change the schedule.
 
     Returns:
@@ -65,28 +72,34 @@ def train(
     state, settings, _ = resume(run, load_vocabulary(), place)
     last_step = NO_END if last_step is None else last_step
     deadline = time.monotonic() + 60 * minutes
-    learn = torch.compile(losses, dynamic=False) if compiled else losses
     with ExitStack() as stack:
         interrupted = stack.enter_context(_signals())
-        stack.enter_context(_suited_to(state.model, settings, place))
+        stack.enter_context(suited_to(state.model, settings, place))
         steps = range(state.step, min(settings.steps, last_step))
         batches = stack.enter_context(feed(run, steps, workers=workers, device=place, rank=rank, processes=processes))
-        log, last_save = Log(run / LOG, settings), time.monotonic()
+        log, last_save, learn = Log(run / LOG, settings), time.monotonic(), None
+        if place.type == "cuda":
+            gc.collect()
+            gc.freeze()  # what is there stays; looking through it again and again would only hold up the GPU
         for batch in log.timed(batches):
+            learn = learn or _losses(compiled, state, batch, settings)
             settings = settings if plan is None else plan(state.step, settings)
             state.freeze_network(state.step < settings.warm_heads)
             dense_only = state.step < settings.dense_steps
             done = learn(state.model, state.heads, batch, dense_only=dense_only, precision=settings.precision)
             enough = bool(interrupted) or time.monotonic() > deadline
-            stop = _learn(state, settings, done.total, enough=enough, processes=processes)
+            stop, broken = learn_from(state, settings, done.total, enough=enough, processes=processes)
             stop = stop or state.step >= min(settings.steps, last_step)
-            log.add(done.parts | {"loss": done.total.detach()})
+            log.add(done.parts | {"loss": done.total.detach(), "skipped": broken})
             save_now = time.monotonic() - last_save > 60 * save_minutes
+            skipped = 0.0
             if rank == 0 and (state.step % LOG_EVERY == 0 or stop or save_now):
-                log.write(state.step, settings)
+                skipped = log.write(state.step, settings)["skipped"]
+            if skipped > MOST_SKIPPED and processes == 1:
+                settings = _start_again(state, settings, run)
             if stop:
                 break
-            if rank == 0 and save_now:
+            if rank == 0 and save_now and skipped <= MOST_SKIPPED:
                 state.save(run)
                 if saved is not None:
                     saved(run)
@@ -96,8 +109,26 @@ def train(
     return state.step
 
 
+def _losses(compiled: bool, state: TrainingState, batch: Batch, settings: Settings) -> Callable[..., Losses]:
+    if not compiled:
+        return losses
+    dense_too = state.step < settings.dense_steps
+    return compiled_within(COMPILE_SECONDS, state, batch, precision=settings.precision, dense_too=dense_too)
+
+
+def _start_again(state: TrainingState, settings: Settings, run: Path) -> Settings:
+    """Go back to the weights that were saved last, and on with half the rates; the schedule goes on as it was."""
+    step = state.step
+    state.load(run)
+    state.step = step
+    settings = replace(settings, adam_rate=settings.adam_rate / 2, muon_rate=settings.muon_rate / 2)
+    settings.save(run)
+    print(f"step {step}: losses are no longer finite; back to the last saved weights, at half the rates", flush=True)
+    return settings
+
+
 @contextmanager
-def _suited_to(model: Sam3, settings: Settings, device: torch.device) -> Iterator[None]:
+def suited_to(model: Sam3, settings: Settings, device: torch.device) -> Iterator[None]:
     """Compute as suits a device: attention, matrix products, and nothing that waits for a GPU."""
     with ExitStack() as stack:
         if settings.precision == "bf16":
@@ -106,6 +137,7 @@ def _suited_to(model: Sam3, settings: Settings, device: torch.device) -> Iterato
             stack.enter_context(written_out_attention())
         else:
             stack.enter_context(_tf32())
+            stack.enter_context(_without_cudnn_attention())
         yield
 
 
@@ -120,6 +152,17 @@ def _tf32() -> Iterator[None]:
     finally:
         torch.set_float32_matmul_precision(before[0])
         torch.backends.cudnn.allow_tf32 = before[1]
+
+
+@contextmanager
+def _without_cudnn_attention() -> Iterator[None]:
+    """Choose among the other attention kernels: with a mask, cuDNN's backward pass gives NaN at some lengths."""
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    try:
+        yield
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)
 
 
 class Log:
@@ -146,8 +189,8 @@ class Log:
         for name, value in parts.items():
             self.sums[name] = self.sums.get(name, 0) + value
 
-    def write(self, step: int, settings: Settings) -> None:
-        """Write the means since the last line."""
+    def write(self, step: int, settings: Settings) -> dict:
+        """Write the means since the last line, and return them."""
         losses = {name: round(float(total) / self.count, 4) for name, total in self.sums.items()}  # waits for a GPU
         seconds = time.monotonic() - self.began
         line = {
@@ -158,6 +201,7 @@ class Log:
         with self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")
         self._reset()
+        return line
 
     def _reset(self) -> None:
         self.sums: dict[str, Tensor | int] = {}
@@ -176,8 +220,10 @@ def _signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _learn(state: TrainingState, settings: Settings, loss: Tensor, *, enough: bool, processes: int) -> bool:
-    """Make one step; return whether some process has had enough."""
+def learn_from(
+    state: TrainingState, settings: Settings, loss: Tensor, *, enough: bool, processes: int
+) -> tuple[bool, Tensor]:  # fmt: skip
+    """Make one step; return whether some process has had enough, and 1 where the gradients were not finite, else 0."""
     set_rates(state.optimisers, settings, state.step)
     weights = [w for o in state.optimisers for group in o.param_groups for w in group["params"]]
     learning = [w for w in weights if w.requires_grad]
@@ -187,15 +233,16 @@ def _learn(state: TrainingState, settings: Settings, loss: Tensor, *, enough: bo
     if processes > 1:
         enough = _share_gradients(learning, enough, processes)
     gradients = [w.grad for w in weights if w.grad is not None]
-    broken = ~torch.isfinite(torch.nn.utils.get_total_norm(gradients))  # not asked for here: a GPU would be waited for
+    norm = torch.nn.utils.get_total_norm(gradients)
+    broken = ~torch.isfinite(norm)  # not asked for here: a GPU would be waited for
     for gradient in gradients:
         gradient.masked_fill_(broken, 0)  # such a step moves the weights by their momenta only
-    torch.nn.utils.clip_grad_norm_([w for w in weights if w.grad is not None], LARGEST_GRADIENT)
+    torch._foreach_mul_(gradients, (LARGEST_GRADIENT / norm.masked_fill(broken, 1)).clamp(max=1))
     for optimiser in state.optimisers:
         optimiser.step()
     state.step += 1
     state.average_weights(settings.ema)
-    return enough
+    return enough, broken.float()
 
 
 def _share_gradients(weights: list[Tensor], enough: bool, processes: int) -> bool:

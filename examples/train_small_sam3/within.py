@@ -25,12 +25,9 @@ from .batches import BatchMaker
 from .bundle import pack, unpack
 from .concepts import load_vocabulary
 from .curve import draw_curve
-from .evaluate import evaluate
 from .export import export
-from .grid import draw_grid
 from .icons import load_atlas
 from .settings import NO_END, SIZES, Settings
-from .splits import SPLITS
 from .state import open_any, resume, start
 from .step import kept_in_fp32, losses
 from .train import LOG, train
@@ -39,8 +36,13 @@ DENSE_SHARE = 0.08
 """Share of the training time in which, without a parent, patches learn words before there are queries."""
 FINISH_SHARE, MOST_FINISH_S = 0.3, 100.0
 """What is kept for export, evaluation and pictures: a share of all the time, but no more seconds than this."""
+PACKING_S = 8.0
+"""What is kept for packing the run when nothing is evaluated."""
 CAUTION = 0.97
 """Share of the steps that the remaining time allows which the cool-down gets, so that the rate reaches zero in time."""
+AGAIN_SHARE, LOWEST_RATE = 0.03, 0.03
+"""The cool-down is planned anew after each such share of the time, so that it ends in time whatever becomes of the
+speed, until the rate is as low as this."""
 
 
 @dataclass
@@ -68,18 +70,23 @@ class TimePlan:
             self._seen = None  # steps take longer from here on
         if self._seen is None:
             self._seen = (now, step)
-        elif settings.steps == NO_END and share >= 1 - settings.cooldown and step > self._seen[1]:
-            speed = (step - self._seen[1]) / (now - self._seen[0])
-            left = self.began + self.seconds - now
-            settings = settings.cool_down(step, max(1, int(CAUTION * left * speed)))
-            settings.save(self.run)
+        elif step > self._seen[1]:
+            cooling, waited = settings.steps < NO_END, now - self._seen[0]
+            rate = settings.rate(step) if cooling else 1.0
+            again = cooling and waited >= AGAIN_SHARE * self.seconds and rate > LOWEST_RATE
+            if again or (not cooling and share >= 1 - settings.cooldown):
+                left = self.began + self.seconds - now
+                steps = max(1, int(CAUTION * left * (step - self._seen[1]) / waited))
+                settings = settings.cool_down(step, steps, rate)
+                settings.save(self.run)
+                self._seen = (now, step)
         return settings
 
 
 def within(
     out: Path, *, minutes: float, size: str, device: str, workers: int, work: Path, parent: Path | None = None,
-    go_on_from: Path | None = None, scenes: int = 200, save_seconds: float = 60, compiled: bool = False,
-    clicks: bool = False, version: str = "0.4",
+    go_on_from: Path | None = None, scenes: int = 200, save_seconds: float = 45, compiled: bool = False,
+    version: str = "0.4", evaluated: bool = True, **changed,
 ) -> dict:  # fmt: skip
     """Train, cool down, export, evaluate and draw.
 
@@ -95,19 +102,20 @@ def within(
         scenes: Of each split of the evaluation, if there is time.
         save_seconds: Seconds between two saves.
         compiled: Compile the network first.
-        clicks: Give a new network a click head.
         version: Of the checkpoint.
+        evaluated: Export, evaluate and draw at the end; otherwise all the time is for training.
+        **changed: Settings of a new run that differ from those of its size; None changes nothing.
 
     Returns:
-        The figures, as `evaluate` gives them.
+        The figures, as `evaluate` gives them; none if nothing was evaluated.
     """
     began = time.monotonic()
     end = began + 60 * minutes
-    finish = min(FINISH_SHARE * 60 * minutes, MOST_FINISH_S)
+    finish = min(FINISH_SHARE * 60 * minutes, MOST_FINISH_S) if evaluated else min(0.05 * 60 * minutes, PACKING_S)
     run, checkpoint = work / "run", work / "checkpoint"
     out.mkdir(parents=True, exist_ok=True)
-    _begin(run, replace(SIZES[size], clicks=clicks), parent, go_on_from)
-    _report(f"{device}: {_agreement(run, device)}", began)
+    _begin(run, changed_settings(size, changed), parent, go_on_from)
+    _report(f"{device}: {agreement(run, device)}", began)
     plan = TimePlan(run, time.monotonic(), end - finish - time.monotonic())
 
     def saved(run: Path) -> None:
@@ -120,7 +128,13 @@ def within(
         compiled=compiled, plan=plan,
     )  # fmt: skip
     saved(run)
-    _report(f"trained {steps} steps, {steps * Settings.load(run).batch} images", began)
+    _report(f"trained {steps} steps, {steps * Settings.load(run).batch} images{memory(device)}", began)
+    if not evaluated:
+        return {}
+    from .evaluate import evaluate  # needs packages that training does without
+    from .grid import draw_grid
+    from .splits import SPLITS
+
     export(run, checkpoint, name="s3seg-embedded", version=version, threshold=0.5)
     draw_curve(run, out / "curve.png")
     left = end - time.monotonic()
@@ -132,6 +146,18 @@ def within(
     draw_grid(checkpoint, out / "grid.png", threshold=figures["threshold"])
     _report("done", began)
     return figures
+
+
+def changed_settings(size: str, changed: dict) -> Settings:
+    """Return the settings of a size with some of them changed; None changes nothing."""
+    return replace(SIZES[size], **{name: value for name, value in changed.items() if value is not None})
+
+
+def memory(device: str) -> str:
+    """Say how much memory of a GPU has been in use at most."""
+    if device != "cuda":
+        return ""
+    return f", at most {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB of GPU memory"
 
 
 def _begin(run: Path, settings: Settings, parent: Path | None, go_on_from: Path | None) -> None:
@@ -146,7 +172,7 @@ def _begin(run: Path, settings: Settings, parent: Path | None, go_on_from: Path 
     start(run, settings, vocabulary, load_atlas(vocabulary), opened)
 
 
-def _agreement(run: Path, device: str) -> str:
+def agreement(run: Path, device: str) -> str:
     """Return how near the loss on the device is to the CPU's, for some images: a line for the log."""
     vocabulary = load_vocabulary()
     state, settings, tokenizer = resume(run, vocabulary)
@@ -176,6 +202,21 @@ def _report(text: str, began: float) -> None:
     print(f"[{time.monotonic() - began:5.0f} s] {text}", flush=True)
 
 
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Add options for the settings of a new run that differ from those of its size."""
+    parser.add_argument("--clicks", action="store_true", default=None, help="give a new network a click head")
+    parser.add_argument("--views", type=int, help="batches that are made of the same drawn scenes")
+    parser.add_argument("--batch", type=int, help="images in a step")
+    parser.add_argument("--prompts", type=int, help="prompts per image")
+    parser.add_argument("--image-size", type=int, help="side of the network's input in pixels, a multiple of 16")
+    parser.add_argument("--queries", type=int, help="a square number")
+
+
+def given_settings(args: argparse.Namespace) -> dict:
+    """Return what `add_settings` read."""
+    return {name: getattr(args, name) for name in ("clicks", "views", "batch", "prompts", "image_size", "queries")}
+
+
 def main() -> None:
     """Train within a number of minutes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -188,18 +229,19 @@ def main() -> None:
     parser.add_argument("--grow-from", type=Path, help="checkpoint or run whose weights to start from")
     parser.add_argument("--go-on-from", type=Path, help="folder with the files that an earlier call left in its --out")
     parser.add_argument("--scenes", type=int, default=200, help="of each split of the evaluation, if there is time")
-    parser.add_argument("--save-seconds", type=float, default=60)
-    parser.add_argument("--compile", action="store_true", help="compile the network and the losses first: minutes")
-    parser.add_argument("--clicks", action="store_true", help="give a new network a click head")
+    parser.add_argument("--save-seconds", type=float, default=45)
+    parser.add_argument("--compile", action="store_true", help="compile the network and the losses, within 40 s")
+    parser.add_argument("--no-evaluation", action="store_true", help="train to the end; evaluate elsewhere")
     parser.add_argument("--version", default="0.4", help="of the checkpoint")
+    add_settings(parser)
     args = parser.parse_args()
     torch.set_flush_denormal(True)
     with tempfile.TemporaryDirectory() as temporary:
         within(
             args.out.absolute(), minutes=args.minutes, size=args.size, device=args.device, workers=args.workers,
             work=(args.work or Path(temporary)).absolute(), parent=args.grow_from, go_on_from=args.go_on_from,
-            scenes=args.scenes, save_seconds=args.save_seconds, compiled=args.compile, clicks=args.clicks,
-            version=args.version,
+            scenes=args.scenes, save_seconds=args.save_seconds, compiled=args.compile, version=args.version,
+            evaluated=not args.no_evaluation, **given_settings(args),
         )  # fmt: skip
 
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from s3seg.results.segmentation import Segmentation
     from s3seg.tasks.clicks import Clicks
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.4.0"
 
 _NAMES = {
     "AsyncClient": "client",

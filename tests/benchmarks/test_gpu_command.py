@@ -59,6 +59,9 @@ def test_equal_compares_every_output_in_three_precisions(tmp_path):
         row["precision"] for row in tables["Embedded checkpoint on the example pictures, against fp32 on the device"]
     }
     assert len(tables["Range of activations"]) == 4
+    stages = tables["Relative error after each stage, text and boxes, against transformers in fp32"]
+    assert len(stages) == 2 * 3 * 12
+    assert all(row["relative"] < (1e-5 if row["precision"] == "fp32" else 0.1) for row in stages)
 
 
 @pytest.mark.slow
@@ -70,12 +73,21 @@ def test_the_command_runs_equal_too(tmp_path):
 def test_alone_times_ours_and_transformers(tmp_path):
     content = _quick("alone", tmp_path)
     times = {(row["program"], row["what"]): row["ms"] for row in content["tables"]["Milliseconds"]}
-    for program in ("s3seg", "transformers"):
-        assert {(program, f"image, batch {n}") for n in (1, 4, 8, 16)} <= times.keys()
-        assert (program, "1 prompt") in times
-    assert {"8 prompts", "100 prompts", "1 prompt, absent", "JPEG to RLE, 1 prompt"} <= {what for _, what in times}
+    for program in ("s3seg", "s3seg recorded", "s3seg compiled", "transformers"):
+        assert {(program, f"image, batch {n}") for n in (1, 8)} | {(program, "1 prompt")} <= times.keys()
+    for program in ("s3seg", "s3seg recorded", "s3seg compiled"):
+        both = {f"pixels to RLE, {n}" for n in ("1 prompt", "8 prompts")}
+        assert {(program, what) for what in {*both, "8 prompts", "JPEG to RLE, 1 prompt"}} <= times.keys()
+    assert {"image, batch 16", "100 prompts", "1 prompt, absent", "1 prompt of a box"} <= {what for _, what in times}
     assert all(milliseconds > 0 for milliseconds in times.values())
     assert [one["what"] for one in content["left_out"]] == ["waits for the device"]
+    for row in content["tables"]["Operations in several forms"]:
+        assert row["form"] == "linear alone" or row["relative_error"] < 1e-5, row
+    goals = content["tables"]["Goals"]
+    unknown = ["image encoder, share of the card's rate", "waits of a request"]
+    unknown.append("peak memory with 1 prompt, share of that of transformers")
+    assert [row["goal"] for row in goals if row["met"] == "not measured"] == unknown
+    assert len(goals) == 9
 
 
 @pytest.mark.slow

@@ -45,7 +45,7 @@ def test_the_full_one_requires_slim_of_the_same_version(packaging):
 
 @pytest.mark.slow
 def test_the_wheels_have_every_module_once(packaging, tmp_path):
-    slim, full = (packaging.build(one, tmp_path) for one in (packaging.slim(), packaging.full()))
+    [slim], [full] = (packaging.build(one, tmp_path) for one in (packaging.slim(), packaging.full()))
     modules = {name for name in zipfile.ZipFile(slim).namelist() if ".dist-info/" not in name}
     tracked = subprocess.run(["git", "ls-files", "src/s3seg"], cwd=ROOT, capture_output=True, text=True, check=True)
     assert modules >= {name.removeprefix("src/") for name in tracked.stdout.splitlines()}
@@ -58,6 +58,14 @@ def test_the_wheels_have_every_module_once(packaging, tmp_path):
         required = [one for one in metadata.get_all("Requires-Dist") if "extra ==" not in one]
         assert sorted(required) == sorted(description["dependencies"])
         assert metadata["Version"] == __version__
+
+
+def test_the_lowest_versions_are_constraints_without_extras(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(ROOT / "packaging")
+    lines = importlib.import_module("check").lowest(tmp_path / "lowest.txt").read_text().splitlines()
+    assert "pyjwt==2.10" in lines
+    assert "torch==2.6" in lines
+    assert not [line for line in lines if set(line) & set("[]<>")]
 
 
 def run(code: str) -> subprocess.CompletedProcess[str]:

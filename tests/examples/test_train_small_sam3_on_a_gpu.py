@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import fields, replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -14,12 +16,13 @@ from s3seg.sam3.click_predictor import ClickQuery
 from s3seg.sam3.predictor import BoxPrompt, Predictor, Query
 from train_small_sam3 import bundle, within
 from train_small_sam3 import step as step_module
-from train_small_sam3.batches import MOST_TOKENS, BatchMaker, TextCache, normalise
+from train_small_sam3.batch import normalise
+from train_small_sam3.batches import MOST_TOKENS, BatchMaker, TextCache
 from train_small_sam3.click_losses import click_losses, click_predictions, clicked_masks, next_click
 from train_small_sam3.detection_losses import detection_losses
 from train_small_sam3.evaluate import BARS, Answer, evaluate, table
 from train_small_sam3.export import export
-from train_small_sam3.feed import PackedBatch, feed
+from train_small_sam3.feed import Packed, feed
 from train_small_sam3.matching import match
 from train_small_sam3.metrics import Figures
 from train_small_sam3.muon import Muon
@@ -28,6 +31,7 @@ from train_small_sam3.splits import SPLITS
 from train_small_sam3.state import resume, start
 from train_small_sam3.step import kept_in_fp32, losses
 from train_small_sam3.train import train
+from train_small_sam3.views import look
 
 SETTINGS = replace(TINY, batch=4, prompts=4, queries=16, boxes=0.5, extra_texts=8, dense_texts=20)
 
@@ -78,12 +82,15 @@ def test_a_text_that_is_too_long_keeps_its_end():
     assert ids[0, -1] == 1
 
 
-def test_a_packed_batch_is_the_batch(ready):
+def test_packed_scenes_are_the_scenes_in_shared_memory_and_through_a_pipe(ready):
     _, maker = ready
-    batch = maker[3]
-    packed = PackedBatch.of(batch)
+    scenes = maker.scenes(3)
+    packed = Packed.of(scenes)
     assert packed.block.ndim == 1
-    assert _same(packed.on(torch.device("cpu")), batch)
+    assert _same(packed.on(torch.device("cpu")), scenes)
+    piped = pickle.loads(pickle.dumps(packed.for_a_pipe()))
+    assert isinstance(piped.block, np.ndarray)
+    assert _same(piped.on(torch.device("cpu")), scenes)
 
 
 def test_without_workers_the_batches_of_some_steps_come_in_order(ready_run, ready):
@@ -137,11 +144,15 @@ class _Waits(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_with_fixed_shapes_a_step_never_waits_for_the_device(ready, precision):
-    state, maker = ready
+def test_with_fixed_shapes_a_step_never_waits_for_the_device(tmp_path, vocabulary, atlas, precision):
+    start(tmp_path / "run", replace(SETTINGS, clicks=True), vocabulary, atlas, None)
+    state, settings, tokenizer = resume(tmp_path / "run", vocabulary)
+    maker = BatchMaker(settings, vocabulary, atlas, tokenizer)
+    scenes = maker.scenes(0)
     with _Waits() as waits, kept_in_fp32(state.model):
+        batch = look(scenes, 0, seed=1, grid=settings.grid)
         losses(
-            state.model, state.heads, maker[0], dense_only=False, precision=precision, fixed_shapes=True
+            state.model, state.heads, batch, dense_only=False, precision=precision, fixed_shapes=True
         ).total.backward()
         next(o for o in state.optimisers if isinstance(o, Muon)).step()
     assert waits.found == []
@@ -262,6 +273,49 @@ def test_the_clock_ends_the_dense_phase_and_plans_the_cool_down_in_steps(tmp_pat
     assert 95 < now[0] < 100
 
 
+def test_a_run_that_slows_down_while_it_cools_down_ends_in_time_all_the_same(tmp_path, monkeypatch):
+    settings, now = replace(TINY, steps=NO_END, dense_steps=0, cooldown=0.4), [0.0]
+    monkeypatch.setattr(within.time, "monotonic", lambda: now[0])
+    plan = within.TimePlan(tmp_path, began=0.0, seconds=100.0)
+    step, rates = 0, []
+    while now[0] < 100 and step < settings.steps:
+        settings = plan(step, settings)
+        rates.append(settings.rate(step))
+        step += 1
+        now[0] += 0.1 if now[0] < 65 else 0.25
+    assert 90 < now[0] <= 100
+    assert rates[-1] < 0.03
+    assert max(b - a for a, b in pairwise(rates[10:])) < 0.01  # it never rises again
+
+
+def test_losses_that_stay_infinite_bring_back_the_saved_weights_at_half_the_rates(run, monkeypatch, capsys):
+    from train_small_sam3 import train as module
+
+    def broken(*args, **kwargs):
+        done = losses(*args, **kwargs)
+        return replace(done, total=done.total * torch.inf)
+
+    monkeypatch.setattr(module, "losses", broken)
+    monkeypatch.setattr(module, "LOG_EVERY", 2)
+    before = torch.load(run / "state.pt", weights_only=True)["model"]
+    assert train(run, minutes=10, last_step=3) == 3
+    after = torch.load(run / "state.pt", weights_only=True)["model"]
+    assert all(torch.equal(w, after[name]) for name, w in before.items())
+    assert Settings.load(run).muon_rate <= TINY.muon_rate / 2
+    assert "no longer finite" in capsys.readouterr().out
+
+
+def test_without_evaluation_the_run_is_packed_at_the_end_and_nothing_else_happens(tmp_path, atlas):
+    found = within.within(
+        tmp_path / "out", minutes=0.05, size="tiny", device="cpu", workers=0, work=tmp_path / "work", evaluated=False,
+        views=2, batch=4,
+    )  # fmt: skip
+    assert found == {}
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {"state.0-of-1", "log.jsonl"}
+    bundle.unpack(tmp_path / "out", tmp_path / "run")
+    assert (Settings.load(tmp_path / "run").views, Settings.load(tmp_path / "run").batch) == (2, 4)
+
+
 @pytest.mark.slow
 def test_one_command_trains_evaluates_and_leaves_what_can_be_taken_home_and_taken_up_again(tmp_path, atlas):
     given = {"minutes": 0.4, "size": "tiny", "device": "cpu", "workers": 0, "scenes": 2, "save_seconds": 3}
@@ -270,7 +324,7 @@ def test_one_command_trains_evaluates_and_leaves_what_can_be_taken_home_and_take
     assert names == {"state.0-of-1", "figures.json", "grid.png", "curve.png", "log.jsonl"}
     assert set(figures["splits"]) <= set(SPLITS)
     first = Settings.load(tmp_path / "work" / "run")
-    assert 0 < first.dense_steps < first.steps < NO_END
+    assert 0 <= first.dense_steps <= first.steps < NO_END  # 0 if the time for them was over before the first step
     within.within(tmp_path / "again", work=tmp_path / "more", go_on_from=tmp_path / "out", **given)
     second = Settings.load(tmp_path / "more" / "run")
     assert second.steps > first.steps
@@ -340,8 +394,9 @@ def test_the_click_head_learns_from_clicks_and_is_exported(tmp_path, vocabulary,
     (clicked,) = predictor.click(image, [ClickQuery([point], [True])])
     with torch.no_grad():
         tokens = state.model.vision.trunk(normalise(batch.images[:1]))
-        one = PackedBatch.of(batch).on(torch.device("cpu"))
-        one = replace(one, masks=one.masks[:1], click_thing=one.click_thing[:1], click_point=one.click_point[:1])
+        one = replace(
+            batch, masks=batch.masks[:1], click_thing=batch.click_thing[:1], click_point=batch.click_point[:1]
+        )
         best, _ = state.model.clicks.decoder.best(click_predictions(state.model.clicks, tokens, one)[0])
     torch.testing.assert_close(clicked.mask_logits, best, rtol=1e-3, atol=1e-3)
     splits = ("one click", "three clicks")

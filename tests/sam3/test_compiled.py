@@ -80,6 +80,15 @@ class TestPasses:
         for owner, name in compiled_methods(predictor.model):
             assert hasattr(getattr(owner, name), "_torchdynamo_orig_callable")
 
+    def test_without_a_compiler_the_layers_stay_as_they_are(self, predictor, images):
+        expected = _predict(predictor, images, QUERIES, 0.5)
+        predictor._passes = CompiledPasses(predictor.model, predictor._passes.constants, backend=None)
+        for owner, name in compiled_methods(predictor.model):
+            assert name not in vars(owner)
+        for one, other in zip(_predict(predictor, images, QUERIES, 0.5), expected, strict=True):
+            np.testing.assert_allclose(one.scores, other.scores, atol=2e-5)
+            torch.testing.assert_close(one.mask_logits, other.mask_logits, atol=1e-4, rtol=1e-4)
+
     def test_the_layers_of_a_stack_share_a_compiled_function(self, passes, predictor):
         torch._dynamo.utils.counters.clear()
         passes.encode(torch.zeros(1, 3, predictor.image_size, predictor.image_size, dtype=torch.uint8))

@@ -6,6 +6,9 @@ indexing) is an error. The copies between host and device are watched here.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from unittest import mock
+
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -52,6 +55,7 @@ class NoWaits(TorchDispatchMode):
     def __init__(self, card: Card) -> None:
         super().__init__()
         self._card = card
+        self._computed: list[torch.Tensor] = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         given = {argument.name: value for argument, value in zip(func._schema.arguments, args, strict=False)}
@@ -63,7 +67,13 @@ class NoWaits(TorchDispatchMode):
             assert given["non_blocking"], "a copy to the host that waits"
             assert self._card.is_pinned(given["self"]), "a copy to memory that is not pinned waits"
             return given["self"]
+        if func.overloadpacket is torch.ops.aten.index:
+            places = [one for one in given["indices"] if one is not None]
+            listed = [one for one in places if not any(one is other for other in self._computed)]
+            assert not listed, "a list of places is copied to the device, and waited for"
         result = func(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor):
+            self._computed.append(result)
         source = given.get("self")
         if isinstance(result, torch.Tensor) and isinstance(source, torch.Tensor) and source.device != result.device:
             assert result.device == CARD, "a copy to the host that waits"
@@ -71,6 +81,22 @@ class NoWaits(TorchDispatchMode):
             assert self._card.is_pinned(source), "a copy from memory that is not pinned waits"
             self._card.copies += 1
         return result
+
+
+@contextmanager
+def no_numbers_copied():
+    """Refuses tensors that are made of numbers of the host on the device, which no dispatch mode sees."""
+    make = torch.tensor
+
+    def made(*args, device=None, **options):
+        assert device is None, "numbers of the host are copied to the device, and waited for"
+        return make(*args, **options)
+
+    def new(like, numbers):
+        return made(numbers, device=like.device)
+
+    with mock.patch.object(torch, "tensor", made), mock.patch.object(torch.Tensor, "new_tensor", new):
+        yield
 
 
 @pytest.fixture
@@ -112,7 +138,7 @@ def _request(card: Card, queries: list[Query], *, threshold: float = 0.5) -> lis
         lambda prompt: [0, *[5] * len(prompt), 1],  # type: ignore[arg-type]
     )
     resized = torch.zeros(1, 3, network.image_size, network.image_size, dtype=torch.uint8)
-    with NoWaits(card):
+    with no_numbers_copied(), NoWaits(card):
         image = network.encode_resized([resized])[0]
         assert not card.waits
         found = network.predict(image, queries, threshold=threshold)
@@ -138,15 +164,25 @@ def test_prompts_without_instances_wait_once(card):
     assert len(card.waits) == 1
 
 
-def test_a_hidden_wait_would_be_seen(card, monkeypatch):
+@pytest.mark.parametrize(
+    ("hidden", "message"),
+    [
+        (lambda queries: queries.sum().item(), "meta tensors"),
+        (lambda queries: queries[:, [0]], "a list of places"),
+        (lambda queries: queries * queries.new_tensor([2.0]), "numbers of the host"),
+        (lambda queries: queries * torch.tensor(2.0, device=queries.device), "numbers of the host"),
+    ],
+    ids=["item", "list", "new_tensor", "tensor"],
+)
+def test_a_hidden_wait_would_be_seen(card, monkeypatch, hidden, message):
     forward = Scoring.forward
 
     def waits(self, queries, prompt, valid):
-        queries.sum().item()
+        hidden(queries)
         return forward(self, queries, prompt, valid)
 
     monkeypatch.setattr(Scoring, "forward", waits)
-    with pytest.raises(Exception, match="meta tensors"):
+    with pytest.raises(Exception, match=message):
         _request(card, WORDS)
 
 

@@ -58,7 +58,7 @@ class ClickDecoder(nn.Module):
         finer: tuple[Tensor, Tensor],
         grid: tuple[int, int],
         prompt: Tensor,
-        valid: Tensor,
+        valid: Tensor | None,
     ) -> ClickPredictions:
         """Predict the masks of N objects.
 
@@ -68,12 +68,12 @@ class ClickDecoder(nn.Module):
             finer: Feature maps (1, C / 4, 2h, 2w) and (1, C / 8, 4h, 4w).
             grid: The patch grid, (h, w).
             prompt: Prompt tokens, (N, M, C).
-            valid: bool (N, M), False where a token is padding.
+            valid: bool (N, M), False where a token is padding; None if none is.
         """
         outputs = torch.cat([self.object_token, self.iou_token, self.mask_tokens]).expand(len(prompt), -1, -1)
         positions_of_tokens = tokens = torch.cat([outputs, prompt], dim=1)
         mask = None
-        if not valid.all():
+        if valid is not None and not valid.all():
             mask = attention_mask(F.pad(valid, (outputs.shape[1], 0), value=True))
         for layer in self.layers:
             tokens, image = layer(tokens, image, positions_of_tokens, positions, mask)

@@ -26,8 +26,8 @@ class ClickPrompts:
     """fp32 (N, K, 2), x and y in the image, 0..1. A box is two points."""
     labels: Tensor
     """int64 (N, K): `NEGATIVE`, `POSITIVE`, `BOX_START` or `BOX_END`."""
-    valid: Tensor
-    """bool (N, K), False where a point is padding."""
+    valid: Tensor | None
+    """bool (N, K), False where a point is padding; None if none is."""
     mask_logits: Tensor | None = None
     """(N, 4h, 4w): what an earlier round predicted, for patches h x w; None if no object has any."""
     has_mask: Tensor | None = None
@@ -53,7 +53,7 @@ class ClickEncoder(nn.Module):
         self.mask_norm2 = ChannelNorm(config.mask_channels)
         self.mask_project = nn.Conv2d(config.mask_channels, channels, 1)
 
-    def forward(self, prompts: ClickPrompts, image_size: int) -> tuple[Tensor, Tensor]:
+    def forward(self, prompts: ClickPrompts, image_size: int) -> tuple[Tensor, Tensor | None]:
         """Encode the points of N objects.
 
         Args:
@@ -62,12 +62,12 @@ class ClickEncoder(nn.Module):
 
         Returns:
             Tokens (N, K + 1, C), of which the last says that there are no further points, and which of them are real,
-            bool (N, K + 1).
+            bool (N, K + 1); None if all are.
         """
         encoded = self.encode_positions(prompts.points + 0.5 / image_size).to(self.labels.dtype)
         tokens = encoded + self.labels[prompts.labels]
         tokens = torch.cat([tokens, self.no_point.expand(len(tokens), 1, -1)], dim=1)
-        return tokens, F.pad(prompts.valid, (0, 1), value=True)
+        return tokens, None if prompts.valid is None else F.pad(prompts.valid, (0, 1), value=True)
 
     def dense(self, prompts: ClickPrompts) -> Tensor:
         """Encode the masks of N objects: (N, h * w, C); (1, 1, C) if none has a mask, which is the same for all."""

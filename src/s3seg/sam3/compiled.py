@@ -6,6 +6,7 @@ once takes minutes. What is left between the layers costs only launches, and tho
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 from collections.abc import Callable, Iterable
@@ -43,15 +44,16 @@ class CompiledPasses(Passes):
     Args:
         model: The network.
         constants: Of the network, for the patch grid of its image size.
-        backend: The compiler, as for `torch.compile`.
+        backend: The compiler, as for `torch.compile`; None leaves the layers as they are, and only records them.
     """
 
     max_prompts = MAX_PROMPTS
 
-    def __init__(self, model: Sam3, constants: Constants, *, backend: str = "inductor") -> None:
+    def __init__(self, model: Sam3, constants: Constants, *, backend: str | None = "inductor") -> None:
         super().__init__(model, constants)
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder()))
-        compile_layers(model, backend=backend)
+        if backend is not None:
+            os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder()))
+            compile_layers(model, backend=backend)
         self._encode = Graphs(self._encode_flat)
         self._detect = Graphs(self._detect_flat)
         self._masks = Graphs(self._masks_flat)
@@ -181,7 +183,7 @@ class _Graph:
 
     def __init__(self, function: Callable[..., tuple[Tensor, ...]], inputs: tuple[Tensor, ...]) -> None:
         self._inputs = [tensor.clone() for tensor in inputs]
-        stream = torch.cuda.Stream(inputs[0].device)
+        stream = _recording_stream(inputs[0].device)
         stream.wait_stream(torch.cuda.current_stream(inputs[0].device))
         with torch.cuda.stream(stream):
             for _ in range(3):  # compiles, and lets libraries choose kernels and take their workspaces
@@ -196,6 +198,12 @@ class _Graph:
             own.copy_(given, non_blocking=True)
         self._graph.replay()
         return tuple(output.clone() for output in self._outputs)
+
+
+@functools.cache
+def _recording_stream(device: torch.device) -> torch.cuda.Stream:
+    """Return the stream for all recordings on a device: libraries keep a workspace for every stream."""
+    return torch.cuda.Stream(device)
 
 
 def _parts(image: ImageFeatures) -> tuple[Tensor, ...]:

@@ -66,12 +66,14 @@ class GeometryEncoder(nn.Module):
         boxes = boxes_cxcywh.to(dtype)
         height, width = image.shape[-2:]
         normed = self.image_norm(image.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        corners = cxcywh_to_xyxy(boxes_cxcywh) * boxes_cxcywh.new_tensor([width, height, width, height])
+        x1, y1, x2, y2 = cxcywh_to_xyxy(boxes_cxcywh).unbind(-1)
+        # multiplied one by one: a tensor of the four sides would be copied to the device, and the host would wait
+        corners = torch.stack([x1 * width, y1 * height, x2 * width, y2 * height], dim=-1)
         samples = max(height, width) // self.roi_size + 1  # enough for a box as large as the image
         regions = roi_align(normed, corners, self.roi_size, samples=samples)  # (P, B, C, roi, roi)
         pooled = self.pool(regions.flatten(0, 1)).view(*boxes.shape[:2], -1)
         centres = encode_points(boxes_cxcywh[..., :2], image.shape[1]).to(dtype)
-        position = self.position(torch.cat([centres, boxes[..., [3, 2]]], dim=-1))  # height before width
+        position = self.position(torch.cat([centres, boxes[..., 2:].flip(-1)], dim=-1))  # height before width
         return self.coordinates(boxes) + pooled + position + self.label_embedding[labels.long()]
 
 

@@ -1,0 +1,89 @@
+"""What the losses compare with, and what it is made of: drawn scenes with questions, and one view of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+BACKGROUND, UNCLEAR = 0, -1
+"""Labels of patches: no thing, or a bit of one; otherwise 1 + the index of the thing."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B images of at most N things, T texts, and R rows: a row is one image with one prompt.
+
+    The T texts are D that the dense losses compare with all patches, then K names of every concept and shape, with
+    which the naming loss compares whole things, then the rest of what the rows ask.
+    """
+
+    images: Tensor  # uint8 (B, 3, S, S)
+    patch_labels: Tensor  # int64 (B, G, G): which thing a patch shows
+    attributes: Tensor  # int64 (B, N + 1, 4): concept, shape, colour, pattern; -1 unknown; row 0 is the background
+    boxes: Tensor  # fp32 (B, N, 4), cxcywh, 0..1
+    masks: Tensor  # uint8 (B, N, 4 G, 4 G): coverage, 0..255
+    valid: Tensor  # bool (B, N): large enough to count
+    token_ids: Tensor  # int64 (T, MOST_TOKENS)
+    token_valid: Tensor  # bool (T, MOST_TOKENS)
+    dense: Tensor  # bool (D,): False for "visual", which names nothing
+    matches: Tensor  # bool (B, N + 1, D + K): which things a text finds; row 0 is the background
+    unclear: Tensor  # bool (B, N + 1, D + K): whether it finds them is unknown: "red car", a car in its own colours
+    row_image: Tensor  # int64 (R,)
+    row_text: Tensor  # int64 (R,)
+    row_targets: Tensor  # bool (R, N)
+    shown_boxes: Tensor  # fp32 (R, MOST_BOXES, 4)
+    shown_image: Tensor  # int64 (R,): the image that the boxes are on; mostly the row's own
+    shown_labels: Tensor  # bool (R, MOST_BOXES)
+    shown_valid: Tensor  # bool (R, MOST_BOXES)
+    click_thing: Tensor  # int64 (B,): one of the valid things, for the click head
+    click_point: Tensor  # fp32 (B, 2): x and y of a point on it, 0..1
+
+    @property
+    def texts(self) -> int:
+        """D, the number of texts of the dense losses."""
+        return len(self.dense)
+
+    @property
+    def names(self) -> int:
+        """K, the number of names."""
+        return self.matches.shape[-1] - self.texts
+
+    @property
+    def targets_by_image(self) -> Tensor:
+        """bool (B, P, N): the rows of an image follow each other, and all images have P of them."""
+        return self.row_targets.unflatten(0, (len(self.images), -1))
+
+    def trimmed(self) -> Batch:
+        """Return the batch without the columns of tokens that are padding of all texts; waits for the device."""
+        longest = int(self.token_valid.any(0).sum())
+        return replace(self, token_ids=self.token_ids[:, :longest], token_valid=self.token_valid[:, :longest])
+
+
+@dataclass(frozen=True)
+class DrawnScenes:
+    """B scenes of at most N things, and what is asked of each of V views of them: what a worker composes.
+
+    Nothing in it depends on where a thing is seen, or on how large; `views.look` adds that.
+    """
+
+    images: Tensor  # uint8 (B, S, S, 3)
+    ids: Tensor  # uint8 (B, S, S): which thing is visible, 0 for none, k for the k-th
+    attributes: Tensor  # int64 (B, N + 1, 4)
+    token_ids: Tensor  # int64 (V, T, MOST_TOKENS)
+    token_valid: Tensor  # bool (V, T, MOST_TOKENS)
+    dense: Tensor  # bool (V, D)
+    matches: Tensor  # bool (V, B, N + 1, D + K): also of things that are too small to count
+    unclear: Tensor  # bool (V, B, N + 1, D + K)
+    row_image: Tensor  # int64 (V, R)
+    row_text: Tensor  # int64 (V, R)
+    row_targets: Tensor  # bool (V, R, N): also things that are too small to count
+    shown_image: Tensor  # int64 (V, R)
+    shown_thing: Tensor  # int64 (V, R, MOST_BOXES): which things the boxes are around
+    shown_labels: Tensor  # bool (V, R, MOST_BOXES)
+    shown_valid: Tensor  # bool (V, R, MOST_BOXES)
+
+
+def normalise(images: Tensor) -> Tensor:
+    """uint8 (B, 3, S, S) -> fp32, -1..1."""
+    return images.float() / 127.5 - 1
