@@ -93,7 +93,7 @@ async def test_the_threshold_is_used():
     ("request_body", "status", "code", "told"),
     [
         (body("x", model="yolo"), 404, "MODEL_NOT_FOUND", "there is no model 'yolo'"),
-        (body(" , ."), 400, "INVALID_REQUEST", "there is no prompt"),
+        (body(" , ."), 400, "INVALID_REQUEST", "params.text_prompt: it is empty"),
         (body("x", content=b"no picture"), 400, "INVALID_REQUEST", "the picture"),
         ({"model": "s3seg", "image": "%"}, 400, "INVALID_REQUEST", ""),
         ({"image": "AAAA"}, 400, "INVALID_REQUEST", "model"),

@@ -54,16 +54,18 @@ _M = TypeVar("_M", bound=BaseModel)
 def _picture(value: object) -> bytes:
     """Decode a picture that came in JSON: base64, or a data: URL of it."""
     if not isinstance(value, str):
-        raise ValueError("must be a picture in base64")  # noqa: TRY004 (pydantic makes it an error of the field)
+        raise ValueError(f"must be a string with a picture in base64, got {type(value).__name__}")  # noqa: TRY004 (pydantic makes it an error of the field)
     head, comma, data = value.partition(",") if value[:5].lower() == "data:" else ("", ",", value)
     if not comma or (head and not head.lower().endswith(";base64")):
-        raise ValueError("is a data: URL that is not base64")
+        raise ValueError("is a data: URL without base64; send data:image/png;base64,... or plain base64")
     try:
         picture = base64.b64decode(data, validate=False)
     except binascii.Error:
-        raise ValueError("is not base64") from None
+        raise ValueError("is not valid base64; encode the bytes of the picture file") from None
     if len(picture) > MAX_UPLOAD_BYTES:
-        raise ValueError(f"is larger than {MAX_UPLOAD_BYTES} bytes (10 MB)")
+        raise ValueError(
+            f"has {len(picture):,} bytes, more than 10 MB ({MAX_UPLOAD_BYTES:,} bytes); send a smaller picture"
+        )
     return picture
 
 
@@ -155,7 +157,10 @@ class Door:
         async for chunk in request.stream():
             body += chunk
             if len(body) > _MAX_JSON_BYTES:
-                raise FileTooLargeError("the body is longer than a picture of 10 MB takes in base64")
+                raise FileTooLargeError(
+                    f"the body is longer than {_MAX_JSON_BYTES:,} bytes, which is enough for 10 MB in base64; send a "
+                    "smaller picture"
+                )
         async with self._parsing:
             return await asyncio.to_thread(parse_json, bytes(body), model)
 
@@ -228,11 +233,15 @@ def checked_prompt(text: str | None, boxes: Sequence[Sequence[float]], labels: S
     """
     labels = labels or [True] * len(boxes)
     if len(labels) != len(boxes):
-        raise InvalidRequestError(f"box_labels: there are {len(labels)} for {len(boxes)} boxes; give one for each box")
+        raise InvalidRequestError(
+            f"box_labels: got {len(labels)} labels for {len(boxes)} boxes; give one label for each box"
+        )
     if len(boxes) > MAX_BOXES:
-        raise InvalidRequestError(f"boxes: there are {len(boxes)}, and a prompt may have {MAX_BOXES}")
+        raise InvalidRequestError(f"boxes: a prompt may have {MAX_BOXES} boxes, got {len(boxes)}; leave some out")
     if text and len(text) > MAX_PROMPT_CHARS:
-        raise InvalidRequestError(f"a prompt may have {MAX_PROMPT_CHARS} characters, this one has {len(text)}")
+        raise InvalidRequestError(
+            f"a prompt may have {MAX_PROMPT_CHARS} characters, got {len(text)}; shorten it: {text!r:.60}"
+        )
     positive = tuple(tuple(box) for box, label in zip(boxes, labels, strict=True) if label)
     negative = tuple(tuple(box) for box, label in zip(boxes, labels, strict=True) if not label)
     (normal,) = checked_prompts(text or None, has_boxes=bool(positive))
@@ -242,7 +251,7 @@ def checked_prompt(text: str | None, boxes: Sequence[Sequence[float]], labels: S
 def check_number_of_prompts(number: int) -> None:
     """Raise InvalidRequestError unless there are between one and 16 prompts."""
     if not 1 <= number <= MAX_PROMPTS:
-        raise InvalidRequestError(f"prompts: give 1 to {MAX_PROMPTS}, this request has {number}")
+        raise InvalidRequestError(f"prompts: give 1 to {MAX_PROMPTS} prompts in a request, got {number}")
 
 
 def ok(description: str, model: type[BaseModel] | None = None) -> dict[int, ResponseSpec]:

@@ -235,7 +235,8 @@ def _without_duplicates(results: Sequence[Segmentation], iou: float) -> list[Seg
     scored = [(float(score), k, n) for k, result in enumerate(results) for n, score in enumerate(result.scores)]
     if len(scored) > _MAX_COMPARED:
         raise InvalidRequestError(
-            f"nms_iou_threshold: {len(scored)} instances are too many to compare; raise output_prob_thresh"
+            f"nms_iou_threshold: {len(scored)} instances were found, and at most {_MAX_COMPARED} are compared; "
+            "raise output_prob_thresh, or leave nms_iou_threshold out"
         )
     scored.sort(key=lambda one: -one[0])
     rles = [results[k].rles[n] for _, k, n in scored]

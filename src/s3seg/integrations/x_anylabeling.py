@@ -143,7 +143,7 @@ class XAnyLabelingRoutes:
             texts = [text for text in (part.strip() for part in _SEPARATORS.split(body.params.text_prompt)) if text]
             if not texts:
                 raise InvalidRequestError(
-                    "params.text_prompt: there is no prompt; type what to look for and press Send"
+                    "params.text_prompt: it is empty; type what to look for, such as cat, and press Send"
                 )
             check_number_of_prompts(len(texts))
             prompts = [checked_prompt(text, [], []) for text in texts]
