@@ -26,7 +26,9 @@ def ended_its_process(timeout_s: float | None) -> str:
     Args:
         timeout_s: The limit of the time that a picture may take; None if there is none.
     """
-    causes = "a crash, or too little memory" if timeout_s is None else f"a crash, too little memory, or {timeout_s:g} s"
+    causes = "a crash, or too little memory"
+    if timeout_s is not None:
+        causes = f"a crash, too little memory, or more than {timeout_s:g} s for one picture"
     return f"its process ended each time that it was tried ({causes})"
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 def collector_paused() -> Iterator[None]:
     """Pause Python's garbage collector while modules are imported.
 
-    Importing PyTorch makes a million objects that stay. The collector would look through them again and again, which
+    Importing PyTorch makes a quarter of a million objects that stay. The collector would look through them again and again, which
     takes a tenth of the time of the import, and find nothing to free.
     """
     was_enabled = gc.isenabled()
