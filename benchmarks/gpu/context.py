@@ -19,9 +19,11 @@ class Context:
         quick: Whether tiny networks are used, to try the commands without a card.
         report: Where figures go.
         deadline: When the part has to end.
+        runs: How often a thing is timed, at most.
     """
 
     device: torch.device
     quick: bool
     report: Report
     deadline: Deadline
+    runs: int = 30

@@ -41,10 +41,10 @@ def run(context: Context) -> None:
         context.report.run(
             [
                 Step("recorded outputs of the reference", partial(_golden, context), 8),
-                Step("text encoder CLIP: fp32, bf16, fp16", partial(_against_transformers, context, "sam3"), 20),
                 Step("embedded checkpoint", partial(_embedded, context), 10),
-                Step("LiteText: fp32, bf16, fp16", partial(_against_transformers, context, "sam3_lite_text"), 12),
                 Step("activations of the embedded checkpoint", partial(_embedded_activations, context), 6),
+                Step("text encoder CLIP: fp32, bf16, fp16", partial(_against_transformers, context, "sam3"), 20),
+                Step("LiteText: fp32, bf16, fp16", partial(_against_transformers, context, "sam3_lite_text"), 12),
             ],
             context.deadline,
         )

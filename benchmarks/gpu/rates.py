@@ -62,7 +62,7 @@ class Times:
     program: str
 
     def add(self, what: str, run: Callable[[], object], *, tmac: float = 0.0, each: int = 1) -> None:
-        """Add a row: medians of up to 30 runs.
+        """Add a row: medians of up to `Context.runs`.
 
         Args:
             what: What the row is called.
@@ -70,7 +70,7 @@ class Times:
             tmac: Its multiplications, 10^12; 0 leaves the floor out.
             each: How many pictures or prompts a run does.
         """
-        runs, warmup = (1, 0) if self.context.quick else (30, 3)
+        runs, warmup = (1, 0) if self.context.quick else (self.context.runs, 3)
         measured = measure(
             run, self.context.device, runs=runs, warmup=warmup, seconds=_SECONDS, deadline=self.context.deadline
         )

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
+OF_IMAGES = (
+    "images", "patch_labels", "attributes", "boxes", "masks", "valid", "matches", "unclear", "click_thing",
+    "click_point",
+)  # fmt: skip
+"""The fields of a batch whose first dimension is that of its images."""
 BACKGROUND, UNCLEAR = 0, -1
 """Labels of patches: no thing, or a bit of one; otherwise 1 + the index of the thing."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """B images of at most N things, T texts, and R rows: a row is one image with one prompt.
+    """B images of at most N things, of which A are asked, T texts, and R rows: a row is one image with one prompt.
 
     The T texts are D that the dense losses compare with all patches, then K names of every concept and shape, with
     which the naming loss compares whole things, then the rest of what the rows ask.
@@ -29,7 +35,8 @@ class Batch:
     dense: Tensor  # bool (D,): False for "visual", which names nothing
     matches: Tensor  # bool (B, N + 1, D + K): which things a text finds; row 0 is the background
     unclear: Tensor  # bool (B, N + 1, D + K): whether it finds them is unknown: "red car", a car in its own colours
-    row_image: Tensor  # int64 (R,)
+    asked: Tensor  # int64 (A,): the images that the rows are of
+    row_image: Tensor  # int64 (R,): the first R / A rows are of the first asked image, and so on
     row_text: Tensor  # int64 (R,)
     row_targets: Tensor  # bool (R, N)
     shown_boxes: Tensor  # fp32 (R, MOST_BOXES, 4)
@@ -51,8 +58,21 @@ class Batch:
 
     @property
     def targets_by_image(self) -> Tensor:
-        """bool (B, P, N): the rows of an image follow each other, and all images have P of them."""
-        return self.row_targets.unflatten(0, (len(self.images), -1))
+        """bool (A, P, N): the rows of an image follow each other, and all asked images have P of them."""
+        return self.row_targets.unflatten(0, (len(self.asked), -1))
+
+    def only_asked(self) -> Batch:
+        """Return the batch without the images that are not asked. What the rows are shown is left out too."""
+        if len(self.asked) == len(self.images):
+            return self
+        mine = {name: getattr(self, name)[self.asked] for name in OF_IMAGES}
+        asked = torch.arange(len(self.asked), device=self.asked.device)
+        prompts = len(self.row_image) // len(asked)
+        return replace(
+            self, **mine, asked=asked, row_image=asked[:, None].expand(-1, prompts).flatten(),
+            shown_boxes=self.shown_boxes[:0], shown_image=self.shown_image[:0], shown_labels=self.shown_labels[:0],
+            shown_valid=self.shown_valid[:0],
+        )  # fmt: skip
 
     def trimmed(self) -> Batch:
         """Return the batch without the columns of tokens that are padding of all texts; waits for the device."""
@@ -75,6 +95,7 @@ class DrawnScenes:
     dense: Tensor  # bool (V, D)
     matches: Tensor  # bool (V, B, N + 1, D + K): also of things that are too small to count
     unclear: Tensor  # bool (V, B, N + 1, D + K)
+    asked: Tensor  # int64 (V, A)
     row_image: Tensor  # int64 (V, R)
     row_text: Tensor  # int64 (V, R)
     row_targets: Tensor  # bool (V, R, N): also things that are too small to count

@@ -81,7 +81,11 @@ class BatchMaker(torch.utils.data.Dataset):
             scenes.append(_Scene(scene, _areas(scene) >= scene.smallest))
             alike += [i] if other is not None else []
         seed = [self.settings.seed, item, self.settings.batch + self.first]
-        asked = [self._ask(scenes, alike, np.random.default_rng([*seed, v])) for v in range(self.settings.views)]
+        views = range(self.settings.views)
+        asked = [
+            self._ask(scenes, alike, self._asked(item * len(views) + v), np.random.default_rng([*seed, v]))
+            for v in views
+        ]
         images = np.stack([known.scene.image for known in scenes])
         ids, looks = np.stack([known.scene.ids for known in scenes]), self._attributes(scenes)
         return DrawnScenes(
@@ -89,13 +93,23 @@ class BatchMaker(torch.utils.data.Dataset):
             **{name: torch.stack([part[name] for part in asked]) for name in asked[0]},
         )  # fmt: skip
 
-    def _ask(self, scenes: list[_Scene], alike: list[int], rng: np.random.Generator) -> dict[str, Tensor]:
-        """Ask something of each scene; `alike` are those that show things of the same kinds as the one before."""
-        rows = [row for i, known in enumerate(scenes) for row in self._rows(i, known, rng)]
+    def _asked(self, step: int) -> range:
+        """Return which images are asked in a step: neighbours, and in each step the next ones."""
+        count = self.settings.asked_of(self.count)
+        first = step * count % self.count
+        return range(first, first + count)
+
+    def _ask(
+        self, scenes: list[_Scene], alike: list[int], images: range, rng: np.random.Generator
+    ) -> dict[str, Tensor]:  # fmt: skip
+        """Ask something of some scenes; `alike` are those that show things of the same kinds as the one before."""
+        rows = [row for i in images for row in self._rows(i, scenes[i], rng)]
         for i in alike:  # each of the two is asked for something that the other one shows
             for image, other in ((i - 1, i), (i, i - 1)):
+                if image not in images:
+                    continue
                 row = _example_elsewhere(image, scenes[image], other, scenes[other], rng)
-                last = (image + 1) * self.settings.prompts - 1
+                last = (image - images.start + 1) * self.settings.prompts - 1
                 rows[last] = row or rows[last]
         texts: dict[str, Prompt | None] = {VISUAL: None}
         texts |= {row.text: row.prompt for row in rows}
@@ -110,7 +124,7 @@ class BatchMaker(torch.utils.data.Dataset):
         asked += [(VISUAL, None)] * (room - len(asked))
         names: list[Prompt | None] = [*self.maker.names(rng, MOST_PAINTED)]
         names += [None] * (len(self.vocabulary) + len(SHAPES) + MOST_PAINTED - len(names))
-        return self._tables(scenes, rows, asked[:dense], names, asked[dense:])
+        return self._tables(scenes, rows, asked[:dense], names, asked[dense:]) | {"asked": torch.tensor([*images])}
 
     def _scene(self, rng: np.random.Generator, alike: Scene | None) -> Scene:
         """Draw a scene, with things of the same concepts as another one."""

@@ -46,6 +46,8 @@ class Settings:
     """Share of the answered prompts that are shown by boxes."""
     elsewhere: float = 0.3
     """Share of the images with a prompt whose example is shown on another image of the batch."""
+    asked: float = 1.0
+    """Share of the images of a batch that are asked something; the others have dense losses only, which are cheaper."""
     views: int = 1
     """Batches that are made of the same drawn scenes, each seen in another way and asked other things."""
     # schedule
@@ -68,6 +70,13 @@ class Settings:
     def grid(self) -> int:
         """Patches along a side."""
         return self.image_size // self.patch_size
+
+    def asked_of(self, images: int) -> int:
+        """Return how many of some images are asked: an even number that divides them, or all."""
+        count = max(2, round(self.asked * images / 2) * 2)
+        while count < images and images % count:
+            count += 2
+        return min(count, images)
 
     @property
     def ema(self) -> float:
@@ -116,7 +125,8 @@ SHORT = replace(Settings(), vit_depth=4, batch=8, steps=120, warmup=20)
 """A run of a few minutes."""
 
 GPU = replace(
-    Settings(), batch=256, prompts=12, extra_texts=256, warmup=300, precision="bf16", ema_images=60_000
+    Settings(), batch=256, prompts=12, extra_texts=256, warmup=300, precision="bf16", ema_images=60_000,
+    asked=0.25, views=4,
 )  # fmt: skip
 """The full network in batches that fill a GPU."""
 

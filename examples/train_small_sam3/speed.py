@@ -1,33 +1,39 @@
 """Measure what a machine can do before a long run on it: the network alone, the scenes alone, and both together.
 
-    python -m train_small_sam3.speed --size gpu --views 2 --seconds 8 --device cuda
+    python -m train_small_sam3.speed --size wide --clicks --seconds 4 --device cuda --kernels
 
-Each part takes about `--seconds`, besides what it takes to start. Nothing is kept.
+The workers compose from the start on. What they have made by the time is used up before anything is measured that
+depends on them. Nothing is kept.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 
-from .batch import Batch
+from .batch import Batch, DrawnScenes
+from .batches import view_of
 from .compiled import compiled_within
 from .concepts import load_vocabulary
 from .dense_losses import Losses
-from .feed import feed, scenes_of
+from .feed import AHEAD, scenes_of
 from .icons import load_atlas
 from .settings import SIZES, Settings
 from .state import TrainingState, open_any, resume, start
 from .step import losses
-from .train import COMPILE_SECONDS, LOG, learn_from, suited_to, train
+from .train import COMPILE_SECONDS, learn_from, suited_to
 from .within import add_settings, agreement, changed_settings, given_settings, memory
+
+KERNELS = 15
+Say = Callable[[str], None]
+Scenes = Iterator[tuple[int, DrawnScenes]]
 
 
 def main() -> None:
@@ -38,6 +44,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1), help="that compose scenes")
     parser.add_argument("--seconds", type=float, default=8, help="of each part")
     parser.add_argument("--compile", action="store_true", help="measure the compiled network, too")
+    parser.add_argument("--kernels", action="store_true", help=f"print the {KERNELS} dearest kernels of a step")
+    parser.add_argument("--no-check", action="store_true", help="do not compare the CPU's losses with the GPU's first")
     parser.add_argument("--grow-from", type=Path, help="checkpoint or run whose weights to start from")
     add_settings(parser)
     args = parser.parse_args()
@@ -51,74 +59,122 @@ def main() -> None:
         run, device = Path(folder) / "run", torch.device(args.device)
         settings = changed_settings(args.size, given_settings(args))
         start(run, settings, vocabulary, load_atlas(vocabulary), parent)
-        say(f"started; {agreement(run, args.device)}")
-        _network_alone(run, args.seconds, device, compile_too=args.compile, say=say)
-        _scenes_alone(run, args.seconds, args.workers, device, say)
-        train(run, minutes=(2 * args.seconds + 10) / 60, device=args.device, workers=args.workers)
-        say("both together, from when the workers have started:")
-        for line in (run / LOG).read_text().splitlines():
-            shown = json.loads(line)
-            names = ("step", "images_a_second", "waited_for_scenes", "loss", "skipped", "patch_accuracy", "box_iou")
-            print("    " + ", ".join(f"{name} {shown[name]}" for name in names if name in shown), flush=True)
+        say("the run is ready")
+        with scenes_of(run, range(10**9), workers=args.workers, device=device) as scenes:
+            if not args.no_check:
+                say(agreement(run, args.device))
+            state, settings, _ = resume(run, vocabulary, device)
+            _, drawn = next(scenes)
+            say("the first scenes are there")
+            with suited_to(state.model, settings, device):
+                batch = view_of(drawn, 0, settings, 0)
+                learn = _network_alone(state, settings, batch, args.seconds, compile_too=args.compile, say=say)
+                if args.kernels:
+                    _kernels(learn, state, settings, batch, say)
+                _scenes_alone(scenes, settings, args.workers, args.seconds, say)
+                _both(learn, state, settings, scenes, args.seconds, device, say)
     say(f"done{memory(device.type)}")
 
 
 def _network_alone(
-    run: Path, seconds: float, device: torch.device, *, compile_too: bool, say: Callable[[str], None]
-) -> None:  # fmt: skip
-    state, settings, _ = resume(run, load_vocabulary(), device)
-    with feed(run, range(1), workers=0, device=device) as batches:
-        batch = next(batches)
-    with suited_to(state.model, settings, device):
-        for dense_only in (True, False):
-            speed = _steps_a_second(losses, state, settings, batch, seconds / 2, dense_only=dense_only)
-            kind = "dense losses only" if dense_only else "all losses"
-            say(f"the network alone, {kind}: {speed * settings.batch:.0f} images/s, {1000 / speed:.1f} ms a step")
-        say(f"the network alone{memory(device.type)}")
-        if compile_too:
-            began = time.monotonic()
-            learn = compiled_within(COMPILE_SECONDS, state, batch, precision=settings.precision, dense_too=False)
-            say(f"compiling took {time.monotonic() - began:.1f} s")
-            if learn is not losses:
-                speed = _steps_a_second(learn, state, settings, batch, seconds / 2, dense_only=False)
-                say(f"compiled: {speed * settings.batch:.0f} images/s, {1000 / speed:.1f} ms a step")
+    state: TrainingState, settings: Settings, batch: Batch, seconds: float, *, compile_too: bool, say: Say
+) -> Callable[..., Losses]:  # fmt: skip
+    """Measure it, and return the losses that were compiled, if they were."""
+    for dense_only in (True, False):
+        speed = _steps_a_second(losses, state, settings, batch, seconds / 2, dense_only=dense_only)
+        kind = "dense losses only" if dense_only else "all losses"
+        say(f"the network alone, {kind}: {speed * settings.batch:.0f} images/s, {1000 / speed:.1f} ms a step")
+    say(f"the network alone{memory(batch.images.device.type)}")
+    if not compile_too:
+        return losses
+    began = time.monotonic()
+    learn = compiled_within(COMPILE_SECONDS, state, batch, precision=settings.precision)
+    say(f"compiling took {time.monotonic() - began:.1f} s")
+    if learn is not losses:
+        speed = _steps_a_second(learn, state, settings, batch, seconds / 2, dense_only=False)
+        say(f"compiled: {speed * settings.batch:.0f} images/s, {1000 / speed:.1f} ms a step")
+    return learn
+
+
+def _step(
+    learn: Callable[..., Losses], state: TrainingState, settings: Settings, batch: Batch, *, dense_only: bool = False
+) -> None:
+    done = learn(state.model, state.heads, batch, dense_only=dense_only, precision=settings.precision)
+    learn_from(state, settings, done.total, enough=False, processes=1)
 
 
 def _steps_a_second(
     learn: Callable[..., Losses], state: TrainingState, settings: Settings, batch: Batch, seconds: float, *,
     dense_only: bool,
 ) -> float:  # fmt: skip
-    def step() -> None:
-        done = learn(state.model, state.heads, batch, dense_only=dense_only, precision=settings.precision)
-        learn_from(state, settings, done.total, enough=False, processes=1)
-
     device = batch.images.device
     for _ in range(3):
-        step()
+        _step(learn, state, settings, batch, dense_only=dense_only)
     _wait(device)
     began, count = time.monotonic(), 0
     while time.monotonic() - began < seconds:
         for _ in range(5 if device.type == "cuda" else 1):  # a GPU is asked for several steps before it is waited for
-            step()
+            _step(learn, state, settings, batch, dense_only=dense_only)
             count += 1
         _wait(device)
     return count / (time.monotonic() - began)
 
 
-def _scenes_alone(
-    run: Path, seconds: float, workers: int, device: torch.device, say: Callable[[str], None]
+def _kernels(learn: Callable[..., Losses], state: TrainingState, settings: Settings, batch: Batch, say: Say) -> None:
+    """Print what takes longest in a step: operations with the shapes of what they are given, and kernels of a GPU."""
+    device = batch.images.device
+    activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device.type == "cuda" else [])
+    with profile(activities=activities, record_shapes=True) as profiled:
+        _step(learn, state, settings, batch)
+        _wait(device)
+    began = time.monotonic()
+    on_gpu = device.type == "cuda"
+    found = profiled.key_averages(group_by_input_shape=True)
+
+    def milliseconds(event) -> float:
+        return (event.self_device_time_total if on_gpu else event.self_cpu_time_total) / 1000
+
+    operations = [event for event in found if event.key.startswith("aten::") or "Backward" in event.key]
+    kernels = [event for event in profiled.key_averages() if event.device_type != torch.profiler.DeviceType.CPU]
+    say(f"kernels of a step: {sum(milliseconds(event) for event in kernels):.1f} ms")
+    for kind in (operations, kernels):
+        for event in sorted(kind, key=milliseconds, reverse=True)[:KERNELS]:
+            shapes = " ".join(str(shape).replace(" ", "") for shape in event.input_shapes or () if shape)
+            print(f"    {milliseconds(event):8.2f} ms {event.count:5} x {event.key[:90]} {shapes[:110]}", flush=True)
+    say(f"looking through them took {time.monotonic() - began:.1f} s")
+
+
+def _scenes_alone(scenes: Scenes, settings: Settings, workers: int, seconds: float, say: Say) -> None:
+    """Measure how many scenes come when what was made before is used up; all workers give equally many."""
+    workers = max(1, workers)
+    for _ in range((AHEAD + 1) * workers - 1):  # the first has been taken
+        next(scenes)
+    began, count = time.monotonic(), 0
+    while time.monotonic() - began < seconds or count % workers:
+        next(scenes)
+        count += 1
+    speed = count * settings.batch / (time.monotonic() - began)
+    say(f"the scenes alone: {speed:.0f} scenes/s, {speed * settings.views:.0f} views/s, from {count} batches of scenes")
+
+
+def _both(
+    learn: Callable[..., Losses], state: TrainingState, settings: Settings, scenes: Scenes, seconds: float,
+    device: torch.device, say: Say,
 ) -> None:  # fmt: skip
-    settings = Settings.load(run)
-    with scenes_of(run, range(10**9), workers=workers, device=device) as scenes:
-        for _ in range(max(1, workers)):  # each has opened its drawings
-            next(scenes)
-        say(f"{workers} workers have started")
-        began, count = time.monotonic(), 0
-        while time.monotonic() - began < seconds:
-            next(scenes)
-            count += settings.batch
-        speed = count / (time.monotonic() - began)
-    say(f"the scenes alone: {speed:.0f} scenes/s, {speed * settings.views:.0f} views/s")
+    began, steps, waited = time.monotonic(), 0, 0.0
+    while time.monotonic() - began < 2 * seconds:
+        asked = time.monotonic()
+        item, drawn = next(scenes)
+        waited += time.monotonic() - asked
+        for view in range(settings.views):
+            step = item * settings.views + view
+            _step(learn, state, settings, view_of(drawn, view, settings, step))
+            steps += 1
+        _wait(device)
+    spent = time.monotonic() - began
+    say(
+        f"both together: {steps * settings.batch / spent:.0f} images/s; {waited / spent:.2f} of the time without scenes"
+    )
 
 
 def _wait(device: torch.device) -> None:

@@ -156,7 +156,7 @@ def _concepts(run: Path) -> tuple[str, ...]:
     return tuple(json.loads((run / CONCEPTS).read_text()))
 
 
-def _patches(settings: Settings, vocabulary: Vocabulary, atlas: IconAtlas, scenes: int = 300) -> Tensor:
+def _patches(settings: Settings, vocabulary: Vocabulary, atlas: IconAtlas, scenes: int = 100) -> Tensor:
     """Some patches of scenes, (N, 3, patch, patch), -1..1."""
     recipe = replace(TRAINING, size=settings.image_size)
     rng, size = np.random.default_rng(settings.seed), settings.patch_size
@@ -165,5 +165,5 @@ def _patches(settings: Settings, vocabulary: Vocabulary, atlas: IconAtlas, scene
         image = draw_scene(i, recipe, vocabulary, atlas).image
         cells = torch.from_numpy(image).permute(2, 0, 1).unfold(1, size, size).unfold(2, size, size)
         cells = cells.permute(1, 2, 0, 3, 4).flatten(0, 1)
-        found.append(cells[rng.permutation(len(cells))[:60]])
+        found.append(cells[rng.permutation(len(cells))[:180]])
     return normalise(torch.cat(found))

@@ -17,11 +17,13 @@ from .click_losses import click_losses, click_predictions
 from .dense_losses import AuxiliaryHeads, Losses, dense_losses
 from .detection_losses import detection_losses
 from .mask_losses import mask_embeddings, mask_losses
+from .tall import tall
 
 
 def losses(
     model: Sam3, heads: AuxiliaryHeads, batch: Batch, *, dense_only: bool, precision: str = "fp32",
-    fixed_shapes: bool | None = None,
+    fixed_shapes: bool | None = None, of_patches: Callable[..., Losses] = dense_losses,
+    of_masks: Callable[..., Losses] = mask_losses,
 ) -> Losses:  # fmt: skip
     """Run the network on a batch and compare it with the truth.
 
@@ -34,6 +36,8 @@ def losses(
             within `kept_in_fp32`.
         fixed_shapes: Whether all tensors have the shapes that they have in every other batch, and nothing waits for the
             device. If not, what counts for nothing is not computed. None: on a GPU, not on a CPU.
+        of_patches: `dense_losses`, or the same compiled.
+        of_masks: `mask_losses`, or the same compiled.
     """
     device = batch.images.device.type
     fixed_shapes = device != "cpu" if fixed_shapes is None else fixed_shapes
@@ -41,22 +45,26 @@ def losses(
     autocast = torch.autocast(device, torch.bfloat16, enabled=precision == "bf16")
     with autocast:
         tokens = model.vision.trunk(normalise(batch.images))  # (B, G, G, width)
-        image = model.features(model.vision.neck(tokens))
+        coarse = _coarsest(model, tokens)
         text = model.encode_text(batch.token_ids)
         if not dense_only:
-            rows = features_of_rows(image, batch.row_image)
-            prompt = prompt_of_rows(model, image, text, batch, fixed_shapes=fixed_shapes)
+            asked, asked_tokens = batch.only_asked(), tokens
+            if asked is not batch:
+                asked_tokens = tokens[batch.asked]
+            image = model.features(model.vision.neck(asked_tokens))
+            rows = features_of_rows(image, asked)
+            prompt = prompt_of_rows(model, coarse, text, batch, fixed_shapes=fixed_shapes)
             encoded = model.encode_prompted(rows, prompt)
             found = model.detect_all(rows, encoded, prompt)
-            clicked = click_predictions(model.clicks, tokens, batch) if model.clicks is not None else []
-    dense = dense_losses(heads, tokens.float(), image.coarse.float(), text.float(), batch)
+            clicked = click_predictions(model.clicks, asked_tokens, asked) if model.clicks is not None else []
+    dense = of_patches(heads, tokens.float(), coarse.float(), text.float(), batch)
     if dense_only:
         return dense
-    detection, pairs = detection_losses(found, batch, greedy=fixed_shapes)
+    detection, pairs = detection_losses(found, asked, greedy=fixed_shapes)
     with autocast:
-        masks = mask_embeddings(model, image, encoded, prompt, found, pairs, batch, fixed_shapes=fixed_shapes)
-    masks = mask_losses(heads, masks, batch)
-    parts = [dense, detection, masks, *([click_losses(clicked, batch)] if clicked else [])]
+        masks = mask_embeddings(model, image, encoded, prompt, found, pairs, asked, fixed_shapes=fixed_shapes)
+    masks = of_masks(heads, masks, asked)
+    parts = [dense, detection, masks, *([click_losses(clicked, asked)] if clicked else [])]
     return Losses(sum(part.total for part in parts), {k: v for part in parts for k, v in part.parts.items()})
 
 
@@ -76,40 +84,69 @@ def kept_in_fp32(model: Sam3) -> Iterator[None]:
     for module in modules:
         module.forward = in_fp32(module.forward)
     try:
-        yield
+        with tall([model.decoder.bias_x, model.decoder.bias_y]):
+            yield
     finally:
         for module in modules:
             del module.forward  # the class's own is seen again
 
 
-def features_of_rows(image: ImageFeatures, index: Tensor) -> ImageFeatures:
-    """Copy the features of some images, one for each row, without the laterals, which are for masks only."""
-    return ImageFeatures(image.coarse[index], image.tokens[index], ())
+def _coarsest(model: Sam3, tokens: Tensor) -> Tensor:
+    """Compute the last of the neck's maps, (B, C, G, G): the dense losses need no other."""
+    neck = model.vision.neck
+    return neck.smooth[-1](neck.project[-1](tokens.permute(0, 3, 1, 2)))
 
 
-def prompt_of_rows(model: Sam3, image: ImageFeatures, text: Tensor, batch: Batch, *, fixed_shapes: bool) -> Prompt:
+def features_of_rows(image: ImageFeatures, batch: Batch) -> ImageFeatures:
+    """Copy the tokens of the asked images, once for each of their rows.
+
+    `coarse` stays as it is, since only its size counts here.
+    The rows of an image follow each other: so the gradient is a plain sum, which is quicker than that of an index.
+    """
+    prompts = len(batch.row_image) // len(batch.asked)
+    return ImageFeatures(image.coarse, image.tokens[:, None].expand(-1, prompts, -1, -1).flatten(0, 1), ())
+
+
+def room_for_examples(rows: int) -> int:
+    """Return how many rows, at most, boxes are encoded for where shapes are fixed: all, if they are few.
+
+    Of many rows about a sixth are shown boxes, so that three eighths are never exceeded in practice; if they were, some
+    rows would miss theirs.
+    """
+    return rows if rows <= 256 else rows * 3 // 8
+
+
+def prompt_of_rows(model: Sam3, coarse: Tensor, text: Tensor, batch: Batch, *, fixed_shapes: bool) -> Prompt:
     """Join each row's text with the boxes that are shown, on its own image or on another one.
 
     A row without boxes has no CLS token either, nor has one whose boxes are on another image: it would say that the
     thing is there.
+
+    Args:
+        model: The network.
+        coarse: (B, C, G, G), the neck's coarsest map of all images.
+        text: (T, L, C), encoded texts.
+        batch: The truth.
+        fixed_shapes: As for `losses`.
     """
     said, valid = text[batch.row_text], batch.token_valid[batch.row_text]
-    if fixed_shapes:
-        tokens, shown_valid = _examples(model, image, batch, slice(None))
+    shown, room = batch.shown_valid.any(1), room_for_examples(len(said))
+    if fixed_shapes and room == len(said):
+        tokens, shown_valid = _examples(model, coarse, batch, slice(None))
         return Prompt(torch.cat([said, tokens], dim=1), torch.cat([valid, shown_valid], dim=1))
-    shown = batch.shown_valid.any(1).nonzero()[:, 0]
+    shown = shown.float().topk(room).indices if fixed_shapes else shown.nonzero()[:, 0]
     if not len(shown):
         return Prompt(said, valid)
-    tokens, shown_valid = _examples(model, image, batch, shown)
+    tokens, shown_valid = _examples(model, coarse, batch, shown)
     padding = said.new_zeros(len(said), *tokens.shape[1:]).index_copy(0, shown, tokens.to(said.dtype))
     padding_valid = valid.new_zeros(len(said), tokens.shape[1]).index_copy(0, shown, shown_valid)
     return Prompt(torch.cat([said, padding], dim=1), torch.cat([valid, padding_valid], dim=1))
 
 
-def _examples(model: Sam3, image: ImageFeatures, batch: Batch, rows: Tensor | slice) -> tuple[Tensor, Tensor]:
+def _examples(model: Sam3, coarse: Tensor, batch: Batch, rows: Tensor | slice) -> tuple[Tensor, Tensor]:
     on = batch.shown_image[rows]
     boxes = BoxPrompts(batch.shown_boxes[rows], batch.shown_labels[rows], batch.shown_valid[rows])
-    tokens, _ = model.examples(features_of_rows(image, on), boxes)
+    tokens, _ = model.examples(ImageFeatures(coarse[on], coarse, ()), boxes)  # nothing else of the images is looked at
     cls_valid = boxes.valid.any(1, keepdim=True) & (on == batch.row_image[rows])[:, None]
     return tokens, torch.cat([boxes.valid, cls_valid], dim=1)
 

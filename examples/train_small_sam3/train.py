@@ -38,7 +38,8 @@ from .state import TrainingState, open_any, resume, start
 from .step import kept_in_fp32, losses, written_out_attention
 
 LARGEST_GRADIENT = 2.0
-COMPILE_SECONDS = 40.0
+COMPILE_SECONDS = 60.0
+"""What was compiled stays in a cache of the machine, so that a second run there needs a part of it."""
 MOST_SKIPPED = 0.3
 """Share of the steps between two lines of the log whose gradients may be infinite."""
 LOG, LOG_EVERY = "log.jsonl", 25
@@ -69,14 +70,17 @@ def train(
         How many steps the run has made in all.
     """
     place = torch.device(device)
-    state, settings, _ = resume(run, load_vocabulary(), place)
+    settings = Settings.load(run)
     last_step = NO_END if last_step is None else last_step
     deadline = time.monotonic() + 60 * minutes
     with ExitStack() as stack:
         interrupted = stack.enter_context(_signals())
-        stack.enter_context(suited_to(state.model, settings, place))
-        steps = range(state.step, min(settings.steps, last_step))
+        steps = range(steps_made(run), min(settings.steps, last_step))
         batches = stack.enter_context(feed(run, steps, workers=workers, device=place, rank=rank, processes=processes))
+        state, settings, _ = resume(
+            run, load_vocabulary(), place
+        )  # the workers have begun: a GPU takes seconds to open
+        stack.enter_context(suited_to(state.model, settings, place))
         log, last_save, learn = Log(run / LOG, settings), time.monotonic(), None
         if place.type == "cuda":
             gc.collect()
@@ -112,8 +116,7 @@ def train(
 def _losses(compiled: bool, state: TrainingState, batch: Batch, settings: Settings) -> Callable[..., Losses]:
     if not compiled:
         return losses
-    dense_too = state.step < settings.dense_steps
-    return compiled_within(COMPILE_SECONDS, state, batch, precision=settings.precision, dense_too=dense_too)
+    return compiled_within(COMPILE_SECONDS, state, batch, precision=settings.precision)
 
 
 def _start_again(state: TrainingState, settings: Settings, run: Path) -> Settings:
@@ -138,6 +141,7 @@ def suited_to(model: Sam3, settings: Settings, device: torch.device) -> Iterator
         else:
             stack.enter_context(_tf32())
             stack.enter_context(_without_cudnn_attention())
+            stack.enter_context(_tried_convolutions())
         yield
 
 
@@ -152,6 +156,17 @@ def _tf32() -> Iterator[None]:
     finally:
         torch.set_float32_matmul_precision(before[0])
         torch.backends.cudnn.allow_tf32 = before[1]
+
+
+@contextmanager
+def _tried_convolutions() -> Iterator[None]:
+    """Let cuDNN try its algorithms for each convolution, once for each shape: the shapes never change."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 @contextmanager

@@ -41,6 +41,7 @@ def look(scenes: DrawnScenes, view: int, *, seed: int, grid: int, photographed: 
     matches, unclear = scenes.matches[view], scenes.unclear[view].clone()
     counts = F.pad(valid, (1, 0), value=True)[..., None]
     unclear |= matches & ~counts
+    asked = scenes.asked[view]
     row_image, shown_image, shown_thing = (t[view] for t in (scenes.row_image, scenes.shown_image, scenes.shown_thing))
     shown_valid = scenes.shown_valid[view] & valid[shown_image[:, None], shown_thing]
     shown_boxes = _drawn_by_hand(boxes[shown_image[:, None], shown_thing], rng)
@@ -48,7 +49,7 @@ def look(scenes: DrawnScenes, view: int, *, seed: int, grid: int, photographed: 
     return Batch(
         images=images, patch_labels=labels, attributes=scenes.attributes, boxes=boxes, masks=masks, valid=valid,
         token_ids=scenes.token_ids[view], token_valid=scenes.token_valid[view], dense=scenes.dense[view],
-        matches=matches & counts, unclear=unclear, row_image=row_image, row_text=scenes.row_text[view],
+        matches=matches & counts, unclear=unclear, asked=asked, row_image=row_image, row_text=scenes.row_text[view],
         row_targets=scenes.row_targets[view] & valid[row_image],
         shown_boxes=torch.where(shown_valid[..., None], shown_boxes, 0.5), shown_image=shown_image,
         shown_labels=scenes.shown_labels[view], shown_valid=shown_valid, click_thing=things, click_point=points,

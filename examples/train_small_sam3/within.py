@@ -86,7 +86,7 @@ class TimePlan:
 def within(
     out: Path, *, minutes: float, size: str, device: str, workers: int, work: Path, parent: Path | None = None,
     go_on_from: Path | None = None, scenes: int = 200, save_seconds: float = 45, compiled: bool = False,
-    version: str = "0.4", evaluated: bool = True, **changed,
+    version: str = "0.4", evaluated: bool = True, checked: bool = True, **changed,
 ) -> dict:  # fmt: skip
     """Train, cool down, export, evaluate and draw.
 
@@ -104,6 +104,7 @@ def within(
         compiled: Compile the network first.
         version: Of the checkpoint.
         evaluated: Export, evaluate and draw at the end; otherwise all the time is for training.
+        checked: Compare the losses of the CPU and the GPU first.
         **changed: Settings of a new run that differ from those of its size; None changes nothing.
 
     Returns:
@@ -115,7 +116,7 @@ def within(
     run, checkpoint = work / "run", work / "checkpoint"
     out.mkdir(parents=True, exist_ok=True)
     _begin(run, changed_settings(size, changed), parent, go_on_from)
-    _report(f"{device}: {agreement(run, device)}", began)
+    _report(f"{device}: {agreement(run, device)}" if checked else f"{device}: the run is ready", began)
     plan = TimePlan(run, time.monotonic(), end - finish - time.monotonic())
 
     def saved(run: Path) -> None:
@@ -207,14 +208,16 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--clicks", action="store_true", default=None, help="give a new network a click head")
     parser.add_argument("--views", type=int, help="batches that are made of the same drawn scenes")
     parser.add_argument("--batch", type=int, help="images in a step")
-    parser.add_argument("--prompts", type=int, help="prompts per image")
+    parser.add_argument("--prompts", type=int, help="prompts per image that is asked")
+    parser.add_argument("--asked", type=float, help="share of the images of a step that are asked with prompts, 0..1")
     parser.add_argument("--image-size", type=int, help="side of the network's input in pixels, a multiple of 16")
     parser.add_argument("--queries", type=int, help="a square number")
 
 
 def given_settings(args: argparse.Namespace) -> dict:
     """Return what `add_settings` read."""
-    return {name: getattr(args, name) for name in ("clicks", "views", "batch", "prompts", "image_size", "queries")}
+    names = ("clicks", "views", "batch", "prompts", "asked", "image_size", "queries")
+    return {name: getattr(args, name) for name in names}
 
 
 def main() -> None:
@@ -230,8 +233,9 @@ def main() -> None:
     parser.add_argument("--go-on-from", type=Path, help="folder with the files that an earlier call left in its --out")
     parser.add_argument("--scenes", type=int, default=200, help="of each split of the evaluation, if there is time")
     parser.add_argument("--save-seconds", type=float, default=45)
-    parser.add_argument("--compile", action="store_true", help="compile the network and the losses, within 40 s")
+    parser.add_argument("--compile", action="store_true", help="compile the network and the losses, within 60 s")
     parser.add_argument("--no-evaluation", action="store_true", help="train to the end; evaluate elsewhere")
+    parser.add_argument("--no-check", action="store_true", help="do not compare the CPU's losses with the GPU's first")
     parser.add_argument("--version", default="0.4", help="of the checkpoint")
     add_settings(parser)
     args = parser.parse_args()
@@ -241,7 +245,7 @@ def main() -> None:
             args.out.absolute(), minutes=args.minutes, size=args.size, device=args.device, workers=args.workers,
             work=(args.work or Path(temporary)).absolute(), parent=args.grow_from, go_on_from=args.go_on_from,
             scenes=args.scenes, save_seconds=args.save_seconds, compiled=args.compile, version=args.version,
-            evaluated=not args.no_evaluation, **given_settings(args),
+            evaluated=not args.no_evaluation, checked=not args.no_check, **given_settings(args),
         )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from s3seg import __version__
-from s3seg.commands import admin, concept, db, export, models, serve, token
+from s3seg.commands import admin, concept, db, export, models, serve, sign_in, token
 from s3seg.commands.bulk import command as bulk
 from s3seg.commands.calibrate import calibrate
 from s3seg.commands.demo.command import demo
@@ -61,6 +61,9 @@ app.add_typer(concept.app, name="concept")
 app.add_typer(bulk.app, name="bulk")
 app.add_typer(models.app, name="models")
 app.command("doctor", cls=CommandWithSections)(doctor)
+app.command("login", cls=CommandWithSections)(sign_in.login)
+app.command("logout", cls=CommandWithSections)(sign_in.logout)
+app.command("whoami", cls=CommandWithSections)(sign_in.whoami)
 app.add_typer(token.app)
 app.add_typer(admin.app, name="admin")
 app.add_typer(db.app, name="db")

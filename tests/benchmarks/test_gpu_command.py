@@ -91,6 +91,20 @@ def test_alone_times_ours_and_transformers(tmp_path):
 
 
 @pytest.mark.slow
+def test_again_times_what_goals_need_and_compares_faster_passes_with_eager_ones(tmp_path):
+    tables = _quick("again", tmp_path)["tables"]
+    assert list(tables)[-2:] == ["Faster passes against eager ones, relative error", "Goals"]
+    rows = tables["Faster passes against eager ones, relative error"]
+    assert len(rows) == 7 * 3
+    assert all(row["relative"] < 1e-4 and row["ok"] for row in rows)
+    times = {(row["program"], row["what"]) for row in tables["Milliseconds"]}
+    for program in ("s3seg recorded", "s3seg compiled"):
+        both = {f"pixels to RLE, {n}" for n in ("1 prompt", "8 prompts")}
+        assert {(program, what) for what in {*both, "1 prompt", "image, batch 8", "JPEG to RLE, 1 prompt"}} <= times
+    assert len(tables["Pixels to RLE with 1 prompt by stage, host ms"]) == 4
+
+
+@pytest.mark.slow
 def test_serving_answers_every_request(tmp_path):
     (row,) = _quick("serving", tmp_path)["tables"]["Serving"]
     assert row["errors"] == 0

@@ -15,8 +15,8 @@ from s3seg import errors
 from s3seg.client import AsyncClient
 from s3seg.client.arguments import check_prompts, check_sources, one_each, without_duplicates
 from tests.client.test_client import ME, META, TASK, Script, ok, refused
-from tests.cloud.parts.gateway import served
 from tests.helpers.pictures import encoded
+from tests.helpers.serving import served
 
 
 @pytest.mark.parametrize(

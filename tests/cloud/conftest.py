@@ -23,6 +23,7 @@ if sys.platform == "linux":
     from tests.cloud.parts.postgrest import Postgrest, postgrest
     from tests.cloud.parts.seaweed import Bucket, seaweed
     from tests.cloud.parts.tokens import TokenIssuer
+    from tests.helpers.fake_supabase import FakeAuth, FakeRealtime
 else:  # the servers are not available for other systems
     collect_ignore_glob = ["test_*.py"]
 
@@ -32,12 +33,14 @@ OLD_DEFAULT_GRANTS = Path(__file__).parent / "parts" / "old_default_grants.sql"
 
 @dataclass(frozen=True)
 class Project:
-    """A Supabase project: database, PostgREST, gateway, and the issuer of tokens."""
+    """A Supabase project: database, PostgREST, gateway, the issuer of tokens, and stand-ins for Auth and Realtime."""
 
     database: Postgres
     postgrest: Postgrest
     gateway: Gateway
     issuer: TokenIssuer
+    auth: FakeAuth
+    realtime: FakeRealtime
 
     def sign_up(self, user_id: str) -> None:
         """Create a user, as Supabase Auth does."""
@@ -74,8 +77,13 @@ def supabase(
     issuer = issuer or TokenIssuer()
     home = folder / database.database
     home.mkdir()
-    with postgrest(home, database, issuer) as rest, gateway(rest.url, issuer) as front:
-        yield Project(database, rest, front, issuer)
+    auth = FakeAuth(issuer)
+    realtime = FakeRealtime(auth.claims)
+    with (
+        postgrest(home, database, issuer) as rest,
+        gateway(rest.url, issuer, [*auth.routes(), *realtime.routes()]) as front,
+    ):
+        yield Project(database, rest, front, issuer, auth, realtime)
 
 
 @pytest.fixture(scope="session", autouse=True)

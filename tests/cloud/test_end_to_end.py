@@ -16,12 +16,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from s3seg import Segmenter
+from s3seg import Client, Segmenter
+from s3seg.client.signin import sessions
 from s3seg.tasks.object_keys import new_image_key
 from tests.cloud.deployment import deploy, finished, submit, upload
 from tests.cloud.parts import downloads
 from tests.cloud.parts.gateway import PUBLISHABLE_KEY, SECRET_KEY
 from tests.cloud.parts.seaweed import SECRET_KEY as S3_SECRET
+from tests.commands.running import command
 
 PICTURE = Path(__file__).parents[2] / "examples" / "pictures" / "street.png"
 
@@ -46,6 +48,25 @@ def expected():
 
 def pixels(png):
     return np.asarray(Image.open(io.BytesIO(png)))
+
+
+def test_signing_in_once_is_enough_for_as_long_as_the_session_lives(public_deployment, tmp_path, monkeypatch, expected):
+    """The tokens that a stand-in for Supabase Auth gives and renews are judged by the edge and by PostgREST."""
+    project, url = public_deployment.project, public_deployment.url
+    user = project.auth.sign_up("ann@example.com", "correct horse")
+    project.sign_up(user.user_id)
+    monkeypatch.setattr(sessions, "_default_folder", lambda: tmp_path / "sign-ins")
+    monkeypatch.setattr(sessions, "system_keyring", lambda: None)
+    signed_in = command("login", url, "--email", user.email, input="correct horse\n")
+    assert signed_in.stdout == f"signed in to {url} as ann@example.com (free, 10 credits)\n"
+    for renewals in (0, 1):
+        with Client.signed_in(url) as client:
+            client._core.auth._signed_in._clock = lambda ahead=renewals: time.time() + 3600 * ahead
+            found = client.segment(PICTURE, "car")
+        assert (found.label_map() == expected["car"]).all()
+        assert project.auth.grants.count("refresh_token") == renewals
+    assert command("logout", url).exit_code == 0
+    assert project.auth.sessions(user) == 0
 
 
 def test_from_an_upload_to_the_mask_in_the_bucket(public_deployment, picture, expected):

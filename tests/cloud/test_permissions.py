@@ -24,7 +24,7 @@ SERVICE_FUNCTIONS = {
     "operator_ensure", "operator_adjust", "operator_referenced",
     "operator_begin_job", "operator_known_users",
 }  # fmt: skip
-PUBLIC_FUNCTIONS = {"s3seg_info"}
+PUBLIC_FUNCTIONS = {"s3seg_info", "s3seg_realtime"}
 
 
 @pytest.fixture(autouse=True)

@@ -26,10 +26,11 @@ from s3seg.tasks.object_keys import new_image_key
 from s3seg.tasks.records import NewImage
 from s3seg.testing.harness import PUBLIC_BASE
 from tests.cloud.harness import SupabaseHarness
-from tests.cloud.parts.gateway import PUBLISHABLE_KEY, SECRET_KEY, served
+from tests.cloud.parts.gateway import PUBLISHABLE_KEY, SECRET_KEY
 from tests.cloud.parts.seaweed import ACCESS_KEY, BUCKET
 from tests.cloud.parts.seaweed import SECRET_KEY as S3_SECRET
 from tests.cloud.test_r2 import r2
+from tests.helpers.serving import served
 
 pytestmark = pytest.mark.anyio
 

@@ -88,6 +88,7 @@ def everything(http: httpx.Client) -> dict[str, httpx.Response]:
     ask("delete image", "DELETE", f"/api/v1/images/{image['image_id']}")
     ask("delete result", "DELETE", f"/api/v1/results/{task_id}")
     for name, path in [
+        ("auth", "/api/v1/auth"),
         ("health", "/health"),
         ("ready", "/ready"),
         ("unknown", "/api/v1/nothing"),

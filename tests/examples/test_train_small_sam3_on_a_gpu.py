@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
+import signal
+import time
 from dataclasses import fields, replace
 from itertools import pairwise
 
@@ -14,11 +17,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from s3seg.sam3.click_predictor import ClickQuery
 from s3seg.sam3.predictor import BoxPrompt, Predictor, Query
-from train_small_sam3 import bundle, within
+from train_small_sam3 import bundle, tall, within
 from train_small_sam3 import step as step_module
 from train_small_sam3.batch import normalise
 from train_small_sam3.batches import MOST_TOKENS, BatchMaker, TextCache
 from train_small_sam3.click_losses import click_losses, click_predictions, clicked_masks, next_click
+from train_small_sam3.compiled import _alarm, compiled_within
 from train_small_sam3.detection_losses import detection_losses
 from train_small_sam3.evaluate import BARS, Answer, evaluate, table
 from train_small_sam3.export import export
@@ -162,18 +166,51 @@ def test_with_fixed_shapes_a_step_never_waits_for_the_device(tmp_path, vocabular
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::UserWarning")  # the compiler says that it looks through cached tables
-def test_the_network_and_all_losses_compile_into_one_graph(ready):
-    state, maker = ready
-    whole = torch.compile(losses, fullgraph=True, dynamic=False, backend="aot_eager")
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of the compiler
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_compiled_layers_and_losses_give_the_same_losses_and_gradients(partly_asked, precision):
+    state, maker = partly_asked
+    found, given = [], {"dense_only": False, "precision": precision, "fixed_shapes": True}
     with kept_in_fp32(state.model):
-        for precision in ("fp32", "bf16"):
-            kind = {"dense_only": False, "precision": precision, "fixed_shapes": True}
-            compiled = whole(state.model, state.heads, maker[1], **kind)
-            compiled.total.backward()
-            plain = losses(state.model, state.heads, maker[1], **kind)
-            rel = 1e-4 if precision == "fp32" else 1e-2
-            assert float(compiled.total.detach()) == pytest.approx(float(plain.total.detach()), rel=rel)
+        for compiling in (False, True):
+            learn = losses
+            if compiling:
+                learn = compiled_within(300, state, maker[0], precision=precision, backend="aot_eager")
+                assert learn is not losses
+            for weight in state.learned.values():
+                weight.grad = None
+            done = learn(state.model, state.heads, maker[1], **given)
+            done.total.backward()
+            found.append((float(done.total.detach()), torch.cat([
+                weight.grad.flatten() for weight in state.learned.values() if weight.grad is not None
+            ])))  # fmt: skip
+    torch._dynamo.reset()
+    (plain, a), (compiled, b) = found
+    assert compiled == pytest.approx(plain, rel=1e-4 if precision == "fp32" else 1e-2)
+    assert torch.nn.functional.cosine_similarity(a, b, dim=0) > (0.9999 if precision == "fp32" else 0.98)
+
+
+def test_a_compiler_that_catches_the_error_of_the_alarm_is_interrupted_all_the_same():
+    def catches_the_first():
+        with _alarm(0.05):
+            with contextlib.suppress(TimeoutError):
+                time.sleep(20)
+            time.sleep(20)
+
+    with pytest.raises(TimeoutError):
+        catches_the_first()
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of the compiler
+def test_a_compiler_that_fails_leaves_the_network_as_it_was(partly_asked, capsys):
+    def broken(graph, inputs):
+        raise RuntimeError("no compiler here")
+
+    state, maker = partly_asked
+    assert compiled_within(60, state, maker[0], precision="fp32", backend=broken) is losses
+    assert "no compiler here" in capsys.readouterr().out
+    assert all("forward" not in vars(layer) for layer in state.model.vision.trunk.layers)
 
 
 def test_taking_the_cheapest_pair_first_is_nearly_as_good_as_the_best_assignment():
@@ -430,8 +467,97 @@ def test_an_example_on_another_picture_is_learned_as_it_is_used(new_run, tmp_pat
         image = model.encode_image(normalise(batch.images))
         for fixed_shapes in (True, False):
             text = model.encode_text(batch.token_ids)
-            prompt = step_module.prompt_of_rows(model, image, text, batch, fixed_shapes=fixed_shapes)
-            rows = step_module.features_of_rows(image, batch.row_image)
+            prompt = step_module.prompt_of_rows(model, image.coarse, text, batch, fixed_shapes=fixed_shapes)
+            rows = step_module.features_of_rows(image, batch)
             learned = model.detect(rows, model.encode_prompted(rows, prompt), prompt)
             scores = learned.scores[row].sort(descending=True).values.numpy()
             np.testing.assert_allclose(np.sort(used.scores)[::-1], scores, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def partly_asked(tmp_path_factory, vocabulary, atlas):
+    """A state and the maker of batches of which a quarter is asked, in a new quarter at each step."""
+    run = tmp_path_factory.mktemp("asked") / "run"
+    start(run, replace(SETTINGS, batch=8, asked=0.25, views=2, elsewhere=1.0, clicks=True), vocabulary, atlas, None)
+    state, settings, tokenizer = resume(run, vocabulary)
+    return state, BatchMaker(settings, vocabulary, atlas, tokenizer)
+
+
+def test_each_step_asks_the_next_share_of_the_images(partly_asked):
+    _, maker = partly_asked
+    batches = [maker[step] for step in range(4)]
+    assert [batch.asked.tolist() for batch in batches] == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    for batch in batches:
+        assert batch.row_image.tolist() == [i for i in batch.asked.tolist() for _ in range(4)]
+        other = batch.shown_image != batch.row_image
+        assert set(batch.shown_image[other].tolist()) <= set(batch.asked.tolist())  # neighbours ask about each other
+    assert any(bool((b.shown_image != b.row_image).any()) for b in (maker[step] for step in range(12)))
+
+
+def test_images_that_are_not_asked_change_nothing_but_the_dense_losses(partly_asked):
+    state, maker = partly_asked
+    batch = maker[1]
+    others = torch.ones(8, dtype=torch.bool).index_fill(0, batch.asked, value=False)
+    changed = {
+        name: torch.where(others.view(-1, *[1] * (getattr(batch, name).ndim - 1)), value, getattr(batch, name))
+        for name, value in {
+            "images": 255 - batch.images,
+            "boxes": batch.boxes.flip(-1),
+            "masks": 255 - batch.masks,
+        }.items()
+    }
+    found = []
+    for given in (batch, replace(batch, **changed)):
+        with torch.no_grad():
+            found.append(losses(state.model, state.heads, given, dense_only=False, fixed_shapes=True).parts)
+    assert {"score", "box_l1", "dice", "semantic", "clicks"} <= set(found[0])
+    same = {name for name in found[0] if torch.allclose(found[0][name], found[1][name], rtol=1e-4, atol=1e-5)}
+    assert {"score", "presence", "box_l1", "dice", "pixel_codes", "semantic", "clicks"} <= same
+    assert "edges" not in same
+
+
+def test_asking_all_images_of_a_smaller_batch_gives_the_same_detection_losses(partly_asked):
+    state, maker = partly_asked
+    batch = maker[2]
+    small = replace(
+        batch.only_asked(), shown_boxes=batch.shown_boxes, shown_labels=batch.shown_labels,
+        shown_valid=batch.shown_valid, shown_image=batch.shown_image - int(batch.asked[0]),
+    )  # fmt: skip
+    with torch.no_grad():
+        whole, part = (
+            losses(state.model, state.heads, given, dense_only=False, fixed_shapes=True).parts
+            for given in (batch, small)
+        )
+    for name in ("score", "presence", "box_l1", "box_iou", "dice", "semantic", "query_codes", "clicks"):
+        torch.testing.assert_close(whole[name], part[name], rtol=1e-4, atol=1e-5)
+
+
+def test_room_for_fewer_rows_than_there_are_encodes_the_same_examples(ready, monkeypatch):
+    state, maker = ready
+    batch = maker[1]
+    shown = int(batch.shown_valid.any(1).sum())
+    assert 0 < shown < len(batch.row_image) - 1
+    found = []
+    for room in (len(batch.row_image), shown + 1):
+        monkeypatch.setattr(step_module, "room_for_examples", lambda rows, room=room: room)
+        state.model.zero_grad()
+        done = losses(state.model, state.heads, batch, dense_only=False, fixed_shapes=True)
+        done.total.backward()
+        found.append((done.total.detach(), torch.cat([w.grad.flatten() for w in state.model.geometry.parameters()])))
+    torch.testing.assert_close(*(total for total, _ in found), rtol=1e-5, atol=1e-5)
+    assert torch.nn.functional.cosine_similarity(*(gradient for _, gradient in found), dim=0) > 0.9999
+    assert step_module.room_for_examples(0) == shown + 1  # it was this one that was asked
+
+
+def test_a_layer_on_very_many_rows_computes_what_other_layers_do(monkeypatch):
+    rng = torch.Generator().manual_seed(0)
+    x, weight, bias = (torch.randn(*s, generator=rng) for s in ((64, 8, 18, 5), (7, 5), (7,)))
+    given = [[t.clone().requires_grad_() for t in (x, weight, bias)] for _ in range(2)]
+    monkeypatch.setattr(tall, "MOST_ROWS", 1000)
+    results = [tall.tall_linear(*given[0]), torch.nn.functional.linear(*given[1])]
+    assert "TallLinear" in type(results[0].grad_fn).__name__
+    torch.testing.assert_close(*results)
+    for result in results:
+        result.square().sum().backward()
+    for ours, theirs in zip(*given, strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-3)

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from s3seg.sam3 import compiled
-from s3seg.sam3.compiled import CompiledPasses, Graphs, compiled_methods
+from s3seg.sam3 import kernels
+from s3seg.sam3.compiled import CompiledPasses, compiled_methods
+from s3seg.sam3.decoder import Decoder
 from s3seg.sam3.passes import Passes
 from s3seg.sam3.predictor import BoxPrompt, Predictor, Query
 from tests.sam3.random_models import random_oracle, tiny_config
@@ -96,6 +97,24 @@ class TestPasses:
         neck_and_encoder = 2
         assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == len(windows) + neck_and_encoder
 
+    def test_the_forms_for_cuda_are_traced_without_a_break(self, predictor, monkeypatch):
+        """On the device "meta", which has shapes and no values."""
+        monkeypatch.setattr(kernels, "FAST", "meta")
+        model = predictor.model.to("meta")
+        for name, parameter in model.named_parameters():
+            if not name.startswith(("scoring.", *(f"decoder.{exact}" for exact in Decoder.FP32))):
+                parameter.data = parameter.data.bfloat16()
+        for layer in model.vision.trunk.layers:
+            layer.attention.cudnn = True
+        for layer in model.decoder.layers:
+            layer.image_attention.cudnn = True
+        side = predictor.image_size
+        passes = CompiledPasses(model, model.constants((8, 8)), backend="eager")
+        image = passes.encode(torch.zeros(1, 3, side, side, dtype=torch.uint8, device="meta"))
+        text = torch.zeros(2, 7, model.config.channels, dtype=torch.bfloat16, device="meta")
+        found = passes.detect(image, text, torch.ones(2, 7, dtype=torch.bool, device="meta"), None)
+        assert passes.masks(image, found, 8).shape[:2] == (2, 8)
+
 
 class TestPredictor:
     def test_compiled_predictions_are_those_of_the_network(self, predictor, images):
@@ -141,42 +160,6 @@ class TestCache:
         named = os.environ["TORCHINDUCTOR_CACHE_DIR"]
         CompiledPasses(predictor.model, predictor._passes.constants, backend="eager")
         assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == named
-
-
-class TestGraphs:
-    """With a pretended CUDA: what a graph does is PyTorch's; when one is recorded and who owns results is ours."""
-
-    @pytest.fixture
-    def graphs(self, monkeypatch) -> tuple[Graphs, list[int]]:
-        calls: list[int] = []
-
-        class Recording:
-            def __init__(self, function, inputs) -> None:
-                self._inputs = [tensor.clone() for tensor in inputs]
-                self._function = function
-                calls.append(len(self._inputs[0]))
-
-            def replay(self, inputs):
-                for own, given in zip(self._inputs, inputs, strict=True):
-                    own.copy_(given)
-                return self._function(*self._inputs)
-
-        monkeypatch.setattr(compiled, "_Graph", Recording)
-        monkeypatch.setattr(compiled, "RECORDED", "cpu")
-        return Graphs(lambda x: (x * 2,)), calls
-
-    def test_each_shape_is_recorded_once(self, graphs):
-        double, recorded = graphs
-        for length in (2, 3, 2, 3, 2):
-            x = torch.randn(length)
-            assert torch.equal(double(x)[0], x * 2)
-        assert recorded == [2, 3]
-
-    def test_on_other_devices_the_function_is_called(self, monkeypatch):
-        calls = []
-        double = Graphs(lambda x: calls.append(1) or (x * 2,))
-        assert torch.equal(double(torch.ones(2))[0], torch.full((2,), 2.0))
-        assert calls == [1]
 
 
 def _predict(predictor: Predictor, images: list[np.ndarray], queries: list[Query], threshold: float):

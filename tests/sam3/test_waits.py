@@ -109,6 +109,9 @@ def card(monkeypatch) -> Card:
 
         def record(self, stream) -> None: ...
 
+        def query(self) -> bool:
+            return True
+
         def synchronize(self) -> None:
             card.waits.add(self)
 

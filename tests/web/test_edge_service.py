@@ -322,6 +322,32 @@ class TestOperation:
         assert ID not in text
         assert "secret" not in text
 
+    async def test_how_to_sign_in_is_told_to_everybody(self, service):
+        answer = await service.http.get("/api/v1/auth")
+        assert answer.status_code == 200
+        assert answer.json()["data"] == {"kind": "token", "realtime": False}
+
+    @pytest.mark.parametrize("realtime", [True, False])
+    async def test_with_supabase_the_project_is_told_and_no_secret(self, tmp_path, realtime):
+        secrets = {"supabase_secret_key": "sb_secret_hidden", "supabase_jwt_secret": "hidden-" * 8}
+        chosen = {
+            **secrets,
+            "authenticator": "supabase",
+            "task_store": "supabase",
+            "supabase_url": "https://ref.supabase.co",
+            "supabase_publishable_key": "sb_publishable_shown",
+            "supabase_realtime": realtime,
+        }
+        async with running(tmp_path, **chosen) as service:
+            answer = await service.http.get("/api/v1/auth")
+        assert answer.json()["data"] == {
+            "kind": "supabase",
+            "supabase_url": "https://ref.supabase.co",
+            "supabase_key": "sb_publishable_shown",
+            "realtime": realtime,
+        }
+        assert "hidden" not in answer.text
+
     async def test_the_openapi_document_is_valid_and_lists_every_error(self, service):
         document = (await service.http.get("/openapi.json")).json()
         OpenAPIV31SpecValidator(document).validate()

@@ -46,6 +46,20 @@ class MeResponse(ResponseModel):
     limits: LimitsResponse
 
 
+class SignInResponse(ResponseModel):
+    """GET /api/v1/auth: how users of this service get their tokens. It has no secrets."""
+
+    kind: Annotated[
+        Literal["supabase", "token"],
+        Field(description="supabase: sign in to the project below; token: the operator hands out tokens"),
+    ]
+    supabase_url: Annotated[Omissible[str], Field(description="The Supabase project")]
+    supabase_key: Annotated[Omissible[str], Field(description="Its publishable (or legacy anon) key")]
+    realtime: Annotated[bool, Field(description="Whether Supabase Realtime tells users when their tasks change")] = (
+        False
+    )
+
+
 def _check_name(name: str) -> str:
     return check_text(name, what="a name", limit=MAX_NAME_CHARS)
 

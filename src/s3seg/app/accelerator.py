@@ -28,7 +28,7 @@ def start_process(checkpoint: Checkpoint, device: str, settings: Settings) -> Pr
     return PredictorProcess(load, device=device)
 
 
-def load_predictor(path: Path, *, device: str, dtype: str, compile: bool) -> Predictor:
+def load_predictor(path: Path, *, device: str, dtype: str, compile: bool | None) -> Predictor:
     """Load a checkpoint in the process of its device, whose logs say which it is. Called there."""
     from s3seg.inference.quick_imports import collector_paused
 

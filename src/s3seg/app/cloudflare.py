@@ -29,6 +29,7 @@ from s3seg.adapters.supabase.limiter import SupabaseRateLimiter
 from s3seg.adapters.supabase.rest import Rest
 from s3seg.adapters.supabase.tasks import SupabaseTaskStore
 from s3seg.app.settings import Settings
+from s3seg.app.sign_in import sign_in_of
 from s3seg.edge import Edge, EdgeMemory, EdgeOptions
 from s3seg.edge.picture_headers import inspect_header
 from s3seg.errors import ConfigurationError
@@ -102,6 +103,7 @@ class WorkerEdge:
         app = build_edge_app(
             edge,
             rates=settings.rates,
+            sign_in=sign_in_of(settings),
             cors_origins=settings.cors_origins,
             cors_headers=settings.cors_headers,
             metrics=self._metrics,

@@ -279,7 +279,7 @@ def _supabase_tasks(parts: Parts) -> TaskStore:
             "S3SEG_AUTHENTICATOR=local: set S3SEG_AUTHENTICATOR=supabase"
         )
     rest = _supabase_rest(settings, "supabase_publishable_key")
-    return SupabaseTaskStore(rest, public_base=settings.public_base_url)
+    return SupabaseTaskStore(rest, public_base=settings.public_base_url, realtime=settings.supabase_realtime)
 
 
 def _supabase_limiter(parts: Parts) -> RateLimiter:

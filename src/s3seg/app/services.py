@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from s3seg.app.parts import Parts
 from s3seg.app.settings import Settings
+from s3seg.app.sign_in import sign_in_of
 from s3seg.errors import ConfigurationError, UnavailableError
 
 if TYPE_CHECKING:
@@ -115,6 +116,7 @@ def _edge_app(parts: Parts, *, engine: Engine | None, close_parts: bool) -> Star
     app = build_edge_app(
         edge,
         rates=settings.rates,
+        sign_in=sign_in_of(settings),
         cors_origins=settings.cors_origins,
         cors_headers=settings.cors_headers,
         metrics=metrics,

@@ -223,12 +223,13 @@ class Settings(BaseSettings):
         str, Field(description="auto (bfloat16 on CUDA and CPUs that are fast at it, else float32) or a precision")
     ] = "auto"
     compile: Annotated[
-        bool,
+        bool | None,
         Field(
-            description="Compile the network, and record CUDA graphs on CUDA; the first start takes minutes, later "
-            "ones use the compiled code in TORCHINDUCTOR_CACHE_DIR (~/.cache/s3seg/compiled)"
+            description="true: compile the network, and record CUDA graphs on CUDA; the first start takes minutes, "
+            "later ones use the compiled code in TORCHINDUCTOR_CACHE_DIR (~/.cache/s3seg/compiled). "
+            "Unset: only record CUDA graphs, on CUDA. false: neither"
         ),
-    ] = False
+    ] = None
     batch_images: Annotated[int, Field(ge=1, le=256, description="Pictures encoded in one forward pass")] = 8
     batch_prompts: Annotated[int, Field(ge=1, le=1024, description="Prompts decoded in one batch")] = 12
     embedding_cache_mb: Annotated[
@@ -366,6 +367,13 @@ class Settings(BaseSettings):
     supabase_publishable_key: Annotated[
         PublishableKey | None, Field(description="Publishable (or legacy anon) key, for the edge")
     ] = None
+    supabase_realtime: Annotated[
+        bool,
+        Field(
+            description="Let clients of signed-in users wait for tasks with Supabase Realtime instead of polling; "
+            "each holds one connection to the project"
+        ),
+    ] = False
     supabase_secret_key: Annotated[
         SecretKey | None,
         Field(description="Secret (or legacy service_role) key, for workers and operators; never set it on the edge"),

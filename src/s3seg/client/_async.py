@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from concurrent.futures import Future
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -22,7 +24,7 @@ from s3seg.api.edge import (
     UploadResponse,
 )
 from s3seg.client._core import DEFAULT_CONCURRENCY, Core
-from s3seg.client._steps import Call, Request, RetryPolicy, Sleep, Steps
+from s3seg.client._steps import Call, Request, RetryPolicy, SleepUnless, Step, Steps
 from s3seg.client.arguments import check_prompts, check_sources
 from s3seg.errors import ConfigurationError, InferenceError, S3segError
 from s3seg.tasks.clicks import Clicks
@@ -56,7 +58,25 @@ class AsyncClient:
         http: httpx.AsyncClient | None = None,
     ) -> None:
         """Create a client; nothing is sent yet. The arguments are those of `Client`, with an asynchronous ``http``."""
-        self._core = Core.configured(url, token, retry_policy)
+        self._set_up(Core.configured(url, token, retry_policy), timeout, http)
+
+    @classmethod
+    def signed_in(
+        cls,
+        url: str | None = None,
+        *,
+        realtime: bool | None = None,
+        timeout: float = 60.0,
+        retry_policy: RetryPolicy | None = None,
+        http: httpx.AsyncClient | None = None,
+    ) -> AsyncClient:
+        """Create a client for the user who signed in with ``s3seg login``; see `Client.signed_in`."""
+        client = cls.__new__(cls)
+        client._set_up(Core.signed_in(url, retry_policy, realtime), timeout, http)
+        return client
+
+    def _set_up(self, core: Core, timeout: float, http: httpx.AsyncClient | None) -> None:
+        self._core = core
         self._timeout = timeout
         self._given_http = http
         self._loop_of_given: weakref.ref[asyncio.AbstractEventLoop] | None = None
@@ -79,6 +99,8 @@ class AsyncClient:
     async def aclose(self) -> None:
         """Close the connections of the running event loop; those of other event loops ended with them."""
         self._closed = True
+        if self._core.changes is not None:
+            await asyncio.to_thread(self._core.changes.close)
         own = self._own_http.pop(asyncio.get_running_loop(), None)
         if own is not None:
             await own.aclose()
@@ -382,13 +404,26 @@ class AsyncClient:
             except httpx.TransportError as err:
                 error = err
 
-    async def _execute(self, step: Request | Sleep | Call) -> Any:
+    async def _execute(self, step: Step) -> Any:
         if isinstance(step, Request):
             return await self._send(step)
         if isinstance(step, Call):
             return await asyncio.to_thread(step.call)
+        if isinstance(step, SleepUnless):
+            return await self._sleep_unless(step)
         await asyncio.sleep(step.seconds)
         return None
+
+    async def _sleep_unless(self, step: SleepUnless) -> None:
+        loop, done = asyncio.get_running_loop(), asyncio.Event()
+
+        def wake(_: Future[None]) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed, so nobody waits
+                loop.call_soon_threadsafe(done.set)
+
+        step.done.add_done_callback(wake)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(done.wait(), step.seconds)
 
     async def _send(self, request: Request) -> httpx.Response:
         loop = asyncio.get_running_loop()

@@ -7,7 +7,7 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -25,8 +25,9 @@ from s3seg.api.additions import (
 )
 from s3seg.api.edge import ResultDetailResponse, ResultsListResponse, SegmentResponse, TaskResponse, UploadResponse
 from s3seg.client._images import EncodedImage, prepare
+from s3seg.client._realtime import TaskChanges
 from s3seg.client._settings import checked_token, checked_url
-from s3seg.client._steps import Call, Request, RetryPolicy, Sleep, Steps, fetch, fetch_data
+from s3seg.client._steps import Call, Request, RetryPolicy, Sleep, SleepUnless, Steps, fetch, fetch_data
 from s3seg.client.arguments import (
     check_id,
     check_idempotency_key,
@@ -54,6 +55,7 @@ _PREFERRED_WAIT_S = 20
 _STORAGE_RETRIES = RetryPolicy(retries=2, max_elapsed_s=60)
 _SHORTEST_POLL_S = 0.1
 _LONGEST_POLL_S = 2.0
+_LONGEST_WAIT_S = 15.0  # between two reads of a task while Realtime reports changes
 _REMAINING = re.compile(r";\s*r=(\d+)\s*;\s*t=(\d+)", re.ASCII)
 
 
@@ -74,14 +76,16 @@ class Core:
 
     Attributes:
         url: URL of the service, without a slash at the end.
-        token: The access token.
+        auth: Gives requests their access token.
         retry_policy: How often and how long to retry a request.
+        changes: Reports when tasks change; None to poll.
         learnt: What is known about the service.
     """
 
     url: str
-    token: SecretStr
+    auth: httpx.Auth
     retry_policy: RetryPolicy
+    changes: TaskChanges | None = None
     learnt: _Learnt = field(default_factory=_Learnt, repr=False)
 
     def __repr__(self) -> str:
@@ -96,8 +100,33 @@ class Core:
         """
         return cls(
             url=checked_url(url or os.environ.get("S3SEG_URL", "")),
-            token=SecretStr(checked_token(token or os.environ.get("S3SEG_TOKEN", ""))),
+            auth=_TokenAuth(SecretStr(checked_token(token or os.environ.get("S3SEG_TOKEN", "")))),
             retry_policy=retry_policy or RetryPolicy(),
+        )
+
+    @classmethod
+    def signed_in(cls, url: str | None, retry_policy: RetryPolicy | None, realtime: bool | None) -> Core:
+        """Create it from the sign-in that is kept for a service, by default that of ``S3SEG_URL``.
+
+        Raises:
+            AuthRequiredError: There is none.
+            ConfigurationError: The URL is missing or not valid, the sign-in is damaged, or a package is missing.
+        """
+        from s3seg.client.signin import SignedIn  # most clients have a token
+        from s3seg.client.signin.signed_in import SignedInAuth
+
+        address = checked_url(url or os.environ.get("S3SEG_URL", ""))
+        signed_in = SignedIn(address)
+        project = signed_in.project
+        offered = project is not None and project.realtime
+        changes = None
+        if project is not None and (offered if realtime is None else realtime):
+            changes = TaskChanges(project, signed_in.user_id, signed_in.access_token)
+        return cls(
+            url=address,
+            auth=SignedInAuth(signed_in),
+            retry_policy=retry_policy or RetryPolicy(),
+            changes=changes,
         )
 
     # ---- calls of one request ----
@@ -161,17 +190,12 @@ class Core:
     # ---- calls of several requests ----
 
     def wait(self, task_id: str, *, timeout: float) -> Steps[TaskResponse]:
-        give_up = time.monotonic() + timeout
-        interval = _SHORTEST_POLL_S
-        request = self._request("GET", f"/tasks/{check_id(task_id)}")
-        while True:
-            response = yield from fetch_data(request, TaskResponse, self.retry_policy)
-            if response.data.status in (TaskStatus.DONE, TaskStatus.ERROR):
-                return response.data
-            if time.monotonic() + interval > give_up:
-                raise TimeoutError(f"task {task_id} is still {response.data.status} after {timeout:g} seconds")
-            yield Sleep(max(interval, _polling_interval(response.headers.get("ratelimit", ""))))
-            interval = min(_LONGEST_POLL_S, 1.5 * interval)
+        task_id = check_id(task_id)
+        try:
+            return (yield from self._wait(task_id, timeout))
+        finally:
+            if self.changes is not None:
+                self.changes.forget(task_id)
 
     def segmentations(
         self, result_id: str, *, threshold: float | None = None, max_instances: int | None = None
@@ -292,7 +316,8 @@ class Core:
         max_instances: int | None = None,
     ) -> Steps[list[Segmentation]]:
         """Submit a task, wait for its end, and read its results."""
-        task_id = yield from self._submit(image_url, asked, project_id, None, wait_s=_PREFERRED_WAIT_S)
+        live = self.changes is not None and self.changes.is_live
+        task_id = yield from self._submit(image_url, asked, project_id, None, wait_s=0 if live else _PREFERRED_WAIT_S)
         try:
             task = yield from self.wait(task_id, timeout=timeout)
         except TimeoutError:
@@ -301,6 +326,27 @@ class Core:
         if task.status == TaskStatus.ERROR:
             raise InferenceError(f"{task.error_message} (task {task_id}; its credits were refunded)")
         return (yield from self.segmentations(task_id, threshold=threshold, max_instances=max_instances))
+
+    def _wait(self, task_id: str, timeout: float) -> Steps[TaskResponse]:
+        give_up = time.monotonic() + timeout
+        interval = _SHORTEST_POLL_S
+        request = self._request("GET", f"/tasks/{task_id}")
+        while True:
+            # asked for before the task is read, so that a change while it is read counts
+            change = None if self.changes is None else self.changes.next(task_id)
+            response = yield from fetch_data(request, TaskResponse, self.retry_policy)
+            if response.data.status in (TaskStatus.DONE, TaskStatus.ERROR):
+                return response.data
+            left = give_up - time.monotonic()
+            if left < interval:
+                raise TimeoutError(f"task {task_id} is still {response.data.status} after {timeout:g} seconds")
+            pause = max(interval, _polling_interval(response.headers.get("ratelimit", "")))
+            if self.changes is None or change is None:
+                yield Sleep(pause)
+            else:
+                self.changes.start()
+                yield SleepUnless(change, min(left, _LONGEST_WAIT_S if self.changes.is_live else pause))
+            interval = min(_LONGEST_POLL_S, 1.5 * interval)
 
     def _upload(self, image: EncodedImage, project_id: str | None) -> Steps[UploadResponse]:
         stored = yield from self._upload_to_storage(image, project_id)
@@ -367,15 +413,23 @@ class Core:
         return (yield from fetch_data(request, model, self.retry_policy)).data
 
     def _request(self, method: str, path: str, *, repeatable: bool = True, **options: Any) -> Request:
-        # httpx.Headers hides the token in its repr
-        authorization = {"Authorization": f"Bearer {self.token.get_secret_value()}"}
-        headers = httpx.Headers({**authorization, **options.pop("headers", {})})
         return Request(
             method=method,
             url=f"{self.url}/api/v1{path}",
             repeatable=repeatable,
-            options={"headers": headers, **options},
+            options={"auth": self.auth, **options},
         )
+
+
+class _TokenAuth(httpx.Auth):
+    """Gives requests one access token."""
+
+    def __init__(self, token: SecretStr) -> None:
+        self._token = token
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        request.headers["Authorization"] = f"Bearer {self._token.get_secret_value()}"
+        yield request
 
 
 def _words(prompts: Sequence[str]) -> dict[str, Any]:

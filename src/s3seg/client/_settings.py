@@ -46,7 +46,8 @@ def checked_token(token: str) -> str:
     token = token.strip()
     if not token:
         raise ConfigurationError(
-            "there is no access token; pass token=..., or set S3SEG_TOKEN (`s3seg token` prints one)"
+            "there is no access token; pass token=..., set S3SEG_TOKEN (`s3seg token` prints one), or sign in with "
+            "`s3seg login` and use Client.signed_in"
         )
     if re.match(r"bearer\s", token, re.IGNORECASE):
         raise ConfigurationError('the access token begins with "Bearer"; pass the token alone')

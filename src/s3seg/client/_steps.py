@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit, urlunsplit
@@ -58,13 +59,23 @@ class Sleep:
 
 
 @dataclass(frozen=True, slots=True)
+class SleepUnless:
+    """A step that waits until a future is done, or for a number of seconds."""
+
+    done: Future[None]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
     """A step that calls a slow function, in a thread if the client is asynchronous. Its result is the return value."""
 
     call: Callable[[], Any]
 
 
-Steps = Generator[Request | Sleep | Call, Any, _T]
+Step = Request | Sleep | SleepUnless | Call
+
+Steps = Generator[Step, Any, _T]
 """A call of the client: a generator that yields steps, is sent their results, and returns the result of the call."""
 
 

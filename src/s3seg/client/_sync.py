@@ -6,6 +6,7 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -22,7 +23,7 @@ from s3seg.api.edge import (
     UploadResponse,
 )
 from s3seg.client._core import DEFAULT_CONCURRENCY, Core
-from s3seg.client._steps import Call, Request, RetryPolicy, Sleep, Steps
+from s3seg.client._steps import Call, Request, RetryPolicy, SleepUnless, Step, Steps
 from s3seg.client.arguments import check_prompts, check_sources
 from s3seg.errors import InferenceError, S3segError
 from s3seg.tasks.clicks import Clicks
@@ -68,7 +69,40 @@ class Client:
         Raises:
             ConfigurationError: The URL or the token is missing or not valid; the message does not repeat them.
         """
-        self._core = Core.configured(url, token, retry_policy)
+        self._set_up(Core.configured(url, token, retry_policy), timeout, http)
+
+    @classmethod
+    def signed_in(
+        cls,
+        url: str | None = None,
+        *,
+        realtime: bool | None = None,
+        timeout: float = 60.0,
+        retry_policy: RetryPolicy | None = None,
+        http: httpx.Client | None = None,
+    ) -> Client:
+        """Create a client for the user who signed in on this machine with ``s3seg login``; nothing is sent yet.
+
+        Its access token is renewed before it expires, and what is renewed is kept for other processes.
+
+        Args:
+            url: URL of the service; by default ``S3SEG_URL``.
+            realtime: Wait for tasks with Supabase Realtime instead of polling; None if the service offers it. Where it
+                does not work, the client polls.
+            timeout: As for `Client`.
+            retry_policy: As for `Client`.
+            http: As for `Client`.
+
+        Raises:
+            AuthRequiredError: Nobody is signed in to the service.
+            ConfigurationError: The URL is missing or not valid, the sign-in is damaged, or a package is missing.
+        """
+        client = cls.__new__(cls)
+        client._set_up(Core.signed_in(url, retry_policy, realtime), timeout, http)
+        return client
+
+    def _set_up(self, core: Core, timeout: float, http: httpx.Client | None) -> None:
+        self._core = core
         self._http = http or httpx.Client(timeout=timeout)
         self._owns_http = http is None
 
@@ -85,6 +119,8 @@ class Client:
 
     def close(self) -> None:
         """Close the connections."""
+        if self._core.changes is not None:
+            self._core.changes.close()
         if self._owns_http:
             self._http.close()
 
@@ -433,10 +469,13 @@ class Client:
             except httpx.TransportError as err:
                 error = err
 
-    def _execute(self, step: Request | Sleep | Call) -> Any:
+    def _execute(self, step: Step) -> Any:
         if isinstance(step, Request):
             return self._http.request(step.method, step.url, **step.options)
         if isinstance(step, Call):
             return step.call()
+        if isinstance(step, SleepUnless):
+            futures.wait([step.done], step.seconds)
+            return None
         time.sleep(step.seconds)
         return None

@@ -174,6 +174,7 @@ def print_access(settings: Settings, url: str, user: str, *, show_token: bool) -
 
     typer.echo(f"export S3SEG_URL={url}")
     if settings.authenticator != "local":
+        typer.echo(f"To sign in: s3seg login {url}")
         if settings.playground:
             typer.echo(f"In a browser: {url}/")
         return

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 def collector_paused() -> Iterator[None]:
     """Pause Python's garbage collector while modules are imported.
 
-    Importing PyTorch makes a quarter of a million objects that stay. The collector would look through them again and again, which
-    takes a tenth of the time of the import, and find nothing to free.
+    Importing PyTorch makes a quarter of a million objects that stay. The collector would look through them again and
+    again, which takes a tenth of the time of the import, and find nothing to free.
     """
     was_enabled = gc.isenabled()
     gc.disable()

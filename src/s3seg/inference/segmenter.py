@@ -101,7 +101,7 @@ class Segmenter:
         dtype: str = "auto",
         image_size: int | None = None,
         calibration: str | os.PathLike[str] | Calibration | None = None,
-        compile: bool = False,
+        compile: bool | None = None,
     ) -> None:
         """Load a checkpoint. This never downloads anything.
 
@@ -115,9 +115,11 @@ class Segmenter:
             image_size: Side of the square that pictures are resized to, in pixels, a multiple of the patch size.
                 None takes the checkpoint's own. A smaller size is faster and misses more.
             calibration: What ``threshold="calibrated"`` uses: a file of ``s3seg calibrate``.
-            compile: Compile the network with `torch.compile`, and record it as CUDA graphs on CUDA. Results are the
-                same to rounding. The first start takes minutes; compiled code is kept for later ones. Needs a C++
-                compiler on the CPU, and Triton on CUDA.
+            compile: True compiles the network with `torch.compile`, and on CUDA records it as CUDA graphs. Results are
+                the same to rounding. The first start takes minutes; compiled code is kept for later ones. Needs a C++
+                compiler on the CPU, and Triton on CUDA. None takes ``S3SEG_COMPILE`` (true or false) if it is set;
+                otherwise CUDA graphs are recorded of the network as it is, each in a fraction of a second when its
+                shapes are first seen. False turns both off.
 
         Raises:
             CheckpointNotFoundError: The checkpoint is not on this machine; the message says how to get it.

@@ -243,7 +243,7 @@ class Sam3Network:
         dtype: str = "auto",
         image_size: int | None = None,
         max_pixels: int = MAX_PIXELS,
-        compile: bool = False,
+        compile: bool | None = None,
         predictor: PredictorProcess | None = None,
     ) -> None:
         """Load a checkpoint.
@@ -255,7 +255,8 @@ class Sam3Network:
                 fast (CUDA, and processors that multiply it in hardware), else float32.
             image_size: Side of the network's input in pixels; None takes the checkpoint's own.
             max_pixels: `read` refuses pictures with more pixels.
-            compile: Compile the network; see `s3seg.sam3.compiled`.
+            compile: True compiles the network; None records it on CUDA, unless ``S3SEG_COMPILE`` says otherwise; False
+                does neither. See `s3seg.sam3.compiled`.
             predictor: Computes in a process of its own, instead of a predictor that is loaded here. It has been loaded
                 from the same checkpoint.
 

@@ -6,17 +6,16 @@ once takes minutes. What is left between the layers costs only launches, and tho
 
 from __future__ import annotations
 
-import functools
 import os
-import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from s3seg.sam3 import positions
+from s3seg.sam3 import kernels, positions
+from s3seg.sam3.graphs import Graphs
 from s3seg.sam3.model import BoxPrompts, Constants, ImageFeatures, Prompt, Sam3
 from s3seg.sam3.passes import Detected, Passes
 
@@ -29,8 +28,7 @@ INSTANCES = (8, 32)
 MAX_PROMPTS = 8
 """The most prompts in one pass."""
 
-RECORDED = "cuda"
-"""The type of device that can record what it does."""
+_ROWS = (1, 2, 3, 4, 6, 8, 12, 16)  # of passes that are only recorded, which is quick
 
 _SHAPES_OF_A_LAYER = 64  # that are compiled before PyTorch falls back to running it uncompiled; its own limit is 8
 
@@ -54,13 +52,15 @@ class CompiledPasses(Passes):
         if backend is not None:
             os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder()))
             compile_layers(model, backend=backend)
-        self._encode = Graphs(self._encode_flat)
-        self._detect = Graphs(self._detect_flat)
-        self._masks = Graphs(self._masks_flat)
+        self._compiled = backend is not None
+        self._cls = int(model.config.cls_on_text_prompts)
+        self._graphs = Graphs()
+        choose_attention(model, constants)
 
     def rows(self, count: int) -> int:
-        """Return the next power of two."""
-        return 1 << (count - 1).bit_length()
+        """Return the next power of two; if nothing is compiled, the next of more numbers."""
+        power = 1 << (count - 1).bit_length()
+        return power if self._compiled else next((number for number in _ROWS if number >= count), power)
 
     def tokens(self, count: int) -> int:
         """Return the next of `TEXT_LENGTHS`."""
@@ -82,7 +82,7 @@ class CompiledPasses(Passes):
 
     def encode(self, pixels: Tensor) -> ImageFeatures:
         """Encode images: uint8 (B, 3, side, side)."""
-        coarse, tokens, *others = self._encode(pixels)
+        coarse, tokens, *others = self._graphs(self._encode_flat, pixels)
         patches = None if self.model.clicks is None else others.pop()
         return ImageFeatures(coarse, tokens, tuple(others), patches)
 
@@ -90,16 +90,21 @@ class CompiledPasses(Passes):
         """Predict everything but masks. Passes with boxes are compiled, but not recorded: their shapes are many."""
         if boxes is not None or valid is None:
             return super().detect(image, text, valid, boxes)
-        encoded, tokens, real, queries, packed = self._detect(text, valid, *_parts(image))
+        constant = (image.coarse, image.tokens)
+        encoded, tokens, real, queries, packed = self._graphs(self._detect_flat, text, valid, constant=constant)
         return Detected(encoded, Prompt(tokens, real), queries, packed)
 
     def masks(self, image: ImageFeatures, detected: Detected, instances: int) -> Tensor:
         """Compute mask logits of the best instances of each prompt: fp32 (P, instances, 4h, 4w)."""
         prompt = detected.prompt
-        if prompt.valid is None:
+        if prompt.valid is None or prompt.tokens.shape[1] - self._cls not in TEXT_LENGTHS:
             return super().masks(image, detected, instances)
-        queries = detected.queries[:, :instances]
-        return self._masks(queries, detected.encoded, prompt.tokens, prompt.valid, *_parts(image))[0]
+        given = (detected.queries[:, :instances], detected.encoded, prompt.tokens, prompt.valid)
+        return self._graphs(self._masks_flat, *given, constant=_parts(image))[0]
+
+    def forget(self) -> None:
+        """Drop the recordings, to give back their memory."""
+        self._graphs.forget()
 
     def _encode_flat(self, pixels: Tensor) -> tuple[Tensor, ...]:
         image = super().encode(pixels)
@@ -137,6 +142,44 @@ def compile_layers(model: Sam3, *, backend: str) -> None:
         setattr(owner, name, torch.compile(getattr(owner, name), backend=backend, fullgraph=True, dynamic=False))
 
 
+@torch.inference_mode()
+def choose_attention(model: Sam3, constants: Constants) -> None:
+    """Use cuDNN's attention where it is faster, and where the number of rows alone decides the shapes.
+
+    It makes a plan for every shape, which takes up to half a second, so the other attentions stay as they are. It was
+    faster on Hopper (capability 9.0) at the size of full SAM 3, which is where it is used.
+    """
+    weight, vision = model.vision.trunk.patch_embed.weight, model.config.vision
+    grid = vision.image_size // vision.patch_size
+    if not _cudnn_pays(weight.device, weight.dtype, grid * grid):
+        return
+    bias, channels = constants.decoder_state.attention_bias, model.config.channels
+    windows = (-(-grid // vision.window)) ** 2
+
+    def split(rows: int, count: int, heads: int, width: int) -> Tensor:
+        return torch.randn(rows, count, heads, width, device=weight.device, dtype=weight.dtype).transpose(1, 2)
+
+    image = split(1, grid * grid, vision.heads, vision.width // vision.heads)
+    inside = split(windows, vision.window**2, vision.heads, vision.width // vision.heads)
+    if kernels.cudnn_takes(image, image, image) and kernels.cudnn_takes(inside, inside, inside):
+        for layer in model.vision.trunk.layers:
+            layer.attention.cudnn = True
+    heads = bias.shape[1]
+    tokens = split(1, grid * grid, heads, channels // heads)
+    queries = split(1, bias.shape[2], heads, channels // heads)
+    if kernels.cudnn_takes(queries, tokens, tokens, bias[:1]):
+        for layer in model.decoder.layers:
+            layer.image_attention.cudnn = True
+    if model.encoder.layers[0].self_attention.heads == heads and kernels.cudnn_takes(tokens, tokens, tokens):
+        for layer in model.encoder.layers:
+            layer.self_attention.cudnn = True
+
+
+def _cudnn_pays(device: torch.device, dtype: torch.dtype, tokens: int) -> bool:
+    is_half = dtype in (torch.bfloat16, torch.float16)
+    return device.type == "cuda" and is_half and tokens >= 2048 and torch.cuda.get_device_capability(device) >= (9, 0)
+
+
 def compiled_methods(model: Sam3) -> Iterable[tuple[nn.Module, str]]:
     """Yield what `compile_layers` compiles: modules, and names of their methods."""
     for layer in model.vision.trunk.layers:
@@ -150,60 +193,6 @@ def compiled_methods(model: Sam3) -> Iterable[tuple[nn.Module, str]]:
         yield layer, "self_attend"
         yield layer, "forward"
     yield model.mask_head, "embed_pixels"
-
-
-class Graphs:
-    """A function of tensors, recorded once for each combination of shapes as a CUDA graph and then replayed.
-
-    On other devices it is just called. Safe to share between threads that use the same stream.
-
-    Args:
-        function: Takes tensors of one device and returns tensors; launches the same work for the same shapes, and
-            does not wait for the device.
-    """
-
-    def __init__(self, function: Callable[..., tuple[Tensor, ...]]) -> None:
-        self._function = function
-        self._recorded: dict[tuple[Any, ...], _Graph] = {}
-        self._lock = threading.Lock()
-
-    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Run the function. The results are the caller's: the next call does not overwrite them."""
-        if inputs[0].device.type != RECORDED:
-            return self._function(*inputs)
-        key = tuple((tensor.shape, tensor.dtype) for tensor in inputs)
-        with self._lock:
-            if key not in self._recorded:
-                self._recorded[key] = _Graph(self._function, inputs)
-            return self._recorded[key].replay(inputs)
-
-
-class _Graph:
-    """One recording: inputs and outputs at fixed addresses, and the kernels between them."""
-
-    def __init__(self, function: Callable[..., tuple[Tensor, ...]], inputs: tuple[Tensor, ...]) -> None:
-        self._inputs = [tensor.clone() for tensor in inputs]
-        stream = _recording_stream(inputs[0].device)
-        stream.wait_stream(torch.cuda.current_stream(inputs[0].device))
-        with torch.cuda.stream(stream):
-            for _ in range(3):  # compiles, and lets libraries choose kernels and take their workspaces
-                function(*self._inputs)
-        torch.cuda.current_stream(inputs[0].device).wait_stream(stream)
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
-            self._outputs = function(*self._inputs)
-
-    def replay(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        for own, given in zip(self._inputs, inputs, strict=True):
-            own.copy_(given, non_blocking=True)
-        self._graph.replay()
-        return tuple(output.clone() for output in self._outputs)
-
-
-@functools.cache
-def _recording_stream(device: torch.device) -> torch.cuda.Stream:
-    """Return the stream for all recordings on a device: libraries keep a workspace for every stream."""
-    return torch.cuda.Stream(device)
 
 
 def _parts(image: ImageFeatures) -> tuple[Tensor, ...]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from s3seg.sam3.config import Sam3Config
+from s3seg.sam3.kernels import group_norm
 from s3seg.sam3.layers import MLP, Attention, attention_mask
 
 SCORE_LIMIT = 12.0
@@ -63,7 +64,8 @@ class MaskHead(nn.Module):
         # The neck has three maps, so two stages run. The full-size checkpoint holds a third stage, which is never used.
         convolutions = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in range(config.mask_stages))
         self.convolutions = cast("Sequence[nn.Conv2d]", convolutions)
-        self.norms = nn.ModuleList(nn.GroupNorm(8, channels) for _ in range(config.mask_stages))
+        norms = nn.ModuleList(nn.GroupNorm(8, channels) for _ in range(config.mask_stages))
+        self.norms = cast("Sequence[nn.GroupNorm]", norms)
         self.pixel_project = nn.Conv2d(channels, channels, 1)
         self.query_mlp = MLP(channels, channels, channels, channels)
 
@@ -132,7 +134,8 @@ class MaskHead(nn.Module):
         x = encoded.transpose(1, 2).unflatten(-1, grid)
         for lateral, kernel, norm in zip(laterals, kernels, self.norms, strict=False):
             x = F.conv_transpose2d(x, kernel, stride=2, padding=1)
-            x = F.relu(norm(x.add_(lateral)), inplace=True)  # in place: the largest tensors of the network
+            # in place: the largest tensors of the network
+            x = F.relu(group_norm(x.add_(lateral), norm), inplace=True)
         return x
 
 

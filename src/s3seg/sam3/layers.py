@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from s3seg.sam3.kernels import attend, linear_relu
 
 
 class Attention(nn.Module):
-    """Multi-head attention with separate projections for query, key and value."""
+    """Multi-head attention with separate projections for query, key and value.
+
+    Attributes:
+        cudnn: Whether to use the kernel of cuDNN; see `s3seg.sam3.kernels.attend`.
+    """
+
+    cudnn = False
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -33,7 +42,7 @@ class Attention(nn.Module):
             (B, N, C)
         """
         q, k, v = self._split(self.q(query)), self._split(self.k(key)), self._split(self.v(value))
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)  # (B, heads, N, C / heads)
+        attended = attend(q, k, v, mask, cudnn=self.cudnn)  # (B, heads, N, C / heads)
         return self.out(attended.transpose(1, 2).flatten(2))
 
     def _split(self, x: Tensor) -> Tensor:
@@ -45,15 +54,15 @@ class MLP(nn.Module):
 
     def __init__(self, *widths: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
+        layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
+        self.layers = cast("Sequence[nn.Linear]", layers)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., first width) -> (..., last width)."""
-        first, *others = self.layers  # a slice would be a new ModuleList, which takes as long as a layer
-        x = first(x)
+        *others, last = self.layers  # a slice would be a new ModuleList, which takes as long as a layer
         for layer in others:
-            x = layer(F.relu(x, inplace=True))
-        return x
+            x = linear_relu(x, layer)
+        return last(x)
 
 
 def attention_mask(valid: Tensor | None) -> Tensor | None:

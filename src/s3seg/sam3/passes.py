@@ -95,6 +95,9 @@ class Passes:
         queries = detected.queries[:, :instances]
         return self.model.masks(image, detected.encoded, detected.prompt, queries, self.constants).float()
 
+    def forget(self) -> None:
+        """Give back memory that is held only to be faster; nothing is held here."""
+
 
 def normalise(pixels: Tensor) -> Tensor:
     """Scale 0..255 to -1..1, fp32."""

@@ -25,15 +25,19 @@ from s3seg.sam3 import postprocess
 from s3seg.sam3.click_predictor import ClickedMasks, ClickPredictor, ClickQuery
 from s3seg.sam3.cpu_precision import bfloat16_is_native
 from s3seg.sam3.device import DeviceStatus, device_status, free_cached_memory, prepare
+from s3seg.sam3.graphs import RECORDED
 from s3seg.sam3.load import load
 from s3seg.sam3.model import BoxPrompts, ImageFeatures, Sam3
 from s3seg.sam3.passes import Detected, Passes, normalise
 from s3seg.sam3.tokenizer import Tokenizer
-from s3seg.sam3.transfers import HostCopies, to_device
+from s3seg.sam3.transfers import HostCopies, rows_to_device, to_device
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 ENVIRONMENT = "S3SEG_DTYPE"
 """The environment variable that sets the default precision."""
+COMPILE = "S3SEG_COMPILE"
+"""The environment variable that says whether the network is compiled by default, with the words of `SWITCHES`."""
+SWITCHES = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 _TOKENS_AT_ONCE = 65_536  # image tokens of all prompts that are decoded together: 12 prompts at full size
 _TOKENS_AT_ONCE_CPU = 4_096  # beyond this, mapping fresh memory takes longer than one prompt after the other
 _MAX_CACHED_TEXTS = 1024
@@ -117,7 +121,7 @@ class Predictor:
         device: str = "auto",
         dtype: str = "auto",
         image_size: int | None = None,
-        compile: bool = False,
+        compile: bool | None = None,
     ) -> Predictor:
         """Load a checkpoint folder or weight file.
 
@@ -126,13 +130,15 @@ class Predictor:
             device: A torch device, or "auto": CUDA, else MPS, else the CPU.
             dtype: One of :data:`DTYPES`, or "auto"; see :func:`choose_dtype`.
             image_size: Side of the network's input in pixels; None takes the checkpoint's own.
-            compile: Compile the network, which takes minutes the first time; see `s3seg.sam3.compiled`.
+            compile: True compiles the network, which takes minutes the first time; False runs it as it is; None takes
+                ``S3SEG_COMPILE`` if it is set, and otherwise only records CUDA graphs. See `s3seg.sam3.compiled`.
 
         Raises:
             CheckpointError: The weights cannot be loaded, or the tokenizer is missing or of another model.
             InvalidRequestError: The device or precision is not available, or the image size is not supported.
         """
         where = choose_device(device)
+        compile = choose_compile(compile)
         precision = choose_dtype(dtype, where)
         prepare(where, precision)
         model = load(path, device=where, dtype=precision, image_size=image_size)
@@ -146,7 +152,17 @@ class Predictor:
         predictor = cls(model, tokenizer)
         if compile:
             predictor.compile()
+        elif compile is None and where.type == RECORDED:
+            predictor.record()
         return predictor
+
+    @torch.inference_mode()
+    def record(self) -> None:
+        """Record CUDA graphs from now on, each when its shapes are first seen; nothing is compiled."""
+        from s3seg.sam3.compiled import CompiledPasses
+
+        with _stage("recorded"):
+            self._passes = CompiledPasses(self.model, self._passes.constants, backend=None)
 
     @torch.inference_mode()
     def compile(self, *, backend: str = "inductor") -> None:
@@ -195,7 +211,8 @@ class Predictor:
         return device_status(self.device)
 
     def free_cached_memory(self) -> None:
-        """Release device memory that PyTorch's allocator holds in reserve."""
+        """Release device memory that recordings and PyTorch's allocator hold in reserve."""
+        self._passes.forget()
         free_cached_memory(self.device)
 
     def close(self) -> None:
@@ -221,7 +238,7 @@ class Predictor:
         with _stage("image"):
             count = self._passes.rows(len(resized))
             rows = [*resized, *[resized[-1]] * (count - len(resized))]
-            features = self._passes.encode(to_device(torch.cat(rows), self.device))
+            features = self._passes.encode(rows_to_device(rows, self.device))
             return [features.copy(row) for row in range(len(resized))]  # keeping one does not keep the whole batch
 
     @torch.inference_mode()
@@ -496,6 +513,20 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     if name not in DTYPES:
         raise InvalidRequestError(f"unknown precision {name!r}{where}; choose one of auto, {', '.join(DTYPES)}")
     return DTYPES[name]
+
+
+def choose_compile(wanted: bool | None) -> bool | None:
+    """Return what was asked for, or what ``S3SEG_COMPILE`` says; None if neither says anything.
+
+    Raises:
+        InvalidRequestError: The variable holds another word.
+    """
+    word = os.environ.get(COMPILE, "").strip().lower()
+    if wanted is not None or not word:
+        return wanted
+    if word not in SWITCHES:
+        raise InvalidRequestError(f"unknown value {word!r} in {COMPILE}; use true or false, or leave it unset")
+    return SWITCHES[word]
 
 
 def preprocess(image: np.ndarray, size: int) -> Tensor:

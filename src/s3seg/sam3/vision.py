@@ -6,11 +6,15 @@ tower of the Perception Encoder (Bolya et al., 2025), the neck that of ViTDet (L
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from s3seg.sam3.config import Sam3Config, VisionConfig
+from s3seg.sam3.kernels import attend
 from s3seg.sam3.positions import rotary_table, rotate
 
 
@@ -37,9 +41,10 @@ class ViT(nn.Module):
         side = config.pretrain_image_size // config.patch_size
         self.position_embedding = nn.Parameter(torch.zeros(side, side, config.width))
         self.norm = nn.LayerNorm(config.width, config.norm_eps)
-        self.layers = nn.ModuleList(
+        layers = nn.ModuleList(
             ViTLayer(config, window=0 if i in config.global_layers else config.window) for i in range(config.depth)
         )
+        self.layers = cast("Sequence[ViTLayer]", layers)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Pixels (B, 3, H, W) -> patch tokens (B, H / patch, W / patch, width)."""
@@ -79,7 +84,13 @@ class ViTLayer(nn.Module):
 
 
 class RotaryAttention(nn.Module):
-    """Multi-head self-attention over a grid of tokens, with axial 2-D RoPE."""
+    """Multi-head self-attention over a grid of tokens, with axial 2-D RoPE.
+
+    Attributes:
+        cudnn: Whether to use the kernel of cuDNN; see `s3seg.sam3.kernels.attend`.
+    """
+
+    cudnn = False
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -97,7 +108,7 @@ class RotaryAttention(nn.Module):
             height, width, channels // heads, self.config.window / width, self.config.rope_theta, x.device
         )
         q, k = rotate(queries_and_keys, table)
-        attended = F.scaled_dot_product_attention(q, k, v)
+        attended = attend(q, k, v, cudnn=self.cudnn)
         return self.out(attended.transpose(1, 2).flatten(2)).unflatten(1, (height, width))
 
 

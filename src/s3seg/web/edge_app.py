@@ -12,6 +12,7 @@ from starlette.routing import BaseRoute
 from starlette.types import Lifespan
 
 from s3seg import __version__
+from s3seg.api.additions import SignInResponse
 from s3seg.api.envelope import ApiResponse
 from s3seg.edge import Edge
 from s3seg.tasks.limits import RATE_LIMITS, RateTable
@@ -29,10 +30,12 @@ from s3seg.web.routes.objects import ObjectRoutes
 from s3seg.web.routes.probes import ProbeRoutes
 from s3seg.web.routes.projects import ProjectRoutes
 from s3seg.web.routes.results import ResultRoutes
+from s3seg.web.routes.sign_in import SignInRoutes
 from s3seg.web.routes.tasks import TaskRoutes
 from s3seg.web.routes.uploads import UploadRoutes
 from s3seg.web.routes.webhooks import WebhookRoutes
 
+_TOKENS = SignInResponse(kind="token", supabase_url=None, supabase_key=None)
 _SENT_BY_CLIENTS = ("Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", "Prefer")
 _EXPOSED = ("X-Request-Id", "Retry-After", "RateLimit", "RateLimit-Policy", "Location", "ETag", "Preference-Applied")
 
@@ -41,6 +44,7 @@ def build_edge_app(
     edge: Edge,
     *,
     rates: RateTable = RATE_LIMITS,
+    sign_in: SignInResponse = _TOKENS,
     cors_origins: Sequence[str] = (),
     cors_headers: Sequence[str] = ("*",),
     metrics: HttpMetrics | None = None,
@@ -54,6 +58,7 @@ def build_edge_app(
     Args:
         edge: The use cases.
         rates: The rate limits that /me reports; they must be those of the edge's limiter.
+        sign_in: How users get their tokens, for /auth.
         cors_origins: Origins whose pages may call the API; "*" for all.
         cors_headers: Request headers that these pages may send beside those of the API; "*" for all.
         metrics: Where requests are counted.
@@ -87,6 +92,7 @@ def build_edge_app(
         *WebhookRoutes(edge).operations(),
         *ConceptRoutes(edge).operations(),
         *AccountRoutes(edge, rates).operations(),
+        *SignInRoutes(sign_in).operations(),
         *ObjectRoutes(edge).operations(),
         *ProbeRoutes(edge, metrics, openapi).operations(),
     )

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import threading
-import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import httpx
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from tests.cloud.parts.tokens import TokenIssuer
+from tests.helpers.serving import served
 
 PUBLISHABLE_KEY, SECRET_KEY = "sb_publishable_test", "sb_secret_test"
 _ROLES = {PUBLISHABLE_KEY: "anon", SECRET_KEY: "service_role"}
@@ -37,8 +35,8 @@ class Gateway:
 
 
 @contextlib.contextmanager
-def gateway(postgrest_url: str, issuer: TokenIssuer) -> Iterator[Gateway]:
-    """Run the gateway in a thread."""
+def gateway(postgrest_url: str, issuer: TokenIssuer, routes: Sequence[BaseRoute] = ()) -> Iterator[Gateway]:
+    """Run the gateway in a thread, with the routes of other parts of Supabase."""
     state = Gateway()
 
     @contextlib.asynccontextmanager
@@ -72,28 +70,10 @@ def gateway(postgrest_url: str, issuer: TokenIssuer) -> Iterator[Gateway]:
         routes=[
             Route("/rest/v1/{path:path}", rest, methods=["GET", "POST", "PATCH", "DELETE", "PUT", "HEAD", "OPTIONS"]),
             Route("/auth/v1/.well-known/jwks.json", jwks),
+            *routes,
         ],
         lifespan=lifespan,
     )
-    with served(app) as state.url:
+    with served(app, ws="websockets-sansio") as state.url:
         issuer.issuer = f"{state.url}/auth/v1"
         yield state
-
-
-@contextlib.contextmanager
-def served(app: Starlette) -> Iterator[str]:
-    """Serve an ASGI app on loopback in a thread of its own, and yield its URL."""
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", ws="none", lifespan="on")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, name="gateway", daemon=True)
-    thread.start()
-    give_up = time.monotonic() + 30
-    while not server.started:
-        if not thread.is_alive() or time.monotonic() > give_up:
-            raise RuntimeError("the gateway did not start")
-        time.sleep(0.01)
-    try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join(15)

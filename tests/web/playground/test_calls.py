@@ -9,8 +9,8 @@ from starlette.routing import Mount, Route
 
 from s3seg.app import edge_app, local_keys
 from s3seg.app.settings import Settings
-from tests.cloud.parts.gateway import served
 from tests.helpers.pictures import encoded
+from tests.helpers.serving import served
 
 SERVICE = """
 import { Service, ServiceError } from "./service.js";

@@ -13,7 +13,7 @@ from starlette.routing import Mount
 from s3seg.app import edge_app
 from s3seg.app.settings import Settings
 from s3seg.commands.serve import print_access
-from tests.cloud.parts.gateway import served
+from tests.helpers.serving import served
 from tests.web.playground.conftest import FILES
 
 NAMES = sorted(path.name for path in FILES.iterdir() if path.suffix in (".css", ".js", ".svg"))

@@ -10,7 +10,7 @@ from postgrest import AsyncPostgrestClient, CountMethod
 from s3seg.adapters.supabase.errors import rate_decision
 from s3seg.adapters.supabase.rest import Rest, check_schema
 from s3seg.adapters.supabase.rows import account_of, canonical_uuid, concept_of, image_of, project_of, task_of
-from s3seg.errors import InvalidRequestError, NotFoundError
+from s3seg.errors import ConfigurationError, InvalidRequestError, NotFoundError
 from s3seg.tasks.concepts import MAX_CONCEPTS
 from s3seg.tasks.limits import Action
 from s3seg.tasks.model import Task, TaskRequest
@@ -42,11 +42,13 @@ class SupabaseTaskStore:
     Args:
         rest: The PostgREST API, with the publishable key.
         public_base: Base URL of stored objects; `check` compares it with the one in the database.
+        realtime: Whether clients are told to wait for tasks with Realtime; `probe` checks that it can tell them.
     """
 
-    def __init__(self, rest: Rest, *, public_base: str) -> None:
+    def __init__(self, rest: Rest, *, public_base: str, realtime: bool = False) -> None:
         self._rest = rest
         self._public_base = public_base
+        self._realtime = realtime
 
     async def account(self, caller: Identity) -> Account:
         """Return the caller's account, and create it if it does not exist."""
@@ -187,6 +189,19 @@ class SupabaseTaskStore:
     async def check(self) -> None:
         """Check that the database responds, has the schema of s3seg, and uses the same public base URL."""
         await check_schema(self._rest, public_base=self._public_base)
+
+    async def probe(self) -> None:
+        """Check that the database publishes changes of tasks to Realtime, if clients are told to wait for them.
+
+        Raises:
+            ConfigurationError: It does not.
+        """
+        if self._realtime and not await self._rest.call(self._rest.as_key(), "s3seg_realtime", {}, safe=True):
+            raise ConfigurationError(
+                "S3SEG_SUPABASE_REALTIME is on, but the publication supabase_realtime does not have the table "
+                "segmentation_results, so clients poll slowly; turn the setting off, or add the table under Database, "
+                "Publications in the project's dashboard"
+            )
 
     async def aclose(self) -> None:
         """Close the connections."""

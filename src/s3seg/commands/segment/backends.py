@@ -103,7 +103,7 @@ class RemoteBackend:
 
     Attributes:
         url: Its address.
-        token: The access token; None to read it from the environment.
+        token: The access token; None to read it from the environment, or to use the sign-in that is kept.
     """
 
     url: str
@@ -121,9 +121,9 @@ class RemoteBackend:
         Raises:
             S3segError: The service cannot be reached, or refuses the token.
         """
-        from s3seg.client import Client
+        from s3seg.commands.service import connect
 
-        client = Client(self.url, self.token)
+        client = connect(self.url, self.token)
         client.me()
         return client
 

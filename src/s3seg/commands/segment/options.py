@@ -115,7 +115,7 @@ class ModelOptions:
         image_size: Side to resize pictures to, in pixels; None for the checkpoint's default.
         calibration: File of ``s3seg calibrate``; None without one.
         url: Address of a service that segments instead of this machine.
-        token: Access token for the service; None to read it from the environment.
+        token: Access token for the service; None to read it from the environment, or to use a sign-in.
     """
 
     checkpoint: str | None = None
