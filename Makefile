@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # Tests start many processes: each works on one core, and finds modules compiled, whatever the environment says.
 TESTING := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
 
-.PHONY: demo test test-slow test-workers test-integrations check release sbom audit bench bench-serve bench-edge bench-cpu bench-gpu clean help
+.PHONY: demo test test-slow test-workers test-integrations docs check release sbom audit bench bench-serve bench-edge bench-cpu bench-gpu clean help
 
 help:
 	@echo "make demo       set up, then find things in a picture and draw them (out/demo.png)"
@@ -14,6 +14,7 @@ help:
 	@echo "make test-slow  the tests that take longer: more of the same kills, draws and sizes, and the whole training"
 	@echo "make test-workers  the edge inside Cloudflare's runtime, which npm has"
 	@echo "make test-integrations  the tests with other tools' own clients, installed beside"
+	@echo "make docs       the documentation as a site (out/site/index.html), with every warning an error"
 	@echo "make check      formatting, lint, types, layers"
 	@echo "make release    build twice, compare, and try in empty environments of Python 3.11, 3.12 and 3.13"
 	@echo "make sbom       list what an installation with all extras consists of (dist/sbom.json)"
@@ -40,7 +41,7 @@ test: $(READY)
 	$(TESTING) $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 test-slow: $(READY)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --group ray
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --group ray --group docs
 	$(TESTING) $(BIN)/python -m pytest -m slow
 
 test-workers: $(READY)
@@ -56,6 +57,12 @@ test-integrations:
 	@.venv-label-studio/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
 	@.venv-label-studio/bin/python -m pip install --quiet --disable-pip-version-check --group label-studio
 	LABEL_STUDIO=.venv-label-studio/bin/label-studio $(TESTING) .venv-integrations/bin/python -m pytest tests/integrations -m "slow or not slow"
+
+# A link to a page, a heading or a file that is not there is a warning; addresses on the web are not asked.
+docs: $(READY)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --group docs
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env --write-all -c docs/site -d out/site-cache . out/site
+	@echo "open out/site/index.html"
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -5,6 +5,7 @@ Load and server share the machine, so the numbers are lower than a server's own;
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import io
 import json
@@ -12,6 +13,7 @@ import sqlite3
 import statistics
 import tempfile
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import edge_layers
 from benchmarks.http_load import BARE, EDGE, Served, Server, free_port, load, request_bytes, serving
 from s3seg.adapters.local_auth import user_id_of
 from s3seg.app import Parts, local_keys
@@ -28,8 +31,18 @@ ROWS = (1_000, 100_000, 1_000_000)
 _ROUNDS = 5
 
 
-def main() -> None:
-    """Measure polling, listing, submits, uploads, memory and start."""
+def main(arguments: Sequence[str] = ()) -> int:
+    """Measure polling, listing, submits, uploads, memory and start; with ``--account``, polling by layers."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks edge", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--account", action="store_true", help="what each layer adds to a poll")
+    if parser.parse_args(arguments).account:
+        edge_layers.show(edge_layers.measure())
+    else:
+        _measure()
+    return 0
+
+
+def _measure() -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder, "data")
         data.mkdir()
@@ -42,7 +55,7 @@ def main() -> None:
             data_dir=data, rate_limits="off", welcome_credits=1_000_000_000, public_base_url=f"{url}/files"
         )
         names = {rows: f"owner of {rows}" for rows in ROWS}
-        first_task = {rows: asyncio.run(_fill(settings, names[rows], rows)) for rows in ROWS}
+        first_task = {rows: fill(settings, names[rows], rows) for rows in ROWS}
         token = {rows: local_keys(settings).mint(names[rows]) for rows in ROWS}
         auth = {rows: {"Authorization": f"Bearer {token[rows]}"} for rows in ROWS}
         few = ROWS[0]
@@ -119,18 +132,22 @@ def _compare(title: str, ways: list[tuple[str, Server, bytes, int]], *, connecti
     Console(width=120).print(table)
 
 
-async def _fill(settings: Settings, name: str, rows: int) -> str:
-    """Give a user an image and so many tasks that are done; gives one's id."""
-    user = user_id_of(name)
+async def _make_account(settings: Settings, user: str) -> None:
     parts = Parts(settings)
     await parts.accounts.ensure(user)
     await parts.aclose()
+
+
+def fill(settings: Settings, name: str, rows: int) -> str:
+    """Give a user an image and so many tasks that are done; gives one's id."""
+    user = user_id_of(name)
+    asyncio.run(_make_account(settings, user))
     database = sqlite3.connect(settings.data_dir / "tasks.sqlite3")
     url = f"{settings.public_base_url}/users/{user}/images/{'0' * 32}.png"
     image = (str(uuid.uuid4()), user, f"users/{user}/images/{'0' * 32}.png", url)
     first = str(uuid.uuid4())
     with database:
-        database.execute("INSERT INTO images VALUES (?, ?, NULL, ?, ?, 'image/png', 9, 4, 3, 0)", image)
+        database.execute("INSERT INTO images VALUES (?, ?, NULL, ?, ?, 'image/png', 9, 4, 3, 0, NULL)", image)
         database.executemany(
             "INSERT INTO tasks (task_id, user_id, image_id, source_image_url, prompts, status, mask_image_url, labels, "
             "fingerprint, created_at, updated_at, deadline) "

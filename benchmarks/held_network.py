@@ -13,7 +13,7 @@ import torch
 
 from s3seg import checkpoints, images
 from s3seg.decoding import DecodingPool
-from s3seg.inference.stages import EncodedImage, ResizedImage
+from s3seg.inference.network import EncodedImage, ResizedImage
 from s3seg.results.hints import Hint
 from s3seg.results.segmentation import ModelInfo
 from s3seg.sam3.device import DeviceStatus
@@ -26,7 +26,7 @@ SIDE, GRID, INSTANCES = 1008, 288, 8
 
 
 class HeldNetwork:
-    """A `s3seg.inference.stages.Network` that sleeps instead of computing."""
+    """A `s3seg.inference.network.Network` that sleeps instead of computing."""
 
     threshold = 0.5
     model = ModelInfo("held", "1", "cpu", "float32")

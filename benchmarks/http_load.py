@@ -134,6 +134,18 @@ def request_bytes(method: str, path: str, headers: Mapping[str, str], body: byte
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
+async def read_body(reader: asyncio.StreamReader, head: bytes) -> bytes:
+    """The body of an answer, after its head, which is in lower case."""
+    if b"transfer-encoding: chunked" not in head:
+        length = head.partition(b"content-length: ")[2].partition(b"\r\n")[0]
+        return await reader.readexactly(int(length or 0))
+    parts: list[bytes] = []
+    while size := int((await reader.readline()).strip() or b"0", 16):
+        parts.append((await reader.readexactly(size + 2))[:-2])
+    await reader.readline()
+    return b"".join(parts)
+
+
 class Connections:
     """Kept-open connections to a server on this machine, as many as are in use at a time.
 
@@ -155,7 +167,7 @@ class Connections:
         reader, writer = connection = connection or await asyncio.open_connection("127.0.0.1", self._port)
         writer.write(request)
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
-        await reader.readexactly(int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0]))
+        await read_body(reader, head)
         if b"connection: close" in head:
             writer.close()
         else:

@@ -14,7 +14,7 @@ import litserve
 
 from benchmarks.held_network import HeldNetwork
 from s3seg.inference.artifacts import make_artifacts
-from s3seg.inference.stages import make_result
+from s3seg.inference.making_results import make_result
 from s3seg.results.instances_file import MIN_SCORE
 from s3seg.tasks.model import Task
 
@@ -56,7 +56,8 @@ class SegmentApi(litserve.LitAPI):
         size, prompt, detections = output
         timings = {"image": 0.0, "prompt": 0.0}
         result = make_result(self.network, size, prompt, detections, threshold=MIN_SCORE, timings=timings)
-        artifacts = make_artifacts(_task(prompt), [result], threshold=self.network.threshold, url=str)
+        threshold, kinds = self.network.threshold, self.network.prompt_kinds
+        artifacts = make_artifacts(_task(prompt), [result], threshold=threshold, prompt_kinds=kinds, url=str)
         for key, body in artifacts.objects.items():
             (self.folder / key.rpartition("/")[2]).write_bytes(body)
         return {"labels": list(artifacts.outcome.labels), "confidence": artifacts.outcome.metadata["confidence"]}

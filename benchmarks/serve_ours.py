@@ -9,7 +9,8 @@ from s3seg import checkpoints
 from s3seg.app import gpu_app
 from s3seg.app.settings import Settings
 from s3seg.inference.accelerator.process import PredictorProcess
-from s3seg.inference.stages import Network, Sam3Network
+from s3seg.inference.network import Network
+from s3seg.inference.stages import Sam3Network
 from s3seg.web.logs import configure_logging
 from s3seg.web.server import run_server
 

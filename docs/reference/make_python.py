@@ -34,6 +34,12 @@ CHAPTERS = {
         "results.combine",
     ),
     "Calibration": ("inference.calibration",),
+    "GeoTIFF": (
+        "integrations.geotiff.segmenting.segment_geotiff",
+        "integrations.geotiff.result.GeoSegmentation",
+        "integrations.geotiff.result.geojson",
+        "integrations.geotiff.raster.Raster",
+    ),
 }
 LOOK: ConfigDict = {
     "heading_level": 3,

@@ -13,12 +13,13 @@ from typing import Annotated
 import typer
 
 from s3seg import __version__
-from s3seg.commands import admin, concept, db, export, models, serve, sign_in, token
+from s3seg.commands import account, admin, concept, db, export, models, serve, sign_in, token
 from s3seg.commands.bulk import command as bulk
 from s3seg.commands.calibrate import calibrate
 from s3seg.commands.demo.command import demo
 from s3seg.commands.doctor.command import doctor
 from s3seg.commands.errors import ErrorHandlingGroup
+from s3seg.commands.geotiff import geotiff
 from s3seg.commands.help import CommandWithSections
 from s3seg.commands.mcp import mcp
 from s3seg.commands.segment.command import segment
@@ -56,7 +57,10 @@ def _root(
 app.command("demo", cls=CommandWithSections)(demo)
 app.command("segment", cls=CommandWithSections)(segment)
 app.command("calibrate", cls=CommandWithSections)(calibrate)
+app.command("geotiff", cls=CommandWithSections)(geotiff)
 app.add_typer(export.app, name="export")
+app.command("export-account", cls=CommandWithSections)(account.export_account)
+app.command("delete-account", cls=CommandWithSections)(account.delete_account)
 app.add_typer(concept.app, name="concept")
 app.add_typer(bulk.app, name="bulk")
 app.add_typer(models.app, name="models")

@@ -44,6 +44,9 @@ class MemoryHarness(_ClockedHarness):
         self.accounts = MemoryAccounts(tables)
         self.webhooks = self.outbox = MemoryWebhooks(tables)
 
+    async def set_retention(self, seconds: int | None) -> None:
+        self.tables.rules = Rules(retention_s=seconds)
+
 
 class SqliteHarness(_ClockedHarness):
     """Store, queue and accounts have a database object each, as in three processes."""
@@ -58,6 +61,9 @@ class SqliteHarness(_ClockedHarness):
         self.accounts = SqliteAccounts(Database(path), policy=policy)
         self.webhooks = SqliteWebhooks(Database(path), policy=policy)
         self.outbox = SqliteWebhooks(Database(path), policy=policy)
+
+    async def set_retention(self, seconds: int | None) -> None:
+        object.__setattr__(self.policy, "rules", Rules(retention_s=seconds))  # all parts have the same policy
 
     async def aclose(self) -> None:
         for part in (self.store, self.queue, self.accounts, self.webhooks, self.outbox):

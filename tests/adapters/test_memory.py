@@ -7,6 +7,7 @@ from s3seg.testing import (
     AccountsSuite,
     ObjectStoreSuite,
     RateLimiterSuite,
+    RetentionSuite,
     TaskQueueSuite,
     TaskStoreSuite,
     WebhookSuite,
@@ -29,6 +30,12 @@ class TestMemoryTaskStore(TaskStoreSuite):
 
 
 class TestMemoryTaskQueue(TaskQueueSuite):
+    @pytest.fixture
+    def harness(self):
+        return MemoryHarness()
+
+
+class TestMemoryRetention(RetentionSuite):
     @pytest.fixture
     def harness(self):
         return MemoryHarness()

@@ -5,7 +5,7 @@ import pytest
 
 from s3seg.adapters.sqlite import COUNTS, Database, SqliteRateLimiter, SqliteTaskStore
 from s3seg.tasks.limits import Action, Tier
-from s3seg.testing import AccountsSuite, RateLimiterSuite, TaskQueueSuite, TaskStoreSuite, WebhookSuite
+from s3seg.testing import AccountsSuite, RateLimiterSuite, RetentionSuite, TaskQueueSuite, TaskStoreSuite, WebhookSuite
 from tests.adapters.harnesses import SqliteHarness
 from tests.helpers.moved_base import check_both_urls_of_an_image
 
@@ -23,6 +23,10 @@ class TestSqliteTaskStore(_OnSqlite, TaskStoreSuite):
 
 
 class TestSqliteTaskQueue(_OnSqlite, TaskQueueSuite):
+    pass
+
+
+class TestSqliteRetention(_OnSqlite, RetentionSuite):
     pass
 
 

@@ -98,7 +98,10 @@ async def test_a_full_disk_is_unavailable_and_then_recovers(database):
 
 @pytest.mark.parametrize("change", ["deleted", "replaced"])
 @pytest.mark.parametrize("kind", ["check", "write", "read", "read_inline"])
-async def test_a_file_that_is_deleted_or_replaced_is_noticed_and_not_created_anew(database, tmp_path, kind, change):
+async def test_a_file_that_is_deleted_or_replaced_is_noticed_and_not_created_anew(
+    database, tmp_path, kind, change, monkeypatch
+):
+    monkeypatch.setattr("s3seg.adapters.sqlite.database._INLINE_LOOK_S", 0)
     await database.write(add_account("a"))
     for _ in range(2):
         await database.read_inline(run("SELECT 1"))

@@ -5,7 +5,9 @@ import threading
 
 import pytest
 
-from s3seg.errors import InvalidRequestError, UnavailableError
+from s3seg.errors import InvalidRequestError, NotFoundError, UnavailableError
+from s3seg.testing.harness import outcome_for
+from tests.adapters.harnesses import SqliteHarness
 from tests.adapters.sqlite_helpers import add_account, run
 
 pytestmark = pytest.mark.anyio
@@ -80,3 +82,44 @@ async def test_a_closed_database_can_be_read_inline_again(database):
         await database.read_inline(run("SELECT 1"))
         await database.aclose()
         assert await database.read_inline(run("SELECT count(*) FROM accounts")) == [(1,)]
+
+
+async def test_inline_reads_look_for_the_file_four_times_a_second(database, monkeypatch):
+    await database.read_inline(run("SELECT 1"))
+    now = 1000.0
+    monkeypatch.setattr("s3seg.adapters.sqlite.database.time.monotonic", lambda: now)
+    await database.read_inline(run("SELECT 1"))
+    looks = 0
+    look = database._require_same_file
+
+    def counted():
+        nonlocal looks
+        looks += 1
+        look()
+
+    monkeypatch.setattr(database, "_require_same_file", counted)
+    for _ in range(100):
+        await database.read_inline(run("SELECT 1"))
+        now += 0.01
+    assert 3 <= looks <= 4
+
+
+async def test_a_task_is_made_again_only_when_its_row_has_changed(tmp_path):
+    harness = SqliteHarness(tmp_path / "tasks.sqlite3")
+    user = await harness.user()
+    task = await harness.submit(user)
+    first = await harness.store.get_task(user, task.task_id)
+    assert await harness.store.get_task(user, task.task_id) is first
+    lease = await harness.claim(task)
+    claimed = await harness.store.get_task(user, task.task_id)
+    assert (claimed.status, claimed.attempts.number) == ("processing", 1)
+    await harness.queue.renew(lease, lease_s=60)
+    await harness.pass_time(1)
+    await harness.queue.finish(lease, outcome_for(task))
+    done = await harness.store.get_task(user, task.task_id)
+    assert done == await harness.queue.get_task(task.task_id)
+    assert len(done.object_keys) == 2
+    await harness.store.delete_task(user, task.task_id)
+    with pytest.raises(NotFoundError):
+        await harness.store.get_task(user, task.task_id)
+    await harness.aclose()

@@ -115,8 +115,9 @@ RATES = {  # tier: (upload, segment, results query) per minute
 
 # What we add, field by field; a field that is in neither list fails the test.
 ADDED = {
-    "SegmentRequest": {"text_prompts?", "clicks?", "concept_id?"},
-    "PredictRequest": {"clicks?"},
+    "SegmentRequest": {"text_prompts?", "clicks?", "concept_id?", "tile?"},
+    "PredictRequest": {"clicks?", "tile?"},
+    "BatchPredictRequest": {"tile?"},
     "ResultsQuery": {"cursor?"},
     "ResultsListResponse": {"next_cursor?"},
     "ResultMetadata": {"instances_url?", "prompts?"},

@@ -16,7 +16,7 @@ from s3seg.api.codes import ERROR_CODES, code_of, status_of
 from s3seg.api.fields import ResponseModel, check_prompt, explain
 from s3seg.errors import NotFoundError, S3segError, UnavailableError
 from s3seg.tasks.limits import RATE_LIMITS, Action
-from s3seg.tasks.visual import clicks_of
+from s3seg.tasks.visual import clicks_of, tile_of
 from tests.api import original
 
 SCHEMAS = {
@@ -250,6 +250,28 @@ def test_bad_clicks_are_refused_naming_the_field(body, says):
     with pytest.raises(ValidationError) as refused:
         edge.SegmentRequest.model_validate({"image_url": IMAGE, **body})
     assert says in explain(refused.value)
+
+
+@pytest.mark.parametrize("tile", [32, 500.0, 100_000, "auto"])
+def test_tiles_for_words(tile):
+    body = {"image_url": IMAGE, "text_prompts": ["cat", "dog"], "tile": tile}
+    request = edge.SegmentRequest.model_validate_json(json.dumps(body))
+    assert (request.prompts, tile_of(request.visual)) == (("cat", "dog"), tile)
+    assert edge.SegmentRequest.model_validate(body | {"tile": None}).visual is None
+
+
+@pytest.mark.parametrize("tile", [31, -1, 0, 100_001, 64.5, 1e300, "64", "all", True, [64], {"side": 64}])
+def test_what_is_no_tile_is_refused(tile):
+    with pytest.raises(ValidationError) as refused:
+        edge.SegmentRequest.model_validate_json(json.dumps({"image_url": IMAGE, "text_prompt": "cat", "tile": tile}))
+    assert explain(refused.value).startswith("tile: ")
+
+
+@pytest.mark.parametrize("asked", [{"clicks": [POINT]}, {"concept_id": "6f1d7f4e-4a57-4f0e-8a5f-3d7a2f1f0c11"}])
+def test_tiles_go_with_words_only(asked):
+    with pytest.raises(ValidationError) as refused:
+        edge.SegmentRequest.model_validate({"image_url": IMAGE, "tile": 400, **asked})
+    assert "tile goes with text_prompt" in explain(refused.value)
 
 
 def test_an_explanation_does_not_repeat_what_was_sent():

@@ -297,9 +297,9 @@ async def test_a_mismatch_of_public_base_urls_is_told_by_the_worker_and_by_the_e
 @pytest.mark.parametrize(
     ("chosen", "begun"),
     [
-        ({}, {"reap", "gc"}),
+        ({}, {"reap", "expire", "gc"}),
         ({"reap_every_s": 0}, {"gc"}),
-        ({"gc_every_h": 0}, {"reap"}),
+        ({"gc_every_h": 0}, {"reap", "expire"}),
         ({"reap_every_s": 0, "gc_every_h": 0}, set()),
     ],
 )

@@ -29,6 +29,7 @@ class SupabaseHarness(TaskHarness):
         self.rules = Rules()
         self.project = project
         project.empty()
+        project.database.execute("update private.config set retention_s = null")
         url = project.gateway.url
         users, service, operator = (
             Rest(url, SecretStr(key), timeout_s=30) for key in (PUBLISHABLE_KEY, SECRET_KEY, SECRET_KEY)
@@ -53,6 +54,9 @@ class SupabaseHarness(TaskHarness):
 
     async def pass_time(self, seconds: float) -> None:
         self._owner.execute("update private.test_clock set ahead = ahead + make_interval(secs => %s)", (seconds,))
+
+    async def set_retention(self, seconds: int | None) -> None:
+        self._owner.execute("update private.config set retention_s = %s", (seconds,))
 
     async def aclose(self) -> None:
         for part in (self.store, self.queue, self.accounts, *self.limiters):

@@ -16,13 +16,14 @@ OWN_BY_USERS = ("projects", "concepts")  # what users may insert and delete them
 USER_FUNCTIONS = {
     "my_account", "register_image", "submit_segmentation", "cancel_task", "delete_task", "delete_image",
     "count_request", "find_repeat", "create_webhook", "my_webhooks", "delete_webhook", "my_deliveries",
-    "replay_delivery",
+    "replay_delivery", "close_my_account",
 }  # fmt: skip
 SERVICE_FUNCTIONS = {
     "worker_get", "worker_claim", "worker_claim_batch", "worker_renew", "worker_release", "worker_finish",
     "worker_fail", "worker_reap", "worker_backlog", "worker_claim_deliveries", "worker_settle_delivery",
     "operator_ensure", "operator_adjust", "operator_referenced",
-    "operator_begin_job", "operator_known_users",
+    "operator_begin_job", "operator_known_users", "operator_close", "operator_collect", "operator_closed_accounts",
+    "operator_emptied",
 }  # fmt: skip
 PUBLIC_FUNCTIONS = {"s3seg_info", "s3seg_realtime"}
 

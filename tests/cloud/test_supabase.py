@@ -4,7 +4,7 @@ import pytest
 
 from s3seg.errors import RateLimitedError
 from s3seg.tasks.limits import Action, Tier
-from s3seg.testing import AccountsSuite, RateLimiterSuite, TaskQueueSuite, TaskStoreSuite, WebhookSuite
+from s3seg.testing import AccountsSuite, RateLimiterSuite, RetentionSuite, TaskQueueSuite, TaskStoreSuite, WebhookSuite
 from s3seg.testing.harness import PUBLIC_BASE
 from tests.cloud.harness import OnSupabase
 from tests.helpers.moved_base import check_both_urls_of_an_image
@@ -37,6 +37,10 @@ class TestSupabaseTaskStore(OnSupabase, TaskStoreSuite):
 
 
 class TestSupabaseTaskQueue(OnSupabase, TaskQueueSuite):
+    pass
+
+
+class TestSupabaseRetention(OnSupabase, RetentionSuite):
     pass
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from s3seg import Segmentation
 from tests.commands.running import Command, GetPicture
+from tests.helpers.small_things import circles
 
 
 @pytest.fixture
@@ -54,6 +55,27 @@ def test_what_is_missing_is_said(s3seg: Command, pictures, tmp_path):
         assert message in done.stderr, done.stderr
 
 
+def test_tiles_are_calibrated_in_tiles_and_used_with_them(s3seg: Command, tmp_path):
+    picture, file = tmp_path / "small.png", tmp_path / "calibration.json"
+    picture.write_bytes(circles())
+    done = s3seg("segment", picture, "red circle", "--tile", "300", "-q", "--mask", tmp_path / "masks")
+    assert done.exit_code == 0, done.stderr
+    rows = {}
+    for tile in (["--tile", "300"], []):
+        done = s3seg("calibrate", picture, "--masks", tmp_path / "masks", "-p", "red circle", "-o", file, *tile)
+        assert done.exit_code == 0, done.stderr
+        rows[bool(tile)] = [float(number) for number in done.stdout.splitlines()[1].split("\t")[2:5]]
+        assert json.loads(file.read_text()).get("tile") == (300 if tile else None)
+        assert ("--tile 300" in done.stderr) == bool(tile)
+        used = s3seg("segment", picture, "red circle", "-q", "--calibration", file, *tile)
+        assert used.exit_code == 0, used.stderr
+        other = s3seg("segment", picture, "red circle", "-q", "--calibration", file, "--tile", "200")
+        assert other.exit_code != 0
+        assert "the calibration was made with" in other.stderr
+    assert rows[True][2] == 1.0  # with tiles everything is found again
+    assert rows[False][2] < 1.0
+
+
 def test_thresholds_tiles_and_overlaps_from_the_command_line(s3seg: Command, picture: GetPicture):
     street = picture("street")
 
@@ -74,7 +96,6 @@ def test_thresholds_tiles_and_overlaps_from_the_command_line(s3seg: Command, pic
         (["--threshold", "bus=0.5"], "not among the prompts"),
         (["--threshold", "0.5", "--threshold", "0.6"], "one prompt each"),
         (["--tile", "-3"], "--tile is"),
-        (["--tile", "auto", "--url", "http://localhost:1"], "--tile cannot be used with --url"),
         (["--threshold", "calibrated"], "s3seg calibrate"),
     ):
         done = s3seg("segment", street, "car", "-p", "house", *arguments)

@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import jwt
@@ -209,3 +210,38 @@ def test_a_command_that_needs_an_extra_says_how_to_install_it(
     assert (done.exit_code, done.stdout) == (1, "")
     assert missing in done.stderr
     assert "pip install 's3seg[cloud]'" in done.stderr
+
+
+# ---- all that a user has ----
+
+
+def test_an_operator_exports_and_deletes_an_account(s3seg: Command, tmp_path: Path) -> None:
+    assert s3seg("admin", "credits", "ann", "+5", "--create").exit_code == 0
+    archive = tmp_path / "ann.tar"
+    assert s3seg("admin", "export-account", "ann", str(archive)).exit_code == 0
+    with tarfile.open(archive) as found:
+        assert found.getnames()[0] == "account.json"
+        assert found.getnames()[-1] == "complete.json"
+    again = s3seg("admin", "export-account", "ann", str(archive))
+    assert again.exit_code == 2
+    assert "exists already" in again.stderr
+
+    unsure = s3seg("admin", "delete-account", "ann")
+    assert unsure.exit_code == 2
+    assert "add --yes" in unsure.stderr
+    done = s3seg("admin", "delete-account", "ann", "--yes")
+    assert done.exit_code == 0, done.stderr
+    assert "1 deleted accounts have nothing left" in done.stdout
+    assert "kept: the history of its credits" in done.stdout
+    assert s3seg("admin", "delete-account", "ann", "--yes").exit_code == 0, "a repeat changes nothing"
+    refused = s3seg("token", "--user", "ann")
+    assert refused.exit_code != 0
+    assert "deleted" in refused.stderr
+    assert "0 images" in s3seg("admin", "expire").stdout
+
+
+@pytest.mark.parametrize("command", [("delete-account", "ann", "--yes"), ("export-account", "ann", "ann.tar")])
+def test_an_account_that_is_not_there_is_said_to_be_misspelt(s3seg: Command, command: tuple[str, ...]) -> None:
+    done = s3seg("admin", *command)
+    assert done.exit_code == 2
+    assert "check the spelling" in done.stderr

@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image
 
 import s3seg
 from tests.commands.running import command, process
+from tests.docs.belongings import write_video
 from tests.helpers.processes import Process, free_port, wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -32,6 +34,14 @@ def clone(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     return tmp_path
+
+
+@cache
+def anchors_of(page: Path) -> set[str]:
+    """The anchors that forges give to the headings of a page."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    titles = [re.sub(r"[`*]|\]\([^)]*\)|\[", "", title) for title in re.findall(r"^#+ (.+)$", text, re.MULTILINE)]
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 def names_in(folder: Path) -> set[str]:
@@ -60,8 +70,10 @@ def test_the_segment_commands_of_the_readme_run(clone):
     assert len([name for name in names_in(clone / "out") if name.endswith(".overlay.png")]) == 4
 
 
+@pytest.mark.slow
 def test_the_service_that_the_readme_starts_answers_the_calls_below_it(clone, monkeypatch):
-    serve, segment = [block.strip() for block in code_blocks("README.md", "sh")[-2:]]
+    blocks = [block.strip() for block in code_blocks("README.md", "sh")]
+    serve, segment = [block for block in blocks if block.startswith("s3seg serve") or "--url" in block]
     assert serve == "s3seg serve"
     port = str(free_port())
     settings = {"S3SEG_DATA_DIR": str(clone / "data"), "S3SEG_CHECKPOINT": "embedded"}
@@ -105,14 +117,16 @@ def test_the_tutorial_shows_what_a_segmenter_prints(clone, capsys):
 
 def test_the_guide_to_results_runs_from_top_to_bottom(clone):
     names: dict = {}
+    write_video(clone / "street.mp4")
     for code in code_blocks("docs/how-to/results.md", "python"):
         exec(compile(code, "results.md", "exec"), names)
     assert 0 < len(names["sure"]) < len(names["trees"]) < len(names["more"])
     assert len(names["detections"]) == len(names["outlines"]) == len(names["trees"])
     pictures = {"trees.png", "both.png", "again.png", "plain.png", "biggest.png"}
-    assert names_in(clone) == pictures | {"trees.json", "coco.json"}
+    assert names_in(clone) == pictures | {"trees.json", "coco.json", "street.mp4"}
 
 
+@pytest.mark.slow
 def test_the_pool_of_the_guide_to_results_runs_as_a_program(clone):
     (clone / "pool.py").write_text(code_blocks("docs/how-to/results.md", "python")[-1], encoding="utf-8")
     done = subprocess.run([sys.executable, "pool.py"], capture_output=True, text=True, timeout=300, check=True)
@@ -122,5 +136,8 @@ def test_the_pool_of_the_guide_to_results_runs_as_a_program(clone):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_every_link_to_a_file_of_ours_leads_somewhere(page):
     text = page.read_text(encoding="utf-8")
-    for target in re.findall(r"\]\((?!https?://|#|mailto:)([^)#]+)", text):
-        assert (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"
+    for target, anchor in re.findall(r"\]\((?!https?://|mailto:)([^)#]*)(?:#([^)]+))?\)", text):
+        place = page.parent / target if target else page
+        assert place.exists(), f"{page.name} links to {target}, which is not there"
+        if anchor and place.suffix == ".md":
+            assert anchor in anchors_of(place), f"{page.name} links to {target}#{anchor}, and there is no such heading"

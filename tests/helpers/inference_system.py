@@ -27,12 +27,13 @@ from s3seg.adapters.memory import (
 from s3seg.decoding import DecodingPool
 from s3seg.inference.batcher import Batcher
 from s3seg.inference.engine import Engine, EngineOptions
+from s3seg.inference.network import EncodedImage, ResizedImage
 from s3seg.inference.network_queue import Limits
 from s3seg.inference.pipeline import Pipeline
-from s3seg.inference.stages import EncodedImage, ResizedImage
 from s3seg.inference.worker import WorkerLimits
 from s3seg.results.hints import Hint
 from s3seg.results.segmentation import ModelInfo
+from s3seg.results.windows import Window, cut_pixels
 from s3seg.sam3.click_predictor import ClickedMasks
 from s3seg.sam3.device import DeviceStatus
 from s3seg.sam3.predictor import Detections
@@ -42,7 +43,8 @@ from s3seg.tasks.model import Task, TaskRequest
 from s3seg.tasks.object_keys import new_image_key
 from s3seg.tasks.records import Identity, NewImage
 from s3seg.tasks.state_machine import Rules
-from s3seg.tasks.visual import visual_of_clicks
+from s3seg.tasks.tiles import Tile
+from s3seg.tasks.visual import visual_of_clicks, visual_of_tiles
 
 PICTURES = Path(__file__).parent.parent.parent / "examples" / "pictures"
 STREET = (PICTURES / "street.png").read_bytes()
@@ -97,6 +99,7 @@ class ScriptedNetwork:
     parameters = 7
     weights_bytes = 28
     concept_hint = "concepts are scripted"
+    input_side = 64
 
     def __init__(self) -> None:
         self.go = threading.Event()
@@ -106,6 +109,7 @@ class ScriptedNetwork:
         self.encoded: list[int] = []
         self.asked: list[list[str]] = []
         self.reads = 0
+        self.tile_reads: list[int] = []
         self.freed = 0
         self.threads: set[str] = set()
         self.inside: set[int] = set()
@@ -122,6 +126,11 @@ class ScriptedNetwork:
 
     async def read_in(self, pool: DecodingPool, content: bytes, *, name: str, user_id: str) -> ResizedImage:
         return self.read(content, name=name)
+
+    def read_tiles(self, content: bytes, windows: Sequence[Window], *, name: str) -> list[ResizedImage]:
+        self.tile_reads.append(len(windows))
+        tiles = cut_pixels(images.load(content, name=name).pixels, windows, name=name)
+        return [ResizedImage(tile, tile.shape[:2]) for tile in tiles]
 
     def check_prompts(self, prompts: Sequence[str]) -> None:
         for prompt in prompts:
@@ -145,6 +154,8 @@ class ScriptedNetwork:
             self.detections(left, scores=[0.75, 0.25]) if prompt != "nothing" else self.detections(left[:0], scores=[])
             for _, prompt in pairs
         ]
+
+    prompt_kinds = ("words", "boxes", "clicks")
 
     def require_clicks(self) -> None:
         return None
@@ -204,6 +215,11 @@ class InferenceSystem:
         self.network = ScriptedNetwork()
         self.metrics = CountingMetrics()
         self.cpu = ThreadPoolExecutor(2)
+
+    async def submit_tiles(self, *prompts: str, tile: Tile, content: bytes) -> Task:
+        url = await self.upload(content)
+        request = TaskRequest(image_url=url, prompts=prompts or ("left",), visual=visual_of_tiles(tile))
+        return (await self.store.submit(USER, request)).task
 
     def batcher(self, **limits: int) -> Batcher:
         return Batcher(self.network, cpu=self.cpu, limits=Limits(**limits), metrics=self.metrics)

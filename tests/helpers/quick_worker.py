@@ -16,22 +16,29 @@ from s3seg.web.logs import configure_logging
 
 
 class Square:
-    """Sees a square in every picture."""
+    """Sees a square in every picture, with a score that tells whether it was asked for tiles.
+
+    Where it is shown by clicks, the square ends at the first of them.
+    """
 
     threshold = 0.5
+    prompt_kinds = ("words", "boxes", "clicks")
 
-    async def segment(self, content, prompts, *, objects=(), concept=None, name, user_id="", on_begin=lambda: None):
+    async def segment(
+        self, content, prompts, *, objects=(), concept=None, tile=None, name, user_id="", on_begin=lambda: None
+    ):
         on_begin()
         await asyncio.sleep(0.03)
         mask = np.zeros((6, 8), dtype=bool)
-        mask[1:4, 2:5] = True
+        end = int(objects[0].points[0][0]) + 1 if objects and objects[0].points else 5
+        mask[1:4, 2:end] = True
         return [
             Segmentation(
                 prompt=prompt,
                 size=(6, 8),
                 rles=(masks.encode(mask),),
                 boxes=np.array([[2, 1, 5, 4]], np.float32),
-                scores=np.array([0.9], np.float32),
+                scores=np.array([0.9 if tile is None else 0.8], np.float32),
                 presence=0.9,
                 threshold=0.1,
                 model=ModelInfo("square", "1", "cpu", "float32"),

@@ -43,7 +43,7 @@ def test_each_hint_is_stored_once_for_the_page_and_with_its_result_for_the_clien
         result_of(MASK, timings=TIMINGS, hints=(PHOTOGRAPH,)),
         result_of(MASK, timings=TIMINGS, hints=(PHOTOGRAPH, UNKNOWN)),
     ]
-    made = make_artifacts(task(), results, threshold=0.5, url=lambda key: f"http://x/{key}")
+    made = make_artifacts(task(), results, threshold=0.5, prompt_kinds=["words"], url=lambda key: f"http://x/{key}")
     metadata = json.loads(json.dumps(made.outcome.metadata))
     assert metadata["hint"] == "this looks like a photograph; 'xylophone' is not known"
     assert [hint["kind"] for hint in metadata["hints"]] == ["photograph", "unknown_words"]
@@ -53,5 +53,5 @@ def test_each_hint_is_stored_once_for_the_page_and_with_its_result_for_the_clien
 
 
 def test_without_hints_the_metadata_has_neither_field() -> None:
-    made = make_artifacts(task(), [result_of(MASK, timings=TIMINGS)], threshold=0.5, url=str)
+    made = make_artifacts(task(), [result_of(MASK, timings=TIMINGS)], threshold=0.5, prompt_kinds=["words"], url=str)
     assert not {"hint", "hints"} & made.outcome.metadata.keys()

@@ -49,6 +49,11 @@ def differing(found, expected) -> float:
     return float((found != expected).mean())
 
 
+def test_a_network_says_what_it_can_be_asked_by(seg):
+    assert seg.network.prompt_kinds == ("words", "boxes", "clicks")
+    assert s3seg.Segmenter("embedded", device="cpu").network.prompt_kinds == ("words", "boxes")
+
+
 def test_one_click_gives_the_alternative_with_the_highest_predicted_iou(seg, street):
     found = seg.click(street, [(400.0, 300.0)])
     _, expected = predicted(seg, street, [(400.0, 300.0)], [POSITIVE])

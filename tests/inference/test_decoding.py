@@ -10,7 +10,8 @@ import torch
 from s3seg import checkpoints
 from s3seg.decoding import DecodingOptions, DecodingPool
 from s3seg.errors import ImageDecodeError
-from s3seg.inference.stages import ResizedImage, Sam3Network
+from s3seg.inference.network import ResizedImage
+from s3seg.inference.stages import Sam3Network
 from tests.helpers.attacks import slow_jpeg
 from tests.helpers.inference_system import STREET, InferenceSystem, ScriptedNetwork
 from tests.helpers.pictures import encoded

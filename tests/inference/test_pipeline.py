@@ -215,6 +215,13 @@ async def test_a_checkpoint_without_a_click_head_ends_the_task_with_a_sentence_a
     assert await system.credits() == 1000
 
 
+async def test_a_result_says_what_its_model_can_be_asked_by(system, monkeypatch):
+    for kinds in (("words", "boxes", "clicks"), ("words",)):
+        monkeypatch.setattr(system.network, "prompt_kinds", kinds)
+        task = await run(system, await system.submit("left"))
+        assert task.metadata["prompt_kinds"] == list(kinds)
+
+
 async def test_where_prompts_overlap_the_higher_score_wins(system):
     predict = system.network.predict
 

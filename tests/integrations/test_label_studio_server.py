@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import httpx
@@ -120,3 +121,25 @@ def test_predictions_of_a_project_are_the_masks_of_the_segmenter(studio, api, pe
         assert same_mask(mask, instance.mask)
     assert prediction["model_version"].startswith("s3seg-embedded")
     assert key not in log
+
+
+def test_the_example_makes_a_project_with_pictures_and_masks(studio, api, personal_token, tmp_path):
+    program = PICTURES.parent / "label_studio" / "make_project.py"
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        "S3SEG_CHECKPOINT": "embedded",
+        "LABEL_STUDIO_URL": studio,
+        "LABEL_STUDIO_TOKEN": personal_token,
+    }
+    command = [sys.executable, str(program), str(PICTURES), "trees and clouds", "tree", "cloud"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr + done.stdout
+    project = int(done.stdout.split()[-1].rpartition("/")[2])
+    tasks = api.get("/api/tasks", params={"project": project, "fields": "all"}).json()["tasks"]
+    found = {task["file_upload"].rpartition("-")[2]: task["predictions"][0]["result"] for task in tasks}
+    labels = {name: [region["value"]["brushlabels"] for region in regions] for name, regions in found.items()}
+    assert labels["park.png"] == [["tree"], ["tree"], ["cloud"]]
+    assert labels["shapes.png"] == []
+    mask = decode_brush(found["park.png"][0]["value"]["rle"], (640, 800))[:, :, 3] == 255
+    assert same_mask(mask, Segmenter("embedded").segment(PICTURES / "park.png", "tree")[0].mask)

@@ -3,6 +3,7 @@ import uuid
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from s3seg.adapters.files import FileObjectStore
 from s3seg.adapters.memory import (
@@ -12,12 +13,23 @@ from s3seg.adapters.memory import (
     MemoryTaskQueue,
     MemoryTaskStore,
 )
-from s3seg.errors import UnavailableError
-from s3seg.tasks.maintenance import Job, Maintenance, collect_garbage, reap_all, reaping
+from s3seg.errors import InvalidRequestError, UnavailableError
+from s3seg.tasks.maintenance import (
+    Job,
+    Maintenance,
+    Removals,
+    collect_garbage,
+    reap_all,
+    reaping,
+    remove_ended,
+    removing_ended,
+)
 from s3seg.tasks.model import Outcome, TaskRequest
 from s3seg.tasks.object_keys import new_image_key, new_result_key
 from s3seg.tasks.records import Identity, NewImage
+from s3seg.tasks.retention import keep_for
 from s3seg.tasks.state_machine import Rules
+from s3seg.web.removal_metrics import RemovalCounter
 
 pytestmark = pytest.mark.anyio
 USER = Identity(user_id="0b6f1b5e-3a0b-4d57-9f0e-1a2b3c4d5e6f")
@@ -157,3 +169,85 @@ async def test_the_loop_ends_hopeless_tasks_by_itself_until_it_is_closed():
             await asyncio.sleep(0.01)
     await loop.aclose()
     await loop.aclose()
+
+
+class FailingObjects(MemoryObjectStore):
+    """Fails to delete for as long as it is told to."""
+
+    failing = True
+
+    async def delete(self, key):
+        if self.failing:
+            raise UnavailableError("the storage does not answer")
+        await super().delete(key)
+
+
+async def ended_data(objects, tables):
+    store, queue = MemoryTaskStore(tables), MemoryTaskQueue(tables)
+    image = await upload(objects, store)
+    task = (await store.submit(USER, TaskRequest(image_url=image.image_url, prompts=("cat",), keep_s=60))).task
+    (claim,) = await queue.claim_batch("w", limit=1, lease_s=30)
+    key = new_result_key(USER.user_id, task.task_id, "image/png")
+    await objects.put(key, b"mask")
+    outcome = Outcome(mask_image_url=objects.url(key), labels=("cat",), metadata={}, object_keys=(key,))
+    await queue.finish(claim.lease, outcome)
+    tables.now = lambda: datetime.now(UTC) + timedelta(minutes=2)
+    return image, key
+
+
+async def test_results_that_have_ended_are_removed_with_their_objects(objects, tables):
+    image, _ = await ended_data(objects, tables)
+    removed = await remove_ended(objects, MemoryAccounts(tables))
+    assert removed == Removals(results=1, objects=1)
+    assert [info.key async for info in objects.list("users/")] == [image.object_key]
+    assert await remove_ended(objects, MemoryAccounts(tables)) == Removals()
+
+
+async def test_objects_that_cannot_be_removed_now_are_left_to_garbage_collection(tables):
+    objects = FailingObjects()
+    _, key = await ended_data(objects, tables)
+    assert await remove_ended(objects, MemoryAccounts(tables)) == Removals(results=1)
+    objects.failing = False
+    assert (await collect_garbage(objects, MemoryAccounts(tables), before=TOMORROW)).objects == 1
+    assert key not in [info.key async for info in objects.list("users/")]
+
+
+async def test_a_deleted_account_is_emptied_once_its_storage_answers_again(tables):
+    objects = FailingObjects()
+    await ended_data(objects, tables)
+    accounts, totals = MemoryAccounts(tables), Removals()
+    never_registered = new_image_key(USER.user_id, "image/png")
+    await objects.put(never_registered, b"of an upload that died")
+    await accounts.close(USER.user_id)
+    job = removing_ended(objects, accounts, every_s=60, removals=totals)
+    with pytest.raises(UnavailableError):
+        await job.run()
+    assert (totals.images, totals.results, totals.objects, totals.accounts) == (1, 1, 0, 0)
+    objects.failing = False
+    await job.run()
+    assert (totals.objects, totals.accounts) == (3, 1)
+    assert [info.key async for info in objects.list("users/")] == []
+    assert await job.run() is None
+
+
+async def test_what_was_removed_is_a_metric(tables):
+    registry = CollectorRegistry()
+    totals = Removals(images=2, garbage=5)
+    registry.register(RemovalCounter(totals))
+    totals.add(Removals(images=1, accounts=1))
+    value = lambda kind: registry.get_sample_value("s3seg_removed_total", {"kind": kind})  # noqa: E731
+    assert [value(kind) for kind in ("images", "results", "accounts", "garbage")] == [3, 0, 1, 5]
+
+
+@pytest.mark.parametrize(
+    ("asked", "retention_s", "kept"),
+    [(None, None, None), (None, 3600, 3600), (60, None, 60), (60, 3600, 60), (3600, 3600, 3600), (30, 30, 30)],
+)
+def test_the_shorter_of_two_times_applies(asked, retention_s, kept):
+    assert keep_for(asked, retention_s=retention_s) == kept
+
+
+@pytest.mark.parametrize(("asked", "retention_s"), [(59, None), (3601, 3600), (0, 30), (31, 30), (10**9, None)])
+def test_times_beyond_the_operators_or_too_short_are_refused(asked, retention_s):
+    with pytest.raises(InvalidRequestError, match=f"got {asked}"):
+        keep_for(asked, retention_s=retention_s)

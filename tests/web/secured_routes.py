@@ -20,6 +20,8 @@ SECURED = [
     ("DELETE", f"/api/v1/results/{ID}"),
     ("DELETE", f"/api/v1/images/{ID}"),
     ("GET", "/api/v1/me"),
+    ("DELETE", "/api/v1/me"),
+    ("GET", "/api/v1/me/export"),
     ("GET", "/api/v1/projects"),
     ("POST", "/api/v1/projects"),
     ("GET", f"/api/v1/projects/{ID}"),

@@ -249,6 +249,20 @@ async def test_a_task_of_clicks_is_predicted_like_one_of_words(system):
         assert [one["labels"] for one in each] == [["point 1,1"], ["point 7,1"]]
 
 
+async def test_a_task_with_tiles_is_predicted_and_a_tile_that_is_sent_must_be_its_own(system):
+    async with serving(system) as client:
+        task = await system.submit_tiles("left", tile=64, content=png(1, size=(128, 64)))
+        assert (await predict(client, task)).json()["labels"] == ["left"]
+        assert (await predict(client, task, tile=64)).status_code == 200
+        several = await system.submit_tiles("left", "right", tile="auto", content=png(2, size=(128, 64)))
+        assert len((await predict(client, several)).json()["results"]) == 2
+        words = await system.submit("left")
+        for asked, tile in ((task, "auto"), (task, 65), (several, 64), (words, 64)):
+            answer = await predict(client, asked, tile=tile)
+            assert error_of(answer) == (400, "INVALID_REQUEST")
+            assert answer.json()["error"]["message"].startswith("tile")
+
+
 @pytest.mark.parametrize("clicks", [[{"points": [[1, 2]]}], [{"points": [[1, 1]], "labels": [0]}], [], [{}], "x"])
 async def test_clicks_that_differ_from_the_row_are_400(system, clicks):
     async with serving(system) as client:

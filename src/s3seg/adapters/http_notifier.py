@@ -123,6 +123,7 @@ def _call(task: Task) -> tuple[str, str]:
             user_id=task.user_id,
             task_id=task.task_id,
             clicks=None,
+            tile=None,
         )
         return "/api/v1/predict", one.model_dump_json()
     several = BatchPredictRequest(
@@ -130,5 +131,6 @@ def _call(task: Task) -> tuple[str, str]:
         prompts=list(task.prompts),
         user_id=task.user_id,
         task_id=task.task_id,
+        tile=None,
     )
     return "/api/v1/predict/batch", several.model_dump_json()

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from s3seg.api.fields import (
+    ExpiresIn,
     ImageUrl,
     Omissible,
     OmissibleUuid,
@@ -44,6 +45,10 @@ class MeResponse(ResponseModel):
     tier: Tier
     credits: Annotated[int, Field(ge=0, description="One credit pays for one prompt")]
     limits: LimitsResponse
+    retention_s: Annotated[
+        Omissible[Annotated[int, Field(ge=1)]],
+        Field(description="Seconds after which images and results are removed at the latest; absent if never"),
+    ]
 
 
 class SignInResponse(ResponseModel):
@@ -193,6 +198,31 @@ class CompleteUploadRequest(RequestModel):
     """Body of POST /api/v1/uploads/{upload_id}/complete; may be empty."""
 
     project_id: Annotated[OmissibleUuid, Field(description="Project that the image belongs to")]
+    expires_in_s: ExpiresIn
+
+
+class ExportQuery(RequestModel):
+    """Query parameters of GET /api/v1/me/export."""
+
+    after: Annotated[
+        Omissible[Annotated[str, Field(max_length=200)]],
+        Field(description="Cursor of the last item that arrived whole, to get what comes after it"),
+    ]
+
+
+class DeleteAccountQuery(RequestModel):
+    """Query parameters of DELETE /api/v1/me."""
+
+    confirm: Annotated[UuidStr, Field(description="The caller's user_id, as in GET /api/v1/me")]
+
+
+class DeletedAccountResponse(ResponseModel):
+    """DELETE /api/v1/me: the account is closed for ever, and what it had is being removed."""
+
+    id: UuidStr
+    deleted: Literal[True] = True
+    deleted_at: datetime
+    kept: Annotated[list[str], Field(description="What stays, and why")]
 
 
 class DeletedResponse(ResponseModel):

@@ -11,8 +11,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Field, model_validator
 
 from s3seg.api.fields import (
+    ExpiresIn,
     ImageUrl,
     Omissible,
+    OmissibleTile,
     OmissibleUuid,
     PromptStr,
     QueryInt,
@@ -23,7 +25,12 @@ from s3seg.api.fields import (
 from s3seg.tasks.clicks import MAX_POINTS, Clicks, click_texts
 from s3seg.tasks.limits import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, MAX_PROMPTS
 from s3seg.tasks.model import TaskStatus
-from s3seg.tasks.visual import visual_of_clicks
+from s3seg.tasks.visual import visual_of_clicks, visual_of_tiles
+
+ExpiresAt = Annotated[
+    Omissible[datetime],
+    Field(description="Addition: when the result is removed; absent until the task has ended, and if it is kept"),
+]
 
 
 class UploadRequest(RequestModel):
@@ -33,6 +40,7 @@ class UploadRequest(RequestModel):
     """
 
     project_id: Annotated[OmissibleUuid, Field(description="Project that the image belongs to")]
+    expires_in_s: ExpiresIn
 
 
 class UploadResponse(ResponseModel):
@@ -42,6 +50,7 @@ class UploadResponse(ResponseModel):
     image_url: Annotated[str, Field(description="Stable URL of the image, to be passed to /segment")]
     size_bytes: Annotated[int, Field(ge=1)]
     content_type: Annotated[str, Field(description="Decided from the bytes", examples=["image/png"])]
+    expires_at: Annotated[Omissible[datetime], Field(description="Addition: when it is removed; absent if never")]
 
 
 _Coordinate = Annotated[float, Field(allow_inf_nan=False)]
@@ -77,7 +86,8 @@ class ClickedObject(RequestModel):
 class SegmentRequest(RequestModel):
     """Ask for the masks of one prompt (``text_prompt``), or by one of the additions.
 
-    These are several prompts (``text_prompts``), clicks on objects (``clicks``), and a concept (``concept_id``).
+    These are several prompts (``text_prompts``), clicks on objects (``clicks``), and a concept (``concept_id``). Words
+    can be looked for in tiles too (``tile``).
     """
 
     model_config = ConfigDict(
@@ -115,13 +125,23 @@ class SegmentRequest(RequestModel):
     concept_id: Annotated[
         OmissibleUuid, Field(description="Addition: one of the caller's concepts instead of words, 1 credit")
     ]
+    tile: Annotated[
+        OmissibleTile,
+        Field(
+            description='Addition: look for the words also in overlapping tiles, whose side has so many pixels; "auto" '
+            "is the side of the model's input"
+        ),
+    ]
     project_id: Annotated[OmissibleUuid, Field(description="Project that the result belongs to")]
+    expires_in_s: ExpiresIn
 
     @model_validator(mode="after")
     def _exactly_one_kind_of_prompt(self) -> Self:
         kinds = (self.text_prompt, self.text_prompts, self.clicks, self.concept_id)
         if sum(kind is not None for kind in kinds) != 1:
             raise ValueError("send either text_prompt or text_prompts, or clicks or concept_id")
+        if self.tile is not None and (self.clicks is not None or self.concept_id is not None):
+            raise ValueError("tile goes with text_prompt or text_prompts: a tile does not show what clicks show")
         return self
 
     @property
@@ -132,7 +152,9 @@ class SegmentRequest(RequestModel):
     @property
     def visual(self) -> dict[str, Any] | None:
         """What the task asks for beside words; see `s3seg.tasks.visual`."""
-        return visual_of_clicks(self.objects) if self.clicks else None
+        if self.clicks:
+            return visual_of_clicks(self.objects)
+        return None if self.tile is None else visual_of_tiles(self.tile)
 
     @property
     def prompts(self) -> tuple[str, ...]:
@@ -159,6 +181,7 @@ class TaskResponse(ResponseModel):
     error_message: Annotated[Omissible[str], Field(description="When in error; the credits were refunded")]
     created_at: datetime
     updated_at: datetime
+    expires_at: ExpiresAt
 
 
 class ResultsQuery(RequestModel):
@@ -182,6 +205,7 @@ class ResultSummary(ResponseModel):
     text_prompt: Annotated[str, Field(description='Several prompts are joined with ", "')]
     status: TaskStatus
     created_at: datetime
+    expires_at: ExpiresAt
 
 
 class ResultsListResponse(ResponseModel):
@@ -227,3 +251,4 @@ class ResultDetailResponse(ResponseModel):
     status: TaskStatus
     created_at: datetime
     updated_at: datetime
+    expires_at: ExpiresAt

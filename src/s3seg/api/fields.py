@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 import unicodedata
 import uuid
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.json_schema import SkipJsonSchema
 
+from s3seg.errors import InvalidRequestError
 from s3seg.tasks.limits import MAX_PROMPT_CHARS
 from s3seg.tasks.prompts import normalize_prompt
+from s3seg.tasks.retention import LONGEST_KEEP_S
+from s3seg.tasks.tiles import MAX_TILE, MIN_TILE, checked_tile_of_service
 
 _T = TypeVar("_T")
 
@@ -71,6 +74,21 @@ OmissibleUuid = Annotated[Omissible[UuidStr], BeforeValidator(_none_if_blank)]
 """A UUID that a request may leave out. A blank text, as forms send it, is the same as no field."""
 
 
+def _check_tile(value: object) -> object:
+    if isinstance(value, float) and value.is_integer():  # JSON has one type of numbers
+        value = int(value)
+    try:
+        return checked_tile_of_service(value)
+    except InvalidRequestError as err:
+        raise ValueError(str(err).removeprefix("tile is ")) from None
+
+
+OmissibleTile = Annotated[
+    Omissible[Literal["auto"] | Annotated[int, Field(ge=MIN_TILE, le=MAX_TILE)]], BeforeValidator(_check_tile)
+]
+"""The side of tiles in pixels, or "auto"; a request may leave it out."""
+
+
 def _digits(value: object) -> object:
     if isinstance(value, str) and not (value.isascii() and value.lstrip("-").isdecimal()):
         raise ValueError("must be a whole number")
@@ -79,6 +97,14 @@ def _digits(value: object) -> object:
 
 QueryInt = Annotated[int, BeforeValidator(_digits)]
 """A whole number in a query: digits only, without the underscores, spaces and points that Python accepts."""
+
+
+ExpiresIn = Annotated[
+    Omissible[Annotated[QueryInt, Field(ge=1, le=LONGEST_KEEP_S)]],
+    BeforeValidator(_none_if_blank),
+    Field(description="Addition: seconds after which it is removed; at most retention_s of /me, which is the default"),
+]
+"""For how many seconds something is kept, which a request may leave out."""
 
 
 def check_text(text: str, *, what: str, limit: int) -> str:

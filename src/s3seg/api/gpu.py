@@ -6,8 +6,10 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from s3seg.api.fields import ImageUrl, Omissible, PromptStr, RequestModel, ResponseModel
+from s3seg.api.fields import ImageUrl, Omissible, OmissibleTile, PromptStr, RequestModel, ResponseModel
 from s3seg.tasks.limits import MAX_PROMPTS
+
+_TILE = "Addition: the tile of the task, as sent to /segment, if it has one; need not be sent"
 
 
 class HealthResponse(ResponseModel):
@@ -32,6 +34,7 @@ class PredictRequest(RequestModel):
         Omissible[Annotated[list[dict[str, Any]], Field(max_length=MAX_PROMPTS)]],
         Field(description="Addition: the clicks of the task, as sent to /segment, if it has any; need not be sent"),
     ]
+    tile: Annotated[OmissibleTile, Field(description=_TILE)]
 
 
 class PredictResponse(ResponseModel):
@@ -51,6 +54,7 @@ class BatchPredictRequest(RequestModel):
     prompts: Annotated[list[PromptStr], Field(min_length=1, max_length=MAX_PROMPTS)]
     user_id: str
     task_id: str
+    tile: Annotated[OmissibleTile, Field(description=_TILE)]
 
 
 class BatchPredictResponse(ResponseModel):

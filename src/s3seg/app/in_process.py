@@ -25,7 +25,8 @@ from s3seg.tasks.limits import Tier
 from s3seg.tasks.model import Task, TaskRequest
 from s3seg.tasks.ports import ObjectStore, TaskStore, WorkerNotifier
 from s3seg.tasks.records import Concept, Identity, StoredImage
-from s3seg.tasks.visual import visual_of_clicks, visual_of_concept
+from s3seg.tasks.tiles import Tile, checked_tile_of_service
+from s3seg.tasks.visual import visual_of_clicks, visual_of_concept, visual_of_tiles
 
 
 class Local:
@@ -165,13 +166,24 @@ class Local:
         await self._inference.wake(submitted.task)
         return await self.finished(submitted.task)
 
-    async def submit(self, image: StoredImage, prompt: str | Iterable[str]) -> Task:
+    async def submit(self, image: StoredImage, prompt: str | Iterable[str], *, tile: Tile | None = None) -> Task:
         """Submit a task for one prompt or several, and wake the worker. Duplicates count once.
+
+        Args:
+            image: What `upload` returned.
+            prompt: What to look for.
+            tile: As for `segment`.
 
         Raises:
             PromptError: A prompt is empty, too long or not text, or there are none or more than 16.
+            InvalidRequestError: The tile is out of range.
         """
-        request = TaskRequest(image_url=image.image_url, prompts=without_duplicates(check_prompts(prompt)))
+        tile = checked_tile_of_service(tile)
+        request = TaskRequest(
+            image_url=image.image_url,
+            prompts=without_duplicates(check_prompts(prompt)),
+            visual=None if tile is None else visual_of_tiles(tile),
+        )
         submitted = await self._tasks.submit(self.user, request)
         await self._inference.wake(submitted.task)
         return submitted.task
@@ -215,6 +227,7 @@ class Local:
         *,
         threshold: float | None = None,
         max_instances: int | None = None,
+        tile: Tile | None = None,
     ) -> Segmentation: ...
     @overload
     async def segment(
@@ -224,6 +237,7 @@ class Local:
         *,
         threshold: float | None = None,
         max_instances: int | None = None,
+        tile: Tile | None = None,
     ) -> list[Segmentation]: ...
     async def segment(
         self,
@@ -232,6 +246,7 @@ class Local:
         *,
         threshold: float | None = None,
         max_instances: int | None = None,
+        tile: Tile | None = None,
     ) -> Segmentation | list[Segmentation]:
         """Segment a picture: store it if it is not stored yet, submit a task, wait for it, and read the results.
 
@@ -240,6 +255,8 @@ class Local:
             prompt: What to look for: one prompt, or up to 16.
             threshold: As for `results`.
             max_instances: As for `results`.
+            tile: Look also into overlapping tiles of the picture: their side in pixels, or "auto"; see
+                `Segmenter.segment`.
 
         Returns:
             One result for one prompt; for several prompts a list, in the same order.
@@ -250,7 +267,7 @@ class Local:
         prompts = check_prompts(prompt)
         check_numbers(threshold, max_instances)
         stored, shown = await self._stored(image)
-        task = await self.finished(await self.submit(stored, prompts))
+        task = await self.finished(await self.submit(stored, prompts, tile=tile))
         found = await self.results(task, threshold=threshold, max_instances=max_instances)
         results = [replace(one, **shown, timings=dict(one.timings)) for one in one_each(prompts, found)]
         return results[0] if isinstance(prompt, str) else results

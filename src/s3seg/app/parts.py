@@ -177,7 +177,11 @@ def revoked_tokens(settings: Settings) -> RevokedTokens:
 
 
 def _rules(settings: Settings) -> Rules:
-    return Rules(max_attempts=settings.max_attempts, deadline_s=settings.task_deadline_s)
+    return Rules(
+        max_attempts=settings.max_attempts,
+        deadline_s=settings.task_deadline_s,
+        retention_s=settings.retention_s,
+    )
 
 
 def _files(parts: Parts) -> ObjectStore:

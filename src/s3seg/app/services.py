@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from s3seg.edge.uploads import Inspect
     from s3seg.inference.engine import Engine
     from s3seg.inference.metrics import InferenceMetrics
-    from s3seg.inference.stages import Network
+    from s3seg.inference.network import Network
     from s3seg.tasks.backlog import Backlog
+    from s3seg.tasks.maintenance import Removals
     from s3seg.web.operations import Operation
 
 _log = logging.getLogger(__name__)
@@ -69,8 +70,10 @@ def whole_app(settings: Settings | None = None) -> Starlette:
 
 def _edge_app(parts: Parts, *, engine: Engine | None, close_parts: bool) -> Starlette:
     from s3seg.edge import Edge, EdgeOptions
+    from s3seg.tasks.maintenance import Removals
     from s3seg.web.edge_app import build_edge_app
     from s3seg.web.metrics import HttpMetrics
+    from s3seg.web.removal_metrics import RemovalCounter
     from s3seg.web.state_metrics import StateGauges
 
     settings = parts.settings
@@ -90,6 +93,8 @@ def _edge_app(parts: Parts, *, engine: Engine | None, close_parts: bool) -> Star
     metrics = HttpMetrics()
     state = StateGauges(_with_inference(edge.check, parts), _backlog(parts))
     metrics.add(state, refresh=state.refresh)
+    removals = Removals()
+    metrics.registry.register(RemovalCounter(removals))
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -101,7 +106,7 @@ def _edge_app(parts: Parts, *, engine: Engine | None, close_parts: bool) -> Star
             decoding.start()
         checking = asyncio.ensure_future(_report(edge.check))
         try:
-            async with maintenance(parts):
+            async with maintenance(parts, removals):
                 yield
         finally:
             await _stop(checking)
@@ -185,9 +190,11 @@ def gpu_app(
         ConfigurationError: No key is set, and ``insecure_no_key`` is false; or an integration is not known.
     """
     from s3seg.integrations.routes import check_names
+    from s3seg.tasks.maintenance import Removals
     from s3seg.web.gpu_app import build_gpu_app
     from s3seg.web.gpu_metrics import PrometheusMetrics
     from s3seg.web.metrics import HttpMetrics
+    from s3seg.web.removal_metrics import RemovalCounter
     from s3seg.web.state_metrics import StateGauges
 
     own = parts is None
@@ -198,13 +205,15 @@ def gpu_app(
     engine = make_engine(parts, metrics=PrometheusMetrics(metrics.registry), load=load)
     state = StateGauges(engine.check, parts.task_queue.backlog)
     metrics.add(state, refresh=state.refresh)
+    removals = Removals()
+    metrics.registry.register(RemovalCounter(removals))
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         engine.start()
         checking = asyncio.ensure_future(_report(engine.check))
         try:
-            async with maintenance(parts):
+            async with maintenance(parts, removals):
                 yield
         finally:
             await _stop(checking)
@@ -263,11 +272,13 @@ def make_engine(
             admitted=settings.admitted_at_once,
             lease_s=settings.lease_s,
             poll_s=settings.poll_s,
+            with_tiles=settings.tiled_at_once,
         ),
         batches=Limits(
             pictures=settings.batch_images,
             prompts=settings.batch_prompts,
             cache_bytes=settings.embedding_cache_mb * 2**20,
+            tiles=settings.max_tiles,
         ),
         network_threads=2 if settings.networks_in_processes else 1,
         retry_after_s=settings.retry_after_s,
@@ -287,22 +298,30 @@ def make_engine(
 
 
 @asynccontextmanager
-async def maintenance(parts: Parts) -> AsyncIterator[None]:
+async def maintenance(parts: Parts, removals: Removals | None = None) -> AsyncIterator[None]:
     """Do the recurring jobs and send webhooks in the background while the ``async with`` block runs.
 
     A process that may not end tasks and see all users' objects, such as an edge without the secret key of Supabase,
     does none of it.
+
+    Args:
+        parts: The adapters.
+        removals: Counts what the jobs remove.
     """
     from s3seg.adapters.webhook_sender import WebhookSender
-    from s3seg.tasks.maintenance import Job, Maintenance, garbage_collection, reaping
+    from s3seg.tasks.maintenance import Job, Maintenance, garbage_collection, reaping, removing_ended
     from s3seg.tasks.webhook_delivery import WebhookDelivery
 
     settings, jobs = parts.settings, list[Job]()
     try:
         if settings.reap_every_s:
-            jobs.append(reaping(parts.task_queue, every_s=settings.reap_every_s))
+            every_s = settings.reap_every_s
+            jobs.append(reaping(parts.task_queue, every_s=every_s))
+            jobs.append(removing_ended(parts.objects, parts.accounts, every_s=every_s, removals=removals))
         if settings.gc_every_h:
-            jobs.append(garbage_collection(parts.objects, parts.accounts, every_s=settings.gc_every_h * 3600))
+            jobs.append(
+                garbage_collection(parts.objects, parts.accounts, every_s=settings.gc_every_h * 3600, removals=removals)
+            )
         loop = Maintenance(parts.accounts, jobs)
         outbox = parts.webhook_outbox
     except ConfigurationError:

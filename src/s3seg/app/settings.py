@@ -280,6 +280,18 @@ class Settings(BaseSettings):
     claimed_at_once: Annotated[
         int, Field(ge=1, description="Tasks that a worker claims at a time; three batches keep the model busy")
     ] = 24
+    tiled_at_once: Annotated[
+        int, Field(ge=1, description="Tasks with tiles that a worker processes at a time, beside the others")
+    ] = 2
+    max_tiles: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=10_000,
+            description="Tiles that a picture may be cut into, each of which takes the time of a picture; tasks with "
+            "more are refused, and with 0 all tasks with tiles",
+        ),
+    ] = 256
     admitted_at_once: Annotated[
         int, Field(ge=1, description="Requests and tasks in progress beyond which the gpu service answers 503")
     ] = 96
@@ -353,6 +365,15 @@ class Settings(BaseSettings):
             description="Seconds between two runs of the job that ends and refunds tasks that cannot finish; 0: never",
         ),
     ] = 60.0
+    retention_h: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=87_600,
+            description="Hours after which images, and results once their task has ended, are removed; users may ask "
+            "for less with expires_in_s. Applies to what is stored from then on. 0: never",
+        ),
+    ] = 0.0
     gc_every_h: Annotated[
         float,
         Field(ge=0, description="Hours between two runs of the job that removes unused objects; 0: never"),
@@ -409,6 +430,11 @@ class Settings(BaseSettings):
         if self.network_process is None:
             return len(self.devices) > 1 or self.device.startswith("cuda")
         return self.network_process or len(self.devices) > 1
+
+    @property
+    def retention_s(self) -> int | None:
+        """Seconds after which images and results end at the latest; None for never."""
+        return max(1, round(self.retention_h * 3600)) if self.retention_h else None
 
     @property
     def rates(self) -> RateTable:

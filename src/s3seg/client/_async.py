@@ -5,16 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import os
 import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import Future
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import httpx
 
-from s3seg.api.additions import ConceptResponse, MeResponse, ProjectResponse, ProjectsListResponse
+from s3seg.api.additions import (
+    ConceptResponse,
+    DeletedAccountResponse,
+    MeResponse,
+    ProjectResponse,
+    ProjectsListResponse,
+)
 from s3seg.api.edge import (
     ResultDetailResponse,
     ResultsListResponse,
@@ -29,6 +37,8 @@ from s3seg.client.arguments import check_prompts, check_sources
 from s3seg.errors import ConfigurationError, InferenceError, S3segError
 from s3seg.tasks.clicks import Clicks
 from s3seg.tasks.concepts import Box
+from s3seg.tasks.private_files import open_private
+from s3seg.tasks.tiles import Tile
 
 if TYPE_CHECKING:
     from s3seg.images import ImageSource
@@ -113,6 +123,7 @@ class AsyncClient:
         *,
         threshold: float | None = None,
         max_instances: int | None = None,
+        tile: Tile | None = None,
         project_id: str | None = None,
         timeout: float = 600.0,
     ) -> Segmentation: ...
@@ -124,6 +135,7 @@ class AsyncClient:
         *,
         threshold: float | None = None,
         max_instances: int | None = None,
+        tile: Tile | None = None,
         project_id: str | None = None,
         timeout: float = 600.0,
     ) -> list[Segmentation]: ...
@@ -134,6 +146,7 @@ class AsyncClient:
         *,
         threshold: float | None = None,
         max_instances: int | None = None,
+        tile: Tile | None = None,
         project_id: str | None = None,
         timeout: float = 600.0,
     ) -> Segmentation | list[Segmentation]:
@@ -144,6 +157,7 @@ class AsyncClient:
                 prompt,
                 threshold=threshold,
                 max_instances=max_instances,
+                tile=tile,
                 project_id=project_id,
                 timeout=timeout,
             )
@@ -156,6 +170,7 @@ class AsyncClient:
         *,
         threshold: float | None = None,
         max_instances: int | None = None,
+        tile: Tile | None = None,
         batch_size: int | None = None,
         on_error: Callable[[_S, S3segError], None] | None = None,
     ) -> AsyncGenerator[tuple[_S, Any], None]:
@@ -166,7 +181,7 @@ class AsyncClient:
 
         def start(count: int) -> None:
             for source in itertools.islice(remaining, count):
-                one = self.segment(source, prompts, threshold=threshold, max_instances=max_instances)
+                one = self.segment(source, prompts, threshold=threshold, max_instances=max_instances, tile=tile)
                 pending.append((source, asyncio.create_task(one)))
 
         try:
@@ -306,9 +321,11 @@ class AsyncClient:
             )
         )
 
-    async def upload(self, image: ImageSource, *, project_id: str | None = None) -> UploadResponse:
+    async def upload(
+        self, image: ImageSource, *, project_id: str | None = None, expires_in_s: int | None = None
+    ) -> UploadResponse:
         """Upload an image; pass the ``image_url`` of the response to `submit`."""
-        return await self._run(self._core.upload(image, project_id=project_id))
+        return await self._run(self._core.upload(image, project_id=project_id, expires_in_s=expires_in_s))
 
     async def submit(
         self,
@@ -317,10 +334,19 @@ class AsyncClient:
         *,
         project_id: str | None = None,
         idempotency_key: str | None = None,
+        expires_in_s: int | None = None,
+        tile: Tile | None = None,
     ) -> SegmentResponse:
         """Create a task without waiting for its result; see `Client.submit` for the arguments."""
         return await self._run(
-            self._core.submit(image_url, prompt, project_id=project_id, idempotency_key=idempotency_key)
+            self._core.submit(
+                image_url,
+                prompt,
+                project_id=project_id,
+                idempotency_key=idempotency_key,
+                expires_in_s=expires_in_s,
+                tile=tile,
+            )
         )
 
     async def task(self, task_id: str) -> TaskResponse:
@@ -373,6 +399,26 @@ class AsyncClient:
     async def me(self) -> MeResponse:
         """Return your tier, credits and rate limits."""
         return await self._run(self._core.me())
+
+    async def export_account(self, path: str | os.PathLike[str]) -> Path:
+        """Save all that you have on the service as a tar archive, and return its path.
+
+        What has arrived is kept in ``{path}.partial``: if the connection is lost, the rest is fetched, now or when this
+        is called again with the same path. Images and masks are not kept in memory.
+
+        Raises:
+            InvalidRequestError: The file exists already.
+            UnavailableError: The service cannot be reached for a while.
+        """
+        return await self._run(self._core.export_account(path))
+
+    async def delete_account(self, confirm: str) -> DeletedAccountResponse:
+        """Delete your account and all that it has, for ever; the response says what is kept. Safe to repeat.
+
+        Args:
+            confirm: Your ``user_id``, as in `me`.
+        """
+        return await self._run(self._core.delete_account(confirm))
 
     async def projects(self, *, page: int = 1, limit: int = 20) -> ProjectsListResponse:
         """Return one page of projects, newest first."""
@@ -428,11 +474,11 @@ class AsyncClient:
     async def _send(self, request: Request) -> httpx.Response:
         loop = asyncio.get_running_loop()
         if self._given_http is None:
-            return await self._http_of(loop).request(request.method, request.url, **request.options)
+            return await _sent(self._http_of(loop), request)
         if self._loop_of_given is None:
             self._loop_of_given = weakref.ref(loop)
         try:
-            return await self._given_http.request(request.method, request.url, **request.options)
+            return await _sent(self._given_http, request)
         except RuntimeError as err:
             if self._loop_of_given() is loop:
                 raise
@@ -447,3 +493,20 @@ class AsyncClient:
         if loop not in self._own_http:
             self._own_http[loop] = httpx.AsyncClient(timeout=self._timeout)
         return self._own_http[loop]
+
+
+async def _sent(http: httpx.AsyncClient, request: Request) -> httpx.Response:
+    path = request.save_to
+    if path is None:
+        return await http.request(request.method, request.url, **request.options)
+    async with http.stream(request.method, request.url, **request.options) as response:
+        if response.is_success:
+            file = await asyncio.to_thread(open, path, "ab", opener=open_private)
+            try:
+                async for chunk in response.aiter_bytes():
+                    await asyncio.to_thread(file.write, chunk)
+            finally:
+                await asyncio.to_thread(file.close)
+        else:
+            await response.aread()
+    return response

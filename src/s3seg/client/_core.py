@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
@@ -18,12 +19,14 @@ from s3seg.api.additions import (
     BeginUploadResponse,
     ConceptResponse,
     ConceptsListResponse,
+    DeletedAccountResponse,
     DeletedResponse,
     MeResponse,
     ProjectResponse,
     ProjectsListResponse,
 )
 from s3seg.api.edge import ResultDetailResponse, ResultsListResponse, SegmentResponse, TaskResponse, UploadResponse
+from s3seg.client._archives import Beginning, continue_at
 from s3seg.client._images import EncodedImage, prepare
 from s3seg.client._realtime import TaskChanges
 from s3seg.client._settings import checked_token, checked_url
@@ -37,10 +40,11 @@ from s3seg.client.arguments import (
     one_each,
     without_duplicates,
 )
-from s3seg.errors import InferenceError, InvalidRequestError, NotFoundError, S3segError
+from s3seg.errors import InferenceError, InvalidRequestError, NotFoundError, S3segError, UnavailableError
 from s3seg.tasks.clicks import Clicks
 from s3seg.tasks.concepts import Box
 from s3seg.tasks.model import TaskStatus
+from s3seg.tasks.tiles import Tile, checked_tile_of_service
 
 if TYPE_CHECKING:
     from s3seg.images import ImageSource
@@ -131,9 +135,11 @@ class Core:
 
     # ---- calls of one request ----
 
-    def upload(self, image: ImageSource, *, project_id: str | None = None) -> Steps[UploadResponse]:
+    def upload(
+        self, image: ImageSource, *, project_id: str | None = None, expires_in_s: int | None = None
+    ) -> Steps[UploadResponse]:
         prepared = yield Call(lambda: prepare(image))
-        return (yield from self._upload(prepared, project_id))
+        return (yield from self._upload(prepared, project_id, expires_in_s))
 
     def submit(
         self,
@@ -142,8 +148,10 @@ class Core:
         *,
         project_id: str | None = None,
         idempotency_key: str | None = None,
+        expires_in_s: int | None = None,
+        tile: Tile | None = None,
     ) -> Steps[SegmentResponse]:
-        asked = _words(check_prompts(prompt))
+        asked = _words(check_prompts(prompt), tile) | _given(expires_in_s=expires_in_s)
         task_id = yield from self._submit(image_url, asked, project_id, idempotency_key, wait_s=0)
         return SegmentResponse(task_id=task_id, status="pending")
 
@@ -171,6 +179,32 @@ class Core:
 
     def me(self) -> Steps[MeResponse]:
         return (yield from self._fetch("GET", "/me", MeResponse))
+
+    def delete_account(self, confirm: str) -> Steps[DeletedAccountResponse]:
+        return (yield from self._fetch("DELETE", "/me", DeletedAccountResponse, params={"confirm": check_id(confirm)}))
+
+    def export_account(self, path: str | os.PathLike[str]) -> Steps[Path]:
+        target = Path(path)
+        partial = target.with_name(f"{target.name}.partial")
+        if target.exists():
+            raise InvalidRequestError(f"{target} exists already; remove it, or choose another name")
+        failures, last = 0, None
+        while True:
+            begun: Beginning | None = yield Call(lambda: continue_at(partial))
+            if begun is not None and (yield from self.me()).user_id != begun.user_id:
+                raise InvalidRequestError(f"{partial} is the archive of another account; remove it")
+            params = {} if begun is None else {"after": begun.cursor}
+            request = replace(self._request("GET", "/me/export", params=params), save_to=partial)
+            try:
+                # not retried in there: what has arrived must not be appended twice
+                yield from fetch(request, replace(self.retry_policy, retries=0))
+            except UnavailableError as err:
+                failures, last = (failures + 1 if begun == last else 1), begun
+                if failures > self.retry_policy.retries:
+                    raise
+                yield Sleep(max(0.25 * 2**failures, err.retry_after))
+            else:
+                return (yield Call(lambda: partial.replace(target)))
 
     def projects(self, *, page: int = 1, limit: int = 20) -> Steps[ProjectsListResponse]:
         params = {"page": page, "limit": limit}
@@ -222,16 +256,18 @@ class Core:
         *,
         threshold: float | None = None,
         max_instances: int | None = None,
+        tile: Tile | None = None,
         project_id: str | None = None,
         timeout: float = 600.0,
     ) -> Steps[Any]:
         prompts = check_prompts(prompt)
+        asked = _words(prompts, tile)
         check_numbers(threshold, max_instances)
         prepared: EncodedImage = yield Call(lambda: prepare(image))
         uploaded = yield from self._upload(prepared, project_id)
         found = yield from self._finish(
             uploaded.image_url,
-            _words(prompts),
+            asked,
             project_id,
             timeout=timeout,
             threshold=threshold,
@@ -348,16 +384,18 @@ class Core:
                 yield SleepUnless(change, min(left, _LONGEST_WAIT_S if self.changes.is_live else pause))
             interval = min(_LONGEST_POLL_S, 1.5 * interval)
 
-    def _upload(self, image: EncodedImage, project_id: str | None) -> Steps[UploadResponse]:
-        stored = yield from self._upload_to_storage(image, project_id)
+    def _upload(
+        self, image: EncodedImage, project_id: str | None, expires_in_s: int | None = None
+    ) -> Steps[UploadResponse]:
+        fields = _given(project_id=project_id, expires_in_s=expires_in_s)
+        stored = yield from self._upload_to_storage(image, fields)
         if stored is not None:
             return stored
         # a repeated upload may leave an unused image behind, which is better than failing
         file = ("picture", image.data, image.content_type)
-        data = {} if project_id is None else {"project_id": project_id}
-        return (yield from self._fetch("POST", "/upload", UploadResponse, files={"file": file}, data=data))
+        return (yield from self._fetch("POST", "/upload", UploadResponse, files={"file": file}, data=fields))
 
-    def _upload_to_storage(self, image: EncodedImage, project_id: str | None) -> Steps[UploadResponse | None]:
+    def _upload_to_storage(self, image: EncodedImage, fields: dict[str, Any]) -> Steps[UploadResponse | None]:
         """Send a picture straight to the storage of the service, without this client's token.
 
         Returns:
@@ -373,9 +411,8 @@ class Core:
         put = Request(method=begun.method, url=begun.url, options=options)
         with contextlib.suppress(S3segError):  # it may be stored all the same, with only the answer lost
             yield from fetch(put, _STORAGE_RETRIES)
-        body = {} if project_id is None else {"project_id": project_id}
         try:
-            return (yield from self._fetch("POST", f"/uploads/{begun.upload_id}/complete", UploadResponse, json=body))
+            return (yield from self._fetch("POST", f"/uploads/{begun.upload_id}/complete", UploadResponse, json=fields))
         except NotFoundError:  # it is not stored: the storage may be out of this machine's reach
             self.learnt.takes_direct_uploads = False
             return None
@@ -432,10 +469,17 @@ class _TokenAuth(httpx.Auth):
         yield request
 
 
-def _words(prompts: Sequence[str]) -> dict[str, Any]:
+def _given(**fields: Any) -> dict[str, Any]:
+    """Return the fields that are not None."""
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _words(prompts: Sequence[str], tile: Tile | None) -> dict[str, Any]:
     """The part of a request that says what to look for."""
     unique = without_duplicates(prompts)
-    return {"text_prompt": unique[0]} if len(unique) == 1 else {"text_prompts": unique}
+    asked: dict[str, Any] = {"text_prompt": unique[0]} if len(unique) == 1 else {"text_prompts": unique}
+    tile = checked_tile_of_service(tile)
+    return asked if tile is None else {**asked, "tile": tile}
 
 
 def _polling_interval(rate_limit: str) -> float:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
@@ -43,12 +44,15 @@ class Request:
         url: The absolute URL.
         repeatable: Whether the request may safely be sent more than once.
         options: Further arguments of `httpx.Client.request`.
+        save_to: A file that the body of a success is appended to as it arrives; the response then has no body. None
+            keeps the body in memory.
     """
 
     method: str
     url: str
     repeatable: bool = True
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    save_to: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

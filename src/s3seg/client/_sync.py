@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import itertools
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import httpx
 
-from s3seg.api.additions import ConceptResponse, MeResponse, ProjectResponse, ProjectsListResponse
+from s3seg.api.additions import (
+    ConceptResponse,
+    DeletedAccountResponse,
+    MeResponse,
+    ProjectResponse,
+    ProjectsListResponse,
+)
 from s3seg.api.edge import (
     ResultDetailResponse,
     ResultsListResponse,
@@ -28,6 +36,8 @@ from s3seg.client.arguments import check_prompts, check_sources
 from s3seg.errors import InferenceError, S3segError
 from s3seg.tasks.clicks import Clicks
 from s3seg.tasks.concepts import Box
+from s3seg.tasks.private_files import open_private
+from s3seg.tasks.tiles import Tile
 
 if TYPE_CHECKING:
     from s3seg.images import ImageSource
@@ -132,6 +142,7 @@ class Client:
         *,
         threshold: float | None = None,
         max_instances: int | None = None,
+        tile: Tile | None = None,
         project_id: str | None = None,
         timeout: float = 600.0,
     ) -> Segmentation: ...
@@ -143,6 +154,7 @@ class Client:
         *,
         threshold: float | None = None,
         max_instances: int | None = None,
+        tile: Tile | None = None,
         project_id: str | None = None,
         timeout: float = 600.0,
     ) -> list[Segmentation]: ...
@@ -153,6 +165,7 @@ class Client:
         *,
         threshold: float | None = None,
         max_instances: int | None = None,
+        tile: Tile | None = None,
         project_id: str | None = None,
         timeout: float = 600.0,
     ) -> Segmentation | list[Segmentation]:
@@ -166,6 +179,9 @@ class Client:
             prompt: What to look for: one prompt, or up to 16.
             threshold: Keep instances with a score above this, 0.1..1; by default what the checkpoint recommends.
             max_instances: Keep at most this many instances, those with the highest scores; None keeps all.
+            tile: Look also into overlapping tiles of the image, for things that are too small or too many for one pass:
+                the side of a tile in pixels, or "auto" for that of the model's input. Up to 4,000 instances of a prompt
+                are found then, and the service refuses an image that would have too many tiles.
             project_id: Add the image and the result to this project.
             timeout: Seconds to wait for the result; after that the task is cancelled and refunded.
 
@@ -186,6 +202,7 @@ class Client:
                 prompt,
                 threshold=threshold,
                 max_instances=max_instances,
+                tile=tile,
                 project_id=project_id,
                 timeout=timeout,
             )
@@ -198,6 +215,7 @@ class Client:
         *,
         threshold: float | None = None,
         max_instances: int | None = None,
+        tile: Tile | None = None,
         batch_size: int | None = None,
         on_error: Callable[[_S, S3segError], None] | None = None,
     ) -> Iterator[tuple[_S, Any]]:
@@ -208,6 +226,7 @@ class Client:
             prompt: What to look for in each image: one prompt, or several.
             threshold: As for `segment`.
             max_instances: As for `segment`.
+            tile: As for `segment`.
             batch_size: How many images to process at a time; by default 4.
             on_error: Called with the source and the error if an image fails, before going on with the others. By
                 default the first error is raised.
@@ -219,7 +238,7 @@ class Client:
         prompts = prompt if isinstance(prompt, str) else check_prompts(prompt)  # an iterator is read only once
 
         def one(source: _S) -> Any:
-            return self.segment(source, prompts, threshold=threshold, max_instances=max_instances)
+            return self.segment(source, prompts, threshold=threshold, max_instances=max_instances, tile=tile)
 
         remaining = iter(check_sources(sources))
         pending: deque[tuple[_S, Future[Any]]] = deque()
@@ -363,9 +382,11 @@ class Client:
             )
         )
 
-    def upload(self, image: ImageSource, *, project_id: str | None = None) -> UploadResponse:
+    def upload(
+        self, image: ImageSource, *, project_id: str | None = None, expires_in_s: int | None = None
+    ) -> UploadResponse:
         """Upload an image; pass the ``image_url`` of the response to `submit`."""
-        return self._run(self._core.upload(image, project_id=project_id))
+        return self._run(self._core.upload(image, project_id=project_id, expires_in_s=expires_in_s))
 
     def submit(
         self,
@@ -374,6 +395,8 @@ class Client:
         *,
         project_id: str | None = None,
         idempotency_key: str | None = None,
+        expires_in_s: int | None = None,
+        tile: Tile | None = None,
     ) -> SegmentResponse:
         """Create a task without waiting for its result.
 
@@ -382,8 +405,20 @@ class Client:
             prompt: What to look for: one prompt, or up to 16. Each costs one credit.
             project_id: Add the result to this project.
             idempotency_key: A later call with the same key returns the same task; by default a new key.
+            expires_in_s: Seconds after which the result is removed, once the task has ended; by default as long as the
+                service keeps results.
+            tile: As for `segment`.
         """
-        return self._run(self._core.submit(image_url, prompt, project_id=project_id, idempotency_key=idempotency_key))
+        return self._run(
+            self._core.submit(
+                image_url,
+                prompt,
+                project_id=project_id,
+                idempotency_key=idempotency_key,
+                expires_in_s=expires_in_s,
+                tile=tile,
+            )
+        )
 
     def task(self, task_id: str) -> TaskResponse:
         """Return the current state of a task."""
@@ -439,6 +474,26 @@ class Client:
         """Return your tier, credits and rate limits."""
         return self._run(self._core.me())
 
+    def export_account(self, path: str | os.PathLike[str]) -> Path:
+        """Save all that you have on the service as a tar archive, and return its path.
+
+        What has arrived is kept in ``{path}.partial``: if the connection is lost, the rest is fetched, now or when this
+        is called again with the same path. Images and masks are not kept in memory.
+
+        Raises:
+            InvalidRequestError: The file exists already.
+            UnavailableError: The service cannot be reached for a while.
+        """
+        return self._run(self._core.export_account(path))
+
+    def delete_account(self, confirm: str) -> DeletedAccountResponse:
+        """Delete your account and all that it has, for ever; the response says what is kept. Safe to repeat.
+
+        Args:
+            confirm: Your ``user_id``, as in `me`.
+        """
+        return self._run(self._core.delete_account(confirm))
+
     def projects(self, *, page: int = 1, limit: int = 20) -> ProjectsListResponse:
         """Return one page of projects, newest first."""
         return self._run(self._core.projects(page=page, limit=limit))
@@ -471,6 +526,8 @@ class Client:
 
     def _execute(self, step: Step) -> Any:
         if isinstance(step, Request):
+            if step.save_to is not None:
+                return self._save(step, step.save_to)
             return self._http.request(step.method, step.url, **step.options)
         if isinstance(step, Call):
             return step.call()
@@ -479,3 +536,13 @@ class Client:
             return None
         time.sleep(step.seconds)
         return None
+
+    def _save(self, request: Request, path: Path) -> httpx.Response:
+        with self._http.stream(request.method, request.url, **request.options) as response:
+            if response.is_success:
+                with open(path, "ab", opener=open_private) as file:
+                    for chunk in response.iter_bytes():
+                        file.write(chunk)
+            else:
+                response.read()
+        return response

@@ -19,6 +19,7 @@ from s3seg.tasks.limits import Tier
 
 if TYPE_CHECKING:
     from s3seg.app import Parts
+    from s3seg.tasks.maintenance import Removals
     from s3seg.tasks.records import Account
 
 app = typer.Typer(help="Manage credits, tiers, unused objects and stuck tasks.", no_args_is_help=True)
@@ -124,6 +125,83 @@ def gc(
     typer.echo(
         f"{verb} {garbage.objects} objects ({garbage.size_bytes} bytes) and {garbage.partial_writes} partial writes"
     )
+
+
+@app.command()
+def expire() -> None:
+    """Remove images and results that have ended, and what deleted accounts still have."""
+    from s3seg.tasks.maintenance import remove_ended
+
+    removed = run_with_parts(lambda parts: remove_ended(parts.objects, parts.accounts))
+    typer.echo(_described(removed))
+
+
+def _described(removed: Removals) -> str:
+    return (
+        f"removed {removed.images} images, {removed.results} results and {removed.objects} objects; "
+        f"{removed.accounts} deleted accounts have nothing left"
+    )
+
+
+@app.command("delete-account")
+def delete_account(
+    user: User,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask. For scripts.")] = False,
+) -> None:
+    """Delete USER's account and all that it has, for ever; its tokens are refused from then on."""
+    from s3seg.tasks.maintenance import remove_ended
+    from s3seg.tasks.retention import KEPT_OF_ACCOUNTS
+
+    account_id = user_id(user)
+
+    async def work(parts: Parts) -> Removals:
+        if not await parts.accounts.known_users([account_id]):
+            raise InvalidRequestError(f"the user {user!r} ({account_id}) has no account here; check the spelling")
+        if not yes:
+            if not _can_ask():
+                raise InvalidRequestError(f"this deletes all that {user!r} has, for ever; add --yes to confirm")
+            typer.confirm(f"Delete the account of {user!r} ({account_id}) and all that it has?", abort=True, err=True)
+        await parts.accounts.close(account_id)
+        return await remove_ended(parts.objects, parts.accounts)
+
+    typer.echo(_described(run_with_parts(work)))
+    for kept in KEPT_OF_ACCOUNTS:
+        typer.echo(f"kept: {kept}")
+
+
+@app.command("export-account")
+def export_account(
+    user: User,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The tar archive to make; must not exist.")],
+) -> None:
+    """Save all that USER has as a tar archive. Not with Supabase, where it takes the user's own token."""
+    from s3seg.edge.export import AccountExport
+    from s3seg.errors import ConfigurationError
+    from s3seg.tasks.private_files import open_private
+    from s3seg.tasks.records import Identity
+
+    account_id = user_id(user)
+
+    async def work(parts: Parts) -> None:
+        if parts.settings.task_store == "supabase":
+            raise ConfigurationError(
+                "with S3SEG_TASK_STORE=supabase, rows are read with the user's own token: the user can run "
+                "`s3seg export-account`"
+            )
+        if not await parts.accounts.known_users([account_id]):
+            raise InvalidRequestError(f"the user {user!r} ({account_id}) has no account here; check the spelling")
+        export = AccountExport(
+            Identity(user_id=account_id), tasks=parts.task_store, objects=parts.objects, webhooks=parts.webhooks
+        )
+        try:
+            with open(file, "xb", opener=open_private) as archive:
+                async for chunk in export.chunks():
+                    archive.write(chunk)
+        except FileExistsError:
+            raise InvalidRequestError(f"{file} exists already; remove it, or choose another name") from None
+
+    run_with_parts(work)
+    typer.echo(f"{file}: {file.stat().st_size} bytes")
 
 
 @app.command()

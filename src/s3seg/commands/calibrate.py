@@ -49,6 +49,14 @@ def calibrate(
             show_default="as for segment",
         ),
     ] = None,
+    tile: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|PIXELS",
+            help="Look also into tiles, as `s3seg segment --tile` will with this calibration.",
+            show_default="whole pictures only",
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, mps, cuda, cuda:1 ...")] = "auto",
 ) -> None:
     """Choose a threshold for each prompt on a few labelled pictures.
@@ -57,6 +65,7 @@ def calibrate(
     names in each picture; ten to fifty instances are a start. Then: s3seg segment --calibration FILE.
     """
     from s3seg.commands.labelled import from_coco, from_masks
+    from s3seg.commands.segment.options import parse_tile
     from s3seg.commands.terminal import Terminal
     from s3seg.errors import InvalidRequestError
     from s3seg.inference.calibration import calibrate as choose
@@ -64,6 +73,7 @@ def calibrate(
     from s3seg.inference.segmenter import Segmenter
     from s3seg.results.files import write_atomically
     from s3seg.tasks.prompts import normalize_prompts
+    from s3seg.tasks.tiles import checked_tile
 
     if masks is None and (prompts or len(labels) > 1):
         raise InvalidRequestError("one COCO dataset has pictures and prompts; for a folder of masks, add --masks")
@@ -76,6 +86,7 @@ def calibrate(
     else:
         labelled = from_masks(labels, masks, list(dict.fromkeys(normalize_prompts(prompts or []))))
     terminal = Terminal()
+    size = checked_tile(parse_tile(tile))
     segmenter = Segmenter(checkpoint, device=device)
     with terminal.progress(len(labelled), "calibrating") as bar:
 
@@ -84,7 +95,7 @@ def calibrate(
                 bar.advance(bar.task_ids[0])
 
         pairs = [(one.picture, one.truth) for one in labelled]
-        calibration = choose(segmenter, pairs, on_picture=advance)
+        calibration = choose(segmenter, pairs, tile=size, on_picture=advance)
     calibration.save(output)
     if plot is not None:
         import io
@@ -93,7 +104,8 @@ def calibrate(
         draw(calibration).save(buffer, format="PNG")
         write_atomically(plot, buffer.getvalue())
     terminal.write(_table(calibration, segmenter.metadata.threshold))
-    terminal.note(f"{output}; use it with: s3seg segment ... --calibration {output}", label="saved")
+    with_tiles = "" if size is None else f" --tile {size}"
+    terminal.note(f"{output}; use it with: s3seg segment ... --calibration {output}{with_tiles}", label="saved")
 
 
 def _table(calibration: Calibration, default: float) -> str:

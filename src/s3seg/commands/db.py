@@ -77,4 +77,5 @@ def _config(settings: Settings) -> DatabaseConfig:
         deadline_s=settings.task_deadline_s,
         max_attempts=settings.max_attempts,
         rates=settings.rates,
+        retention_s=settings.retention_s,
     )

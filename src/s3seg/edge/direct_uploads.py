@@ -60,6 +60,7 @@ async def complete(
     upload_id: str,
     *,
     project_id: str | None,
+    expires_in_s: int | None,
     inspect: Callable[[bytes], Awaitable[Picture]],
     objects: ObjectStore,
     tasks: TaskStore,
@@ -88,7 +89,15 @@ async def complete(
         await remove_objects([key], objects=objects)
         raise
     try:
-        return await register_picture(caller, key, picture, size_bytes=len(data), project_id=project_id, tasks=tasks)
+        return await register_picture(
+            caller,
+            key,
+            picture,
+            size_bytes=len(data),
+            project_id=project_id,
+            expires_in_s=expires_in_s,
+            tasks=tasks,
+        )
     except InvalidRequestError:
         image = await tasks.find_image(caller, key)  # of a request that completed it at the same time
         if image is None:

@@ -91,6 +91,10 @@ class RateLimits:
             if not decision.allowed:
                 self._memory.blocked[caller.user_id] = (time.monotonic() + decision.retry_after, decision)
 
+    def forget(self, caller: Identity) -> None:
+        """Forget what is cached about the caller's account."""
+        self._memory.tiers.pop(caller.user_id, None)
+
     async def _tier(self, caller: Identity) -> Tier:
         tier = self._memory.tiers.get(caller.user_id)
         if tier is None:

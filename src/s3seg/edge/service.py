@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
+from datetime import datetime
 
 from s3seg.api.additions import ConceptRequest
 from s3seg.api.edge import SegmentRequest
@@ -15,6 +16,7 @@ from s3seg.edge import direct_uploads
 from s3seg.edge.caching_authenticator import CachingAuthenticator, identity_cache
 from s3seg.edge.concurrency import ConcurrencyLimiter, UserShares
 from s3seg.edge.direct_uploads import DirectUpload
+from s3seg.edge.export import AccountExport, ExportCursor
 from s3seg.edge.notifications import WorkerNotifications
 from s3seg.edge.rate_limits import RateLimits, RateMemory
 from s3seg.edge.storing import remove_objects, store_picture
@@ -40,6 +42,7 @@ from s3seg.tasks.webhook_address import check_url
 from s3seg.tasks.webhooks import Webhook, Webhooks
 
 _CHECK_TTL_S = 1.0
+_LONGEST_EXPORT_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +56,7 @@ class EdgeOptions:
         upload_wait_s: Seconds that a further upload waits, its body unread, before it is answered 503. One that arrives
             slowly gives way to it, as `ConcurrencyLimiter` says.
         cached_tokens: Verified tokens that are remembered, each for up to a minute.
+        max_exports: Archives of all that a user has that are sent at the same time, one to a user.
         place_lasts_s: Seconds after which the place of an upload or of a waiting request is free again in any case.
         max_watchers: Requests that may wait for a task to end at the same time.
         max_watchers_per_user: Of these, of one user.
@@ -66,6 +70,7 @@ class EdgeOptions:
     upload_wait_s: float = 2.0
     max_watchers: int = 500
     max_watchers_per_user: int = 50
+    max_exports: int = 4
     longest_pause_s: float = 0.5
     presign_s: int = 60
     cached_tokens: int = 10_000
@@ -88,6 +93,7 @@ class EdgeMemory:
         self.uploads = UserShares(options.max_uploads, per_user=options.max_uploads_per_user, lasts_s=lasts_s)
         self.checked: dict[str, str | None] = {}
         self.checked_until = -math.inf
+        self.exports = UserShares(options.max_exports, per_user=1, lasts_s=min(lasts_s, _LONGEST_EXPORT_S))
         self.watchers = UserShares(options.max_watchers, per_user=options.max_watchers_per_user, lasts_s=lasts_s)
 
 
@@ -202,7 +208,9 @@ class Edge:
             caller, content_type=content_type, size_bytes=size_bytes, objects=self._objects
         )
 
-    async def complete_upload(self, caller: Identity, upload_id: str, *, project_id: str | None = None) -> StoredImage:
+    async def complete_upload(
+        self, caller: Identity, upload_id: str, *, project_id: str | None = None, expires_in_s: int | None = None
+    ) -> StoredImage:
         """Inspect what was stored with the request of `begin_upload`, and register it. A repeat returns the same image.
 
         Raises:
@@ -215,6 +223,7 @@ class Edge:
                 caller,
                 upload_id,
                 project_id=project_id,
+                expires_in_s=expires_in_s,
                 inspect=lambda data: self._inspected(caller, data),
                 objects=self._objects,
                 tasks=self.tasks,
@@ -283,6 +292,7 @@ class Edge:
             idempotency_key=idempotency_key,
             visual=visual,
             request_id=request_id,
+            keep_s=request.expires_in_s,
         )
         try:
             self.rate_limits.require_may_submit(caller)
@@ -380,6 +390,37 @@ class Edge:
         checked = check_url(url, allow_private=self._webhooks_to_private_addresses)
         return await self.webhooks.create_webhook(caller, checked)
 
+    # ---- all that a user has ----
+
+    def export(self, caller: Identity, *, after: str | None = None) -> AsyncGenerator[bytes, None]:
+        """Return a tar archive of all that the caller has, as a stream; see `AccountExport`.
+
+        Raises:
+            InvalidRequestError: ``after`` is not a cursor of an archive.
+            UnavailableError: The caller, or too many others, are being sent an archive.
+        """
+        export = AccountExport(caller, tasks=self.tasks, objects=self._objects, webhooks=self._webhooks)
+        chunks = export.chunks(after=None if after is None else ExportCursor.decode(after))
+        shares = self._memory.exports
+        if not shares.has_room(caller.user_id):
+            raise UnavailableError("an export is in progress already; try again when it has ended", retry_after=10)
+        return _holding(shares, caller.user_id, chunks)
+
+    async def delete_account(self, caller: Identity, *, confirm: str) -> datetime:
+        """Close the caller's account for ever, and return when it was first closed; a repeat changes nothing.
+
+        From now on the caller is refused, here at once and by other processes within half a minute. Unfinished tasks
+        are refunded, and webhooks removed. Services that maintain the data remove the rest.
+
+        Raises:
+            InvalidRequestError: ``confirm`` is not the caller's id.
+        """
+        if confirm != caller.user_id:
+            raise InvalidRequestError("confirm: must be your user_id, which GET /api/v1/me has")
+        closed_at = await self.tasks.close_account(caller)
+        self.rate_limits.forget(caller)
+        return closed_at
+
     # ---- the service itself ----
 
     async def check(self) -> dict[str, str | None]:
@@ -407,3 +448,16 @@ class Edge:
         }
         problems = await asyncio.gather(*(health_check(part) for part in parts.values()))
         return dict(zip(parts, problems, strict=True))
+
+
+async def _holding(
+    shares: UserShares, user_id: str, chunks: AsyncGenerator[bytes, None]
+) -> AsyncGenerator[bytes, None]:
+    """Yield the chunks, and hold a place of the user's meanwhile."""
+    place = shares.take(user_id)
+    try:
+        async with contextlib.aclosing(chunks):
+            async for chunk in chunks:
+                yield chunk
+    finally:
+        shares.give_back(place)

@@ -34,7 +34,13 @@ async def store_picture(
     await objects.put(key, upload.data)
     try:
         return await register_picture(
-            caller, key, picture, size_bytes=len(upload.data), project_id=upload.project_id, tasks=tasks
+            caller,
+            key,
+            picture,
+            size_bytes=len(upload.data),
+            project_id=upload.project_id,
+            expires_in_s=upload.expires_in_s,
+            tasks=tasks,
         )
     except UnavailableError:  # it may be registered with only the reply lost: garbage collection decides
         raise
@@ -44,12 +50,20 @@ async def store_picture(
 
 
 async def register_picture(
-    caller: Identity, key: str, picture: Picture, *, size_bytes: int, project_id: str | None, tasks: TaskStore
+    caller: Identity,
+    key: str,
+    picture: Picture,
+    *,
+    size_bytes: int,
+    project_id: str | None,
+    expires_in_s: int | None,
+    tasks: TaskStore,
 ) -> StoredImage:
     """Register a picture that is stored under ``key``.
 
     Raises:
-        InvalidRequestError: The project is not the caller's, or the key is registered already.
+        InvalidRequestError: The project is not the caller's, the key is registered already, or the picture may not be
+            kept for that time.
         UnavailableError: The task store does not answer; the picture may be registered.
     """
     return await tasks.register_image(
@@ -61,6 +75,7 @@ async def register_picture(
             width=picture.width,
             height=picture.height,
             project_id=project_id,
+            keep_s=expires_in_s,
         ),
     )
 

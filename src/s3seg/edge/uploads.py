@@ -35,10 +35,12 @@ class Upload:
     Attributes:
         data: Content of the file.
         project_id: UUID of the project to file the image under, or None.
+        expires_in_s: Seconds after which the image is removed, or None for the operator's time.
     """
 
     data: bytes
     project_id: str | None = None
+    expires_in_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from s3seg.results.label_map import encode_label_map
 from s3seg.results.segmentation import Segmentation, cut
 from s3seg.tasks.model import Outcome, Task
 from s3seg.tasks.object_keys import new_result_key
+from s3seg.tasks.visual import tile_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +30,12 @@ class Artifacts:
 
 
 def make_artifacts(
-    task: Task, results: Sequence[Segmentation], *, threshold: float, url: Callable[[str], str]
+    task: Task,
+    results: Sequence[Segmentation],
+    *,
+    threshold: float,
+    prompt_kinds: Sequence[str],
+    url: Callable[[str], str],
 ) -> Artifacts:
     """Make the label maps, the instances file and the metadata of a task.
 
@@ -40,6 +46,7 @@ def make_artifacts(
         task: The task.
         results: One for each prompt, in order, with every instance above `instances_file.MIN_SCORE`.
         threshold: Instances that score above it are in label maps, labels, counts and confidence.
+        prompt_kinds: What the checkpoint can be asked by, for clients that offer no more than that.
         url: Returns the public address of an object key.
     """
     shown = [cut(result, threshold) for result in results]
@@ -67,10 +74,13 @@ def make_artifacts(
         "confidence": max(one.confidence for one in responses),
         "model_version": results[0].model.version,
         "model": asdict(results[0].model),
+        "prompt_kinds": list(prompt_kinds),
         "threshold": threshold,
         "instances_url": instances_url,
         "instance_count": sum(len(result) for result in shown),
     }
+    if (tile := tile_of(task.visual)) is not None:
+        metadata["tile"] = tile
     if len(shown) > 1:
         metadata["prompts"] = [one.model_dump() for one in responses]
     if hints := tuple(dict.fromkeys(hint for result in results for hint in result.hints)):

@@ -14,18 +14,26 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from s3seg.decoding import DecodingPool
+from s3seg.errors import InvalidRequestError
+from s3seg.inference.making_results import make_click_result, make_result, name_concept
 from s3seg.inference.metrics import InferenceMetrics, NoMetrics
+from s3seg.inference.network import EncodedImage, Network, ResizedImage
 from s3seg.inference.network_queue import Asked, Job, Limits, NetworkQueue, ReadConcept
 from s3seg.inference.process_guard import ProcessGuard
 from s3seg.inference.prompts import Box, BoxedPrompt, make_queries
-from s3seg.inference.stages import EncodedImage, Network, ResizedImage, make_click_result, make_result, name_concept
+from s3seg.inference.tile_plan import plan_tiles
+from s3seg.inference.tile_requests import MAX_INSTANCES, detect_in_turns
+from s3seg.inference.tiling import TilePieces
+from s3seg.results.hints import Hint
 from s3seg.results.instances_file import MIN_SCORE
 from s3seg.results.segmentation import Segmentation
+from s3seg.results.windows import Window
 from s3seg.tasks.clicks import Clicks
+from s3seg.tasks.tiles import Tile
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +78,9 @@ class Batcher:
         self._cpu = cpu
         self._decoding = decoding
         self._metrics = metrics or NoMetrics()
+        self._limits = limits or Limits()
         self._queues = [
-            NetworkQueue(one, limits=limits or Limits(), metrics=self._metrics, threads=threads)
-            for one in self.networks
+            NetworkQueue(one, limits=self._limits, metrics=self._metrics, threads=threads) for one in self.networks
         ]
         self._reading: dict[bytes, asyncio.Task[ResizedImage]] = {}
         self._guard = ProcessGuard("this Batcher")
@@ -81,6 +89,11 @@ class Batcher:
     def threshold(self) -> float:
         """The score above which an instance counts by default, 0..1."""
         return self.network.threshold
+
+    @property
+    def prompt_kinds(self) -> tuple[str, ...]:
+        """What the checkpoint can be asked by: "words", and perhaps "boxes" and "clicks"."""
+        return self.network.prompt_kinds
 
     @property
     def waiting(self) -> int:
@@ -99,6 +112,7 @@ class Batcher:
         *,
         objects: Sequence[Clicks] = (),
         concept: ShownConcept | None = None,
+        tile: Tile | None = None,
         name: str,
         user_id: str = "",
         on_begin: Callable[[], None] = lambda: None,
@@ -113,6 +127,7 @@ class Batcher:
                 the results call them.
             objects: Objects that are shown by clicks, instead of by words.
             concept: What is shown on other pictures, instead of words.
+            tile: Look for words in tiles of the picture too; at most `MAX_INSTANCES` of each are kept.
             name: What error messages call the picture.
             user_id: Whose picture it is; decoding processes read one of a user at a time.
             on_begin: Called on the event loop when the network begins with the request.
@@ -123,12 +138,14 @@ class Batcher:
         Raises:
             ImageDecodeError: The picture cannot be read, or takes too long to decode.
             PromptError: A prompt does not fit the model.
-            InvalidRequestError: A click or a box is outside its picture, or the checkpoint has not learnt clicks or
-                boxes.
+            InvalidRequestError: A click or a box is outside its picture; the checkpoint has not learnt clicks or
+                boxes; there would be too many tiles; or they are asked for with something else than words.
             InferenceError: The network failed, also in the second attempt if there was one.
         """
         self._guard.check()
         loop = asyncio.get_running_loop()
+        if tile is not None and not (all(isinstance(one, str) for one in prompts) and not objects and concept is None):
+            raise InvalidRequestError("only words can be looked for in tiles: a tile does not show what boxes show")
         if objects:
             self.network.require_clicks()
         elif concept is not None:
@@ -141,6 +158,7 @@ class Batcher:
         read_s = time.perf_counter() - start
         for one in objects:
             one.require_inside(picture.size)
+        tiles = () if tile is None else self._plan(picture.size, tile)
         queue = queue or self._choose(digest)
         asked: tuple[Asked, ...]
         if objects:
@@ -177,14 +195,54 @@ class Batcher:
         )
         if concept is not None:
             results = [name_concept(queue.network, results[0], str(prompts[0]))]
+        masks_s = time.perf_counter() - start
+        if tiles:
+            del job, prediction  # the masks of the whole picture, which would be in memory all the while
+            pieces = await self._in_tiles(content, digest, picture.size, prompts, tiles, name, user_id)
+            start = time.perf_counter()
+            results = await loop.run_in_executor(self._cpu, _joined, pieces, results, self.threshold)
+            masks_s += time.perf_counter() - start
         for stage, seconds in (
             ("read", read_s),
-            ("image", prediction.image_s),
-            ("prompt", prediction.prompt_s * len(prompts)),
-            ("masks", time.perf_counter() - start),
+            ("image", results[0].timings["image"] / 1000),
+            ("prompt", sum(result.timings["prompt"] for result in results) / 1000),
+            ("masks", masks_s),
         ):
             self._metrics.stage(stage, seconds)
         return list(results)
+
+    def _plan(self, size: tuple[int, int], tile: Tile) -> Sequence[Window]:
+        if not self._limits.tiles:
+            raise InvalidRequestError("this service does not look into tiles; ask without tile")
+        return plan_tiles(size, tile, input_side=self.network.input_side, max_tiles=self._limits.tiles)
+
+    async def _in_tiles(
+        self,
+        content: bytes,
+        digest: bytes,
+        size: tuple[int, int],
+        prompts: Sequence[str | BoxedPrompt],
+        tiles: Sequence[Window],
+        name: str,
+        user_id: str,
+    ) -> TilePieces:
+        async def read(windows: Sequence[Window]) -> list[ResizedImage]:
+            if self._decoding is not None:
+                return await self.network.read_tiles_in(self._decoding, content, windows, name=name, user_id=user_id)
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._cpu, lambda: self.network.read_tiles(content, windows, name=name))
+
+        return await detect_in_turns(
+            digest,
+            size,
+            [str(prompt) for prompt in prompts],
+            tiles,
+            read=read,
+            input_side=self.network.input_side,
+            choose=self._choose,
+            limits=self._limits,
+            cpu=self._cpu,
+        )
 
     async def warm(self, content: bytes) -> None:
         """Segment a picture on every accelerator, so that the first requests do not wait for what is made only once.
@@ -195,7 +253,7 @@ class Batcher:
         loop = asyncio.get_running_loop()
         digest, picture, _ = await self._read(content, "the warm-up picture", "")
         queues = [queue for queue in self._queues if queue.network.model.device != "cpu"]
-        jobs = [Job(digest, picture, ("object",), loop, loop.create_future(), lambda: None) for _ in queues]
+        jobs = [Job(digest, picture, ("object",), loop, loop.create_future()) for _ in queues]
         for queue, job in zip(queues, jobs, strict=True):
             queue.put(job)
         for prediction in await asyncio.gather(*(job.future for job in jobs)):
@@ -255,3 +313,12 @@ class Batcher:
             return await loop.run_in_executor(self._cpu, lambda: self.network.read(content, name=name))
         finally:
             del self._reading[digest]
+
+
+def _joined(pieces: TilePieces, whole: Sequence[Segmentation], threshold: float) -> list[Segmentation]:
+    """Join what tiles show with what the whole picture shows, and say if that is not all."""
+    results = pieces.results(whole, threshold=threshold)
+    if not pieces.left_out:
+        return results
+    hint = Hint("other", f"only the {MAX_INSTANCES} best instances of each prompt were kept")
+    return [replace(result, hints=(*result.hints, hint)) for result in results]

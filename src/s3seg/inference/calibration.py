@@ -22,6 +22,7 @@ from s3seg.results.files import json_text, write_atomically
 from s3seg.results.instances_file import MIN_SCORE
 from s3seg.results.masks import RLE
 from s3seg.results.segmentation import Segmentation
+from s3seg.tasks.tiles import Tile, checked_tile
 
 if TYPE_CHECKING:
     from s3seg.images import ImageSource
@@ -79,11 +80,13 @@ class Calibration:
         model: Name of the checkpoint.
         version: Of the checkpoint.
         curves: By prompt, in its normal form.
+        tile: The tiles that the pictures were looked at in; None for whole pictures.
     """
 
     model: str
     version: str
     curves: dict[str, Curve]
+    tile: Tile | None = None
 
     def threshold(self, prompt: str) -> float:
         """Return the calibrated threshold of a prompt.
@@ -104,12 +107,21 @@ class Calibration:
                 "of different checkpoints cannot be compared; calibrate again"
             )
 
+    def check_tile(self, tile: Tile | None) -> None:
+        """Raise InvalidRequestError if pictures will be looked at in other tiles than when it was made."""
+        if tile != self.tile:
+            made, asked = ("whole pictures" if one is None else f"tile={one}" for one in (self.tile, tile))
+            raise InvalidRequestError(
+                f"the calibration was made with {made}, and this is {asked}: scores of a thing differ with the size at "
+                "which it is seen; calibrate again, or ask in the same way"
+            )
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the calibration to a file, completely or not at all."""
         curves = {prompt: {"threshold": curve.best, **asdict(curve)} for prompt, curve in self.curves.items()}
-        write_atomically(
-            path, json_text({"format": FORMAT, "model": self.model, "version": self.version, "curves": curves})
-        )
+        made = {"format": FORMAT, "model": self.model, "version": self.version}
+        with_tiles = {} if self.tile is None else {"tile": self.tile}
+        write_atomically(path, json_text({**made, **with_tiles, "curves": curves}))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Calibration:
@@ -124,7 +136,7 @@ class Calibration:
             if data["format"] != FORMAT:
                 raise InvalidRequestError(f"{path} has format {data['format']!r:.60}, expected {FORMAT!r}")
             curves = {str(prompt): _curve(values) for prompt, values in data["curves"].items()}
-            return cls(str(data["model"]), str(data["version"]), curves)
+            return cls(str(data["model"]), str(data["version"]), curves, checked_tile(data.get("tile")))
         except (ValueError, KeyError, TypeError, AttributeError) as err:
             raise InvalidRequestError(f"{path} is not a calibration: {type(err).__name__}: {err}") from err
 
@@ -133,6 +145,7 @@ def calibrate(
     segmenter: Segmenter,
     labelled: Iterable[tuple[ImageSource, Mapping[str, Sequence[RLE]]]],
     *,
+    tile: Tile | None = None,
     on_picture: Callable[[], None] = lambda: None,
 ) -> Calibration:
     """Choose the thresholds of prompts for a checkpoint.
@@ -140,6 +153,7 @@ def calibrate(
     Args:
         segmenter: The loaded checkpoint.
         labelled: Pictures, and for each prompt that is labelled in it everything that is right, perhaps nothing.
+        tile: Look also into tiles, as for `Segmenter.segment`; the calibration is for the same tiles.
         on_picture: Called after each picture.
 
     Raises:
@@ -151,7 +165,8 @@ def calibrate(
     found: dict[str, list[tuple[Segmentation, Sequence[RLE]]]] = {}
     for picture, truth in labelled:
         prompts = list(truth)
-        for prompt, result in zip(prompts, segmenter.segment(picture, prompts, threshold=MIN_SCORE), strict=True):
+        results = segmenter.segment(picture, prompts, threshold=MIN_SCORE, tile=tile)
+        for prompt, result in zip(prompts, results, strict=True):
             if any(rle.size != result.size for rle in truth[prompt]):
                 sizes = f"{result.size} (height, width), and a labelled mask {truth[prompt][0].size}"
                 raise MaskError(f"{result.source or 'a picture'} is {sizes}")
@@ -165,7 +180,7 @@ def calibrate(
                 f"nothing is labelled for {prompt!r:.60} in any picture; a threshold needs examples of what is right"
             )
     curves = {prompt: measure(pairs) for prompt, pairs in found.items()}
-    return Calibration(segmenter.model.name, segmenter.model.version, curves)
+    return Calibration(segmenter.model.name, segmenter.model.version, curves, checked_tile(tile))
 
 
 def _curve(values: dict[str, Any]) -> Curve:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from s3seg import images
+from s3seg.results.windows import cut_pixels
 from s3seg.sam3.predictor import resize
 
 
 def read_resized(
-    content: bytes, *, name: str, side: int, max_pixels: int, max_memory: int
+    content: bytes,
+    *,
+    name: str,
+    side: int,
+    max_pixels: int,
+    max_memory: int,
+    windows: Sequence[tuple[int, int, int, int]] | None = None,
 ) -> tuple[dict[str, Any], bytes]:
-    """Decode a picture and resize it to the input of the network.
+    """Decode a picture, and resize it or windows of it to the input of the network.
 
     Args:
         content: The bytes of a picture file.
@@ -19,10 +27,14 @@ def read_resized(
         side: Side of the network's input in pixels.
         max_pixels: Largest picture.
         max_memory: Most memory that decoding may take, as estimated from the header.
+        windows: (y1, x1, y2, x2) of each window, inside the picture; None for the whole picture.
 
     Returns:
-        {"size": [height, width]}, the size before resizing, and the pixels: uint8 (1, 3, side, side), C-contiguous.
+        {"size": [height, width]}, the size before resizing, and the pixels: uint8 (N, 3, side, side), C-contiguous,
+        where N is the number of windows, or 1.
     """
-    picture = images.load(content, name=name, max_pixels=max_pixels, max_memory=max_memory, reduce_to=side)
-    resized = resize(picture.pixels, side)
-    return {"size": picture.full_size}, resized.contiguous().numpy().tobytes()
+    reduce_to = side if windows is None else None
+    picture = images.load(content, name=name, max_pixels=max_pixels, max_memory=max_memory, reduce_to=reduce_to)
+    shown = [picture.pixels] if windows is None else cut_pixels(picture.pixels, windows, name=name)
+    resized = [resize(pixels, side).contiguous().numpy().tobytes() for pixels in shown]
+    return {"size": picture.full_size}, b"".join(resized)

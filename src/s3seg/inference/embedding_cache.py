@@ -6,7 +6,7 @@ import threading
 
 from cachetools import LRUCache
 
-from s3seg.inference.stages import EncodedImage
+from s3seg.inference.network import EncodedImage
 
 
 class EmbeddingCache:

@@ -18,9 +18,9 @@ from s3seg.decoding import DecodingPool
 from s3seg.errors import CheckpointError, S3segError
 from s3seg.inference.batcher import Batcher
 from s3seg.inference.metrics import InferenceMetrics, NoMetrics
+from s3seg.inference.network import Network
 from s3seg.inference.network_queue import Limits
 from s3seg.inference.pipeline import Pipeline
-from s3seg.inference.stages import Network
 from s3seg.inference.worker import Worker, WorkerLimits
 from s3seg.tasks.health import health_check
 from s3seg.tasks.ports import ObjectStore, TaskQueue

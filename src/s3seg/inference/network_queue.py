@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from s3seg.errors import InferenceError, OutOfMemoryError
 from s3seg.inference.embedding_cache import EmbeddingCache
 from s3seg.inference.metrics import InferenceMetrics
-from s3seg.inference.stages import EncodedImage, Network, ResizedImage
+from s3seg.inference.network import EncodedImage, Network, ResizedImage
 from s3seg.tasks.clicks import Clicks
 
 if TYPE_CHECKING:
@@ -35,11 +35,13 @@ class Limits:
         prompts: Prompts decoded in one batch, each counted once for a picture. More are not faster, and delay the
             results of the first ones.
         cache_bytes: Device memory for embeddings of earlier pictures.
+        tiles: Tiles that a picture may be cut into; 0 refuses all requests with tiles.
     """
 
     pictures: int = 8
     prompts: int = 12
     cache_bytes: int = 1 << 30
+    tiles: int = 256
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,14 +58,19 @@ Asked: TypeAlias = "str | Query | Clicks | ReadConcept"
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """A request that waits for the network, or is being processed by it."""
+    """A request that waits for the network, or is being processed by it.
+
+    Attributes:
+        is_kept: Whether the embeddings of its pictures are kept for later requests.
+    """
 
     digest: bytes
     picture: ResizedImage | EncodedImage
     prompts: tuple[Asked, ...]
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Prediction]
-    on_begin: Callable[[], None]
+    on_begin: Callable[[], None] = lambda: None
+    is_kept: bool = True
     since: float = field(default_factory=time.perf_counter)
     dropped: bool = False
 
@@ -286,12 +293,13 @@ class NetworkQueue:
         new: dict[bytes, ResizedImage] = {}
         others: dict[bytes, Future[EncodedImage]] = {}
         with self._encoding_lock:
-            for digest, picture in (one for job in batch for one in job.pictures):
+            for job, (digest, picture) in ((one, pair) for one in batch for pair in one.pictures):
                 known = self.cache.get(digest)
                 if known is None and isinstance(picture, EncodedImage):
                     known = picture
                 other = None if known is not None or digest in new else self._encoding.get(digest)
-                self._metrics.cache(hit=known is not None or other is not None or digest in new)
+                if job.is_kept:
+                    self._metrics.cache(hit=known is not None or other is not None or digest in new)
                 if known is not None:
                     images[digest] = known
                 elif other is not None:
@@ -300,12 +308,13 @@ class NetworkQueue:
                     new[digest] = picture
             self._encoding |= {digest: Future() for digest in new}
         if new:
-            images |= self._encode_now(new)
+            kept = {digest for job in batch if job.is_kept for digest, _ in job.pictures}
+            images |= self._encode_now(new, kept)
         for digest, other in others.items():  # only now: another thread may wait for what this one encodes
             images[digest] = other.result()
         return images, frozenset(new)
 
-    def _encode_now(self, new: dict[bytes, ResizedImage]) -> dict[bytes, EncodedImage]:
+    def _encode_now(self, new: dict[bytes, ResizedImage], kept: Container[bytes]) -> dict[bytes, EncodedImage]:
         outcome: list[EncodedImage] | BaseException
         try:
             outcome = self.network.encode(list(new.values()))
@@ -318,6 +327,7 @@ class NetworkQueue:
                     promise.set_exception(outcome)
                 raise outcome
             for digest, promise, image in zip(new, promised, outcome, strict=True):
-                self.cache.put(digest, image)
+                if digest in kept:
+                    self.cache.put(digest, image)
                 promise.set_result(image)
         return dict(zip(new, outcome, strict=True))

@@ -31,7 +31,7 @@ from s3seg.tasks.concepts import ConceptDefinition
 from s3seg.tasks.model import Claim, Failure, Lease, Task
 from s3seg.tasks.object_keys import owner_of, public_url, split_image_url
 from s3seg.tasks.ports import ObjectStore, TaskQueue
-from s3seg.tasks.visual import clicks_of, concept_of
+from s3seg.tasks.visual import clicks_of, concept_of, tile_of
 
 _log = logging.getLogger(__name__)
 _FINISH_ATTEMPTS = 5
@@ -133,6 +133,7 @@ class Pipeline:
         if objects and len(objects) != len(task.prompts):
             raise InvalidRequestError("the clicks of the task are malformed")
         definition = concept_of(task.visual)
+        tile = tile_of(task.visual)
         if definition is not None:
             definition.require_owner(task.user_id)
         with self._timed("fetch", stages):
@@ -145,6 +146,7 @@ class Pipeline:
                 task.prompts,
                 objects=objects,
                 concept=concept,
+                tile=tile,
                 name="the image",
                 user_id=task.user_id,
                 on_begin=on_begin,
@@ -154,7 +156,11 @@ class Pipeline:
             return await asyncio.get_running_loop().run_in_executor(
                 self._cpu,
                 lambda: make_artifacts(
-                    task, results, threshold=threshold, url=lambda key: public_url(public_base, key)
+                    task,
+                    results,
+                    threshold=threshold,
+                    prompt_kinds=batcher.prompt_kinds,
+                    url=lambda key: public_url(public_base, key),
                 ),
             )
 

@@ -10,8 +10,8 @@ from s3seg.errors import InvalidRequestError
 from s3seg.inference.calibration import Calibration
 from s3seg.inference.concepts import Concept
 from s3seg.inference.prompts import Box, checked_threshold
-from s3seg.inference.tile_plan import Tile
 from s3seg.tasks.prompts import normalize_prompt
+from s3seg.tasks.tiles import Tile
 
 Threshold: TypeAlias = "float | Mapping[str, float] | Literal['calibrated'] | None"
 
@@ -46,7 +46,12 @@ class Search:
 
 
 def thresholds_for(
-    threshold: Threshold, prompts: Sequence[str], *, default: float, calibration: Calibration | None
+    threshold: Threshold,
+    prompts: Sequence[str],
+    *,
+    default: float,
+    calibration: Calibration | None,
+    tile: Tile | None = None,
 ) -> dict[str, float]:
     """Return the threshold of each distinct prompt.
 
@@ -56,10 +61,11 @@ def thresholds_for(
         prompts: In their normal form.
         default: The checkpoint's.
         calibration: What "calibrated" uses.
+        tile: The tiles that are asked for, which must be those of the calibration.
 
     Raises:
         InvalidRequestError: A threshold is not a number between 0 and 1, or is of a prompt that is not asked for; or
-            there is no calibration, or not of a prompt.
+            there is no calibration, or not of a prompt, or it was made with other tiles.
     """
     distinct = list(dict.fromkeys(prompts))
     if isinstance(threshold, str) and threshold == "calibrated":
@@ -68,6 +74,7 @@ def thresholds_for(
                 "threshold='calibrated' needs a calibration: make one with `s3seg calibrate`, and load it with "
                 "Segmenter(calibration=...), or on the command line with --calibration"
             )
+        calibration.check_tile(tile)
         return {prompt: calibration.threshold(prompt) for prompt in distinct}
     if isinstance(threshold, Mapping):
         given = {normalize_prompt(prompt): checked_threshold(one) for prompt, one in threshold.items()}

@@ -23,6 +23,8 @@ from s3seg.images.channel_order import looks_like_bgr
 from s3seg.inference.calibration import Calibration
 from s3seg.inference.concepts import MAX_BOXES, MAX_EXAMPLES, Concept
 from s3seg.inference.hints import channel_order_hint
+from s3seg.inference.making_results import make_click_result, make_result, name_concept
+from s3seg.inference.network import EncodedImage, ResizedImage
 from s3seg.inference.prefetch import batches, map_ahead
 from s3seg.inference.process_guard import refuse_copying
 from s3seg.inference.prompts import (
@@ -35,14 +37,15 @@ from s3seg.inference.prompts import (
 )
 from s3seg.inference.refiner import Refiner
 from s3seg.inference.search import Search, Threshold, thresholds_for
-from s3seg.inference.stages import EncodedImage, ResizedImage, Sam3Network, make_click_result, make_result, name_concept
-from s3seg.inference.tile_plan import Tile, checked_tile, plan_tiles
-from s3seg.inference.tiling import segment_tiles
+from s3seg.inference.stages import Sam3Network
+from s3seg.inference.tile_plan import plan_tiles
+from s3seg.inference.tiling import detect_in_tiles
 from s3seg.results.hints import Hint, joined
 from s3seg.results.masks import RLE
 from s3seg.results.segmentation import Instance, Segmentation, cut
 from s3seg.tasks.clicks import Clicks
 from s3seg.tasks.prompts import normalize_prompt
+from s3seg.tasks.tiles import Tile, checked_tile
 
 if TYPE_CHECKING:
     from s3seg.sam3.predictor import Predictor
@@ -460,7 +463,7 @@ class Segmenter:
             batch_size = checked_positive("batch_size", batch_size)
         prompts = checked_prompts(prompt, has_boxes=False)
         search = self._search(prompts, threshold, max_instances, tile)
-        size = batch_size or self._batch_size
+        size = batch_size or self.batch_size
         decode = partial(self._decode_or_error, bgr=bgr)
         pairs = self._segment_batches(sources, decode, search, size, on_error)
         return ((source, results[0]) for source, results in pairs) if isinstance(prompt, str) else pairs
@@ -602,10 +605,17 @@ class Segmenter:
         ]
         results = [cut(result, search.thresholds[result.prompt]) for result in results]
         if tiles:
-            results = segment_tiles(
-                self.network, embedding.image.pixels, tiles, results, batch_size=batch_size or self._batch_size
+            pixels = embedding.image.pixels
+            pieces = detect_in_tiles(
+                self.network,
+                lambda window: pixels[window[0] : window[2], window[1] : window[3]],
+                tiles,
+                distinct,
+                size=image.size,
+                threshold=lowest,
+                batch_size=batch_size or self.batch_size,
             )
-            results = [result[: search.max_instances] for result in results]
+            results = [result[: search.max_instances] for result in pieces.results(results)]
         if embedding.hints:
             results = [replace(one, hints=(*embedding.hints, *one.hints)) for one in results]
         refiner = Refiner(self, embedding)
@@ -625,7 +635,8 @@ class Segmenter:
         return f"{self.model.name} {self.model.version}"
 
     @property
-    def _batch_size(self) -> int:
+    def batch_size(self) -> int:
+        """How many pictures, or tiles of one, are encoded together unless a caller chooses."""
         return 1 if self.predictor.device.type == "cpu" else 8
 
     def _search(
@@ -640,8 +651,11 @@ class Segmenter:
     ) -> Search:
         if max_instances is not None:
             max_instances = checked_positive("max_instances", max_instances)
-        thresholds = thresholds_for(threshold, prompts, default=self.metadata.threshold, calibration=self.calibration)
-        return Search(thresholds, prompts, max_instances, boxes, negative_boxes, checked_tile(tile), concept)
+        tile = checked_tile(tile)
+        thresholds = thresholds_for(
+            threshold, prompts, default=self.metadata.threshold, calibration=self.calibration, tile=tile
+        )
+        return Search(thresholds, prompts, max_instances, boxes, negative_boxes, tile, concept)
 
 
 @dataclass(frozen=True, slots=True)

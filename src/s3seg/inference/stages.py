@@ -1,15 +1,14 @@
-"""The steps from a picture to its results: read, encode, predict, make the result.
+"""`Sam3Network`: the steps from a picture to detections, with a SAM 3 checkpoint.
 
-`Segmenter` runs them one after another. A service runs each where it belongs: reading pictures and making results on
-CPU threads, encoding and predicting on the one thread that owns the accelerator, for all requests that wait for it.
+`Segmenter` runs them one after another, and a service each where it belongs; see `s3seg.inference.network`. What they
+return becomes results in `s3seg.inference.making_results`.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -19,16 +18,16 @@ from s3seg.checkpoints.metadata import CheckpointMetadata
 from s3seg.checkpoints.read_ahead import read_ahead
 from s3seg.decoding import DecodingPool
 from s3seg.errors import ImageDecodeError, InvalidRequestError
-from s3seg.images import LoadedImage
 from s3seg.images.photographs import looks_like_photograph
 from s3seg.inference.hints import hints_for
+from s3seg.inference.network import MAX_PIXELS, EncodedImage, ResizedImage
 from s3seg.inference.process_guard import ProcessGuard, refuse_copying
 from s3seg.inference.prompts import BoxedPrompt, make_click_queries, make_queries
 from s3seg.inference.quick_imports import collector_paused
-from s3seg.results import masks
 from s3seg.results.hints import Hint
 from s3seg.results.instances_file import MIN_SCORE
-from s3seg.results.segmentation import ModelInfo, Segmentation
+from s3seg.results.segmentation import ModelInfo
+from s3seg.results.windows import Window, cut_pixels
 from s3seg.tasks.clicks import Clicks
 
 if TYPE_CHECKING:
@@ -36,194 +35,6 @@ if TYPE_CHECKING:
     from s3seg.sam3.click_predictor import ClickedMasks, ClickQuery
     from s3seg.sam3.device import DeviceStatus
     from s3seg.sam3.predictor import BoxPrompt, Detections, Query
-
-MAX_PIXELS = 100_000_000
-"""The largest picture that a service reads: 100 megapixels. Masks are made at the size of the picture."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ResizedImage:
-    """A picture that was read and resized to the input of the network.
-
-    Attributes:
-        pixels: uint8 (1, 3, side, side), a tensor on the CPU.
-        size: (height, width) of the picture before resizing.
-    """
-
-    pixels: Any
-    size: tuple[int, int]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class EncodedImage:
-    """A picture that the network has encoded, ready for any number of prompts.
-
-    Attributes:
-        features: The network's features, on its device.
-        size: (height, width) of the picture.
-        nbytes: Memory that the features take on the device.
-        photograph: Whether it looks like a photograph, if the checkpoint knows drawings only; otherwise False.
-    """
-
-    features: Any
-    size: tuple[int, int]
-    nbytes: int
-    photograph: bool = False
-
-
-class Network(Protocol):
-    """What the services need of a network. `Sam3Network` is the implementation; benchmarks and tests have others."""
-
-    @property
-    def threshold(self) -> float:
-        """The score above which an instance counts by default, 0..1."""
-        ...
-
-    @property
-    def model(self) -> ModelInfo:
-        """Name, version, device and precision, as given in results."""
-        ...
-
-    @property
-    def parameters(self) -> int:
-        """The number of weights."""
-        ...
-
-    @property
-    def weights_bytes(self) -> int:
-        """The size of the weights in memory."""
-        ...
-
-    @property
-    def problem(self) -> str | None:
-        """Why it cannot compute at the moment, such as a restart of its process; None if it can."""
-        ...
-
-    def device_status(self) -> DeviceStatus:
-        """Ask the device for its name and memory. May be called from any thread."""
-        ...
-
-    def read(self, content: bytes, *, name: str) -> ResizedImage:
-        """Decode an encoded picture and resize it. May be called from any thread.
-
-        Args:
-            content: The bytes of a picture file.
-            name: What error messages call the picture.
-
-        Raises:
-            ImageDecodeError: The picture cannot be read, or is too large.
-        """
-        ...
-
-    async def read_in(self, pool: DecodingPool, content: bytes, *, name: str, user_id: str) -> ResizedImage:
-        """Do what `read` does in a process of a pool that runs `s3seg.inference.decoding.read_resized`.
-
-        Args:
-            pool: The decoding processes.
-            content: The bytes of a picture file.
-            name: What error messages call the picture.
-            user_id: Whose picture it is.
-
-        Raises:
-            ImageDecodeError: The picture cannot be read, or takes too long or too much memory.
-            UnavailableError: The process was killed, or did not start.
-        """
-        ...
-
-    def check_prompts(self, prompts: Sequence[str]) -> None:
-        """Check that every prompt fits the model. Fast; may be called from any thread.
-
-        Raises:
-            PromptError: A prompt is empty, or has too many tokens; the message says how many.
-        """
-        ...
-
-    def query(self, prompt: BoxedPrompt, size: tuple[int, int]) -> Query:
-        """Turn a prompt with boxes into a query. Fast; may be called from any thread.
-
-        Args:
-            prompt: The prompt.
-            size: (height, width) of the picture.
-
-        Raises:
-            PromptError: Its text does not fit the model.
-            InvalidRequestError: The checkpoint has not learnt box prompts, or a box is not inside the picture.
-        """
-        ...
-
-    def hints(self, prompt: str, *, photograph: bool = False) -> tuple[Hint, ...]:
-        """Return what the user should know about a prompt on a picture.
-
-        Args:
-            prompt: The prompt; empty with boxes only.
-            photograph: `EncodedImage.photograph` of the picture.
-        """
-        ...
-
-    def encode(self, pictures: Sequence[ResizedImage]) -> list[EncodedImage]:
-        """Encode pictures in one forward pass. Call it from the accelerator's thread.
-
-        Raises:
-            OutOfMemoryError: The batch does not fit into the device's memory.
-            InferenceError: The network failed.
-        """
-        ...
-
-    def predict(self, pairs: Sequence[tuple[EncodedImage, str | Query]]) -> list[Detections]:
-        """Predict each prompt's instances above `MIN_SCORE`, all pairs together. Call it from the accelerator's thread.
-
-        Args:
-            pairs: A picture, and a text prompt or what `query` returned.
-
-        Raises:
-            OutOfMemoryError: The batch does not fit into the device's memory.
-            InferenceError: The network failed.
-        """
-        ...
-
-    def require_clicks(self) -> None:
-        """Raise InvalidRequestError if the checkpoint has no click head. May be called from any thread."""
-        ...
-
-    def click(self, image: EncodedImage, objects: Sequence[Clicks]) -> list[ClickedMasks]:
-        """Predict a mask for each object in a picture. Call it from the accelerator's thread.
-
-        Raises:
-            InvalidRequestError: A point or a box is outside the picture.
-            OutOfMemoryError: The objects do not fit into the device's memory.
-            InferenceError: The network failed.
-        """
-        ...
-
-    @property
-    def concept_hint(self) -> str:
-        """A line for users of concepts: how well the checkpoint finds on one picture what is shown on others."""
-        ...
-
-    def require_boxes(self) -> None:
-        """Raise InvalidRequestError if the checkpoint has not learnt box prompts. May be called from any thread."""
-        ...
-
-    def predict_concept(
-        self, image: EncodedImage, words: str | None, examples: Sequence[tuple[EncodedImage, Sequence[BoxPrompt]]]
-    ) -> Detections:
-        """Predict the instances of what boxes show on other pictures, above `MIN_SCORE`.
-
-        Call it from the accelerator's thread.
-
-        Raises:
-            OutOfMemoryError: It does not fit into the device's memory.
-            InferenceError: The network failed.
-        """
-        ...
-
-    def free(self) -> None:
-        """Release device memory that is only held in reserve. Call it from the accelerator's thread."""
-        ...
-
-    def close(self) -> None:
-        """End what it has started, such as a process. It is not used any more."""
-        ...
 
 
 class Sam3Network:
@@ -325,16 +136,41 @@ class Sam3Network:
 
     async def read_in(self, pool: DecodingPool, content: bytes, *, name: str, user_id: str) -> ResizedImage:
         """Do what `read` does in a process of a pool that runs `s3seg.inference.decoding.read_resized`."""
+        size, (pixels,) = await self._resized_in(pool, content, 1, name=name, user_id=user_id)
+        return ResizedImage(pixels, size)
+
+    @property
+    def input_side(self) -> int:
+        """The side of the network's input in pixels."""
+        return self.predictor.image_size
+
+    def read_tiles(self, content: bytes, windows: Sequence[Window], *, name: str) -> list[ResizedImage]:
+        """Decode an encoded picture, and resize windows of it."""
+        picture = images.load(content, name=name, max_pixels=self._max_pixels)
+        return [self.resize(tile, tile.shape[:2]) for tile in cut_pixels(picture.pixels, windows, name=name)]
+
+    async def read_tiles_in(
+        self, pool: DecodingPool, content: bytes, windows: Sequence[Window], *, name: str, user_id: str
+    ) -> list[ResizedImage]:
+        """Do what `read_tiles` does in a process of a pool that runs `s3seg.inference.decoding.read_resized`."""
+        _, tiles = await self._resized_in(pool, content, len(windows), windows=windows, name=name, user_id=user_id)
+        sizes = [(y2 - y1, x2 - x1) for y1, x1, y2, x2 in windows]
+        return [ResizedImage(pixels, size) for pixels, size in zip(tiles, sizes, strict=True)]
+
+    async def _resized_in(
+        self, pool: DecodingPool, content: bytes, count: int, *, name: str, **arguments: Any
+    ) -> tuple[tuple[int, int], list[Any]]:
+        """Run `read_resized` in a decoding process; returns the picture's size, and tensors as in `ResizedImage`."""
         from s3seg.sam3.predictor import resized_from_bytes
 
         side, memory = self.predictor.image_size, pool.options.memory
-        fields, pixels = await pool.run(
-            content, user_id=user_id, name=name, side=side, max_pixels=self._max_pixels, max_memory=memory
-        )
+        limits = {"side": side, "max_pixels": self._max_pixels, "max_memory": memory}
+        fields, body = await pool.run(content, name=name, **limits, **arguments)
         height, width = (int(length) for length in fields["size"])
-        if len(pixels) != 3 * side * side or not 0 < height * width <= self._max_pixels:
+        each = 3 * side * side
+        if len(body) != count * each or not 0 < height * width <= self._max_pixels:
             raise ImageDecodeError(f"{name}: cannot be read")  # the process may have been taken over
-        return ResizedImage(resized_from_bytes(pixels, side), (height, width))
+        return (height, width), [resized_from_bytes(body[k * each : (k + 1) * each], side) for k in range(count)]
 
     def resize(self, pixels: np.ndarray, size: tuple[int, int]) -> ResizedImage:
         """Resize a picture to the input of the network, on the CPU.
@@ -413,6 +249,12 @@ class Sam3Network:
             [(image.features, query) for image, query in pairs], threshold=threshold, max_instances=max_instances
         )
 
+    @property
+    def prompt_kinds(self) -> tuple[str, ...]:
+        """What the checkpoint can be asked by: "words", and perhaps "boxes" and "clicks"."""
+        learnt = {"boxes": self.metadata.box_prompts, "clicks": self.predictor.has_clicks}
+        return ("words", *(kind for kind, can in learnt.items() if can))
+
     def require_clicks(self) -> None:
         """Raise InvalidRequestError if the checkpoint has no click head."""
         if not self.predictor.has_clicks:
@@ -458,94 +300,3 @@ class Sam3Network:
     def close(self) -> None:
         """End the process of the predictor, if it has one."""
         self.predictor.close()
-
-
-def make_result(
-    network: Network,
-    size: tuple[int, int],
-    prompt: str,
-    detections: Detections,
-    *,
-    threshold: float,
-    timings: Mapping[str, float],
-    photograph: bool = False,
-    picture: LoadedImage | None = None,
-    image_id: str | None = None,
-) -> Segmentation:
-    """Turn the detections of one prompt into a result. CPU work; may run on any thread.
-
-    Args:
-        network: The network that predicted them.
-        size: (height, width) of the picture; masks are made at this size.
-        prompt: The prompt.
-        detections: What the network predicted; if their logits are still being copied, this waits for them.
-        threshold: The threshold that was applied to them.
-        timings: Milliseconds of the steps before; the time for the masks is added as "masks".
-        photograph: `EncodedImage.photograph` of the picture.
-        picture: To be kept in the result, with its source.
-        image_id: Identifies the picture; see `Segmentation`.
-    """
-    start = time.perf_counter()
-    height, width = size
-    rles = detections.rles(size)
-    return Segmentation(
-        prompt=prompt,
-        size=size,
-        rles=rles,
-        boxes=detections.boxes_xyxy * np.array([width, height, width, height], np.float32),
-        scores=detections.scores,
-        presence=detections.presence,
-        threshold=threshold,
-        model=network.model,
-        timings={**timings, "masks": (time.perf_counter() - start) * 1000},
-        notes=() if picture is None else picture.notes,
-        hints=network.hints(prompt, photograph=photograph),
-        source=None if picture is None else picture.source,
-        image=None if picture is None else picture.pixels,
-        image_id=image_id,
-    )
-
-
-def make_click_result(
-    network: Network,
-    size: tuple[int, int],
-    prompt: str,
-    found: ClickedMasks,
-    *,
-    timings: Mapping[str, float],
-    picture: LoadedImage | None = None,
-    image_id: str | None = None,
-) -> Segmentation:
-    """Turn the masks of one object into a result, as `make_result` does. Scores are predicted IoUs.
-
-    Args:
-        network: The network that predicted them.
-        size: (height, width) of the picture; masks are made at this size.
-        prompt: What the result calls the object.
-        found: In the CPU's memory.
-        timings: Milliseconds of the steps before; the time for the masks is added as "masks".
-        picture: To be kept in the result, with its source.
-        image_id: Identifies the picture; see `Segmentation`.
-    """
-    start = time.perf_counter()
-    rles = found.rles(size)
-    return Segmentation(
-        prompt=prompt,
-        size=size,
-        rles=rles,
-        boxes=np.array([masks.box(rle) for rle in rles], np.float32),
-        scores=found.ious,
-        presence=found.presence,
-        threshold=0.0,
-        model=network.model,
-        timings={**timings, "masks": (time.perf_counter() - start) * 1000},
-        notes=() if picture is None else picture.notes,
-        source=None if picture is None else picture.source,
-        image=None if picture is None else picture.pixels,
-        image_id=image_id,
-    )
-
-
-def name_concept(network: Network, result: Segmentation, name: str) -> Segmentation:
-    """Return the result of a concept under its name, with the hint that belongs to concepts."""
-    return replace(result, prompt=name, hints=(*result.hints, Hint("other", network.concept_hint)))

@@ -8,7 +8,7 @@ picture, which shows it in one piece.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -31,6 +31,7 @@ class Piece:
         score: 0..1.
         tile: Number of the tile; -1 for the whole picture.
         is_cut: Whether it reaches an edge of its tile that is not an edge of the picture.
+        extent: The tight box around the mask.
     """
 
     rle: RLE
@@ -38,6 +39,10 @@ class Piece:
     score: float
     tile: int = -1
     is_cut: bool = False
+    extent: masks.Box = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "extent", masks.box(self.rle))
 
 
 def is_cut(rle: RLE, window: Window, size: tuple[int, int]) -> bool:
@@ -62,6 +67,33 @@ def stitch(pieces: Sequence[Piece], tiles: Sequence[Window], whole: Sequence[Pie
     """
     groups = _joined(pieces, tiles)
     return _with_whole([_merged(group) for group in groups], whole, tiles)
+
+
+def stitch_for_any_threshold(
+    pieces: Sequence[Piece], tiles: Sequence[Window], whole: Sequence[Piece], *, threshold: float
+) -> list[Piece]:
+    """Return one piece for each thing, so that whoever reads them may choose a threshold later.
+
+    What scores above ``threshold`` is joined alone: those who keep it get the same as if the rest had not been
+    predicted. Of the rest, what the former do not show already is added.
+
+    Args:
+        pieces: As for `stitch`.
+        tiles: As for `stitch`.
+        whole: As for `stitch`.
+        threshold: The one that most readers will choose.
+    """
+    limit = np.float32(threshold)
+    strong, of_whole = ([one for one in group if np.float32(one.score) > limit] for group in (pieces, whole))
+    kept = stitch(strong, tiles, of_whole)
+    weak = [one for one in stitch(pieces, tiles, whole) if np.float32(one.score) <= limit]
+    extents = _extents(kept)
+    shown = ([kept[k].rle for k in np.flatnonzero(_meet(extents, one.extent)).tolist()] for one in weak)
+    return kept + [
+        one
+        for one, rles in zip(weak, shown, strict=True)
+        if not rles or _shares([one.rle], rles).of_first[0].sum() < _INSIDE
+    ]
 
 
 def _joined(pieces: Sequence[Piece], tiles: Sequence[Window]) -> list[list[Piece]]:
@@ -94,15 +126,16 @@ def _joined(pieces: Sequence[Piece], tiles: Sequence[Window]) -> list[list[Piece
 
 
 def _neighbours(numbers: Sequence[int], tiles: Sequence[Window]) -> Iterator[tuple[int, int]]:
+    y1, x1, y2, x2 = np.array([tiles[number] for number in numbers]).reshape(-1, 4).T
     for i, one in enumerate(numbers):
-        for other in numbers[i + 1 :]:
-            if common(tiles[one], tiles[other]) is not None:
-                yield one, other
+        near = (y1 < y2[i]) & (y1[i] < y2) & (x1 < x2[i]) & (x1[i] < x2)
+        for j in np.flatnonzero(near[i + 1 :]).tolist():
+            yield one, numbers[i + 1 + j]
 
 
 def _in_window(numbers: Sequence[int], pieces: Sequence[Piece], window: Window) -> list[tuple[int, RLE]]:
     """Return the pieces that have pixels in a window, and these parts of their masks."""
-    parts = [(k, crop(pieces[k].rle, window)) for k in numbers if _meets(masks.box(pieces[k].rle), window)]
+    parts = [(k, crop(pieces[k].rle, window)) for k in numbers if _meets(pieces[k].extent, window)]
     return [(k, part) for k, part in parts if masks.area(part)]
 
 
@@ -130,10 +163,11 @@ def _with_whole(found: list[Piece], whole: Sequence[Piece], tiles: Sequence[Wind
     fits = 0.5 * min(bottom - top, right - left)  # what is larger may have been cut by every tile that shows it
     kept = _without_repeats(found)
     for piece in sorted(whole, key=lambda piece: -masks.area(piece.rle)):
-        x1, y1, x2, y2 = masks.box(piece.rle)
-        shares = _shares([piece.rle], [one.rle for one in kept])
-        inside = [k for k, share in enumerate(shares.of_second[0]) if share > _INSIDE]
-        same = [k for k, iou in enumerate(shares.iou[0]) if iou > _SAME]
+        x1, y1, x2, y2 = piece.extent
+        near = np.flatnonzero(_meet(_extents(kept), piece.extent)).tolist()
+        shares = _shares([piece.rle], [kept[k].rle for k in near])
+        inside = [k for k, share in zip(near, shares.of_second[0], strict=True) if share > _INSIDE]
+        same = [k for k, iou in zip(near, shares.iou[0], strict=True) if iou > _SAME]
         if max(x2 - x1, y2 - y1) <= fits:
             if not same and sum(shares.of_first[0]) < _INSIDE:
                 kept.append(piece)
@@ -141,7 +175,8 @@ def _with_whole(found: list[Piece], whole: Sequence[Piece], tiles: Sequence[Wind
         if any(not kept[k].is_cut for k in same):
             continue  # a tile shows it whole, and sharper
         separate = [k for k in inside if not kept[k].is_cut and k not in same]
-        if len(separate) > 1 and sum(shares.of_first[0][k] for k in separate) > _INSIDE:
+        share = dict(zip(near, shares.of_first[0], strict=True))
+        if len(separate) > 1 and sum(share[k] for k in separate) > _INSIDE:
             continue  # many small things that look like one from afar
         kept = [one for k, one in enumerate(kept) if k not in inside and k not in same]
         kept.append(piece)
@@ -151,20 +186,26 @@ def _with_whole(found: list[Piece], whole: Sequence[Piece], tiles: Sequence[Wind
 def _without_repeats(found: list[Piece]) -> list[Piece]:
     """Leave out pieces that repeat a better one: the same mask, or a cut piece inside a larger mask."""
     order = sorted(found, key=lambda piece: (piece.is_cut, -piece.score))
-    kept: list[Piece] = []
-    for piece in order:
-        near = [one for one in kept if _boxes_meet(masks.box(one.rle), masks.box(piece.rle))]
-        shares = _shares([piece.rle], [one.rle for one in near])
+    extents, is_kept = _extents(order), np.zeros(len(order), bool)
+    for k, piece in enumerate(order):
+        near = [order[other].rle for other in np.flatnonzero(_meet(extents, piece.extent) & is_kept)]
+        shares = _shares([piece.rle], near)
         repeats = shares.iou[0] > _SAME
         if piece.is_cut:
             repeats |= shares.of_first[0] > _INSIDE
-        if not repeats.any():
-            kept.append(piece)
-    return kept
+        is_kept[k] = not repeats.any()
+    return [piece for piece, kept in zip(order, is_kept, strict=True) if kept]
 
 
-def _boxes_meet(one: masks.Box, other: masks.Box) -> bool:
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+def _extents(pieces: Sequence[Piece]) -> np.ndarray:
+    """Return the extents of pieces, (N, 4)."""
+    return np.array([piece.extent for piece in pieces]).reshape(-1, 4)
+
+
+def _meet(extents: np.ndarray, box: masks.Box) -> np.ndarray:
+    """Return which extents meet a box, (N,) bool."""
+    x1, y1, x2, y2 = box
+    return (extents[:, 0] < x2) & (x1 < extents[:, 2]) & (extents[:, 1] < y2) & (y1 < extents[:, 3])
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ import numpy as np
 from s3seg.inference.prefetch import batches
 from s3seg.inference.prompts import make_queries
 from s3seg.inference.stages import Sam3Network
-from s3seg.inference.stitching import Piece, is_cut, stitch
+from s3seg.inference.stitching import Piece, is_cut, stitch, stitch_for_any_threshold
 from s3seg.results import masks
 from s3seg.results.segmentation import Segmentation
 from s3seg.results.windows import Window, place
@@ -20,103 +20,149 @@ from s3seg.results.windows import Window, place
 if TYPE_CHECKING:
     from s3seg.sam3.predictor import Detections
 
+ReadWindow = Callable[[Window], np.ndarray]
+"""Returns the pixels of a window, (height, width, 3) uint8 RGB."""
 
-def segment_tiles(
-    network: Sam3Network,
-    pixels: np.ndarray,
-    tiles: Sequence[Window],
-    whole: Sequence[Segmentation],
-    *,
-    batch_size: int,
-) -> list[Segmentation]:
-    """Look for prompts in the tiles of a picture, and join what is found with what the whole picture shows.
 
-    A batch of tiles is in memory at a time, and of each instance its run lengths.
+class TilePieces:
+    """Collects what a network detects of prompts in the tiles of a picture. Of each instance it keeps the run lengths.
 
-    Args:
-        network: The network.
-        pixels: (H, W, 3) uint8 RGB.
-        tiles: As `s3seg.inference.tile_plan.plan_tiles` returns them; at least one.
-        whole: The results of the prompts on the whole picture, all instances above the thresholds.
-        batch_size: How many tiles to encode together.
-
-    Returns:
-        A result for each of ``whole``, with the instances of both, the best first. Presence is the highest of all.
+    Attributes:
+        presence: The highest presence of each prompt in any tile.
+        milliseconds: Time by stage, of all tiles together: "image", "prompt", "masks". Callers add to the first two.
+        left_out: Whether there were more instances of a prompt than ``max_instances``.
     """
-    size = whole[0].size
-    found: list[list[Piece]] = [[] for _ in whole]
-    presence = [result.presence for result in whole]
-    times = {"image": 0.0, "prompt": 0.0, "masks": 0.0}
-    for k, number, window, detections in _detections(network, pixels, tiles, whole, batch_size, times):
-        top, left, bottom, right = window
+
+    def __init__(
+        self, tiles: Sequence[Window], size: tuple[int, int], *, prompts: int, max_instances: int | None = None
+    ) -> None:
+        """Begin without any.
+
+        Args:
+            tiles: As `s3seg.inference.tile_plan.plan_tiles` returns them; at least one.
+            size: (height, width) of the picture.
+            prompts: How many there are.
+            max_instances: Keep about as many of each prompt, the best; None keeps all.
+        """
+        self.presence = [0.0] * prompts
+        self.milliseconds = {"image": 0.0, "prompt": 0.0, "masks": 0.0}
+        self.left_out = False
+        self._tiles = tiles
+        self._size = size
+        self._pieces: list[list[Piece]] = [[] for _ in range(prompts)]
+        self._max_instances = max_instances
+
+    def __getitem__(self, prompt: int) -> list[Piece]:
+        """Return what was found of a prompt, by its number."""
+        return self._pieces[prompt]
+
+    def add(self, number: int, prompt: int, detections: Detections) -> None:
+        """Add what was detected of a prompt in a tile. CPU work; waits for the logits.
+
+        Args:
+            number: The number of the tile.
+            prompt: The number of the prompt.
+            detections: With scores above a threshold.
+        """
         start = time.perf_counter()
+        window = top, left, bottom, right = self._tiles[number]
+        pieces = self._pieces[prompt]
         for rle, box, score in zip(
             detections.rles((bottom - top, right - left)), detections.boxes_xyxy, detections.scores, strict=True
         ):
             if masks.area(rle):
-                placed = place(rle, (top, left), size)
+                placed = place(rle, (top, left), self._size)
                 sides = box * np.array([right - left, bottom - top] * 2) + [left, top, left, top]
-                found[k].append(Piece(placed, sides, float(score), number, is_cut(placed, window, size)))
-        presence[k] = max(presence[k], detections.presence)
-        times["masks"] += _milliseconds_since(start)
-    return [_result(result, found[k], tiles, presence[k], times, prompts=len(whole)) for k, result in enumerate(whole)]
+                pieces.append(Piece(placed, sides, float(score), number, is_cut(placed, window, self._size)))
+        if self._max_instances is not None and len(pieces) > 2 * self._max_instances:
+            self._pieces[prompt] = self._best(pieces)
+        self.presence[prompt] = max(self.presence[prompt], detections.presence)
+        self.milliseconds["masks"] += _milliseconds_since(start)
+
+    def results(self, whole: Sequence[Segmentation], *, threshold: float | None = None) -> list[Segmentation]:
+        """Join the pieces of each prompt with what the whole picture shows.
+
+        Args:
+            whole: The results of the prompts on the whole picture, with all instances above the thresholds.
+            threshold: The one that most readers of the results will choose, if a threshold will be chosen later; see
+                `stitch_for_any_threshold`.
+
+        Returns:
+            A result for each of ``whole``, with the instances of both, the best first. Presence is the highest of all.
+        """
+        return [self._result(k, result, threshold) for k, result in enumerate(whole)]
+
+    def _best(self, pieces: Sequence[Piece]) -> list[Piece]:
+        self.left_out |= self._max_instances is not None and len(pieces) > self._max_instances
+        return sorted(pieces, key=lambda piece: -piece.score)[: self._max_instances]
+
+    def _result(self, k: int, whole: Segmentation, threshold: float | None) -> Segmentation:
+        start = time.perf_counter()
+        lowest = np.float32(whole.threshold)  # of this prompt; that of the detections may be lower
+        above = self._best([piece for piece in self._pieces[k] if np.float32(piece.score) > lowest])
+        of_whole = [Piece(one.rle, np.array(one.box), one.score) for one in whole if one.area]
+        if threshold is None:
+            pieces = stitch(above, self._tiles, of_whole)
+        else:
+            pieces = stitch_for_any_threshold(above, self._tiles, of_whole, threshold=threshold)
+        pieces = self._best(pieces)
+        share = 1 / len(self._pieces)
+        timings = dict(whole.timings)
+        timings["image"] = timings.get("image", 0.0) + self.milliseconds["image"]
+        timings["prompt"] = timings.get("prompt", 0.0) + self.milliseconds["prompt"] * share
+        timings["masks"] = timings.get("masks", 0.0) + self.milliseconds["masks"] * share + _milliseconds_since(start)
+        return replace(
+            whole,
+            rles=tuple(piece.rle for piece in pieces),
+            boxes=np.array([piece.box for piece in pieces], np.float32).reshape(-1, 4),
+            scores=np.array([piece.score for piece in pieces], np.float32),
+            presence=max(whole.presence, self.presence[k]),
+            timings=timings,
+        )
 
 
-def _detections(
+def detect_in_tiles(
     network: Sam3Network,
-    pixels: np.ndarray,
+    read: ReadWindow,
     tiles: Sequence[Window],
-    whole: Sequence[Segmentation],
+    prompts: Sequence[str],
+    *,
+    size: tuple[int, int],
+    threshold: float,
     batch_size: int,
-    times: dict[str, float],
-) -> Iterator[tuple[int, int, Window, Detections]]:
-    """Yield the number of a prompt, the number of a tile, the tile, and what was detected of the prompt in it."""
-    lowest = min(result.threshold for result in whole)
+    on_batch: Callable[[int], None] = lambda tiles: None,
+) -> TilePieces:
+    """Look for prompts in the tiles of a picture. A batch of tiles is in memory at a time.
+
+    Args:
+        network: The network.
+        read: Returns the pixels of a tile.
+        tiles: As `s3seg.inference.tile_plan.plan_tiles` returns them; at least one.
+        prompts: What to look for.
+        size: (height, width) of the picture.
+        threshold: Keep instances that score above this.
+        batch_size: How many tiles to encode together.
+        on_batch: Called after each batch with the number of its tiles.
+    """
+    pieces = TilePieces(tiles, size, prompts=len(prompts))
+    queries = make_queries(prompts, (), (), size=size)
     for batch in batches(enumerate(tiles), batch_size):
         start = time.perf_counter()
         resized = [
-            network.resize(np.ascontiguousarray(pixels[y1:y2, x1:x2]), (y2 - y1, x2 - x1))
-            for _, (y1, x1, y2, x2) in batch
+            network.resize(np.ascontiguousarray(read(window)), (window[2] - window[0], window[3] - window[1]))
+            for _, window in batch
         ]
         encoded = network.encode(resized)
-        times["image"] += _milliseconds_since(start)
+        pieces.milliseconds["image"] += _milliseconds_since(start)
         start = time.perf_counter()
-        queries = make_queries([result.prompt for result in whole], (), (), size=whole[0].size)
         pairs = [(image, query) for image in encoded for query in queries]
-        detections = iter(network.predict_queries(pairs, threshold=lowest))
-        times["prompt"] += _milliseconds_since(start)
-        for number, window in batch:
-            for k in range(len(whole)):
-                yield k, number, window, next(detections)
-
-
-def _result(
-    whole: Segmentation,
-    found: Sequence[Piece],
-    tiles: Sequence[Window],
-    presence: float,
-    times: dict[str, float],
-    *,
-    prompts: int,
-) -> Segmentation:
-    """Join the pieces of one prompt. Pieces at or below its threshold, which may be above the lowest, are left out."""
-    start = time.perf_counter()
-    threshold = np.float32(whole.threshold)
-    above = [piece for piece in found if np.float32(piece.score) > threshold]
-    of_whole = [Piece(one.rle, np.array(one.box), one.score) for one in whole if one.area]
-    pieces = stitch(above, tiles, of_whole)
-    timings = dict(whole.timings)
-    timings["image"] = timings.get("image", 0.0) + times["image"]
-    timings["prompt"] = timings.get("prompt", 0.0) + times["prompt"] / prompts
-    timings["masks"] = timings.get("masks", 0.0) + times["masks"] / prompts + _milliseconds_since(start)
-    return replace(
-        whole,
-        rles=tuple(piece.rle for piece in pieces),
-        boxes=np.array([piece.box for piece in pieces], np.float32).reshape(-1, 4),
-        scores=np.array([piece.score for piece in pieces], np.float32),
-        presence=presence,
-        timings=timings,
-    )
+        detections = iter(network.predict_queries(pairs, threshold=threshold))
+        pieces.milliseconds["prompt"] += _milliseconds_since(start)
+        for number, _ in batch:
+            for k in range(len(prompts)):
+                pieces.add(number, k, next(detections))
+        on_batch(len(batch))
+    return pieces
 
 
 def _milliseconds_since(start: float) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import random
 import secrets
 import socket
 import time
@@ -19,6 +20,7 @@ from s3seg.errors import LeaseLostError, S3segError, UnavailableError
 from s3seg.inference.pipeline import Pipeline
 from s3seg.tasks.model import Claim, Task
 from s3seg.tasks.ports import TaskQueue
+from s3seg.tasks.visual import has_tiles
 
 _log = logging.getLogger(__name__)
 _REAP_INTERVAL_S = 15.0
@@ -30,17 +32,20 @@ class WorkerLimits:
     """How many tasks a worker takes, and for how long it leases them.
 
     Attributes:
-        claimed: Tasks of the claim loop processed at a time: enough to keep the network busy, and no more, so that
-            other workers get their share.
+        claimed: Tasks of the claim loop processed at a time, beside those with tiles: enough to keep the network busy,
+            and no more, so that other workers get their share.
         admitted: Requests plus claimed tasks above which further requests are refused.
         lease_s: Seconds until a new lease expires.
-        poll_s: Seconds between two polls of an empty queue.
+        poll_s: Seconds between two polls of an empty queue, half more or less.
+        with_tiles: Tasks with tiles processed at a time. They take long, and must fill neither the places of other
+            tasks nor the memory.
     """
 
     claimed: int = 24
     admitted: int = 96
     lease_s: float = 60.0
     poll_s: float = 1.0
+    with_tiles: int = 2
 
 
 @dataclass(slots=True, eq=False)
@@ -53,6 +58,7 @@ class _Running:
     """The number of requests that wait for it."""
     claimed: bool = False
     """Whether the claim loop claimed it, rather than a request."""
+    with_tiles: bool = False
 
 
 class Worker:
@@ -98,7 +104,15 @@ class Worker:
 
     @property
     def _claimed(self) -> int:
-        return sum(running.claimed for running in self._running.values())
+        return sum(running.claimed and not running.with_tiles for running in self._running.values())
+
+    @property
+    def _takes_tiles(self) -> bool:
+        """Whether there is room for another task with tiles."""
+        return sum(running.with_tiles for running in self._running.values()) < self._limits.with_tiles
+
+    def _has_room_for(self, claim: Claim) -> bool:
+        return self._takes_tiles or not has_tiles(claim.task.visual)
 
     @property
     def draining(self) -> bool:
@@ -189,8 +203,15 @@ class Worker:
             pause = min(1.0, 2 * pause)
 
     async def _claim_one(self, task_id: str) -> _Running | None:
+        if not self._takes_tiles and has_tiles((await self._queue.get_task(task_id)).visual):
+            return None  # the request waits until there is room here, or another worker has done it
         claim = await self._queue.claim(self.name, task_id, lease_s=self._limits.lease_s)
-        return None if claim is None else self._start(claim, claimed=False)
+        if claim is None:
+            return None
+        if self._has_room_for(claim):
+            return self._start(claim, claimed=False)
+        await self._queue.release(claim.lease)
+        return None
 
     def _start(self, claim: Claim, *, claimed: bool) -> _Running:
         task_id = claim.task.task_id
@@ -198,7 +219,8 @@ class Worker:
         def begin() -> None:
             running.begun = True
 
-        running = _Running(asyncio.ensure_future(self._pipeline.run(claim, on_begin=begin)), claimed=claimed)
+        work = asyncio.ensure_future(self._pipeline.run(claim, on_begin=begin))
+        running = _Running(work, claimed=claimed, with_tiles=has_tiles(claim.task.visual))
         self._running[task_id] = running
 
         def ended(work: asyncio.Task[Task]) -> None:
@@ -255,15 +277,24 @@ class Worker:
         room = self._limits.claimed - self._claimed
         if room <= 0:
             return True
-        claims = await self._queue.claim_batch(self.name, limit=room, lease_s=self._limits.lease_s)
+        claims = await self._queue.claim_batch(
+            self.name, limit=room, lease_s=self._limits.lease_s, with_tiles=self._takes_tiles
+        )
+        unwanted = []
         for claim in claims:
-            self._start(claim, claimed=True)
+            if self._has_room_for(claim):
+                self._start(claim, claimed=True)
+            else:
+                unwanted.append(claim)
+        for claim in unwanted:
+            await self._queue.release(claim.lease)
         return len(claims) == room
 
     async def _pause(self, more: bool) -> None:
         """If more tasks may wait, wait for room; else wait for a sign of new tasks."""
         if not more:
-            await self._wait_for_work(self._limits.poll_s)
+            # so that workers that were started together do not look together
+            await self._wait_for_work(self._limits.poll_s * random.uniform(0.5, 1.5))  # noqa: S311 (not for security)
             return
         self._room.clear()
         if self._claimed >= self._limits.claimed:

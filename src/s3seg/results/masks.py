@@ -300,7 +300,7 @@ def _merge(rles: Sequence[RLE], *, intersect: bool) -> RLE:
         raise MaskError("no masks to combine")
     size = _one_size(rles)
     merged = hotcoco_mask.merge([to_coco(rle) for rle in rles], intersect)
-    return RLE(size, merged["counts"].decode("ascii"))
+    return _trusted(size, merged["counts"].decode("ascii"))
 
 
 def _one_size(rles: Sequence[RLE]) -> tuple[int, int]:

@@ -1,11 +1,13 @@
-"""Parts of masks: cut a window out of an RLE, or put one into a larger picture, without decoding any pixel."""
+"""Windows of pictures and masks: cut one out, or put a mask into a larger picture, without decoding the mask."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
 
+from s3seg.errors import ImageDecodeError
 from s3seg.results import masks
 from s3seg.results.masks import RLE
 
@@ -43,6 +45,25 @@ def place(rle: RLE, offset: tuple[int, int], size: tuple[int, int]) -> RLE:
     column, top, bottom = _by_column(*masks.runs(rle), rle.size[0])
     start = (column + offset[1]) * size[0] + offset[0]
     return masks.from_runs(start + top, start + bottom, size)
+
+
+def cut_pixels(pixels: np.ndarray, windows: Sequence[Window], *, name: str) -> list[np.ndarray]:
+    """Return windows of a picture, each contiguous.
+
+    Args:
+        pixels: (H, W, 3).
+        windows: As planned for a picture of this size.
+        name: What error messages call the picture.
+
+    Raises:
+        ImageDecodeError: A window is not inside the picture, so that it cannot be the one that they were planned for.
+    """
+    height, width = pixels.shape[:2]
+    if not all(0 <= y1 < y2 <= height and 0 <= x1 < x2 <= width for y1, x1, y2, x2 in windows):
+        raise ImageDecodeError(
+            f"{name}: cannot be cut into tiles: it has {width} x {height} pixels, less than expected"
+        )
+    return [np.ascontiguousarray(pixels[y1:y2, x1:x2]) for y1, x1, y2, x2 in windows]
 
 
 def common(one: Window, other: Window) -> Window | None:

@@ -1,4 +1,4 @@
-"""Maintenance: collect garbage, and end tasks that cannot finish; by services on a schedule, and by operators."""
+"""Maintenance: end tasks that cannot finish, remove what has ended, and collect garbage; on a schedule or by hand."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from s3seg.errors import UnavailableError
 from s3seg.tasks.object_keys import owner_of
 from s3seg.tasks.ports import Accounts, ObjectStore, TaskQueue
 from s3seg.tasks.records import ObjectInfo
@@ -83,6 +84,65 @@ async def collect_garbage(
     return Collected(objects=removed, size_bytes=removed_bytes, partial_writes=partial)
 
 
+@dataclass(slots=True, kw_only=True)
+class Removals:
+    """How much was removed.
+
+    Attributes:
+        images, results: Whose time was over, or whose account was deleted.
+        objects: Stored objects of these.
+        accounts: Deleted accounts of which nothing is left to remove.
+        garbage: Stored objects that nothing referred to.
+    """
+
+    images: int = 0
+    results: int = 0
+    objects: int = 0
+    accounts: int = 0
+    garbage: int = 0
+
+    def add(self, more: Removals) -> None:
+        """Add another count to this one."""
+        for name in ("images", "results", "objects", "accounts", "garbage"):
+            setattr(self, name, getattr(self, name) + getattr(more, name))
+
+
+async def remove_ended(objects: ObjectStore, accounts: Accounts, *, removals: Removals | None = None) -> Removals:
+    """Remove images and results whose time is over, and everything that deleted accounts have.
+
+    Rows are removed before their objects, so that no row refers to an object that is gone. If this is interrupted,
+    objects of deleted accounts are removed the next time, since their accounts are not recorded as emptied, and other
+    objects by the garbage collection.
+
+    Args:
+        objects: The store of the objects.
+        accounts: The store of the rows.
+        removals: Counts what is removed, as it is removed; a new count if not given.
+    """
+    removals = removals or Removals()
+    while True:
+        batch = await accounts.collect()
+        if not (batch.images or batch.results):
+            break
+        removals.images += batch.images
+        removals.results += batch.results
+        for key in batch.object_keys:
+            try:
+                await objects.delete(key)
+            except UnavailableError as err:
+                _log.warning("could not delete an object, leaving it to garbage collection: %s", err)
+            else:
+                removals.objects += 1
+    while users := await accounts.closed_accounts():
+        for user_id in users:
+            async for info in objects.list(f"users/{user_id}/"):
+                await objects.delete(info.key)
+                removals.objects += 1
+            await accounts.emptied(user_id)
+            removals.accounts += 1
+    return removals
+
+
 async def reap_all(queue: TaskQueue) -> int:
     """End and refund every task that is past its deadline or out of attempts, and return how many there were."""
     ended = 0
@@ -116,7 +176,31 @@ def reaping(queue: TaskQueue, *, every_s: float) -> Job:
     return Job(name="reap", every_s=every_s, run=run)
 
 
-def garbage_collection(objects: ObjectStore, accounts: Accounts, *, every_s: float) -> Job:
+def removing_ended(
+    objects: ObjectStore, accounts: Accounts, *, every_s: float, removals: Removals | None = None
+) -> Job:
+    """Return the job that removes what has ended, and what deleted accounts have."""
+
+    async def run() -> str | None:
+        now = Removals()
+        try:
+            await remove_ended(objects, accounts, removals=now)
+        finally:  # what was removed before an error is counted too
+            if removals is not None:
+                removals.add(now)
+        if now == Removals():
+            return None
+        return (
+            f"removed {now.images} images, {now.results} results and {now.objects} objects that had ended or were of "
+            f"deleted accounts, of which {now.accounts} have nothing left"
+        )
+
+    return Job(name="expire", every_s=every_s, run=run)
+
+
+def garbage_collection(
+    objects: ObjectStore, accounts: Accounts, *, every_s: float, removals: Removals | None = None
+) -> Job:
     """Return the job that removes the objects of this installation's users that nothing refers to, after a day."""
 
     async def run() -> str | None:
@@ -124,6 +208,8 @@ def garbage_collection(objects: ObjectStore, accounts: Accounts, *, every_s: flo
         found = await collect_garbage(objects, accounts, before=before, known_users_only=True)
         if not found.objects and not found.partial_writes:
             return None
+        if removals is not None:
+            removals.garbage += found.objects
         return f"removed {found.objects} unused objects and {found.partial_writes} partial writes"
 
     return Job(name="gc", every_s=every_s, run=run)

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -72,6 +72,7 @@ class Task:
         attempts: The attempts and the lease; empty once the task has ended.
         visual: What is asked for beside words, as JSON values, or None; see `s3seg.tasks.visual`.
         request_id: Id of the HTTP request that submitted it, for log lines; None if it is not known.
+        keep_s: Seconds for which the result is kept once the task has ended; None until it is deleted.
     """
 
     task_id: str
@@ -93,6 +94,7 @@ class Task:
     attempts: Attempts = Attempts()
     visual: Mapping[str, Any] | None = None
     request_id: str | None = None
+    keep_s: int | None = None
 
     @property
     def log_fields(self) -> dict[str, str]:
@@ -114,6 +116,15 @@ class Task:
     def ended(self) -> bool:
         """Whether the status is ``done`` or ``error``, which are final."""
         return self.status in (TaskStatus.DONE, TaskStatus.ERROR)
+
+    @property
+    def expires_at(self) -> datetime | None:
+        """When the result ends; None if the task has not ended, or is kept until it is deleted."""
+        return None if self.keep_s is None or not self.ended else self.updated_at + timedelta(seconds=self.keep_s)
+
+    def expired(self, now: datetime) -> bool:
+        """Return whether the time of the result is over."""
+        return self.keep_s is not None and self.expires_at is not None and self.expires_at <= now
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,6 +181,7 @@ class TaskRequest:
         idempotency_key: 1 to 200 printable ASCII characters, or None.
         visual: What is asked for beside words, as JSON values, or None; see `s3seg.tasks.visual`.
         request_id: Id of the HTTP request, for log lines, or None; not part of what is asked for.
+        keep_s: Seconds for which the result is kept once the task has ended, or None for the operator's time.
 
     Raises:
         InvalidRequestError: If the prompts are one text instead of several, too few or too many, or the idempotency
@@ -182,6 +194,7 @@ class TaskRequest:
     idempotency_key: str | None = None
     visual: Mapping[str, Any] | None = None
     request_id: str | None = None
+    keep_s: int | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.prompts, str):  # it would be taken for a sequence of letters
@@ -196,7 +209,9 @@ class TaskRequest:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of image, prompts and project: equal for repeats of the same request, and only for those."""
-        visual = [] if self.visual is None else [self.visual]
-        body = json.dumps([self.image_url, self.prompts, self.project_id, *visual], ensure_ascii=True, sort_keys=True)
+        """SHA-256 of what is asked for: equal for repeats of the same request, and only for those."""
+        more: list[Any] = [] if self.visual is None else [self.visual]
+        if self.keep_s is not None:
+            more.append(self.keep_s)
+        body = json.dumps([self.image_url, self.prompts, self.project_id, *more], ensure_ascii=True, sort_keys=True)
         return hashlib.sha256(body.encode("ascii")).hexdigest()

@@ -36,6 +36,7 @@ from s3seg.tasks.records import (
     TaskPage,
     VerificationKey,
 )
+from s3seg.tasks.retention import Collection
 
 
 class Part(Protocol):
@@ -146,10 +147,24 @@ class TaskStore(Part, Protocol):
     Every method acts on behalf of ``caller``, who sees only their own data. An object of another user and an object
     that does not exist give the same error with the same message. An account is created when a caller is first
     seen, with the configured number of credits.
+
+    Images and tasks whose time is over (``expires_at``) are as if they had been deleted, whether or not they have been
+    collected.
+
+    Raises:
+        AuthInvalidError: `account`, and any method that stores something, if the caller's account was deleted.
     """
 
     async def account(self, caller: Identity) -> Account:
         """Return the caller's account, and create it if it does not exist."""
+        ...
+
+    async def credit_history(self, caller: Identity, *, limit: int = 100, offset: int = 0) -> Sequence[LedgerEntry]:
+        """Return up to ``limit`` changes of the caller's credits, oldest first, without the first ``offset``."""
+        ...
+
+    async def close_account(self, caller: Identity) -> datetime:
+        """Mark the caller's account as deleted, as `Accounts.close` does; return when it was first marked."""
         ...
 
     async def register_image(self, caller: Identity, image: NewImage) -> StoredImage:
@@ -172,6 +187,12 @@ class TaskStore(Part, Protocol):
 
     async def find_image(self, caller: Identity, object_key: str) -> StoredImage | None:
         """Return the caller's image with this object key, or None if the caller has none (it may be any string)."""
+        ...
+
+    async def list_images(
+        self, caller: Identity, *, limit: int = 20, after: Cursor | None = None
+    ) -> Sequence[StoredImage]:
+        """Return up to ``limit`` of the caller's images, newest first, beginning just after a position."""
         ...
 
     async def delete_image(self, caller: Identity, image_id: str) -> StoredImage:
@@ -363,8 +384,12 @@ class TaskQueue(Part, Protocol):
         """
         ...
 
-    async def claim_batch(self, worker: str, *, limit: int, lease_s: float) -> Sequence[Claim]:
-        """Claim up to ``limit`` tasks, oldest first, and return the claims; none is given to two workers."""
+    async def claim_batch(self, worker: str, *, limit: int, lease_s: float, with_tiles: bool = True) -> Sequence[Claim]:
+        """Claim up to ``limit`` tasks, oldest first, and return the claims; none is given to two workers.
+
+        Without ``with_tiles``, tasks that ask for tiles (`s3seg.tasks.visual.has_tiles`), which take much longer than
+        others, are left to later claims.
+        """
         ...
 
     async def renew(self, lease: Lease, *, lease_s: float) -> Lease:
@@ -437,6 +462,35 @@ class Accounts(Part, Protocol):
 
     async def ledger(self, user_id: str) -> Sequence[LedgerEntry]:
         """Return all changes of a user's credits, oldest first; empty if there is no such account."""
+        ...
+
+    async def close(self, user_id: str) -> datetime:
+        """Mark an account as deleted, for ever, and return when it was first marked.
+
+        In the same transaction its unfinished tasks are cancelled and refunded, and its webhooks are removed with their
+        secrets and deliveries. `collect` removes the rest. What stays is the account's id, tier and balance, and the
+        ledger. Idempotent; an account that does not exist is created as a deleted one, without credits.
+        """
+        ...
+
+    async def collect(self, *, limit: int = 500) -> Collection:
+        """Remove images and tasks whose time is over, and what deleted accounts have, up to ``limit`` of each kind.
+
+        A task that has not ended is never removed, and neither is its image. The objects are not deleted; that is up to
+        the caller of this method. Concurrent calls never return the same key twice. When nothing is left, the
+        collection is empty.
+        """
+        ...
+
+    async def closed_accounts(self, *, limit: int = 100) -> Sequence[str]:
+        """Return users whose deleted account has no rows left to collect, but who may have stored objects.
+
+        They are those for whom `emptied` was not called.
+        """
+        ...
+
+    async def emptied(self, user_id: str) -> None:
+        """Record that a deleted account has no stored objects any more. Idempotent."""
         ...
 
     async def begin_job(self, name: str, *, every_s: float) -> bool:

@@ -16,6 +16,7 @@ from s3seg.tasks.limits import Tier
 from s3seg.tasks.model import Task
 from s3seg.tasks.object_keys import owner_of, public_url
 from s3seg.tasks.rate_limit import RateDecision
+from s3seg.tasks.retention import keep_for
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -42,11 +43,19 @@ class Identity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
-    """A user's tier and credits. ``credits`` equals the sum of the user's ledger, and is never negative."""
+    """A user's tier and credits. ``credits`` equals the sum of the user's ledger, and is never negative.
+
+    Attributes:
+        user_id: The user.
+        tier: The plan, which decides the rate limits.
+        credits: The balance.
+        retention_s: Seconds after which images and results end at the latest, as the operator says; None for never.
+    """
 
     user_id: str
     tier: Tier
     credits: int
+    retention_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +87,7 @@ class NewImage:
         size_bytes: Size of the file, from 1 byte to 10 MiB.
         width, height: Size of the image, in pixels.
         project_id: One of the caller's projects, or None.
+        keep_s: Seconds for which the image is kept, or None for the operator's time.
     """
 
     object_key: str
@@ -86,11 +96,16 @@ class NewImage:
     width: int
     height: int
     project_id: str | None = None
+    keep_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredImage:
-    """A registered image. The store derives ``image_url`` from the object key; callers cannot choose it."""
+    """A registered image. The store derives ``image_url`` from the object key; callers cannot choose it.
+
+    After ``expires_at``, if there is one, it is as if the image had been deleted, except that tasks that were submitted
+    before still end.
+    """
 
     image_id: str
     user_id: str
@@ -102,14 +117,22 @@ class StoredImage:
     width: int
     height: int
     created_at: datetime
+    expires_at: datetime | None = None
+
+    def expired(self, now: datetime) -> bool:
+        """Return whether the time of the image is over."""
+        return self.expires_at is not None and self.expires_at <= now
 
     @classmethod
-    def of(cls, image: NewImage, user_id: str, *, public_base: str, now: datetime) -> StoredImage:
+    def of(
+        cls, image: NewImage, user_id: str, *, public_base: str, now: datetime, retention_s: int | None = None
+    ) -> StoredImage:
         """Return the registered form of a user's new image, with a new id.
 
         Raises:
-            InvalidRequestError: The object key is not that of an image of this user.
+            InvalidRequestError: The object key is not that of an image of this user, or ``keep_s`` is not allowed.
         """
+        keep_s = keep_for(image.keep_s, retention_s=retention_s)
         if owner_of(image.object_key) != user_id or not image.object_key.startswith(f"users/{user_id}/images/"):
             raise InvalidRequestError("the object key is not that of an image of the caller")
         return cls(
@@ -123,6 +146,7 @@ class StoredImage:
             width=image.width,
             height=image.height,
             created_at=now,
+            expires_at=None if keep_s is None else now + timedelta(seconds=keep_s),
         )
 
 

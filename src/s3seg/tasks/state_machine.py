@@ -38,6 +38,7 @@ from typing import Any
 
 from s3seg.errors import InsufficientCreditsError, LeaseLostError
 from s3seg.tasks.model import Attempts, Failure, Lease, Outcome, Task, TaskRequest, TaskStatus
+from s3seg.tasks.retention import keep_for
 
 _PENDING, _PROCESSING, _DONE, _ERROR = (
     TaskStatus.PENDING,
@@ -87,10 +88,12 @@ class Rules:
     Attributes:
         max_attempts: How many attempts a task has; released ones are not counted.
         deadline_s: Seconds after which a task that has not ended is ended in error.
+        retention_s: Seconds after which images and results end at the latest; None for never.
     """
 
     max_attempts: int = 3
     deadline_s: float = 900.0
+    retention_s: int | None = None
 
 
 def admit(
@@ -107,7 +110,9 @@ def admit(
 
     Raises:
         InsufficientCreditsError: If there are fewer ``credits`` than prompts.
+        InvalidRequestError: If the result is to be kept for a time that is not allowed.
     """
+    keep_s = keep_for(request.keep_s, retention_s=rules.retention_s)
     if credits < len(request.prompts):
         raise InsufficientCreditsError(f"the task costs {len(request.prompts)} credits, the account has {credits}")
     return Task(
@@ -119,6 +124,7 @@ def admit(
         prompts=request.prompts,
         visual=request.visual,
         request_id=request.request_id,
+        keep_s=keep_s,
         status=_PENDING,
         created_at=now,
         updated_at=now,

@@ -13,6 +13,7 @@ from s3seg.errors import InvalidRequestError
 from s3seg.tasks.clicks import Clicks
 from s3seg.tasks.concepts import ConceptDefinition
 from s3seg.tasks.records import Concept
+from s3seg.tasks.tiles import Tile, checked_tile_of_service
 
 MAX_VISUAL_CHARS = 65_536
 """Largest size of the JSON."""
@@ -26,6 +27,30 @@ def visual_of_clicks(objects: Sequence[Clicks]) -> dict[str, Any]:
 def visual_of_concept(concept: Concept) -> dict[str, Any]:
     """Return what a task stores that looks for a concept: all of it, so that the concept may be deleted meanwhile."""
     return {"concept": {"id": concept.concept_id, **concept.definition}}
+
+
+def visual_of_tiles(tile: Tile) -> dict[str, Any]:
+    """Return what a task stores that looks for its prompts in tiles too."""
+    return {"tile": tile}
+
+
+def has_tiles(visual: Mapping[str, Any] | None) -> bool:
+    """Return whether a task asks for tiles, perhaps malformed ones, and so takes longer than others."""
+    return visual is not None and "tile" in visual
+
+
+def tile_of(visual: Mapping[str, Any] | None) -> Tile | None:
+    """Return the tiles that a task asks for, or None.
+
+    Raises:
+        InvalidRequestError: They are malformed.
+    """
+    if visual is None or "tile" not in visual:
+        return None
+    tile = checked_tile_of_service(visual["tile"])
+    if tile is None or len(visual) > 1:
+        raise InvalidRequestError("the tiles of the task are malformed")
+    return tile
 
 
 def concept_of(visual: Mapping[str, Any] | None) -> ConceptDefinition | None:

@@ -22,6 +22,8 @@ port                    suite
 `Authenticator`         `AuthenticatorSuite`
 `RateLimiter`           `RateLimiterSuite`
 `WorkerNotifier`        `WorkerNotifierSuite`
+`TaskStore`, and        `RetentionSuite`, with a `TaskHarness` that has `set_retention`
+`Accounts`
 `Webhooks`, and         `WebhookSuite`, with a `TaskHarness` that has them
 `WebhookOutbox`
 ======================  ==============================================
@@ -34,6 +36,7 @@ from s3seg.testing.access import AuthenticatorSuite, RateLimiterSuite, WorkerNot
 from s3seg.testing.accounts import AccountsSuite
 from s3seg.testing.harness import TaskHarness
 from s3seg.testing.object_store import ObjectStoreSuite
+from s3seg.testing.retention import RetentionSuite
 from s3seg.testing.task_queue import TaskQueueSuite
 from s3seg.testing.task_store import TaskStoreSuite
 from s3seg.testing.webhooks import WebhookSuite
@@ -43,6 +46,7 @@ __all__ = [
     "AuthenticatorSuite",
     "ObjectStoreSuite",
     "RateLimiterSuite",
+    "RetentionSuite",
     "TaskHarness",
     "TaskQueueSuite",
     "TaskStoreSuite",

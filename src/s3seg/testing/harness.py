@@ -55,6 +55,10 @@ class TaskHarness(ABC):
     async def pass_time(self, seconds: float) -> None:
         """Move the clock of the adapters forward by ``seconds``, or make all stored times older by as much."""
 
+    async def set_retention(self, seconds: int | None) -> None:
+        """Set the time after which images and results end at the latest, as an operator does; for `RetentionSuite`."""
+        raise NotImplementedError
+
     async def user(self, *, tier: Tier = Tier.ENTERPRISE, credits: int = 10) -> Identity:
         """Create a user with exactly this many credits."""
         identity = await self.new_identity(tier=tier)
@@ -63,7 +67,7 @@ class TaskHarness(ABC):
             await self.accounts.adjust(identity.user_id, credits - account.credits)
         return identity
 
-    async def image(self, caller: Identity, *, project_id: str | None = None) -> StoredImage:
+    async def image(self, caller: Identity, *, project_id: str | None = None, keep_s: int | None = None) -> StoredImage:
         """Register an image."""
         return await self.store.register_image(
             caller,
@@ -74,6 +78,7 @@ class TaskHarness(ABC):
                 width=4,
                 height=3,
                 project_id=project_id,
+                keep_s=keep_s,
             ),
         )
 
@@ -85,10 +90,13 @@ class TaskHarness(ABC):
         image: StoredImage | None = None,
         project_id: str | None = None,
         key: str | None = None,
+        keep_s: int | None = None,
     ) -> Task:
         """Submit a task, with a new image if none is given."""
         image = image or await self.image(caller)
-        request = TaskRequest(image_url=image.image_url, prompts=prompts, project_id=project_id, idempotency_key=key)
+        request = TaskRequest(
+            image_url=image.image_url, prompts=prompts, project_id=project_id, idempotency_key=key, keep_s=keep_s
+        )
         return (await self.store.submit(caller, request)).task
 
     async def claim(self, task: Task, *, worker: str = "worker-1", lease_s: float = 30) -> Lease:

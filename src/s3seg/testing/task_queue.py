@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from s3seg.errors import LeaseLostError, NotFoundError
-from s3seg.tasks.model import Failure, Lease, Task, TaskStatus
+from s3seg.tasks.model import Failure, Lease, Task, TaskRequest, TaskStatus
+from s3seg.tasks.visual import tile_of, visual_of_tiles
 from s3seg.testing.harness import AsyncSuite, TaskHarness, outcome_for
 from s3seg.testing.task_store import ABSENT_IDS
 
@@ -90,6 +91,27 @@ class TaskQueueSuite(AsyncSuite):
         rest = await harness.queue.claim_batch("w", limit=10, lease_s=30)
         assert [claim.task.task_id for claim in [*first, *rest]] == [task.task_id for task in tasks]
         assert await harness.queue.claim_batch("w", limit=10, lease_s=30) == []
+
+    async def test_a_batch_without_tiles_leaves_them_to_later_claims(self, harness: TaskHarness) -> None:
+        user = await harness.user()
+        image = await harness.image(user)
+        plain, tiled = TaskRequest(image_url=image.image_url, prompts=("cat",)), visual_of_tiles(400)
+        tasks = []
+        for request in (replace(plain, visual=tiled), plain, replace(plain, visual=visual_of_tiles("auto")), plain):
+            tasks.append((await harness.store.submit(user, request)).task)
+            await harness.pass_time(0.01)
+        assert [tile_of(task.visual) for task in tasks] == [400, None, "auto", None]
+        expired = await harness.queue.claim("gone", tasks[0].task_id, lease_s=0.2)
+        assert expired is not None
+        await harness.pass_time(0.3)
+        small = await harness.queue.claim_batch("w", limit=10, lease_s=30, with_tiles=False)
+        assert [claim.task.task_id for claim in small] == [tasks[1].task_id, tasks[3].task_id]
+        assert await harness.queue.claim_batch("w", limit=10, lease_s=30, with_tiles=False) == []
+        rest = await harness.queue.claim_batch("w", limit=10, lease_s=30)
+        assert [(claim.task.task_id, tile_of(claim.task.visual)) for claim in rest] == [
+            (tasks[0].task_id, 400),
+            (tasks[2].task_id, "auto"),
+        ]
 
     async def test_concurrent_workers_never_share_a_task(self, harness: TaskHarness) -> None:
         user = await harness.user(credits=40)

@@ -52,7 +52,7 @@ class Form:
 
 
 async def read_upload(request: Request) -> Upload:
-    """Read the part ``file`` and the field ``project_id`` of a ``multipart/form-data`` body.
+    """Read the part ``file`` and the fields of `UploadRequest` of a ``multipart/form-data`` body.
 
     Raises:
         FileTooLargeError: The file, or the body as a whole, is too large; with and without ``Content-Length``.
@@ -64,7 +64,7 @@ async def read_upload(request: Request) -> Upload:
         fields = UploadRequest.model_validate(form.fields)
     except ValidationError as err:
         raise InvalidRequestError(explain(err)) from None
-    return Upload(data=form.file, project_id=fields.project_id)
+    return Upload(data=form.file, project_id=fields.project_id, expires_in_s=fields.expires_in_s)
 
 
 async def read_form(request: Request, *, file: str, fields: Collection[str], field_bytes: int = _FIELD_BYTES) -> Form:

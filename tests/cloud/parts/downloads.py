@@ -19,6 +19,7 @@ POSTGREST_SHA256 = "0af68afe747ce09964f29e7c872e77b038aec483a8f3923c20850e850447
 SUPABASE_JS = "@supabase/supabase-js@2.49.4"
 CHROMIUM = "@sparticuz/chromium@153.0.0"
 PLAYWRIGHT = "playwright-core@1.65.1"
+AXE = "axe-core@4.10.3"
 
 
 class MissingPartError(RuntimeError):

@@ -52,6 +52,15 @@ def test_pictures_are_segmented_by_the_service_without_local_pytorch(service, tm
     assert url in done.stderr
 
 
+def test_the_service_looks_into_tiles(service, tmp_path):
+    url, token = service
+    (tmp_path / "a.png").write_bytes(encoded())
+    done = segment(tmp_path, "a.png", "cat", "--url", url, "--tile", "32", "--jsonl", S3SEG_TOKEN=token)
+    assert done.returncode == 0, done.stderr
+    (line,) = [json.loads(line) for line in done.stdout.splitlines()]
+    assert line["instances"][0]["score"] == pytest.approx(0.8)  # of the worker for what has tiles
+
+
 def test_a_picture_that_fails_does_not_stop_the_others(service, tmp_path):
     url, token = service
     (tmp_path / "a.png").write_bytes(b"no picture")

@@ -19,7 +19,8 @@ from s3seg.app.settings import Settings
 
 if sys.platform != "win32":
     from tests.cloud.parts.downloads import MissingPartError, node
-    from tests.helpers.processes import WORKER, Process, edge_process
+    from tests.helpers.processes import EDGE, WORKER, Process, edge_process, free_port, wait_for
+    from tests.web.playground.browsing import browse  # noqa: F401  a fixture
 else:  # the parts that the tests fetch are not there
     collect_ignore_glob = ["test_*.py"]
 
@@ -104,6 +105,30 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
             yield Service(data, url)
         finally:
             worker.kill()
+
+
+@pytest.fixture(scope="module")
+def real_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service, Path]]:
+    """`s3seg serve` with a checkpoint that takes words, boxes and clicks; and the folder of the checkpoint."""
+    from tests.helpers.clickable import write_clickable_checkpoint
+
+    folder = tmp_path_factory.mktemp("real")
+    checkpoint = write_clickable_checkpoint(folder / "checkpoint")
+    (data := folder / "data").mkdir()
+    port = free_port()
+    environment = {
+        "S3SEG_DATA_DIR": str(data),
+        "S3SEG_RATE_LIMITS": "off",
+        "S3SEG_WELCOME_CREDITS": "100",
+        "S3SEG_CHECKPOINT": str(checkpoint),
+    }
+    everything = Process(EDGE, "--port", str(port), log=data / "serve.log", **environment)
+    everything.start()
+    try:
+        wait_for(url := f"http://127.0.0.1:{port}")
+        yield Service(data, url), checkpoint
+    finally:
+        everything.stop()
 
 
 def running_edge(data: Path, **environment: str) -> Any:

@@ -5,120 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
 import re
-import subprocess
-import tempfile
 
-import pytest
 from PIL import Image
-
-from tests.cloud.parts import downloads
-from tests.helpers.pictures import encoded
-
-SCRIPT = """
-const { readFileSync } = require("node:fs");
-const { chromium } = require("playwright-core");
-const input = JSON.parse(readFileSync(0, "utf8"));
-const picture = { name: "a.png", mimeType: "image/png", buffer: Buffer.from(input.picture, "base64") };
-
-(async () => {
-  const browser = await chromium.launch({
-    executablePath: input.browser, args: [
-      "--no-sandbox", "--headless", "--disable-gpu", "--host-resolver-rules=MAP edge.example 127.0.0.1",
-    ],
-  });
-  const page = await browser.newPage();
-  page.setDefaultTimeout(30000);
-  const noise = [];
-  const hosts = new Set();
-  page.on("console", (message) => { if (message.type() === "error") noise.push(message.text()); });
-  page.on("pageerror", (error) => noise.push(String(error)));
-  page.on("request", (request) => { if (!request.url().startsWith("blob:")) hosts.add(new URL(request.url()).host); });
-  const open = (token, url = input.url) => page.goto(`${url}/${token ? `#token=${token}` : ""}`);
-  const choose = async () => {
-    await page.setInputFiles("#file", picture);
-    await page.waitForSelector("#stage:not([hidden])");
-  };
-  const find = async (words) => {
-    await page.fill("#prompts", words);
-    await page.press("#prompts", "Enter");
-    await page.waitForSelector("#results:not([hidden]), .error:not([hidden])");
-  };
-  const text = (selector) => page.textContent(selector);
-  const texts = (selector) => page.$$eval(selector, (all) => all.map((one) => one.textContent.trim()));
-  // how opaque the drawing is over the pixel (x, y) of a picture of 8 x 6
-  const drawn = (x, y) => page.evaluate(([x, y]) => {
-    const canvas = document.querySelector("#overlay");
-    const at = [((x + 0.5) / 8) * canvas.width, ((y + 0.5) / 6) * canvas.height].map(Math.floor);
-    return canvas.getContext("2d").getImageData(...at, 1, 1).data[3];
-  }, [x, y]);
-  const saved = async (button) => {
-    const [download] = await Promise.all([page.waitForEvent("download"), page.click(button)]);
-    return { name: download.suggestedFilename(), body: readFileSync(await download.path()).toString("base64") };
-  };
-  try {
-    const said = await (async () => { CODE })();
-    console.log(JSON.stringify({ said, noise, hosts: [...hosts] }));
-  } finally {
-    await browser.close();
-  }
-})().catch((error) => { console.error(error); process.exit(1); });
-"""
-
-
-@pytest.fixture(scope="session")
-def programs():
-    """Node, a browser, its libraries, and what drives it."""
-    try:
-        return downloads.node(), *downloads.chromium(), downloads.npm_package(downloads.PLAYWRIGHT)
-    except downloads.MissingPartError as err:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(f"no browser: {err}")
-
-
-@pytest.fixture
-def short_path():
-    """A folder whose path leaves room for the browser's sockets, whose paths have 108 characters at most."""
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
-        yield folder
-
-
-@pytest.fixture
-def browse(programs, service, tmp_path, short_path):
-    """Runs code in a page that is not open yet; gives what it returns, if the page complained of nothing."""
-    node, browser, libraries, modules = programs
-
-    def run(code, *, expected_noise=(), at=service, host=None, **more):
-        script = tmp_path / "browse.cjs"
-        script.write_text(SCRIPT.replace("CODE", code))
-        value = {
-            "url": at.url,
-            "browser": str(browser),
-            "picture": base64.b64encode(encoded()).decode(),
-            **more,
-        }
-        paths = {"NODE_PATH": str(modules), "TMPDIR": str(short_path)}
-        if libraries is not None:
-            paths["LD_LIBRARY_PATH"] = str(libraries)
-        done = subprocess.run(
-            [node, script],
-            input=json.dumps(value),
-            env={**os.environ, **paths},
-            capture_output=True,
-            text=True,
-            timeout=180,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        answer = json.loads(done.stdout)
-        complaints = [line for line in answer["noise"] if not any(word in line for word in expected_noise)]
-        assert complaints == []  # breaches of the content security policy among them
-        assert answer["hosts"] == [host or at.url.removeprefix("http://")]
-        return answer["said"]
-
-    return run
 
 
 def test_from_the_link_to_the_masks(browse, service):
@@ -128,7 +17,8 @@ def test_from_the_link_to_the_masks(browse, service):
         const kept = await page.evaluate(() => [location.href, sessionStorage.getItem("s3seg.token")]);
         await choose();
         await find("cat, dog");
-        const first = { summary: await text("#summary"), status: await text("#status"), rows: await texts("#groups li"),
+        const first = { summary: await text("#summary"), status: await text("#status"),
+          rows: await texts("#groups li label"),
           inside: await drawn(3, 2), outside: await drawn(7, 5), threshold: await text("#threshold-value") };
         await page.waitForFunction(() => document.querySelector("#credits").textContent === "8 credits");
         for (const box of await page.$$("#groups h3 input")) await box.uncheck();

@@ -13,7 +13,7 @@ from tests.helpers.pictures import encoded
 from tests.helpers.serving import served
 
 SERVICE = """
-import { Service, ServiceError } from "./service.js";
+import { Service } from "./service.js";
 const picture = () => new File([Uint8Array.from(input.picture)], "a.png", { type: "image/png" });
 const outcome = (promise) => promise.then((value) => ({ value }), (error) => ({ error: { ...error, name: error.name,
   message: error.message } }));
@@ -39,7 +39,8 @@ def credits_of(service, name):
 def test_things_are_found_and_paid_for(call, service):
     said = call(
         "const image = await service.upload(picture()); const states = [];"
-        "const result = await service.find(image.image_url, ['cat', 'dog'], (state) => states.push(state));"
+        "const hooks = { onStatus: (state) => states.push(state) };"
+        "const result = await service.find(image.image_url, { words: ['cat', 'dog'] }, hooks);"
         "const stored = await service.instances(result);"
         "const mask = await service.object(result.mask_image_url);"
         "print({ states, stored, result, mask: [mask.type, mask.size], me: await service.me() });",
@@ -60,12 +61,17 @@ def test_things_are_found_and_paid_for(call, service):
 @pytest.mark.parametrize(
     ("code", "status", "error"),
     [
-        ("service.token = 'wrong'; print(await outcome(service.me()));", 401, "AUTH_INVALID"),
+        ("print(await outcome(new Service({ ...input, token: 'wrong' }).me()));", 401, "AUTH_INVALID"),
         ("print(await outcome(service.upload(new File(['no picture'], 'a.png'))));", 400, "INVALID_REQUEST"),
-        ("print(await outcome(service.find('https://cdn.example/x.png', ['cat'])));", 400, "INVALID_REQUEST"),
+        (
+            "print(await outcome(service.find('https://cdn.example/x.png', { words: ['cat'] })));",
+            400,
+            "INVALID_REQUEST",
+        ),
         (
             "const image = await service.upload(picture());"
-            "print(await outcome(service.find(image.image_url, Array.from({ length: 11 }, (_, k) => `cat ${k}`))));",
+            "const words = Array.from({ length: 11 }, (_, k) => `cat ${k}`);"
+            "print(await outcome(service.find(image.image_url, { words })));",
             402,
             "INSUFFICIENT_CREDITS",
         ),
@@ -84,7 +90,8 @@ def test_who_stops_waiting_gets_the_credits_back(call, idle_service):
     said = call(
         "const stopping = new AbortController();"
         "const image = await service.upload(picture());"
-        "const waiting = service.find(image.image_url, ['cat', 'dog'], () => stopping.abort(), stopping.signal);"
+        "const waiting = service.find(image.image_url, { words: ['cat', 'dog'] },"
+        "  { onStatus: () => stopping.abort(), signal: stopping.signal });"
         "print(await outcome(waiting));",
         idle_service.home,
         idle_service.token("stopper"),
@@ -97,7 +104,7 @@ def test_who_stops_before_there_is_a_task_pays_nothing_either(call, idle_service
     said = call(
         "const stopping = new AbortController();"
         "const image = await service.upload(picture());"
-        "const waiting = service.find(image.image_url, ['cat'], () => {}, stopping.signal);"
+        "const waiting = service.find(image.image_url, { words: ['cat'] }, { signal: stopping.signal });"
         "stopping.abort(); print(await outcome(waiting));",
         idle_service.home,
         idle_service.token("quick"),
@@ -109,11 +116,13 @@ def test_who_stops_before_there_is_a_task_pays_nothing_either(call, idle_service
 def test_a_limit_is_waited_for_and_said(call, idle_service):
     said = call(
         "const image = await service.upload(picture()); const told = []; const stopping = new AbortController();"
-        "service.onWait = (seconds, error) => { told.push([seconds, error.code, error.status]); stopping.abort(); };"
+        "const onWait = (seconds, error) => { told.push([seconds, error.code, error.status]); stopping.abort(); };"
+        "const waiting = new Service({ ...input, onWait }); const asked = { words: ['cat'] };"
         "const ask = () => { const each = new AbortController();"
-        "  return outcome(service.find(image.image_url, ['cat'], () => each.abort(), each.signal)); };"
+        "  const hooks = { onStatus: () => each.abort(), signal: each.signal };"
+        "  return outcome(service.find(image.image_url, asked, hooks)); };"
         "for (let k = 0; k < 5; k++) await ask();"  # the contract's limit for a free user
-        "print([told, await outcome(service.find(image.image_url, ['cat'], () => {}, stopping.signal))]);",
+        "print([told, await outcome(waiting.find(image.image_url, asked, { signal: stopping.signal }))]);",
         idle_service.home,
         idle_service.token("hasty"),
     )
@@ -138,7 +147,8 @@ def test_a_busy_service_is_asked_again(call):
 
     with served(Starlette(routes=[Route("/api/v1/me", me)])) as url:
         said = call(
-            "const told = []; service.onWait = (seconds) => told.push(seconds); print([await service.me(), told]);",
+            "const told = []; const onWait = (seconds) => told.push(seconds);"
+            "print([await new Service({ ...input, onWait }).me(), told]);",
             f"{url}/",
             "t",
         )
@@ -152,7 +162,7 @@ def test_a_task_that_fails_says_why(call):
         Route("/api/v1/tasks/t", lambda _: enveloped({"status": "error", "error_message": "the prompt has 40 tokens"})),
     ]
     with served(Starlette(routes=routes)) as url:
-        said = call("print(await outcome(service.find('i', ['cat'])));", f"{url}/", "t")
+        said = call("print(await outcome(service.find('i', { words: ['cat'] })));", f"{url}/", "t")
     assert (said["error"]["code"], said["error"]["message"]) == ("TASK_FAILED", "the prompt has 40 tokens")
 
 
@@ -210,7 +220,7 @@ def test_it_works_where_the_edge_is_mounted(call, tmp_path):
 
 def test_a_token_that_cannot_be_sent_is_refused_before_it_is_sent(run_node):
     tokens = ["eyJ.a-b_c.d=", "a b", "a\nb", '"a"', "'a'", "Bearer a", "\u201ca", "a\u200b", ""]
-    said = run_node('import { tokenProblem } from "./service.js"; print(input.map(tokenProblem));', tokens)
+    said = run_node('import { tokenProblem } from "./requests.js"; print(input.map(tokenProblem));', tokens)
     assert said[0] == ""
     assert all(said[1:])
     assert "Bearer" in said[5]

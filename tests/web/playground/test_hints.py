@@ -37,4 +37,4 @@ def test_a_list_in_one_prompt_has_nothing_to_do_with_the_model(run_node):
 
 
 def test_a_result_of_an_earlier_service_keeps_its_hint_and_no_hint_is_no_remark(run_node):
-    assert run_node(CODE, [{"hint": "it rains"}, {}]) == ["it rains.", ""]
+    assert run_node(CODE, [{"hint": "it rains"}, {}]) == ["It rains.", ""]

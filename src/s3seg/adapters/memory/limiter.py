@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from cachetools import TTLCache
 
-from s3seg.tasks.limits import RATE_LIMITS, RATE_WINDOW_S, Action, RateTable, Tier
+from s3seg.tasks.limits import RATE_LIMITS, RATE_WINDOW_S, UNLIMITED, Action, RateTable, Tier
 from s3seg.tasks.rate_limit import RateDecision, take
 from s3seg.tasks.records import Identity
 
@@ -30,6 +30,8 @@ class MemoryRateLimiter:
     async def take(self, caller: Identity, action: Action, tier: Tier) -> RateDecision:
         """Decide whether the caller may do one more action, and count it if so."""
         key, limit = (caller.user_id, action), self._table[tier][action]
+        if limit >= UNLIMITED:  # nothing to remember
+            return take(action, (), limit=limit, now=self._clock())[0]
         decision, times = take(action, self._times.get(key, ()), limit=limit, now=self._clock())
         self._times[key] = times
         return decision

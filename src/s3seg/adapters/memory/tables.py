@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
+from s3seg.errors import AuthInvalidError
 from s3seg.tasks import state_machine
 from s3seg.tasks.limits import RATE_LIMITS, RateTable, Tier
 from s3seg.tasks.model import Task
 from s3seg.tasks.records import Account, Concept, LedgerEntry, Project, StoredImage
+from s3seg.tasks.retention import ACCOUNT_DELETED
 from s3seg.tasks.state_machine import Rules
 from s3seg.tasks.webhook_payload import new_delivery_id, payload_of
 from s3seg.tasks.webhooks import Delivery, DeliveryStatus, Webhook
@@ -52,14 +54,26 @@ class MemoryTables:
     deliveries: dict[str, Delivery] = field(default_factory=dict)
     submits: dict[str, Sequence[float]] = field(default_factory=dict)
     """By user: the times of the submits that the rate limit counts."""
+    closed: dict[str, datetime] = field(default_factory=dict)
+    """By user: when the account was deleted."""
+    emptied: set[str] = field(default_factory=set)
+    """Deleted accounts that have no stored objects any more."""
     idempotency_keys: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
     """By user and idempotency key: the fingerprint of the request, and the id of its task."""
 
     def ensure(self, user_id: str, tier: Tier | None) -> Account:
-        """Return a user's account, and create it if it does not exist."""
+        """Return a user's account, and create it if it does not exist.
+
+        Raises:
+            AuthInvalidError: The account was deleted.
+        """
+        if user_id in self.closed:
+            raise AuthInvalidError(ACCOUNT_DELETED)
         account = self.accounts.get(user_id)
         if account is None:
-            self.accounts[user_id] = Account(user_id=user_id, tier=tier or Tier.FREE, credits=0)
+            self.accounts[user_id] = Account(
+                user_id=user_id, tier=tier or Tier.FREE, credits=0, retention_s=self.rules.retention_s
+            )
             self.book(user_id, self.welcome_credits, "grant", None)
         return self.accounts[user_id]
 
@@ -80,6 +94,12 @@ class MemoryTables:
         if after.ended and not before.ended:
             self._tell_of_end(after)
         return after
+
+    def forget_image(self, image_id: str) -> None:
+        """Remove an image; its tasks are kept, without an image."""
+        del self.images[image_id]
+        for task in [task for task in self.tasks.values() if task.image_id == image_id]:
+            self.tasks[task.task_id] = replace(task, image_id=None)
 
     def _tell_of_end(self, task: Task) -> None:
         for owner, webhook in self.webhooks.values():

@@ -8,8 +8,10 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Any, TypeVar
 
+from s3seg.adapters.memory import retention
 from s3seg.adapters.memory.tables import MemoryTables
 from s3seg.errors import ForbiddenError, InvalidRequestError, NotFoundError
 from s3seg.tasks import state_machine
@@ -23,6 +25,7 @@ from s3seg.tasks.records import (
     Concept,
     Cursor,
     Identity,
+    LedgerEntry,
     NewImage,
     Project,
     ProjectPage,
@@ -32,6 +35,7 @@ from s3seg.tasks.records import (
 )
 
 _Row = TypeVar("_Row", Concept, StoredImage, Project, Task)
+_ExpiringRow = TypeVar("_ExpiringRow", StoredImage, Task)
 
 
 class MemoryTaskStore:
@@ -47,7 +51,13 @@ class MemoryTaskStore:
     async def register_image(self, caller: Identity, image: NewImage) -> StoredImage:
         """Register a stored object as one of the caller's images."""
         _refuse_anonymous(caller)
-        stored = StoredImage.of(image, caller.user_id, public_base=self._t.public_base, now=self._t.now())
+        stored = StoredImage.of(
+            image,
+            caller.user_id,
+            public_base=self._t.public_base,
+            now=self._t.now(),
+            retention_s=self._t.rules.retention_s,
+        )
         if any(known.object_key == image.object_key for known in self._t.images.values()):
             raise InvalidRequestError("the object key is already registered")
         self._require_project(caller, image.project_id)
@@ -57,20 +67,37 @@ class MemoryTaskStore:
 
     async def get_image(self, caller: Identity, image_id: str) -> StoredImage:
         """Return the caller's image with this id, or raise NotFoundError."""
-        return _own(self._t.images.get(image_id), caller, "image")
+        return self._own(self._t.images.get(image_id), caller, "image")
 
     async def find_image(self, caller: Identity, object_key: str) -> StoredImage | None:
         """Return the caller's image with this object key, or None."""
         own = (image for image in self._t.images.values() if image.user_id == caller.user_id)
-        return next((image for image in own if image.object_key == object_key), None)
+        return next((image for image in own if image.object_key == object_key and not self._expired(image)), None)
+
+    async def list_images(
+        self, caller: Identity, *, limit: int = 20, after: Cursor | None = None
+    ) -> Sequence[StoredImage]:
+        """Return up to ``limit`` of the caller's images, newest first."""
+        own = [one for one in self._t.images.values() if one.user_id == caller.user_id and not self._expired(one)]
+        if after is not None:
+            own = [one for one in own if (one.created_at, one.image_id) < (after.created_at, after.item_id)]
+        return sorted(own, key=lambda one: (one.created_at, one.image_id), reverse=True)[:limit]
+
+    async def credit_history(self, caller: Identity, *, limit: int = 100, offset: int = 0) -> Sequence[LedgerEntry]:
+        """Return up to ``limit`` changes of the caller's credits, oldest first."""
+        return [entry for entry in self._t.ledger if entry.user_id == caller.user_id][offset : offset + limit]
+
+    async def close_account(self, caller: Identity) -> datetime:
+        """Mark the caller's account as deleted."""
+        return retention.close(self._t, caller.user_id)
 
     async def delete_image(self, caller: Identity, image_id: str) -> StoredImage:
         """Delete an image and cancel its tasks that have not ended, or raise NotFoundError."""
-        image = _own(self._t.images.get(image_id), caller, "image")
+        image = self._own(self._t.images.get(image_id), caller, "image")
         for task in [task for task in self._t.tasks.values() if task.image_id == image_id]:
-            after = self._t.save(task, state_machine.cancel(task, now=self._t.now()))
-            self._t.tasks[task.task_id] = replace(after, image_id=None)
-        return self._t.images.pop(image.image_id)
+            self._t.save(task, state_machine.cancel(task, now=self._t.now()))
+        self._t.forget_image(image_id)
+        return image
 
     async def submit(self, caller: Identity, request: TaskRequest) -> Submitted:
         """Create a task and debit its credits, or return the task of an equal request with the same key."""
@@ -108,7 +135,8 @@ class MemoryTaskStore:
     def _find_image(self, url: str) -> StoredImage | None:
         """Return the image of a URL: the one that its upload was told, or the one that it would be told today."""
         key = key_of_url(self._t.public_base, url)
-        return next((one for one in self._t.images.values() if url == one.image_url or key == one.object_key), None)
+        known = (one for one in self._t.images.values() if not self._expired(one))
+        return next((one for one in known if url == one.image_url or key == one.object_key), None)
 
     async def find_repeat(self, caller: Identity, request: TaskRequest) -> Task | None:
         """Return the task of an earlier, equal request with the same key, or None."""
@@ -116,7 +144,7 @@ class MemoryTaskStore:
 
     async def get_task(self, caller: Identity, task_id: str) -> Task:
         """Return the caller's task with this id, or raise NotFoundError."""
-        return _own(self._t.tasks.get(task_id), caller, "task")
+        return self._own(self._t.tasks.get(task_id), caller, "task")
 
     async def list_tasks(
         self,
@@ -131,7 +159,7 @@ class MemoryTaskStore:
         mine = [
             task
             for task in self._t.tasks.values()
-            if task.user_id == caller.user_id and project_id in (None, task.project_id)
+            if task.user_id == caller.user_id and project_id in (None, task.project_id) and not self._expired(task)
         ]
         mine.sort(key=lambda task: (task.created_at, task.task_id), reverse=True)
         rest = mine[(page - 1) * limit :]
@@ -145,15 +173,13 @@ class MemoryTaskStore:
 
     async def cancel(self, caller: Identity, task_id: str) -> Task:
         """Cancel and refund a task, or return it unchanged if it has ended."""
-        task = _own(self._t.tasks.get(task_id), caller, "task")
+        task = self._own(self._t.tasks.get(task_id), caller, "task")
         return self._t.save(task, state_machine.cancel(task, now=self._t.now()))
 
     async def delete_task(self, caller: Identity, task_id: str) -> Task:
         """Delete a task, after cancelling it if it has not ended, or raise NotFoundError."""
         task = await self.cancel(caller, task_id)
-        for key in [key for key, (_, known) in self._t.idempotency_keys.items() if known == task_id]:
-            del self._t.idempotency_keys[key]
-        del self._t.tasks[task_id]
+        retention.delete_task(self._t, task_id)
         return task
 
     async def create_project(self, caller: Identity, name: str) -> Project:
@@ -234,9 +260,20 @@ class MemoryTaskStore:
         if known is None:
             return None
         fingerprint, task_id = known
+        if self._expired(self._t.tasks[task_id]):
+            return None
         if fingerprint != request.fingerprint:
             raise InvalidRequestError("Idempotency-Key was used for another request")
         return self._t.tasks[task_id]
+
+    def _expired(self, row: StoredImage | Task) -> bool:
+        return row.expired(self._t.now())
+
+    def _own(self, row: _ExpiringRow | None, caller: Identity, what: str) -> _ExpiringRow:
+        row = _own(row, caller, what)
+        if self._expired(row):
+            raise NotFoundError(f"no such {what}")
+        return row
 
     def _require_project(self, caller: Identity, project_id: str | None) -> None:
         if project_id is None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
+from s3seg.adapters.memory import retention
 from s3seg.adapters.memory.tables import MemoryTables
 from s3seg.errors import InvalidRequestError, LeaseLostError, NotFoundError
 from s3seg.tasks import state_machine
@@ -13,6 +14,8 @@ from s3seg.tasks.backlog import RECENT_S, Backlog
 from s3seg.tasks.limits import Tier
 from s3seg.tasks.model import Claim, Failure, Lease, Outcome, Task, TaskStatus
 from s3seg.tasks.records import Account, LedgerEntry
+from s3seg.tasks.retention import Collection
+from s3seg.tasks.visual import has_tiles
 
 
 class MemoryTaskQueue:
@@ -33,12 +36,14 @@ class MemoryTaskQueue:
         task = self._t.tasks.get(task_id)
         return None if task is None else self._claim(task, worker, lease_s)
 
-    async def claim_batch(self, worker: str, *, limit: int, lease_s: float) -> Sequence[Claim]:
-        """Claim up to ``limit`` tasks, oldest first."""
+    async def claim_batch(self, worker: str, *, limit: int, lease_s: float, with_tiles: bool = True) -> Sequence[Claim]:
+        """Claim up to ``limit`` tasks, oldest first; those with tiles only if they are wanted."""
         claims: list[Claim] = []
         for task in self._t.oldest_first():
             if len(claims) == limit:
                 break
+            if not with_tiles and has_tiles(task.visual):
+                continue
             claim = self._claim(task, worker, lease_s)
             if claim is not None:
                 claims.append(claim)
@@ -142,6 +147,24 @@ class MemoryAccounts:
     async def ledger(self, user_id: str) -> Sequence[LedgerEntry]:
         """Return all changes of a user's credits, oldest first."""
         return [entry for entry in self._t.ledger if entry.user_id == user_id]
+
+    async def close(self, user_id: str) -> datetime:
+        """Mark an account as deleted."""
+        return retention.close(self._t, user_id)
+
+    async def collect(self, *, limit: int = 500) -> Collection:
+        """Remove what has ended and what deleted accounts have."""
+        return retention.collect(self._t, limit=limit)
+
+    async def closed_accounts(self, *, limit: int = 100) -> Sequence[str]:
+        """Return users of deleted accounts who may have stored objects."""
+        tables = (self._t.tasks, self._t.images, self._t.projects, self._t.concepts)
+        owners = {row.user_id for rows in tables for row in rows.values()}
+        return sorted(self._t.closed.keys() - self._t.emptied - owners)[:limit]
+
+    async def emptied(self, user_id: str) -> None:
+        """Record that a deleted account has no stored objects any more."""
+        self._t.emptied.add(user_id)
 
     async def begin_job(self, name: str, *, every_s: float) -> bool:
         """Return whether a recurring job is due, and record that it has begun if so."""

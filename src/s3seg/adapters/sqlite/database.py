@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import sqlite3
 import threading
@@ -42,6 +43,7 @@ _MAX_WRITE_BATCH = 64  # writes in one transaction; limits how long other proces
 _MAX_READ_BATCH = 16  # reads in one transaction; limits how long a read waits for the others
 _SLOW_INLINE_READ_S = 0.01  # an inline read that takes longer had to wait for the disk
 _INLINE_PAUSE_S = 1.0  # how long inline reads are avoided after a slow one
+_INLINE_LOOK_S = 0.25  # how often inline reads look whether the file is still there: 5 % of a poll if each one did
 
 
 class _FileReplacedError(UnavailableError):
@@ -71,7 +73,8 @@ class Database:
     """An SQLite file. Threads and connections are opened on first use, and again on the first use after `aclose`.
 
     A file that is deleted or replaced while it is open is noticed: all reads and writes fail until it is back, or
-    until `aclose`, since the changes of others would no longer be seen.
+    until `aclose`, since the changes of others would no longer be seen. Only `read_inline` may still read the old file
+    for a quarter of a second.
 
     Args:
         path: The file; it and its folder are created if they do not exist, for their owner only.
@@ -91,6 +94,7 @@ class Database:
         self._inline: sqlite3.Connection | None = None
         self._inline_lock = threading.Lock()
         self._inline_again_at = 0.0
+        self._inline_looked_at = -math.inf
 
     async def write(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
         """Run ``work`` in a write transaction, which is committed and synced to disk when this returns.
@@ -130,7 +134,9 @@ class Database:
             return await self.read(work)
         try:
             if self._inline is not None:
-                self._require_same_file()
+                if began >= self._inline_looked_at + _INLINE_LOOK_S:
+                    self._require_same_file()
+                    self._inline_looked_at = began
                 return work(self._inline)
         except (sqlite3.Error, _FileReplacedError):
             self._close_inline()

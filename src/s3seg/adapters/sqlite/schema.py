@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from s3seg.adapters.sqlite import counts, webhook_tables
+from s3seg.adapters.sqlite import counts, retention, webhook_tables
 from s3seg.errors import ConfigurationError
 
 
@@ -187,11 +187,17 @@ _VERSION_4 = (
 _VERSION_5 = webhook_tables.STATEMENTS
 _VERSION_6 = ("ALTER TABLE tasks ADD COLUMN request_id TEXT",)
 
-TASKS = Schema("the task database", (_VERSION_1, counts.STATEMENTS, _VERSION_3, _VERSION_4, _VERSION_5, _VERSION_6))
+_VERSION_7 = retention.STATEMENTS
+
+TASKS = Schema(
+    "the task database",
+    (_VERSION_1, counts.STATEMENTS, _VERSION_3, _VERSION_4, _VERSION_5, _VERSION_6, _VERSION_7),
+)
 """Tasks, accounts, images and projects, and recent submits.
 
 Version 2 added the recent submits, version 3 an index to count tasks that were done lately, version 4 what tasks ask
-for beside words, and concepts, version 5 webhooks, and version 6 the ids of requests.
+for beside words, and concepts, version 5 webhooks, version 6 the ids of requests, and version 7 the times at which
+images and results end, and deleted accounts.
 """
 
 COUNTS = Schema("the database of rate limits", ((_META, *counts.STATEMENTS),), synced=False)

@@ -6,9 +6,10 @@ import json
 import sqlite3
 import uuid
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
-from s3seg.adapters.sqlite import counts, rows
+from s3seg.adapters.sqlite import counts, retention, rows
 from s3seg.adapters.sqlite.database import Database
 from s3seg.adapters.sqlite.rows import Policy
 from s3seg.errors import ForbiddenError, InvalidRequestError, NotFoundError
@@ -23,12 +24,14 @@ from s3seg.tasks.records import (
     Concept,
     Cursor,
     Identity,
+    LedgerEntry,
     NewImage,
     Project,
     ProjectPage,
     StoredImage,
     Submitted,
     TaskPage,
+    from_microseconds,
     microseconds,
 )
 
@@ -39,16 +42,23 @@ class SqliteTaskStore:
     def __init__(self, database: Database, *, policy: Policy | None = None) -> None:
         self._db = database
         self._policy = policy or Policy()
+        self._polled = rows.KnownTasks()
 
     async def account(self, caller: Identity) -> Account:
         """Return the caller's account, and create it if it does not exist."""
-        found = await self._db.read_inline(lambda db: rows.find_account(db, caller.user_id))
+        found = await self._db.read_inline(lambda db: rows.open_account(db, caller.user_id, policy=self._policy))
         return found or await self._db.write(lambda db: self._ensure(db, caller))
 
     async def register_image(self, caller: Identity, image: NewImage) -> StoredImage:
         """Register a stored object as one of the caller's images."""
         _refuse_anonymous(caller)
-        stored = StoredImage.of(image, caller.user_id, public_base=self._policy.public_base, now=self._policy.now())
+        stored = StoredImage.of(
+            image,
+            caller.user_id,
+            public_base=self._policy.public_base,
+            now=self._policy.now(),
+            retention_s=self._policy.rules.retention_s,
+        )
 
         def work(db: sqlite3.Connection) -> StoredImage:
             self._ensure(db, caller)
@@ -62,18 +72,42 @@ class SqliteTaskStore:
 
     async def get_image(self, caller: Identity, image_id: str) -> StoredImage:
         """Return the caller's image with this id, or raise NotFoundError."""
-        return await self._db.read(lambda db: _own_image(db, caller, image_id))
+        return await self._db.read(lambda db: _own_image(db, caller, image_id, now=self._policy.now()))
 
     async def find_image(self, caller: Identity, object_key: str) -> StoredImage | None:
         """Return the caller's image with this object key, or None."""
         image = await self._db.read(lambda db: rows.find_image(db, "object_key", object_key))
-        return image if image is not None and image.user_id == caller.user_id else None
+        own = image is not None and image.user_id == caller.user_id and not image.expired(self._policy.now())
+        return image if own else None
+
+    async def list_images(
+        self, caller: Identity, *, limit: int = 20, after: Cursor | None = None
+    ) -> Sequence[StoredImage]:
+        """Return up to ``limit`` of the caller's images, newest first."""
+        place = (1 << 62, "") if after is None else (microseconds(after.created_at), after.item_id)
+        where = """
+            WHERE user_id = ? AND (created_at, image_id) < (?, ?) AND (expires_at IS NULL OR expires_at > ?)
+            ORDER BY created_at DESC, image_id DESC LIMIT ?
+        """
+        values = (caller.user_id, *place, microseconds(self._policy.now()), limit)
+        return await self._db.read(lambda db: rows.select_images(db, where, values))
+
+    async def credit_history(self, caller: Identity, *, limit: int = 100, offset: int = 0) -> Sequence[LedgerEntry]:
+        """Return up to ``limit`` changes of the caller's credits, oldest first."""
+        return await self._db.read(lambda db: rows.select_ledger(db, caller.user_id, limit=limit, offset=offset))
+
+    async def close_account(self, caller: Identity) -> datetime:
+        """Mark the caller's account as deleted."""
+        closed_at = await self._db.read(lambda db: retention.closed_at(db, caller.user_id))
+        if closed_at is not None:  # a repeat does not write
+            return from_microseconds(closed_at)
+        return await self._db.write(lambda db: rows.close_account(db, caller.user_id, policy=self._policy))
 
     async def delete_image(self, caller: Identity, image_id: str) -> StoredImage:
         """Delete an image and cancel its tasks that have not ended, or raise NotFoundError."""
 
         def work(db: sqlite3.Connection) -> StoredImage:
-            image = _own_image(db, caller, image_id)
+            image = _own_image(db, caller, image_id, now=self._policy.now())
             live = "WHERE t.image_id = ? AND t.status IN ('pending', 'processing')"
             for task in rows.select_tasks(db, live, (image_id,)):
                 self._cancel(db, task)
@@ -87,17 +121,21 @@ class SqliteTaskStore:
         _refuse_anonymous(caller)
 
         def work(db: sqlite3.Connection) -> Submitted | RateDecision:
-            account = self._ensure(db, caller)
-            repeat = _repeat_of(db, caller, request)
+            account, now = self._ensure(db, caller), self._policy.now()
+            repeat = _repeat_of(db, caller, request, now=now)
             if repeat is not None:
                 return Submitted(task=repeat, created=False, rate=None)
-            now = self._policy.now()
+            if request.idempotency_key is not None:  # of a task whose time is over, and which was not collected yet
+                db.execute(
+                    "UPDATE tasks SET idempotency_key = NULL WHERE user_id = ? AND idempotency_key = ?",
+                    (caller.user_id, request.idempotency_key),
+                )
             rate = self._count_submit(db, caller, account.tier)
             if not rate.allowed:
                 return rate  # rather than raise: `counts.take` may have corrected times of a clock that was reset
             # every error from here on rolls the count back
             image = self._find_image(db, request.image_url)
-            if image is None or image.user_id != caller.user_id:
+            if image is None or image.user_id != caller.user_id or image.expired(now):
                 raise InvalidRequestError("image_url is not one of your uploads")
             _require_project(db, caller, request.project_id)
             task = state_machine.admit(
@@ -128,11 +166,12 @@ class SqliteTaskStore:
 
     async def find_repeat(self, caller: Identity, request: TaskRequest) -> Task | None:
         """Return the task of an earlier, equal request with the same key, or None."""
-        return await self._db.read(lambda db: _repeat_of(db, caller, request))
+        return await self._db.read(lambda db: _repeat_of(db, caller, request, now=self._policy.now()))
 
     async def get_task(self, caller: Identity, task_id: str) -> Task:
         """Return the caller's task with this id, or raise NotFoundError."""
-        return await self._db.read_inline(lambda db: _own_task(db, caller, task_id))
+        now, known = self._policy.now(), self._polled
+        return await self._db.read_inline(lambda db: _own_task(db, caller, task_id, now=now, known=known))
 
     async def list_tasks(
         self,
@@ -153,18 +192,24 @@ class SqliteTaskStore:
             seek, offset = "AND (created_at, task_id) < (?, ?)", 0
             place = (microseconds(after.created_at), after.item_id)
 
+        now = microseconds(self._policy.now())
+
         def work(db: sqlite3.Connection) -> tuple[list[Task], int]:
+            # usually 0: what has ended is collected every minute
+            ended = db.execute(f"SELECT count(*) FROM tasks WHERE expires_at <= ? AND {where}", (now, *values))  # noqa: S608
+            hidden = ended.fetchone()[0]
+            live, until = ("AND (expires_at IS NULL OR expires_at > ?)", [now]) if hidden else ("", [])
             # rows before the page are skipped in the index; only those of the page are read from the table
             shown = f"""
                 WHERE t.rowid IN (
-                    SELECT rowid FROM tasks WHERE {where} {seek}
+                    SELECT rowid FROM tasks WHERE {where} {seek} {live}
                     ORDER BY created_at DESC, task_id DESC LIMIT ? OFFSET ?)
                 ORDER BY t.created_at DESC, t.task_id DESC
             """  # noqa: S608  (constants only; values are bound)
             table = "accounts" if project_id is None else "projects"
             total = db.execute(f"SELECT tasks FROM {table} WHERE {where}", values).fetchone()  # noqa: S608
-            tasks = rows.select_tasks(db, shown, (*values, *place, limit + 1, offset))
-            return tasks, total[0] if total else 0
+            tasks = rows.select_tasks(db, shown, (*values, *place, *until, limit + 1, offset))
+            return tasks, total[0] - hidden if total else 0
 
         found, total = await self._db.read(work)
         tasks, more = found[:limit], len(found) > limit
@@ -173,13 +218,13 @@ class SqliteTaskStore:
 
     async def cancel(self, caller: Identity, task_id: str) -> Task:
         """Cancel and refund a task, or return it unchanged if it has ended."""
-        return await self._db.write(lambda db: self._cancel(db, _own_task(db, caller, task_id)))
+        return await self._db.write(lambda db: self._cancel(db, _own_task(db, caller, task_id, now=self._policy.now())))
 
     async def delete_task(self, caller: Identity, task_id: str) -> Task:
         """Delete a task, after cancelling it if it has not ended, or raise NotFoundError."""
 
         def work(db: sqlite3.Connection) -> Task:
-            task = self._cancel(db, _own_task(db, caller, task_id))
+            task = self._cancel(db, _own_task(db, caller, task_id, now=self._policy.now()))
             db.execute("DELETE FROM tasks WHERE task_id = ?", (task_id,))
             return task
 
@@ -340,26 +385,29 @@ def _own_concept(db: sqlite3.Connection, caller: Identity, concept_id: str) -> C
     return found[0]
 
 
-def _own_image(db: sqlite3.Connection, caller: Identity, image_id: str) -> StoredImage:
+def _own_image(db: sqlite3.Connection, caller: Identity, image_id: str, *, now: datetime) -> StoredImage:
     image = rows.find_image(db, "image_id", image_id)
-    if image is None or image.user_id != caller.user_id:
+    if image is None or image.user_id != caller.user_id or image.expired(now):
         raise NotFoundError("no such image")
     return image
 
 
-def _own_task(db: sqlite3.Connection, caller: Identity, task_id: str) -> Task:
-    task = rows.find_task(db, task_id)
-    if task is None or task.user_id != caller.user_id:
+def _own_task(
+    db: sqlite3.Connection, caller: Identity, task_id: str, *, now: datetime, known: rows.KnownTasks | None = None
+) -> Task:
+    task = rows.find_task(db, task_id, known=known)
+    if task is None or task.user_id != caller.user_id or task.expired(now):
         raise NotFoundError("no such task")
     return task
 
 
-def _repeat_of(db: sqlite3.Connection, caller: Identity, request: TaskRequest) -> Task | None:
+def _repeat_of(db: sqlite3.Connection, caller: Identity, request: TaskRequest, *, now: datetime) -> Task | None:
     if request.idempotency_key is None:
         return None
     found = db.execute(
-        "SELECT task_id, fingerprint FROM tasks WHERE user_id = ? AND idempotency_key = ?",
-        (caller.user_id, request.idempotency_key),
+        "SELECT task_id, fingerprint FROM tasks WHERE user_id = ? AND idempotency_key = ?"
+        " AND (expires_at IS NULL OR expires_at > ?)",
+        (caller.user_id, request.idempotency_key, microseconds(now)),
     ).fetchone()
     if found is None:
         return None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
+from datetime import datetime
 
-from s3seg.adapters.sqlite import rows
+from s3seg.adapters.sqlite import retention, rows
 from s3seg.adapters.sqlite.database import Database
 from s3seg.adapters.sqlite.rows import Policy
 from s3seg.errors import InvalidRequestError, LeaseLostError, NotFoundError
@@ -13,20 +14,23 @@ from s3seg.tasks import state_machine
 from s3seg.tasks.backlog import RECENT_S, Backlog
 from s3seg.tasks.limits import Tier
 from s3seg.tasks.model import Claim, Failure, Lease, Outcome, Task
-from s3seg.tasks.records import Account, LedgerEntry, from_microseconds, microseconds
+from s3seg.tasks.records import Account, LedgerEntry, microseconds
+from s3seg.tasks.retention import Collection
 
 _CLAIMABLE = """
     SELECT task_id FROM (
         SELECT * FROM (
-            SELECT task_id, created_at FROM tasks WHERE status = 'pending' AND deadline > :now
-            ORDER BY created_at LIMIT :limit)
+            SELECT t.task_id, t.created_at FROM tasks t WHERE t.status = 'pending' AND t.deadline > :now{only}
+            ORDER BY t.created_at LIMIT :limit)
         UNION ALL
         SELECT * FROM (
             SELECT t.task_id, t.created_at FROM leases l JOIN tasks t ON t.task_id = l.task_id
-            WHERE l.expires_at <= :now AND l.attempt - l.released < :attempts AND t.deadline > :now
+            WHERE l.expires_at <= :now AND l.attempt - l.released < :attempts AND t.deadline > :now{only}
             ORDER BY t.created_at LIMIT :limit)
     ) ORDER BY created_at LIMIT :limit
 """
+_ANY_CLAIMABLE = _CLAIMABLE.format(only="")
+_CLAIMABLE_WITHOUT_TILES = _CLAIMABLE.format(only=" AND (t.visual IS NULL OR json_type(t.visual, '$.tile') IS NULL)")
 _EXPIRED = """
     SELECT task_id FROM tasks WHERE status IN ('pending', 'processing') AND deadline <= :now
     UNION
@@ -66,14 +70,15 @@ class SqliteTaskQueue:
 
         return await self._db.write(work)
 
-    async def claim_batch(self, worker: str, *, limit: int, lease_s: float) -> Sequence[Claim]:
-        """Claim up to ``limit`` tasks, oldest first."""
+    async def claim_batch(self, worker: str, *, limit: int, lease_s: float, with_tiles: bool = True) -> Sequence[Claim]:
+        """Claim up to ``limit`` tasks, oldest first; those with tiles only if they are wanted."""
+        claimable = _ANY_CLAIMABLE if with_tiles else _CLAIMABLE_WITHOUT_TILES
         # idle workers only read, so that their polling does not delay writes
-        if not await self._db.read(lambda db: self._candidates(db, _CLAIMABLE, 1)):
+        if not await self._db.read(lambda db: self._candidates(db, claimable, 1)):
             return []
 
         def work(db: sqlite3.Connection) -> list[Claim]:
-            claims = [self._claim(db, task_id, worker, lease_s) for task_id in self._candidates(db, _CLAIMABLE, limit)]
+            claims = [self._claim(db, task_id, worker, lease_s) for task_id in self._candidates(db, claimable, limit)]
             return [claim for claim in claims if claim is not None]
 
         return await self._db.write(work)
@@ -212,21 +217,29 @@ class SqliteAccounts:
 
     async def ledger(self, user_id: str) -> Sequence[LedgerEntry]:
         """Return all changes of a user's credits, oldest first."""
+        return await self._db.read(lambda db: rows.select_ledger(db, user_id))
 
-        def work(db: sqlite3.Connection) -> list[LedgerEntry]:
-            query = "SELECT delta, reason, task_id, created_at FROM ledger WHERE user_id = ? ORDER BY id"
-            return [
-                LedgerEntry(
-                    user_id=user_id,
-                    delta=row[0],
-                    reason=row[1],
-                    task_id=row[2],
-                    created_at=from_microseconds(row[3]),
-                )
-                for row in db.execute(query, (user_id,))
-            ]
+    async def close(self, user_id: str) -> datetime:
+        """Mark an account as deleted."""
+        return await self._db.write(lambda db: rows.close_account(db, user_id, policy=self._policy))
 
-        return await self._db.read(work)
+    async def collect(self, *, limit: int = 500) -> Collection:
+        """Remove what has ended and what deleted accounts have."""
+        now = microseconds(self._policy.now())
+        # like idle workers, idle collectors only read
+        if not await self._db.read(lambda db: retention.anything_to_collect(db, now=now)):
+            return Collection(images=0, results=0, object_keys=())
+        return await self._db.write(lambda db: retention.collect(db, now=now, limit=limit))
+
+    async def closed_accounts(self, *, limit: int = 100) -> Sequence[str]:
+        """Return users of deleted accounts who may have stored objects."""
+        return await self._db.read(lambda db: retention.closed_accounts(db, limit=limit))
+
+    async def emptied(self, user_id: str) -> None:
+        """Record that a deleted account has no stored objects any more."""
+        now = microseconds(self._policy.now())
+        query = "UPDATE accounts SET emptied_at = ? WHERE user_id = ? AND closed_at IS NOT NULL"
+        await self._db.write(lambda db: db.execute(query, (now, user_id)))
 
     async def begin_job(self, name: str, *, every_s: float) -> bool:
         """Return whether a recurring job is due, and record that it has begun if so."""
@@ -243,9 +256,7 @@ class SqliteAccounts:
 
     async def known_users(self, user_ids: Sequence[str]) -> frozenset[str]:
         """Return those users who have an account here."""
-        return await self._db.read(
-            lambda db: frozenset(user for user in user_ids if rows.find_account(db, user) is not None)
-        )
+        return await self._db.read(lambda db: frozenset(user for user in user_ids if rows.has_account(db, user)))
 
     async def referenced(self, keys: Sequence[str]) -> frozenset[str]:
         """Return those of ``keys`` that belong to a registered image or a result."""

@@ -26,6 +26,7 @@ from s3seg.errors import (
 )
 from s3seg.tasks.limits import Action
 from s3seg.tasks.rate_limit import RateDecision, decide
+from s3seg.tasks.retention import ACCOUNT_DELETED, keep_refused
 from s3seg.tasks.webhooks import MAX_WEBHOOKS
 
 _REASONS = {
@@ -64,12 +65,17 @@ def translated(err: APIError) -> S3segError:
         return LeaseLostError("this attempt no longer holds its task")
     if code == "PT400" and err.message == "OVERDRAWN":
         return InvalidRequestError(f"the account has only {_numbers(err).get('credits')} credits")
+    if code == "PT400" and err.message == "BAD_KEEP":
+        numbers = _numbers(err)
+        return InvalidRequestError(keep_refused(numbers.get("asked"), numbers.get("shortest"), numbers.get("longest")))
     if code == "PT400":
         return InvalidRequestError(_REASONS.get(err.message or "", "the database refused the request"))
     if code in _BAD_VALUES:
         return InvalidRequestError("the database cannot store a value of the request")
     if code in ("PT403", "42501"):
         return ForbiddenError("this kind of user may not do this; sign in")
+    if code == "PT401" and err.message == "ACCOUNT_DELETED":
+        return AuthInvalidError(ACCOUNT_DELETED)
     if code == "PT401" or code.startswith("PGRST30"):
         return AuthInvalidError("the database rejects the token")
     if code in _NO_SCHEMA:

@@ -61,6 +61,7 @@ class DatabaseConfig:
         deadline_s: Seconds after which a task that has not ended is ended in error.
         max_attempts: How many attempts a task has.
         rates: Number of actions allowed in any 60 seconds; the database limits uploads, submits and new projects.
+        retention_s: Seconds after which images and results end at the latest; None for never.
     """
 
     public_base_url: str
@@ -68,6 +69,7 @@ class DatabaseConfig:
     deadline_s: float = 900.0
     max_attempts: int = 3
     rates: RateTable = field(default_factory=lambda: RATE_LIMITS)
+    retention_s: int | None = None
 
     def sql(self) -> str:
         """Return the SQL statements that store these settings in the database."""
@@ -79,7 +81,8 @@ class DatabaseConfig:
         )
         return (  # safe: only numbers, constants, and one text with escaped quotes
             f"update private.config set public_base_url = '{base}', welcome_credits = {self.welcome_credits:d},\n"  # noqa: S608
-            f"  deadline = make_interval(secs => {self.deadline_s!r}), max_attempts = {self.max_attempts:d};\n"
+            f"  deadline = make_interval(secs => {self.deadline_s!r}), max_attempts = {self.max_attempts:d},\n"
+            f"  retention_s = {'null' if self.retention_s is None else int(self.retention_s)};\n"
             f"insert into private.rate_limits (tier, action, per_minute) values {rates}\n"
             "  on conflict (tier, action) do update set per_minute = excluded.per_minute;\n"
         )

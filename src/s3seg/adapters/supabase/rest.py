@@ -14,7 +14,7 @@ from s3seg.adapters.supabase.errors import lost_answer, translated
 from s3seg.errors import AuthInvalidError, ConfigurationError, InvalidRequestError, UnavailableError
 from s3seg.tasks.health import MismatchError
 
-_SCHEMA_VERSION = 6  # oldest version of the schema that this code works with
+_SCHEMA_VERSION = 8  # oldest version of the schema that this code works with
 
 
 class _Builder(Protocol):

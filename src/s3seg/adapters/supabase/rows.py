@@ -49,6 +49,7 @@ def task_of(row: Row) -> Task:
         error_message=row["error_message"],
         visual=row["visual"],
         request_id=row["request_id"],
+        keep_s=row["keep_s"],
         attempts=Attempts(
             number=claimed,
             released=row["released"],
@@ -73,6 +74,7 @@ def image_of(row: Row) -> StoredImage:
         width=row["width"],
         height=row["height"],
         created_at=moment(row["created_at"]),
+        expires_at=None if row["expires_at"] is None else moment(row["expires_at"]),
     )
 
 
@@ -100,7 +102,12 @@ def concept_of(row: Row) -> Concept:
 
 def account_of(row: Row) -> Account:
     """Convert a row to an account."""
-    return Account(user_id=row["user_id"], tier=Tier(row["tier"]), credits=row["credits"])
+    return Account(
+        user_id=row["user_id"],
+        tier=Tier(row["tier"]),
+        credits=row["credits"],
+        retention_s=row.get("retention_s"),
+    )
 
 
 def ledger_entry_of(row: Row) -> LedgerEntry:

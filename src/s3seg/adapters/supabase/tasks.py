@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from postgrest import AsyncPostgrestClient, CountMethod
 
 from s3seg.adapters.supabase.errors import rate_decision
 from s3seg.adapters.supabase.rest import Rest, check_schema
-from s3seg.adapters.supabase.rows import account_of, canonical_uuid, concept_of, image_of, project_of, task_of
+from s3seg.adapters.supabase.rows import (
+    account_of,
+    canonical_uuid,
+    concept_of,
+    image_of,
+    ledger_entry_of,
+    moment,
+    project_of,
+    task_of,
+)
 from s3seg.errors import ConfigurationError, InvalidRequestError, NotFoundError
 from s3seg.tasks.concepts import MAX_CONCEPTS
 from s3seg.tasks.limits import Action
@@ -20,6 +30,7 @@ from s3seg.tasks.records import (
     Concept,
     Cursor,
     Identity,
+    LedgerEntry,
     NewImage,
     Project,
     ProjectPage,
@@ -32,7 +43,7 @@ _TASKS, _IMAGES, _PROJECTS, _CONCEPTS = "segmentation_results", "images", "proje
 _TASK_COLUMNS = (
     *("id", "user_id", "project_id", "image_id", "source_image_url", "text_prompts", "status"),
     *("created_at", "updated_at", "deadline", "mask_image_url", "labels", "metadata", "object_keys"),
-    *("error_code", "error_message", "visual", "request_id"),
+    *("error_code", "error_message", "visual", "request_id", "keep_s"),
 )
 
 
@@ -63,6 +74,7 @@ class SupabaseTaskStore:
             "p_width": image.width,
             "p_height": image.height,
             "p_project_id": _project_argument(image.project_id),
+            "p_keep_s": image.keep_s,
         }
         return image_of(await self._call(caller, "register_image", arguments))
 
@@ -77,6 +89,28 @@ class SupabaseTaskStore:
         query = self._as(caller).from_(_IMAGES).select("*").eq("object_key", object_key).limit(1)
         found = await self._rest.run(query, safe=True)
         return image_of(found[0]) if found else None
+
+    async def list_images(
+        self, caller: Identity, *, limit: int = 20, after: Cursor | None = None
+    ) -> Sequence[StoredImage]:
+        """Return up to ``limit`` of the caller's images, newest first."""
+        query = self._as(caller).from_(_IMAGES).select("*")
+        if after is not None:
+            query = _beyond(query, after)
+        query = query.order("created_at", desc=True).order("id", desc=True).limit(limit)
+        return [image_of(row) for row in await self._rest.run(query, safe=True)]
+
+    async def credit_history(self, caller: Identity, *, limit: int = 100, offset: int = 0) -> Sequence[LedgerEntry]:
+        """Return up to ``limit`` changes of the caller's credits, oldest first."""
+        query = self._as(caller).from_("credit_ledger").select("user_id", "delta", "reason", "task_id", "created_at")
+        for column in ("created_at", "task_id", "reason", "delta"):  # a total order, but for entries that are equal
+            query = query.order(column)
+        rows, _ = await self._rest.run_counted(query.limit(limit).offset(offset))
+        return [ledger_entry_of(row) for row in rows]
+
+    async def close_account(self, caller: Identity) -> datetime:
+        """Mark the caller's account as deleted."""
+        return moment(await self._call(caller, "close_my_account", {}, safe=True))
 
     async def delete_image(self, caller: Identity, image_id: str) -> StoredImage:
         """Delete an image and cancel its tasks that have not ended, or raise NotFoundError."""
@@ -237,13 +271,17 @@ class SupabaseTaskStore:
     ) -> tuple[list[dict[str, Any]], int]:
         """Return the rows after a position, which an index finds quickly; the total needs a query of its own."""
         _, total = await self._page(caller, project_id, 1, 0)
-        at = after.created_at.isoformat()
-        query = self._as(caller).from_(_TASKS).select(*_TASK_COLUMNS).lte("created_at", at)
+        query = _beyond(self._as(caller).from_(_TASKS).select(*_TASK_COLUMNS), after)
         if project_id is not None:
             query = query.eq("project_id", project_id)
-        query = query.or_(f'created_at.lt."{at}",id.lt."{after.item_id}"')
         query = query.order("created_at", desc=True).order("id", desc=True).limit(limit)
         return await self._rest.run(query, safe=True), total
+
+
+def _beyond(query: Any, after: Cursor) -> Any:
+    """Restrict a query to rows after a position in a list that is sorted newest first."""
+    at = after.created_at.isoformat()
+    return query.lte("created_at", at).or_(f'created_at.lt."{at}",id.lt."{after.item_id}"')
 
 
 def _id(text: str, absent: str) -> str:
@@ -260,6 +298,7 @@ def _submit_arguments(request: TaskRequest) -> dict[str, Any]:
         "p_project_id": _project_argument(request.project_id),
         "p_idempotency_key": request.idempotency_key,
         "p_visual": request.visual,
+        "p_keep_s": request.keep_s,
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from s3seg.adapters.supabase.rest import Rest, check_schema
@@ -19,6 +20,7 @@ from s3seg.tasks.backlog import RECENT_S, Backlog
 from s3seg.tasks.limits import Tier
 from s3seg.tasks.model import Claim, Failure, Lease, Outcome, Task
 from s3seg.tasks.records import Account, LedgerEntry
+from s3seg.tasks.retention import Collection
 from s3seg.tasks.state_machine import lease_of
 
 _PAGE = 1000  # most rows in one response of PostgREST
@@ -53,9 +55,9 @@ class SupabaseTaskQueue:
         found = await self._call("worker_claim", arguments)
         return None if found is None else _claim_of(found)
 
-    async def claim_batch(self, worker: str, *, limit: int, lease_s: float) -> Sequence[Claim]:
-        """Claim up to ``limit`` tasks, oldest first."""
-        arguments = {"p_worker": worker, "p_limit": limit, "p_lease_s": lease_s}
+    async def claim_batch(self, worker: str, *, limit: int, lease_s: float, with_tiles: bool = True) -> Sequence[Claim]:
+        """Claim up to ``limit`` tasks, oldest first; those with tiles only if they are wanted."""
+        arguments = {"p_worker": worker, "p_limit": limit, "p_lease_s": lease_s, "p_with_tiles": with_tiles}
         return [_claim_of(row) for row in await self._call("worker_claim_batch", arguments)]
 
     async def renew(self, lease: Lease, *, lease_s: float) -> Lease:
@@ -150,6 +152,30 @@ class SupabaseAccounts:
             last = rows[-1]["id"]
         return entries
 
+    async def close(self, user_id: str) -> datetime:
+        """Mark an account as deleted. The user stays in Supabase Auth; delete them there too.
+
+        Raises:
+            InvalidRequestError: If Supabase Auth has no such user.
+        """
+        try:
+            return moment(await self._call("operator_close", {"p_user_id": user_id}, safe=True))
+        except ForbiddenError:
+            raise InvalidRequestError(f"Supabase Auth has no user {user_id}") from None
+
+    async def collect(self, *, limit: int = 500) -> Collection:
+        """Remove what has ended and what deleted accounts have."""
+        found = await self._call("operator_collect", {"p_limit": limit})
+        return Collection(images=found["images"], results=found["results"], object_keys=tuple(found["object_keys"]))
+
+    async def closed_accounts(self, *, limit: int = 100) -> Sequence[str]:
+        """Return users of deleted accounts who may have stored objects."""
+        return await self._call("operator_closed_accounts", {"p_limit": limit}, safe=True)
+
+    async def emptied(self, user_id: str) -> None:
+        """Record that a deleted account has no stored objects any more."""
+        await self._call("operator_emptied", {"p_user_id": user_id}, safe=True)
+
     async def begin_job(self, name: str, *, every_s: float) -> bool:
         """Return whether a recurring job is due, and record that it has begun if so."""
         return await self._rest.call(self._rest.as_key(), "operator_begin_job", {"p_name": name, "p_every_s": every_s})
@@ -174,6 +200,9 @@ class SupabaseAccounts:
     async def aclose(self) -> None:
         """Close the connections."""
         await self._rest.aclose()
+
+    async def _call(self, function: str, arguments: dict[str, Any], *, safe: bool = False) -> Any:
+        return await self._rest.call(self._rest.as_key(), function, arguments, safe=safe)
 
     async def _account(self, function: str, arguments: dict[str, Any]) -> Account:
         try:

@@ -97,7 +97,6 @@ class Request:
     def local_options(self) -> list[str]:
         """The options that only a model on this machine takes."""
         given = {
-            "--tile": self.tile is not None,
             "--threshold PROMPT=SCORE": isinstance(self.threshold, Mapping),
             "--threshold calibrated": self.threshold == "calibrated",
         }

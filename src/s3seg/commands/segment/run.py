@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from s3seg.commands.errors import ERROR, PARTIAL
 from s3seg.commands.escaping import one_line
@@ -263,14 +263,13 @@ def _results(
                 yield picture, results if isinstance(results, list) else [results]
         return
     by_source = {picture.open(): picture for picture in pictures}
-    local: dict[str, Any] = {} if request.tile is None else {"tile": request.tile}  # not for a service
     for source, results in model.segment_many(
         by_source,
         list(request.prompts),
         threshold=cast("float | None", request.threshold),  # `choose_backend` refuses others for a service
         max_instances=request.max_instances,
+        tile=request.tile,
         on_error=lambda source, err: on_error(err),
-        **local,
     ):
         yield by_source[source], results
 

@@ -1,4 +1,4 @@
-// The palette of s3seg's own drawings (src/s3seg/colors.py), so that a page and a saved overlay look the same.
+// The palette of s3seg's own drawings (src/s3seg/results/palette.py), so that a page and a saved overlay look the same.
 
 const GOLDEN_ANGLE = 137.508; // degrees
 const FIRST_HUE = 255; // blue

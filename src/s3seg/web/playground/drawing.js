@@ -1,4 +1,4 @@
-// Masks and labels on a canvas, in the look of s3seg's own overlays (src/s3seg/draw.py).
+// Masks and labels on a canvas, in the look of s3seg's own overlays (src/s3seg/results/draw.py).
 
 import { css, textColor } from "./colors.js";
 
@@ -6,10 +6,18 @@ const OPACITY = 0.42; // of the fill
 const HALO = [8, 10, 16];
 const LAYER_SIDE = 1280; // pixels of the longer side of the picture, as layers see it
 const MOST_ENLARGED = 4;
+const MOST_LAYER_PIXELS = 40_000_000; // of all layers of a picture, at four bytes each
 
-/** How many layer pixels a pixel of the picture is wide. */
-export function layerScale(width, height) {
-  return Math.min(LAYER_SIDE / Math.max(width, height), MOST_ENLARGED);
+/**
+ * How many layer pixels a pixel of the picture is wide, so that the layers of all these masks fit into memory.
+ *
+ * @param {import("./rle.js").Mask[]} masks Of one picture.
+ */
+export function layerScale(masks) {
+  const [{ width, height }] = masks;
+  const scale = Math.min(LAYER_SIDE / Math.max(width, height), MOST_ENLARGED);
+  const area = masks.reduce((sum, { box: [x1, y1, x2, y2] }) => sum + (x2 - x1) * (y2 - y1), 0);
+  return Math.min(scale, Math.sqrt(MOST_LAYER_PIXELS / Math.max(1, area)));
 }
 
 /**
@@ -18,10 +26,10 @@ export function layerScale(width, height) {
  * A blurred mask tells, near a boundary, how far from it a pixel lies: a straight edge blurs into the normal
  * distribution. From that distance follow fill, line and halo, without any geometry.
  *
+ * @param {number} scale Of `layerScale`.
  * @returns {{canvas: HTMLCanvasElement, x: number, y: number, scale: number} | null} Where it lies, in layer pixels.
  */
-export function layerOf(mask, color) {
-  const scale = layerScale(mask.width, mask.height);
+export function layerOf(mask, color, scale) {
   const [x1, y1, x2, y2] = mask.box.map((side) => side * scale);
   if (x2 <= x1) return null;
   const whole = Math.max(1.3, 0.003 * scale * Math.sqrt(mask.width * mask.height));
@@ -49,7 +57,7 @@ export function layerOf(mask, color) {
 export function drawLayer(context, layer, pictureWidth, alpha = 1) {
   const factor = context.canvas.width / (pictureWidth * layer.scale);
   context.globalAlpha = alpha;
-  context.imageSmoothingQuality = "high";
+  context.imageSmoothingQuality = factor < 0.5 ? "high" : "low"; // two pixels to a side are enough until then
   const { canvas, x, y } = layer;
   context.drawImage(canvas, x * factor, y * factor, canvas.width * factor, canvas.height * factor);
   context.globalAlpha = 1;

@@ -1,5 +1,7 @@
 // What a visitor should know before trusting a result, from the hints that the service stores with it.
 
+import { sentence } from "./dom.js";
+
 const COMMAND = "s3seg models pull litetext";
 const BY_OPERATOR = `Whoever runs the service can change that, and needs no account for it: ${COMMAND}, then a restart.`;
 
@@ -24,6 +26,6 @@ function sentenceFor({ kind, text, words }) {
     case "several_things":
       return `${quoted} were looked for as one thing; put commas between several things.`;
     default:
-      return /[.!?]$/.test(text) ? text : `${text}.`;
+      return sentence(text);
   }
 }

@@ -1,30 +1,59 @@
-// What was found, as a list: groups of instances with switches. All text goes in as text, never as markup.
+// What was found, as a list: groups of instances with switches, and a button to work with each.
 
-import { swatch } from "./stage.js";
+import { css } from "./colors.js";
+import { make } from "./dom.js";
+import { nameOf } from "./items.js";
 
-/**
- * Make the list anew.
- *
- * @param {HTMLElement} container
- * @param {object[]} results As stored: `{prompt, presence, instances}`.
- * @param {import("./stage.js").Item[][]} groups Items of each.
- * @param {{onPoint: (items: object[]) => void, onSwitch: () => void}} listener
- * @returns {(threshold: number, shown: (item: object) => boolean) => void} Brings the list up to date.
- */
-export function makeListing(container, results, groups, { onPoint, onSwitch }) {
-  const rows = groups.map((items, k) => makeGroup(results[k], items, { onPoint, onSwitch }));
-  container.replaceChildren(...rows.map((row) => row.element));
-  return (threshold, above) => rows.forEach((row) => row.update(threshold, above));
+/** @typedef {import("./items.js").Item} Item */
+
+/** A list of the instances of each prompt. */
+export class Listing {
+  #rows = new Map();
+  #groups;
+  #pointed = null;
+
+  /**
+   * @param {HTMLElement} container Emptied first.
+   * @param {string[]} prompts
+   * @param {Item[][]} groups Items of each prompt.
+   * @param {object} listener
+   * @param {(items: Item[]) => void} listener.onPoint These are pointed at.
+   * @param {() => void} listener.onSwitch Some were hidden or shown.
+   * @param {(item: Item) => void} listener.onChoose The user wants to work with it.
+   */
+  constructor(container, prompts, groups, listener) {
+    this.#groups = groups.map((items, k) => makeGroup(prompts[k], items, listener));
+    for (const group of this.#groups) for (const row of group.rows) this.#rows.set(row.item, row.element);
+    container.replaceChildren(...this.#groups.map((group) => group.element));
+  }
+
+  /** Show the items above the threshold, and which of them are wanted. */
+  update(threshold, above) {
+    for (const group of this.#groups) group.update(threshold, above);
+  }
+
+  /** Mark the row of an item, or of none. */
+  mark(item) {
+    this.#rows.get(this.#pointed)?.classList.remove("pointed");
+    this.#rows.get(item)?.classList.add("pointed");
+    this.#pointed = item;
+  }
+
+  /** Say in the list which item the user works with, if any. */
+  choose(item) {
+    for (const [one, row] of this.#rows) row.querySelector("button").setAttribute("aria-pressed", String(one === item));
+  }
+
+  /** Move the focus to the button of an item. */
+  focus(item) {
+    this.#rows.get(item)?.querySelector("button").focus();
+  }
 }
 
-/** Mark the row of an item, or of none. */
-export function markRow(container, item) {
-  for (const row of container.querySelectorAll("li")) row.classList.toggle("pointed", row.item === item && item !== null);
-}
-
-function makeGroup(result, items, { onPoint, onSwitch }) {
+function makeGroup(prompt, items, listener) {
   const several = new Set(items.map((item) => item.color.join())).size > 1;
-  const name = make("span", "name", result.prompt);
+  const name = make("span", "name", prompt);
+  name.title = prompt;
   const count = make("span", "count");
   const [head, all] = switchOf([...(items.length && !several ? [swatch(items[0].color)] : []), name, count]);
   const heading = make("h3");
@@ -37,14 +66,11 @@ function makeGroup(result, items, { onPoint, onSwitch }) {
 
   all.addEventListener("change", () => {
     for (const item of items) item.wanted = all.checked;
-    onSwitch();
+    listener.onSwitch();
   });
-  pointing(heading, () => shown, onPoint);
-  const rows = items.map((item, k) => {
-    const row = makeRow(item, k, several, { onPoint, onSwitch });
-    list.append(row.element);
-    return row;
-  });
+  pointing(heading, () => shown, listener.onPoint);
+  const rows = items.map((item) => makeRow(item, several, listener));
+  list.append(...rows.map((row) => row.element));
 
   function update(threshold, above) {
     shown = items.filter(above);
@@ -61,19 +87,24 @@ function makeGroup(result, items, { onPoint, onSwitch }) {
       ? `Nothing above ${threshold.toFixed(2)}; the best has ${best.score.toFixed(2)}.`
       : "Not found.";
   }
-  return { element, update };
+  return { element, rows, update };
 }
 
-function makeRow(item, k, several, { onPoint, onSwitch }) {
+function makeRow(item, several, { onPoint, onSwitch, onChoose }) {
   const bar = make("span", "bar");
   const filled = make("span");
   filled.style.width = `${100 * item.score}%`;
   bar.append(filled);
-  const name = make("span", "name", `${item.prompt} ${k + 1}`);
-  const [label, box] = switchOf([...(several ? [swatch(item.color)] : []), name, bar, make("span", "score", item.score.toFixed(2))]);
+  const name = make("span", "name", nameOf(item));
+  const score = make("span", "score", item.score.toFixed(2));
+  const [label, box] = switchOf([...(several ? [swatch(item.color)] : []), name, bar, score]);
+  const choose = make("button", "more", "⋯");
+  choose.type = "button";
+  choose.setAttribute("aria-label", `Work with ${nameOf(item)}`);
+  choose.setAttribute("aria-pressed", "false");
   const element = make("li");
-  element.item = item;
-  element.append(label);
+  element.append(label, choose);
+  choose.addEventListener("click", () => onChoose(item));
   box.addEventListener("change", () => {
     item.wanted = box.checked;
     onSwitch();
@@ -83,7 +114,7 @@ function makeRow(item, k, several, { onPoint, onSwitch }) {
     element.hidden = !above(item);
     box.checked = item.wanted;
   }
-  return { element, update };
+  return { item, element, update };
 }
 
 /** Tell of hovering and of keyboard focus alike. */
@@ -100,9 +131,9 @@ function switchOf(children) {
   return [label, box];
 }
 
-function make(tag, className = "", text = "") {
-  const element = document.createElement(tag);
-  if (className) element.className = className;
-  if (text) element.textContent = text;
-  return element;
+/** A small square of an item's colour. */
+function swatch(color) {
+  const square = make("span", "swatch");
+  square.style.background = css(color);
+  return square;
 }

@@ -12,6 +12,8 @@ export class Mask {
     const [height, width] = size;
     this.height = height;
     this.width = width;
+    /** As it was given. */
+    this.rle = { size, counts };
     const ends = endsOf(counts, height * width);
     /** Foreground runs: pixel starts[k] up to, without, ends[k], counted down the columns. */
     this.starts = ends.filter((_, k) => k % 2 === 0).slice(0, ends.length >> 1);

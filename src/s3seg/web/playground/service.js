@@ -1,29 +1,25 @@
-// The edge's API, as the page needs it: requests, waits, errors. Nothing here touches the page.
+// The edge's API, as the page needs it. Nothing here touches the page.
 
-const LONGEST_WAIT_S = 300; // for one request, over all its tries
-const TRIES = 5; // of a service that is busy or cannot be reached
+import { errorOf, randomKey, Requests, ServiceError, wait } from "./requests.js";
+
 const FIRST_PAUSE_MS = 150; // between looks at a task
 const LONGEST_PAUSE_MS = 2000;
 const INSTANCES_FORMAT = "s3seg.instances/1";
+const MOST_LISTED = 100; // results of one request
 
-/** What the service refused, in its own words. */
-export class ServiceError extends Error {
-  constructor(message, { status = 0, code = "UNREACHABLE", retryAfter = null, requestId = null } = {}) {
-    super(message);
-    this.name = "ServiceError";
-    /** HTTP status; 0 if there was no answer. */
-    this.status = status;
-    /** One of the API's codes. */
-    this.code = code;
-    /** Seconds to wait before trying again; null if it did not say. */
-    this.retryAfter = retryAfter;
-    /** What the service's log calls the request. */
-    this.requestId = requestId;
-  }
-}
+/**
+ * What to find on a picture: words, an object that clicks show, what boxes show, or a concept that the service keeps.
+ *
+ * @typedef {{words: string[]}
+ *   | {click: {points: [number, number][], labels: number[], box: number[]}}
+ *   | {examples: {name: string, words: string | null, boxes: number[][], negativeBoxes: number[][]}}
+ *   | {concept: {id: string, name: string}}} Question
+ */
 
 /** One user's access to an edge service. */
 export class Service {
+  #requests;
+
   /**
    * @param {object} options
    * @param {string} options.home Address of the folder that the service's root is, with a slash at its end.
@@ -33,14 +29,13 @@ export class Service {
    */
   constructor({ home, token, publicBase, onWait = () => {} }) {
     this.home = home;
-    this.token = token;
     this.publicBase = publicBase;
-    this.onWait = onWait;
+    this.#requests = new Requests(home, token, onWait);
   }
 
-  /** The caller's account: tier, credits, limits. */
+  /** The caller's account: user_id, tier, credits, limits. */
   async me(signal) {
-    return (await this.#call("GET", "me", { signal })).data;
+    return (await this.#requests.call("GET", "me", { signal })).data;
   }
 
   /** Store a picture. Gives its `image_url`, which `find` takes. */
@@ -49,7 +44,7 @@ export class Service {
     if (direct) return direct;
     const body = new FormData();
     body.append("file", file, file.name || "picture");
-    return (await this.#call("POST", "upload", { body, signal, repeatable: false })).data;
+    return (await this.#requests.call("POST", "upload", { body, signal, repeatable: false })).data;
   }
 
   /** Send a picture straight to the storage; nothing if the service does not offer it, or the storage did not take it. */
@@ -58,13 +53,12 @@ export class Service {
     this.direct ??= await this.#offersDirectUploads(signal);
     if (!this.direct) return undefined;
     try {
-      const asked = JSON.stringify({ content_type: file.type, size_bytes: file.size });
-      const headers = { "Content-Type": "application/json" };
-      const begun = (await this.#call("POST", "uploads", { body: asked, headers, signal })).data;
+      const asked = { content_type: file.type, size_bytes: file.size };
+      const begun = (await this.#requests.json("POST", "uploads", asked, { signal })).data;
       // a failure may be a lost answer: completing tells
       await fetch(begun.url, { method: "PUT", body: file, headers: begun.headers, signal }).catch(() => {});
       signal?.throwIfAborted();
-      return (await this.#call("POST", `uploads/${begun.upload_id}/complete`, { body: "{}", headers, signal })).data;
+      return (await this.#requests.json("POST", `uploads/${begun.upload_id}/complete`, {}, { signal })).data;
     } catch (error) {
       if (error.code !== "NOT_FOUND") throw error;
       this.direct = false;
@@ -81,32 +75,92 @@ export class Service {
     }
   }
 
+  /** What does not work, in the service's words; "" if it is ready. */
+  async problem() {
+    const response = await fetch(`${this.home}ready`, { credentials: "omit", cache: "no-store" }).catch(() => null);
+    if (response === null) return `The service at ${this.home} was not reached.`;
+    return response.ok ? "" : (await errorOf(response)).message;
+  }
+
   /**
-   * Look for things in a stored picture, and wait until it is done.
+   * Look for something in a stored picture, and wait until it is done.
    *
    * @param {string} imageUrl
-   * @param {string[]} prompts 1 to 16.
-   * @param {(status: string) => void} onStatus Told when the task is "pending" and "processing".
-   * @param {AbortSignal} [signal] Stops waiting and cancels the task, so that its credits come back.
+   * @param {Question} question
+   * @param {object} [hooks]
+   * @param {(taskId: string) => void} [hooks.onTask] Told when there is a task.
+   * @param {(status: string) => void} [hooks.onStatus] Told when the task is "pending" and "processing".
+   * @param {AbortSignal} [hooks.signal] Stops waiting and cancels the task, so that its credits come back.
    * @returns The result in full.
    */
-  async find(imageUrl, prompts, onStatus = () => {}, signal = undefined) {
-    const task = await this.#call("POST", "segment", {
-      body: JSON.stringify({ image_url: imageUrl, text_prompts: prompts }),
-      headers: { "Content-Type": "application/json", "Idempotency-Key": randomKey() },
-      signal,
-      interruptible: false, // or there may be a task that nobody knows of
-    });
-    const id = task.data.task_id;
+  async find(imageUrl, question, { onTask = () => {}, onStatus, signal } = {}) {
+    const id = await this.#submit(imageUrl, question, signal);
+    onTask(id);
+    return this.follow(id, { onStatus, signal });
+  }
+
+  /** Wait for a task that was submitted before, as `find` does. */
+  async follow(id, { onStatus = () => {}, signal } = {}) {
     try {
       signal?.throwIfAborted();
       await this.#ended(id, onStatus, signal);
     } catch (error) {
       // nobody waits for it any more, so nobody should pay for it
-      if (signal?.aborted) await this.#call("POST", `tasks/${id}/cancel`, {}).catch(() => {});
+      if (signal?.aborted) await this.#requests.call("POST", `tasks/${id}/cancel`).catch(() => {});
       throw error;
     }
-    return (await this.#call("GET", `results/${id}`, { signal })).data;
+    return this.result(id, signal);
+  }
+
+  async #submit(imageUrl, question, signal) {
+    const concept = question.examples ? await this.#temporaryConcept(imageUrl, question.examples, signal) : question.concept;
+    try {
+      const asked = concept ? { concept_id: concept.id } : question.click ? { clicks: [question.click] } : { text_prompts: question.words };
+      const task = await this.#requests.json("POST", "segment", { image_url: imageUrl, ...asked }, {
+        headers: { "Idempotency-Key": randomKey() },
+        signal,
+        interruptible: false, // or there may be a task that nobody knows of
+      });
+      return task.data.task_id;
+    } finally {
+      // an accepted task no longer needs it
+      if (question.examples) await this.deleteConcept(concept.id).catch(() => {});
+    }
+  }
+
+  /** The API takes boxes as the examples of a concept. */
+  #temporaryConcept(imageUrl, { name, words, boxes, negativeBoxes }, signal) {
+    return this.createConcept({ name, words, examples: [{ imageUrl, boxes, negativeBoxes }] }, { signal, interruptible: false });
+  }
+
+  /** Keep examples under a name, to be found on other pictures. */
+  async createConcept({ name, words, examples }, options = {}) {
+    const body = {
+      name,
+      ...(words ? { words } : {}),
+      examples: examples.map((one) => ({ image_url: one.imageUrl, boxes: one.boxes, negative_boxes: one.negativeBoxes })),
+    };
+    return (await this.#requests.json("POST", "concepts", body, { repeatable: false, ...options })).data;
+  }
+
+  /** All concepts of the user, newest first. */
+  async concepts(signal) {
+    return (await this.#requests.call("GET", "concepts", { signal })).data.concepts;
+  }
+
+  /** Forget a concept. */
+  async deleteConcept(id) {
+    await this.#requests.call("DELETE", `concepts/${id}`);
+  }
+
+  /** One result in full; its status says whether it is done. */
+  async result(id, signal) {
+    return (await this.#requests.call("GET", `results/${id}`, { signal })).data;
+  }
+
+  /** The newest results of the user, without their details. */
+  async results(signal) {
+    return (await this.#requests.call("GET", `results?limit=${MOST_LISTED}`, { signal })).data.results;
   }
 
   /** The list of instances of a result: `{threshold, results: [{prompt, size, instances, ...}]}`. */
@@ -145,7 +199,7 @@ export class Service {
     let pause = FIRST_PAUSE_MS;
     for (let status = "pending"; ; ) {
       onStatus(status);
-      const { data, headers } = await this.#call("GET", `tasks/${id}`, { signal });
+      const { data, headers } = await this.#requests.call("GET", `tasks/${id}`, { signal });
       status = data.status;
       if (status === "done") return;
       if (status === "error") {
@@ -155,60 +209,6 @@ export class Service {
       pause = Math.min(LONGEST_PAUSE_MS, 1.5 * pause);
     }
   }
-
-  /** Send a request until it succeeds, waiting as long as the service asks for: 429 and 503 are not the end. */
-  async #call(method, path, { body, headers = {}, signal, repeatable = true, interruptible = true }) {
-    const giveUp = Date.now() + 1000 * LONGEST_WAIT_S;
-    for (let tries = 1; ; ) {
-      const request = { method, body, headers, signal: interruptible ? signal : undefined };
-      const [answer, error] = await this.#try(path, request, repeatable);
-      if (!error) return answer;
-      const seconds = error.retryAfter;
-      if (seconds === null || tries >= TRIES || Date.now() + 1000 * seconds > giveUp) throw error;
-      if (error.code !== "RATE_LIMITED") tries += 1; // to be early once is no failure
-      this.onWait(seconds, error);
-      await wait(1000 * seconds, signal);
-    }
-  }
-
-  /** One try: [answer, null] or [null, error]. */
-  async #try(path, request, repeatable) {
-    const headers = { ...request.headers, Authorization: `Bearer ${this.token}` };
-    let response;
-    try {
-      const options = { ...request, headers, credentials: "omit", cache: "no-store" };
-      response = await fetch(`${this.home}api/v1/${path}`, options);
-    } catch (error) {
-      if (request.signal?.aborted) throw error;
-      const retryAfter = repeatable ? 1 : null;
-      return [null, new ServiceError(`The service at ${this.home} was not reached.`, { retryAfter })];
-    }
-    if (!response.ok) return [null, await errorOf(response)];
-    const envelope = await response.json().catch(() => null);
-    if (envelope?.data) return [{ data: envelope.data, headers: response.headers }, null];
-    throw new ServiceError(`${this.home} did not answer as an s3seg service does.`, { status: response.status, code: "UNKNOWN" });
-  }
-}
-
-/** What is wrong with a token that was pasted; "" if it can be sent. The same rule as that of the Python client. */
-export function tokenProblem(token) {
-  if (/^bearer\s/iu.test(token)) return 'Paste the token alone, without "Bearer".';
-  if (/^[!#-&(-~]+$/u.test(token)) return "";
-  return "The token has a character that no token has, such as a space, a line break or a quotation mark. Copy it again.";
-}
-
-/** The error that an answer tells of: the API's own message, or at least who did not speak its language. */
-async function errorOf(response) {
-  const said = response.headers.get("Retry-After") ?? "";
-  const retryAfter = /^\d+$/.test(said) && [429, 503].includes(response.status) ? Number(said) : null;
-  const envelope = await response.json().catch(() => null);
-  const status = response.status;
-  if (!envelope?.error?.code) {
-    const message = `${new URL(response.url).host} answered ${status} ${response.statusText}`.trim();
-    return new ServiceError(`${message}.`, { status, code: "UNKNOWN", retryAfter });
-  }
-  const { code, message } = envelope.error;
-  return new ServiceError(message, { status, code, retryAfter, requestId: envelope.meta?.request_id ?? null });
 }
 
 /** Seconds to leave between looks, so that what remains of the limit lasts until there is more. */
@@ -216,24 +216,4 @@ function fairPause(rateLimit) {
   const found = /;\s*r=(\d+)\s*;\s*t=(\d+)/.exec(rateLimit ?? "");
   if (!found || Number(found[1]) > 30) return 0;
   return Number(found[2]) / (Number(found[1]) + 1);
-}
-
-/** A fresh idempotency key; `crypto.randomUUID` is not there on plain HTTP. */
-function randomKey() {
-  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
-}
-
-function wait(ms, signal) {
-  return new Promise((resolve, reject) => {
-    signal?.throwIfAborted();
-    const stop = () => {
-      clearTimeout(timer);
-      reject(signal.reason);
-    };
-    const timer = setTimeout(() => {
-      signal?.removeEventListener("abort", stop);
-      resolve();
-    }, ms);
-    signal?.addEventListener("abort", stop, { once: true });
-  });
 }

@@ -1,39 +1,12 @@
-// The picture with its masks: a canvas over it, drawn anew whenever something changes.
+// The masks over the picture: a canvas that is drawn anew when something changes, and a quick look at where one is.
 
-import { css, dealColors, paletteColor } from "./colors.js";
-import { drawLabels, drawLayer, layerOf } from "./drawing.js";
-import { Mask } from "./rle.js";
+import { drawLabels, drawLayer, layerOf, layerScale } from "./drawing.js";
 
 const MOST_PIXELS = 16_000_000; // of a saved overlay; phones draw no larger canvas
 const FADED = 0.25;
+const SLICE_MS = 12; // of making layers before the page may do something else
 
-/**
- * One instance as the page handles it.
- *
- * @typedef {object} Item
- * @property {string} prompt
- * @property {number} score 0..1.
- * @property {Mask} mask
- * @property {number[]} color
- * @property {boolean} wanted Not hidden by the user.
- */
-
-/** The items of a list of instances, by prompt: a colour for each prompt, or for each instance of a single one. */
-export function itemsOf(stored) {
-  const several = stored.results.length > 1;
-  return stored.results.map((result, group) => {
-    const masks = result.instances.map((instance) => new Mask(instance.rle));
-    const dealt = several ? masks.map(() => group) : dealColors(masks.map((mask) => mask.box));
-    return result.instances.map(({ score }, k) => ({
-      prompt: result.prompt,
-      score,
-      mask: masks[k],
-      color: paletteColor(dealt[k]),
-      wanted: true,
-      layer: undefined,
-    }));
-  });
-}
+/** @typedef {import("./items.js").Item} Item */
 
 /** Draws items over an `<img>`, on a canvas that lies on it. */
 export class Stage {
@@ -41,32 +14,48 @@ export class Stage {
   #highlighted = new Set();
   #image;
   #canvas;
+  #all = document.createElement("canvas"); // all items, of which a highlight shows a faded copy
+  #scale = 1; // of the layers
+  #making = 0; // the latest run of #make
+  #due = false;
 
   /**
    * @param {HTMLImageElement} image
    * @param {HTMLCanvasElement} canvas As large as the image on the page.
-   * @param {(item: Item | null) => void} onPoint Told which item the pointer is on.
    */
-  constructor(image, canvas, onPoint) {
+  constructor(image, canvas) {
     this.#image = image;
     this.#canvas = canvas;
-    new ResizeObserver(() => this.#draw()).observe(image);
-    const point = (event) => onPoint(this.#itemAt(event));
-    canvas.addEventListener("pointermove", point);
-    canvas.addEventListener("pointerdown", point);
-    canvas.addEventListener("pointerleave", () => onPoint(null));
+    new ResizeObserver(() => this.#resize()).observe(image);
+  }
+
+  /**
+   * Begin with a new picture or result.
+   *
+   * @param {Item[]} items All that may be shown.
+   */
+  reset(items) {
+    this.#scale = items.length ? layerScale(items.map((item) => item.mask)) : 1;
+    this.#highlighted.clear();
+    this.show([]);
   }
 
   /** Show these items, and no others. */
   show(items) {
     this.#items = [...items].sort((one, other) => other.mask.area - one.mask.area); // small ones over large ones
-    this.#draw();
+    this.#make();
   }
 
   /** Let these stand out; none of them: all alike. */
   highlight(items) {
+    if (items.length === this.#highlighted.size && items.every((item) => this.#highlighted.has(item))) return;
     this.#highlighted = new Set(items);
-    this.#draw();
+    this.#drawSoon();
+  }
+
+  /** The topmost item at a place in pixels of the picture, or null. */
+  itemAt(x, y) {
+    return this.#items.findLast((item) => item.mask.covers(x, y)) ?? null;
   }
 
   /** The picture with what is shown, as a PNG of the picture's size. */
@@ -78,57 +67,85 @@ export class Stage {
     canvas.height = Math.round(naturalHeight * shrink);
     const context = canvas.getContext("2d");
     context.drawImage(this.#image, 0, 0, canvas.width, canvas.height);
-    this.#paint(context, Math.max(11, emOf(canvas.width, canvas.height)), new Set());
+    for (const item of this.#items) this.#paint(context, item);
+    writeLabels(context, this.#items, Math.max(11, emOf(canvas.width, canvas.height)));
     return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
   }
 
-  #draw() {
-    const { clientWidth, clientHeight } = this.#image;
+  #resize() {
     const ratio = window.devicePixelRatio || 1;
-    const em = Math.min(Math.max(10, emOf(clientWidth, clientHeight)), 13);
-    this.#canvas.width = Math.round(clientWidth * ratio);
-    this.#canvas.height = Math.round(clientHeight * ratio);
-    if (clientWidth) this.#paint(this.#canvas.getContext("2d"), em * ratio, this.#highlighted);
+    const width = Math.round(this.#image.clientWidth * ratio);
+    const height = Math.round(this.#image.clientHeight * ratio);
+    if (width === this.#canvas.width && height === this.#canvas.height) return;
+    for (const canvas of [this.#canvas, this.#all]) [canvas.width, canvas.height] = [width, height];
+    this.#paintAll();
   }
 
-  #paint(context, em, highlighted) {
-    const stands = (item) => highlighted.has(item);
-    const order = [...this.#items.filter((item) => !stands(item)), ...this.#items.filter(stands)];
-    for (const item of order) {
-      item.layer ??= layerOf(item.mask, item.color);
-      if (!item.layer) continue;
-      const alpha = highlighted.size && !stands(item) ? FADED : 1;
-      drawLayer(context, item.layer, item.mask.width, alpha);
+  /** Make the layers that are missing, a few at a time so that the page stays responsive, then draw. */
+  async #make() {
+    const run = ++this.#making;
+    let since = performance.now();
+    for (const item of this.#items) {
+      if (item.layer !== undefined) continue;
+      item.layer = layerOf(item.mask, item.color, this.#scale);
+      if (performance.now() - since < SLICE_MS) continue;
+      this.#paintAll();
+      await new Promise((resolve) => setTimeout(resolve));
+      if (run !== this.#making) return;
+      since = performance.now();
     }
-    const labelled = highlighted.size ? order.filter(stands) : order;
-    const labels = [...labelled]
-      .sort((one, other) => other.score - one.score)
-      .map(({ prompt, score, color, mask }) => {
-        const factor = context.canvas.width / mask.width;
-        return { text: `${prompt} ${score.toFixed(2)}`, color, box: mask.box.map((side) => side * factor) };
-      });
-    drawLabels(context, labels, em);
+    this.#paintAll();
   }
 
-  #itemAt(event) {
-    const { offsetX, offsetY } = event;
-    const at = ({ mask }) => [
-      (offsetX / this.#canvas.clientWidth) * mask.width,
-      (offsetY / this.#canvas.clientHeight) * mask.height,
-    ];
-    return this.#items.findLast((item) => item.mask.covers(...at(item))) ?? null; // the topmost
+  #paintAll() {
+    const context = this.#all.getContext("2d");
+    context.clearRect(0, 0, this.#all.width, this.#all.height);
+    if (this.#all.width) for (const item of this.#items) this.#paint(context, item);
+    this.#drawSoon();
   }
+
+  /** Draw once before the next frame, however many changes there were. */
+  #drawSoon() {
+    if (this.#due) return;
+    this.#due = true;
+    requestAnimationFrame(() => {
+      this.#due = false;
+      this.#draw();
+    });
+  }
+
+  #draw() {
+    const { width, height } = this.#canvas;
+    if (!width || !height) return;
+    const context = this.#canvas.getContext("2d");
+    const standing = this.#items.filter((item) => this.#highlighted.has(item));
+    context.clearRect(0, 0, width, height);
+    context.globalAlpha = this.#highlighted.size ? FADED : 1;
+    context.drawImage(this.#all, 0, 0);
+    context.globalAlpha = 1;
+    for (const item of standing) this.#paint(context, item);
+    const ratio = width / this.#image.clientWidth;
+    const em = Math.min(Math.max(10, emOf(this.#image.clientWidth, this.#image.clientHeight)), 13);
+    writeLabels(context, this.#highlighted.size ? standing : this.#items, em * ratio);
+  }
+
+  #paint(context, item) {
+    if (item.layer) drawLayer(context, item.layer, item.mask.width);
+  }
+}
+
+function writeLabels(context, items, em) {
+  const labels = items
+    .filter((item) => item.layer)
+    .sort((one, other) => other.score - one.score)
+    .map(({ prompt, score, color, mask }) => {
+      const factor = context.canvas.width / mask.width;
+      return { text: `${prompt} ${score.toFixed(2)}`, color, box: mask.box.map((side) => side * factor) };
+    });
+  drawLabels(context, labels, em);
 }
 
 /** Size of letters for a picture of so many pixels. */
 function emOf(width, height) {
   return 0.0175 * Math.sqrt(width * height);
-}
-
-/** A small square of an item's colour. */
-export function swatch(color) {
-  const square = document.createElement("span");
-  square.className = "swatch";
-  square.style.background = css(color);
-  return square;
 }

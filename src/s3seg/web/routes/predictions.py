@@ -21,7 +21,7 @@ from s3seg.errors import InferenceError, InvalidRequestError
 from s3seg.inference.engine import Engine
 from s3seg.tasks.model import Task, TaskStatus
 from s3seg.tasks.prompts import normalize_prompt
-from s3seg.tasks.visual import clicks_of
+from s3seg.tasks.visual import clicks_of, tile_of
 from s3seg.web.disconnects import until_disconnect
 from s3seg.web.logs import remember_task
 from s3seg.web.operations import Operation, ResponseSpec
@@ -131,6 +131,8 @@ class PredictionRoutes:
             raise InvalidRequestError("user_id: not the owner of this task")
         if body.image_url != task.source_image_url:
             raise InvalidRequestError("image_url: not the image of this task")
+        if body.tile is not None and body.tile != tile_of(task.visual):
+            raise InvalidRequestError("tile: not the tile of this task")
         return task
 
     async def _process(self, request: Request, task: Task) -> Task:

@@ -108,6 +108,7 @@ def _result_response(task: Task) -> ResultDetailResponse:
         status=task.status,
         created_at=task.created_at,
         updated_at=task.updated_at,
+        expires_at=task.expires_at,
     )
 
 
@@ -119,4 +120,5 @@ def _summary(task: Task) -> ResultSummary:
         text_prompt=task.text_prompt,
         status=task.status,
         created_at=task.created_at,
+        expires_at=task.expires_at,
     )

@@ -154,6 +154,7 @@ def _task_response(task: Task) -> TaskResponse:
         error_message=task.error_message if task.status == TaskStatus.ERROR else None,
         created_at=task.created_at,
         updated_at=task.updated_at,
+        expires_at=task.expires_at,
     )
 
 

@@ -102,7 +102,10 @@ class UploadRoutes:
         """Inspect and register what was sent."""
         body = await read_json(request, CompleteUploadRequest)
         upload_id = request.path_params["upload_id"]
-        return _stored(request, await self._edge.complete_upload(request.user, upload_id, project_id=body.project_id))
+        image = await self._edge.complete_upload(
+            request.user, upload_id, project_id=body.project_id, expires_in_s=body.expires_in_s
+        )
+        return _stored(request, image)
 
     async def delete(self, request: Request) -> Response:
         """Delete an image and cancel its unfinished tasks."""
@@ -116,5 +119,6 @@ def _stored(request: Request, image: StoredImage) -> Response:
         image_url=image.image_url,
         size_bytes=image.size_bytes,
         content_type=image.content_type,
+        expires_at=image.expires_at,
     )
     return success(request, response)

@@ -1,0 +1,124 @@
+// What the page does, as Python, curl and a command line to copy. Each gives the same masks as the page.
+
+/**
+ * @param {object} asked
+ * @param {string} asked.url Of the service, without a slash at its end.
+ * @param {string} asked.file Name of the picture.
+ * @param {string | null} asked.imageUrl Of the picture, once it is uploaded.
+ * @param {import("./service.js").Question} asked.question
+ * @param {number | null} asked.threshold Null for the default one.
+ * @returns {{python: string, curl: string, cli: string}}
+ */
+export function codeFor(asked) {
+  return { python: pythonFor(asked), curl: curlFor(asked), cli: commandFor(asked) };
+}
+
+function pythonFor({ url, file, question, threshold }) {
+  const limit = threshold === null ? "" : `, threshold=${threshold}`;
+  const name = python(file);
+  const lines = ["import s3seg", "", `client = s3seg.Client(${python(url)})  # with the token in S3SEG_TOKEN`];
+  if (question.words) {
+    lines.push(`results = client.segment(${name}, ${python(question.words)}${limit})`);
+  } else if (question.click) {
+    const { points, labels, box } = question.click;
+    lines.push(`results = [client.click(${name}, ${python(points)}, ${python(labels)}, box=${python(box)})]`);
+  } else if (question.concept) {
+    lines.push(`results = [client.segment_concept(${name}, ${python(question.concept.id)}${limit})]  # ${oneLine(question.concept.name)}`);
+  } else {
+    const { name: called, words, boxes, negativeBoxes } = question.examples;
+    lines.push(
+      `examples = [(${name}, ${python(boxes)}, ${python(negativeBoxes)})]  # to find, and not to find`,
+      `concept = client.create_concept(${python(called)}, examples${words ? `, words=${python(words)}` : ""})`,
+      `results = [client.segment_concept(${name}, concept.id${limit})]`,
+      "client.delete_concept(concept.id)",
+    );
+  }
+  lines.push("for result in results:", "    print(result.prompt, result.scores)");
+  return `${lines.join("\n")}\n`;
+}
+
+function curlFor({ url, file, imageUrl, question, threshold }) {
+  const { words, click, concept, examples } = question;
+  const post = (path, body, more = "") => `call "$url/api/v1/${path}"${more} -H 'Content-Type: application/json' -d ${body}`;
+  const lines = [
+    `url=${shell(url)}  # and the token in S3SEG_TOKEN`,
+    'call() { curl -sS --fail-with-body -H "Authorization: Bearer $S3SEG_TOKEN" "$@"; }',
+    `field() { sed -n 's/.*"'"$1"'": *"\\([^"]*\\)".*/\\1/p'; }`,
+  ];
+  if (imageUrl) lines.push(`image=${shell(imageUrl)}  # ${oneLine(file)}, uploaded before`);
+  else lines.push(`image=$(call "$url/api/v1/upload" -F ${shell(`file=@"${file.replace(/["\\]/g, "\\$&")}"`)} | field image_url)`);
+  if (examples) {
+    const { name, words: also, boxes, negativeBoxes: negative_boxes } = examples;
+    const example = body({ image_url: variable("image") }, { boxes, negative_boxes });
+    const kept = body({ examples: [example] }, { name, ...(also ? { words: also } : {}) });
+    lines.push(`concept=$(${post("concepts", kept)} | field id)`);
+  }
+  const known = { image_url: variable("image"), ...(examples ? { concept_id: variable("concept") } : {}) };
+  const rest = words ? { text_prompts: words } : click ? { clicks: [click] } : concept ? { concept_id: concept.id } : {};
+  lines.push(`task=$(${post("segment", body(known, rest), " -H 'Prefer: wait=60'")} | field task_id)`);
+  if (examples) lines.push('call -X DELETE "$url/api/v1/concepts/$concept" > /dev/null');
+  lines.push(
+    'instances=$(call "$url/api/v1/results/$task" | field instances_url)',
+    'curl -sSL --fail "$instances" -o instances.json',
+    ...(threshold === null || click ? [] : [`# instances.json has every score above 0.1; the page shows those above ${threshold}`]),
+  );
+  return `${lines.join("\n")}\n`;
+}
+
+/** A variable of the shell between two quoted parts of a JSON text. */
+function variable(name) {
+  return `"'"$${name}"'"`;
+}
+
+/** A JSON object as words of a shell: members that are written already, possibly in a list, and plain values. */
+function body(written, values) {
+  const inner = (text) => (text.startsWith("'") ? text.slice(1, -1) : text);
+  const members = Object.entries(written).map(([key, value]) => {
+    return `"${key}": ${Array.isArray(value) ? `[${value.map(inner).join(", ")}]` : value}`;
+  });
+  const plain = JSON.stringify(values).slice(1, -1).replaceAll("'", `'\\''`);
+  return `'{${[...members, ...(plain ? [plain] : [])].join(", ")}}'`;
+}
+
+function commandFor({ url, file, question, threshold }) {
+  const limit = threshold === null ? "" : ` --threshold ${threshold}`;
+  const start = `s3seg segment ${shell(file.startsWith("-") ? `./${file}` : file)}`;
+  const end = `${limit} --json --output result.json\n`;
+  const service = ` --url ${shell(url)}`;
+  const { words, click, concept, examples } = question;
+  if (words) return `${start}${words.map((word) => ` --prompt=${shell(word)}`).join("")}${service}${end}`;
+  if (click) {
+    const points = click.points.map(([x, y], k) => ` --${click.labels[k] ? "point" : "not-point"} ${x},${y}`).join("");
+    return `${start}${points} --box ${click.box.join(",")}${service} --json --output result.json\n`;
+  }
+  if (concept) {
+    return "# The command line reads concepts from files of this machine, and does not use those of a service:\n# s3seg concept make --help\n";
+  }
+  const on = (option) => (box) => ` --${option} ${shell(`${file}:${box.join(",")}`)}`;
+  const boxes = [...examples.boxes.map(on("example")), ...examples.negativeBoxes.map(on("not-example"))].join("");
+  const prompt = examples.words ? ` --prompt=${shell(examples.words)}` : "";
+  return (
+    "# The command line takes boxes on this machine only, with the checkpoint that it finds here.\n" +
+    `s3seg concept make concept.safetensors${boxes}${prompt}\n${start} --concept concept.safetensors${end}`
+  );
+}
+
+/** A list, a number or a text; JSON writes them as Python does. */
+function python(value) {
+  if (Array.isArray(value)) return `[${value.map(python).join(", ")}]`;
+  return JSON.stringify(value).replace(/[\x7f-\x9f\u2028\u2029]/g, escaped);
+}
+
+function escaped(character) {
+  return `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`;
+}
+
+/** A word of a POSIX shell. */
+function shell(text) {
+  return /^[\w./:@%+=-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
+}
+
+/** A text that may stand in a comment. */
+function oneLine(text) {
+  return text.replace(/[\s\x00-\x1f\x7f-\x9f\u2028\u2029]+/g, " ");
+}

@@ -1,0 +1,56 @@
+"""``s3seg geotiff``: from a raster to GeoJSON."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import rasterio
+from rasterio.transform import from_origin
+
+from s3seg import images
+from tests.commands.running import Command
+from tests.helpers.small_things import circles
+
+
+def test_a_raster_becomes_geojson(s3seg: Command, tmp_path):
+    path = tmp_path / "map.tif"
+    pixels = np.moveaxis(images.load(circles()).pixels, -1, 0)
+    shape = {"count": 3, "height": 700, "width": 700, "dtype": "uint8"}
+    place = from_origin(500_000, 5_400_000, 0.5, 0.5)
+    with rasterio.open(path, "w", driver="GTiff", crs="EPSG:32633", transform=place, **shape) as file:
+        file.write(pixels)
+    done = s3seg("geotiff", path, "red circle", "-p", "blue star", "--tile", "300", "-o", tmp_path / "out.geojson")
+    assert done.exit_code == 0, done.stderr
+    assert "red circle: 9, blue star: 0" in done.stderr
+    collection = json.loads((tmp_path / "out.geojson").read_text())
+    assert len(collection["features"]) == 9
+    assert "crs" not in collection
+    options = (
+        "--crs",
+        "raster",
+        "--tolerance",
+        "1",
+        "--bands",
+        "1,2,3",
+        "--scale",
+        "0,255",
+        "--threshold",
+        "0.4",
+        "-q",
+    )
+    done = s3seg("geotiff", path, "red circle", "--tile", "300", "-q", *options)
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout)["crs"]["properties"]["name"] == "urn:ogc:def:crs:EPSG::32633"
+    for arguments, says in (
+        (["--bands", "9"], "has 3 bands"),
+        (["--bands", "x"], "--bands is"),
+        (["--scale", "1"], "--scale is"),
+        (["--scale", "5,1"], "two rising numbers"),
+        (["--tile", "8"], "tile is"),
+        (["--calibration", "none.json"], "none.json"),
+    ):
+        done = s3seg("geotiff", path, "red circle", *arguments)
+        assert done.exit_code != 0
+        assert says in done.stderr, done.stderr
+    assert "no such file" in s3seg("geotiff", tmp_path / "none.tif", "cat").stderr
