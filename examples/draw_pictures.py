@@ -147,11 +147,10 @@ def park(icons: IconSet) -> Picture:
     p.ellipse(185, 580, 178, 62, (92, 172, 214))
     p.ellipse(185, 576, 163, 52, (128, 198, 232))
     put(p, icons, [
-        Item("sun", "sun-with-face", 690, 165, 150, shadow=False), Item("cloud", "cloud", 330, 140, 165, shadow=False),
+        Item("sun", "sun-with-face", 690, 165, 150, shadow=False), Item("cloud", "cloud", 330, 172, 210, shadow=False),
         Item("tree", "deciduous-tree", 130, 390, 230), Item("tree", "deciduous-tree", 660, 415, 225),
         Item("duck", "duck", 110, 560, 150, shadow=False, flip=True), Item("duck", "duck", 275, 615, 150, shadow=False),
-        Item("soccer ball", "soccer-ball", 330, 462, 118), Item("dog", "dog", 510, 600, 185),
-        Item("sunflower", "sunflower", 730, 632, 170),
+        Item("dog", "dog", 510, 600, 185),
     ])  # fmt: skip
     return p
 
@@ -216,8 +215,8 @@ def street(icons: IconSet) -> Picture:
         p.polygon([(left + 14, 486), (left + 90, 486), (left + 84, 498), (left + 6, 498)], (244, 240, 224))
     p.gradient(590, HEIGHT, (206, 202, 194), (186, 182, 172))
     put(p, icons, [
-        Item("cloud", "cloud", 560, 110, 150, shadow=False),
-        Item("house", "house", 130, 376, 210), Item("tree", "deciduous-tree", 390, 378, 190),
+        Item("cloud", "cloud", 540, 150, 200, shadow=False),
+        Item("house", "house", 130, 376, 210), Item("tree", "deciduous-tree", 400, 378, 182),
         Item("house", "house", 650, 376, 210), Item("car", "automobile", 150, 500, 180),
         Item("bus", "bus", 520, 505, 210), Item("car", "automobile", 620, 615, 190),
         Item("bicycle", "bicycle", 330, 622, 180), Item("cat", "cat", 110, 634, 150),

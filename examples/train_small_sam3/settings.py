@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .parents import Parent
 
 FILE = "settings.json"
-WARM_HEADS = 150
+WARM_HEADS = 60
 NO_END = 1_000_000_000
 """Steps of a run, or of a part of it, that lasts until the clock says so."""
 
@@ -125,7 +125,7 @@ SHORT = replace(Settings(), vit_depth=4, batch=8, steps=120, warmup=20)
 """A run of a few minutes."""
 
 GPU = replace(
-    Settings(), batch=256, prompts=12, extra_texts=256, warmup=300, precision="bf16", ema_images=60_000,
+    Settings(), batch=256, prompts=12, extra_texts=256, warmup=80, precision="bf16", ema_images=60_000,
     asked=0.25, views=4,
 )  # fmt: skip
 """The full network in batches that fill a GPU."""

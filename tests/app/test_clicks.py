@@ -13,7 +13,7 @@ from s3seg.app import local_keys, whole_app
 from s3seg.app.settings import Settings
 from s3seg.client import AsyncClient
 from s3seg.errors import InferenceError, InvalidRequestError
-from tests.helpers.clickable import write_clickable_checkpoint
+from tests.helpers.clickable import write_checkpoint_without_clicks, write_clickable_checkpoint
 
 pytestmark = pytest.mark.anyio
 STREET = Path(__file__).parents[2] / "examples" / "pictures" / "street.png"
@@ -82,8 +82,9 @@ async def test_the_service_gives_a_client_what_a_segmenter_gives_for_a_credit_an
                 await client.click_many(STREET, wrong)
 
 
-async def test_a_service_whose_checkpoint_has_no_head_says_so_and_refunds():
-    chosen = settings("embedded", object_store="memory", task_store="memory", welcome_credits=100)
+async def test_a_service_whose_checkpoint_has_no_head_says_so_and_refunds(tmp_path):
+    headless = write_checkpoint_without_clicks(tmp_path / "headless")
+    chosen = settings(headless, object_store="memory", task_store="memory", welcome_credits=100)
     async with s3seg.local(chosen) as service:
         with pytest.raises(InferenceError, match="has no head for clicks"):
             await service.click(STREET, [(400, 300)])

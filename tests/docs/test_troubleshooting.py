@@ -25,6 +25,7 @@ from s3seg.sam3.predictor import _stage
 from s3seg.tasks.health import MismatchError
 from s3seg.tasks.limits import Tier
 from tests.commands.running import command
+from tests.helpers.clickable import write_checkpoint_without_clicks
 from tests.helpers.running_edge import running
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "troubleshooting.md"
@@ -85,6 +86,11 @@ def without_memory() -> None:
         raise torch.OutOfMemoryError("no memory is left")
 
 
+def headless(folder: Path) -> str:
+    checkpoint = write_checkpoint_without_clicks(folder / "headless")
+    return raised(lambda: s3seg.Segmenter(checkpoint, device="cpu").click(park(), [(3, 3)]))
+
+
 def on_a_taken_port() -> str:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         return printed("serve", "edge", "--port", taken.getsockname()[1])
@@ -103,7 +109,7 @@ LOCAL: dict[str, Callable[[Path], str]] = {
     "the checkpoint '...' is not on this machine": lambda _: raised(lambda: s3seg.Segmenter("sam3")),
     "the device '...' cannot be used": lambda _: raised(lambda: s3seg.Segmenter("embedded", device="cuda:77")),
     "out of memory in the ... part of the network": lambda _: raised(without_memory),
-    "the ... checkpoint has no head for clicks": lambda _: raised(lambda: segmenter().click(park(), [(3, 3)])),
+    "the ... checkpoint has no head for clicks": lambda folder: headless(folder),
     "was made in process ... and cannot be used in process ...": lambda _: in_a_fork(),
     "cannot pickle or copy a Segmenter": lambda _: raised(lambda: pickle.dumps(segmenter())),
     "not an image that can be read: it looks like an HTML page": lambda folder: raised(

@@ -1,4 +1,4 @@
-"""A checkpoint with a click head: the embedded one, with a head of random weights."""
+"""Two copies of the embedded checkpoint: one with another click head, of random weights, and one without a head."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HEAD = {"num_attention_heads": 4, "mlp_dim": 64, "iou_head_hidden_dim": 32}
 
 
 def write_clickable_checkpoint(folder: Path) -> Path:
-    """Write it into a folder, and return the folder."""
+    """Write the embedded checkpoint with a random click head into a folder, and return the folder."""
     embedded = checkpoints.resolve("embedded").folder
     shutil.copytree(embedded, folder)
     raw = json.loads((folder / "config.json").read_text())
@@ -37,4 +37,19 @@ def write_clickable_checkpoint(folder: Path) -> Path:
         assert isinstance(source, str)
         tensors[source] = tensor + 0.2 * torch.randn(tensor.shape, generator=generator)
     save_file(tensors, folder / "model.safetensors")
+    return folder
+
+
+def write_checkpoint_without_clicks(folder: Path) -> Path:
+    """Write the embedded checkpoint without its click head into a folder, and return the folder."""
+    shutil.copytree(checkpoints.resolve("embedded").folder, folder)
+    raw = json.loads((folder / "config.json").read_text())
+    del raw["tracker_config"]
+    raw["s3seg"]["name"] = "headless"
+    (folder / "config.json").write_text(json.dumps(raw))
+    tensors = load_file(folder / "model.safetensors")
+    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(TRANSFORMERS.click_prefixes)}
+    assert TRANSFORMERS.has_clicks(tensors)
+    assert not TRANSFORMERS.has_clicks(kept)
+    save_file(kept, folder / "model.safetensors")
     return folder

@@ -1,11 +1,13 @@
-"""Clicks in a program: points, boxes and masks to corrected masks. The click head has random weights."""
+"""Clicks in a program: points, boxes and masks to corrected masks. The click head has random weights but in the last test."""
 
 from __future__ import annotations
 
 import gc
+import json
 import pickle
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -15,15 +17,21 @@ import s3seg
 from s3seg.errors import InvalidRequestError
 from s3seg.results import masks
 from s3seg.sam3.click_prompts import BOX_END, BOX_START, NEGATIVE, POSITIVE, ClickPrompts
-from tests.helpers.clickable import write_clickable_checkpoint
+from tests.helpers.clickable import write_checkpoint_without_clicks, write_clickable_checkpoint
 
-STREET = Path(__file__).parents[2] / "examples" / "pictures" / "street.png"
+PICTURES = Path(__file__).parents[2] / "examples" / "pictures"
+STREET = PICTURES / "street.png"
 HEIGHT, WIDTH = 640, 800
 
 
 @pytest.fixture(scope="module")
 def seg(tmp_path_factory) -> s3seg.Segmenter:
     return s3seg.Segmenter(write_clickable_checkpoint(tmp_path_factory.mktemp("clickable") / "c"), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def headless(tmp_path_factory) -> s3seg.Segmenter:
+    return s3seg.Segmenter(write_checkpoint_without_clicks(tmp_path_factory.mktemp("headless") / "c"), device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +57,10 @@ def differing(found, expected) -> float:
     return float((found != expected).mean())
 
 
-def test_a_network_says_what_it_can_be_asked_by(seg):
+def test_a_network_says_what_it_can_be_asked_by(seg, headless):
     assert seg.network.prompt_kinds == ("words", "boxes", "clicks")
-    assert s3seg.Segmenter("embedded", device="cpu").network.prompt_kinds == ("words", "boxes")
+    assert s3seg.Segmenter("embedded", device="cpu").network.prompt_kinds == ("words", "boxes", "clicks")
+    assert headless.network.prompt_kinds == ("words", "boxes")
 
 
 def test_one_click_gives_the_alternative_with_the_highest_predicted_iou(seg, street):
@@ -203,11 +212,36 @@ def test_what_makes_no_sense_is_refused_with_the_reason(seg, street, arguments, 
         seg.click(street, **arguments)
 
 
-def test_a_checkpoint_without_the_head_says_so_and_what_to_use():
-    embedded = s3seg.Segmenter("embedded", device="cpu")
-    with pytest.raises(
-        InvalidRequestError, match=r"s3seg-embedded checkpoint has no head for clicks.*Segmenter\('sam3'\)"
-    ):
-        embedded.click(STREET, [(400, 300)])
+def test_a_checkpoint_without_the_head_says_so_and_what_to_use(headless):
+    with pytest.raises(InvalidRequestError, match=r"headless checkpoint has no head for clicks.*Segmenter\('sam3'\)"):
+        headless.click(STREET, [(400, 300)])
     with pytest.raises(InvalidRequestError, match="has no head for clicks"):
-        embedded.segment(STREET, "car").refine(0, [(400, 300)])
+        headless.segment(STREET, "car").refine(0, [(400, 300)])
+
+
+def deepest(wrong: np.ndarray) -> tuple[float, float]:
+    """The point of a region that is farthest from its edge."""
+    distance = cv2.distanceTransform(np.pad(wrong, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
+    y, x = np.unravel_index(distance.argmax(), wrong.shape)
+    return float(x), float(y)
+
+
+@pytest.mark.parametrize("name", ["street", "shapes"])
+def test_the_embedded_checkpoint_has_learnt_clicks_and_corrections_improve_its_masks(name):
+    seg = s3seg.Segmenter("embedded", device="cpu")
+    picture = seg.encode(PICTURES / f"{name}.png")
+    drawn = json.loads((PICTURES / f"{name}.json").read_text(encoding="utf-8"))["instances"]
+    ious = []
+    for each in drawn:
+        truth = masks.decode(masks.from_coco(each["segmentation"]))
+        found, points, labels = np.zeros_like(truth), [], []
+        for _ in range(3):
+            missing, surplus = truth & ~found, found & ~truth
+            corrected = missing if missing.sum() >= surplus.sum() else surplus
+            points.append(deepest(corrected))
+            labels.append(int(corrected is missing))
+            found = seg.click(picture, points, labels)[0].mask
+            ious.append((found & truth).sum() / (found | truth).sum())
+    one, _, three = np.array(ious).reshape(-1, 3).mean(0)
+    assert one > LEAST_IOU_OF_ONE_CLICK
+    assert three > max(one, LEAST_IOU_OF_THREE_CLICKS)

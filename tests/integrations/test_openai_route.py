@@ -57,7 +57,7 @@ async def test_rle_masks_are_read_by_pycocotools():
 
 
 async def test_boxes_show_what_to_find_and_what_not():
-    boxes = [[559, 192, 760, 418], [247, 8, 413, 145]]
+    boxes = [[559, 192, 760, 418], [226, 0, 434, 172]]
     async with serving("openai") as client:
         alone = await ask(client, boxes=json.dumps(boxes[:1]), mask_format="rle")
         both = await ask(

@@ -7,7 +7,7 @@ import pytest
 
 from s3seg.inference.segmenter import Segmenter
 from s3seg.results import masks
-from tests.helpers.clickable import write_clickable_checkpoint
+from tests.helpers.clickable import write_checkpoint_without_clicks, write_clickable_checkpoint
 from tests.helpers.inference_system import PICTURES
 from tests.integrations.running import KEY, service
 
@@ -63,9 +63,13 @@ def test_visual_segment_takes_clicks(tmp_path):
     assert (mask & expected).sum() / (mask | expected).sum() > 0.9
 
 
-def test_clicks_on_a_checkpoint_without_a_click_head_are_an_error_of_the_client_with_our_message(url):
-    client = sdk.InferenceHTTPClient(api_url=url, api_key=KEY)
-    with pytest.raises(sdk.http.errors.HTTPCallErrorError) as caught:
+def test_clicks_on_a_checkpoint_without_a_click_head_are_an_error_of_the_client_with_our_message(tmp_path):
+    folder = write_checkpoint_without_clicks(tmp_path / "headless")
+    with (
+        service(tmp_path, "roboflow", checkpoint=str(folder)) as url,
+        pytest.raises(sdk.http.errors.HTTPCallErrorError) as caught,
+    ):
+        client = sdk.InferenceHTTPClient(api_url=url, api_key=KEY)
         client.sam3_visual_segment(PARK, prompts=[{"points": [{"x": 5, "y": 5, "positive": True}]}])
     assert "has no head for clicks" in caught.value.api_message
 

@@ -9,7 +9,7 @@ import pytest
 
 import s3seg
 from tests.commands.running import command
-from tests.helpers.clickable import write_clickable_checkpoint
+from tests.helpers.clickable import write_checkpoint_without_clicks, write_clickable_checkpoint
 
 STREET = Path(__file__).parents[3] / "examples" / "pictures" / "street.png"
 
@@ -56,7 +56,8 @@ def test_what_makes_no_sense_is_refused_with_the_reason(checkpoint, arguments, s
     assert says in " ".join(found.stderr.split())
 
 
-def test_the_embedded_checkpoint_has_no_head_and_the_command_says_so():
-    found = command("segment", STREET, "--point", "400,300", "--checkpoint", "embedded")
+def test_a_checkpoint_without_a_head_is_refused_by_the_command(tmp_path):
+    headless = write_checkpoint_without_clicks(tmp_path / "headless")
+    found = command("segment", STREET, "--point", "400,300", "--checkpoint", headless)
     assert found.exit_code != 0
     assert "has no head for clicks" in " ".join(found.stderr.split())
