@@ -243,5 +243,5 @@ def test_the_embedded_checkpoint_has_learnt_clicks_and_corrections_improve_its_m
             found = seg.click(picture, points, labels)[0].mask
             ious.append((found & truth).sum() / (found | truth).sum())
     one, _, three = np.array(ious).reshape(-1, 3).mean(0)
-    assert one > LEAST_IOU_OF_ONE_CLICK
-    assert three > max(one, LEAST_IOU_OF_THREE_CLICKS)
+    assert one > 0.6
+    assert three > max(one, 0.7)
