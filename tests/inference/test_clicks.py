@@ -1,4 +1,7 @@
-"""Clicks in a program: points, boxes and masks to corrected masks. The click head has random weights but in the last test."""
+"""Clicks in a program: points, boxes and masks to corrected masks.
+
+The click head has random weights, except in the last test.
+"""
 
 from __future__ import annotations
 

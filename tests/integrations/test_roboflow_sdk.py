@@ -65,12 +65,10 @@ def test_visual_segment_takes_clicks(tmp_path):
 
 def test_clicks_on_a_checkpoint_without_a_click_head_are_an_error_of_the_client_with_our_message(tmp_path):
     folder = write_checkpoint_without_clicks(tmp_path / "headless")
-    with (
-        service(tmp_path, "roboflow", checkpoint=str(folder)) as url,
-        pytest.raises(sdk.http.errors.HTTPCallErrorError) as caught,
-    ):
+    with service(tmp_path, "roboflow", checkpoint=str(folder)) as url:
         client = sdk.InferenceHTTPClient(api_url=url, api_key=KEY)
-        client.sam3_visual_segment(PARK, prompts=[{"points": [{"x": 5, "y": 5, "positive": True}]}])
+        with pytest.raises(sdk.http.errors.HTTPCallErrorError) as caught:
+            client.sam3_visual_segment(PARK, prompts=[{"points": [{"x": 5, "y": 5, "positive": True}]}])
     assert "has no head for clicks" in caught.value.api_message
 
 
