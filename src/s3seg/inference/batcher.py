@@ -266,11 +266,16 @@ class Batcher:
         )
 
     async def warm(self, content: bytes) -> None:
-        """Segment a picture with every network, so that the first requests do not wait for what is made only once."""
+        """Segment a picture on every accelerator, so that the first requests do not wait for what is made only once.
+
+        On a CPU a first picture takes as long as any other, at full size many seconds, so it is only read: this starts
+        the process that reads pictures.
+        """
         loop = asyncio.get_running_loop()
         file = await self._file(content, "the warm-up picture", "")
         picture, _ = await self._read(file)
-        warming = (queue.predict([Job(file.digest, picture, ("object",))]) for queue in self._queues)
+        queues = [queue for queue in self._queues if queue.network.model.device != "cpu"]
+        warming = (queue.predict([Job(file.digest, picture, ("object",))]) for queue in queues)
         for (prediction,) in await asyncio.gather(*warming):
             for detections in prediction.detections:
                 await loop.run_in_executor(self._cpu, detections.rles, picture.size)
