@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 ReadWindow = Callable[[Window], np.ndarray]
 """Returns the pixels of a window, (height, width, 3) uint8 RGB."""
 
+Progress = Callable[[int, int], None]
+"""Takes the number of tiles that are done, and of all."""
+
 
 class TilePieces:
     """Collects what a network detects of prompts in the tiles of a picture. Of each instance it keeps the run lengths.
@@ -137,7 +140,7 @@ def detect_in_tiles(
     size: tuple[int, int],
     threshold: float,
     batch_size: int,
-    on_batch: Callable[[int], None] = lambda tiles: None,
+    on_tiles: Progress = lambda done, total: None,
 ) -> TilePieces:
     """Look for prompts in the tiles of a picture. A batch of tiles is in memory at a time.
 
@@ -149,10 +152,11 @@ def detect_in_tiles(
         size: (height, width) of the picture.
         threshold: Keep instances that score above this.
         batch_size: How many tiles to encode together.
-        on_batch: Called after each batch with the number of its tiles.
+        on_tiles: Called after each batch.
     """
     pieces = TilePieces(tiles, size, prompts=len(prompts))
     queries = make_queries(prompts, (), (), size=size)
+    done = 0
     for batch in batches(enumerate(tiles), batch_size):
         start = time.perf_counter()
         resized = [
@@ -168,7 +172,8 @@ def detect_in_tiles(
         for number, _ in batch:
             for k in range(len(prompts)):
                 pieces.add(number, k, next(detections))
-        on_batch(len(batch))
+        done += len(batch)
+        on_tiles(done, len(tiles))
     return pieces
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, overload
 
 import numpy as np
@@ -12,7 +12,7 @@ from s3seg.errors import InvalidRequestError
 from s3seg.inference.prompts import checked_positive, checked_prompts
 from s3seg.inference.search import Threshold, thresholds_for
 from s3seg.inference.tile_plan import plan_tiles
-from s3seg.inference.tiling import detect_in_tiles
+from s3seg.inference.tiling import Progress, detect_in_tiles
 from s3seg.integrations.geotiff.raster import Raster
 from s3seg.integrations.geotiff.result import GeoSegmentation
 from s3seg.tasks.tiles import Tile, checked_tile
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 MAX_SIDE = 4096
 """The largest side of a window. A raster with no more pixels than such a window is looked at as a whole too."""
-
-Progress = Callable[[int, int], None]
 
 
 @overload
@@ -105,13 +103,6 @@ def segment_geotiff(
     with Raster(path, bands=bands, scale=scale) as raster:
         full = (0, 0, *raster.size)
         tiles = plan_tiles(raster.size, side, input_side=segmenter.image_size) or [full]
-        done = 0
-
-        def advance(tiles_of_batch: int) -> None:
-            nonlocal done
-            done += tiles_of_batch
-            on_tiles(done, len(tiles))
-
         pieces = detect_in_tiles(
             segmenter.network,
             raster.read,
@@ -120,7 +111,7 @@ def segment_geotiff(
             size=raster.size,
             threshold=min(thresholds.values()),
             batch_size=segmenter.batch_size,
-            on_batch=advance,
+            on_tiles=on_tiles,
         )
         whole: Sequence[Segmentation | None] = [None] * len(distinct)
         if len(tiles) > 1 and raster.size[0] * raster.size[1] <= MAX_SIDE**2:
