@@ -117,10 +117,10 @@ RATES = {  # tier: (upload, segment, results query) per minute
 ADDED = {
     "UploadRequest": {"expires_in_s?"},
     "UploadResponse": {"expires_at?"},
+    "SegmentRequest": {"text_prompts?", "clicks?", "concept_id?", "tile?", "expires_in_s?"},
     "TaskResponse": {"expires_at?"},
     "ResultSummary": {"expires_at?"},
     "ResultDetailResponse": {"expires_at?"},
-    "SegmentRequest": {"text_prompts?", "clicks?", "concept_id?", "tile?", "expires_in_s?"},
     "PredictRequest": {"clicks?", "tile?"},
     "BatchPredictRequest": {"tile?"},
     "ResultsQuery": {"cursor?"},
