@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -102,8 +103,9 @@ def _against_transformers(context: Context, family: str) -> None:
         for name, case in cases.items():
             found = _ours(model, pixels.to(dtype), ids, valid.bool(), case)
             theirs = rounded[precision][name] if precision in HALF else expected[name]
-            _compare(context, family, name, precision, found, theirs, expected[name])
-            _compare_instances(context, family, name, precision, found, theirs, expected[name])
+            outputs = _Outputs(family, name, precision, found, theirs, expected[name])
+            _compare(context, outputs)
+            _compare_instances(context, outputs)
     _compare_stages(context, family, peer, pixels, ids, valid, cases["text and boxes"])
     largest = largest_activations(ours_from(peer, torch.float32), lambda one: _ours(one, pixels, ids, valid.bool(), {}))
     _add_activations(context, f"{family}, random weights", largest)
@@ -192,57 +194,53 @@ def _boxes(boxes: Tensor, labels: Tensor, device: torch.device) -> BoxPrompts:
     return BoxPrompts(boxes.float().to(device), (labels == 1).to(device), (labels != -10).to(device))
 
 
-def _compare(
-    context: Context,
-    model: str,
-    case: str,
-    precision: str,
-    found: Mapping[str, Tensor],
-    theirs: Mapping[str, Tensor],
-    exact: Mapping[str, Tensor],
-) -> None:
+@dataclass(frozen=True)
+class _Outputs:
+    """What a case gives in a precision: ours, that of transformers, and that of transformers in fp32."""
+
+    model: str
+    case: str
+    precision: str
+    ours: Mapping[str, Tensor]
+    theirs: Mapping[str, Tensor]
+    exact: Mapping[str, Tensor]
+
+
+def _compare(context: Context, outputs: _Outputs) -> None:
     """Compare our outputs, and those of transformers in the same precision, with those of transformers in fp32."""
-    for what, reference in exact.items():
-        ours = found[what].float()
+    for what, reference in outputs.exact.items():
+        ours, theirs = outputs.ours[what].float(), outputs.theirs[what].float()
         # of the largest value, because a small one can be the difference of two large ones
         largest = max(1.0, reference.abs().max().item())
         close = _difference(ours, reference) <= TOLERANCE * largest
-        finite = bool(ours.isfinite().all()) or not theirs[what].isfinite().all()
+        finite = bool(ours.isfinite().all()) or not theirs.isfinite().all()
         context.report.add(
             OUTPUTS,
-            model=model,
-            case=case,
-            precision=precision,
+            model=outputs.model,
+            case=outputs.case,
+            precision=outputs.precision,
             what=what,
             largest_error=_difference(ours, reference),
             relative=_relative(ours, reference),
-            transformers_relative=_relative(theirs[what].float(), reference),
-            ok=close if precision == "fp32" else finite,
+            transformers_relative=_relative(theirs, reference),
+            ok=close if outputs.precision == "fp32" else finite,
         )
 
 
-def _compare_instances(
-    context: Context,
-    model: str,
-    case: str,
-    precision: str,
-    found: Mapping[str, Tensor],
-    theirs: Mapping[str, Tensor],
-    exact: Mapping[str, Tensor],
-) -> None:
+def _compare_instances(context: Context, outputs: _Outputs) -> None:
     """Count what a user would see change: the order of the best twenty, and which score above 0.5."""
-    reference = _scores(exact)
+    reference = _scores(outputs.exact)
     best = min(20, reference.shape[1])
     order = reference.argsort(1, descending=True)[:, :best]
     changes: dict[str, int] = {}
-    for name, scores in (("", _scores(found)), ("transformers_", _scores(theirs))):
+    for name, scores in (("", _scores(outputs.ours)), ("transformers_", _scores(outputs.theirs))):
         changes[f"{name}reordered"] = int((scores.argsort(1, descending=True)[:, :best] != order).sum())
         changes[f"{name}crossed"] = int(((scores > 0.5) != (reference > 0.5)).sum())
     context.report.add(
         "Instances: places of the best twenty that changed, and scores that crossed 0.5",
-        model=model,
-        case=case,
-        precision=precision,
+        model=outputs.model,
+        case=outputs.case,
+        precision=outputs.precision,
         places=order.numel(),
         above_threshold=int((reference > 0.5).sum()),
         **changes,

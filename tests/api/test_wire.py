@@ -12,9 +12,9 @@ from pydantic import BaseModel, ValidationError
 
 from s3seg.api import edge, envelope, gpu
 from s3seg.api.additions import LimitsResponse, ProjectRequest
-from s3seg.api.codes import ERROR_CODES, code_of, status_of
+from s3seg.api.codes import ERROR_CODES, code_of
 from s3seg.api.fields import ResponseModel, check_prompt, explain
-from s3seg.errors import NotFoundError, S3segError, UnavailableError
+from s3seg.errors import NotFoundError, S3segError
 from s3seg.tasks.limits import RATE_LIMITS, Action
 from s3seg.tasks.visual import clicks_of, tile_of
 from tests.api import original
@@ -112,9 +112,8 @@ def test_every_error_of_ours_has_a_row_in_the_table():
         kind = todo.pop()
         assert kind.code in ERROR_CODES, kind
         todo += kind.__subclasses__()
-    assert (code_of(NotFoundError("x")), status_of(NotFoundError("x"))) == ("NOT_FOUND", 404)
-    assert status_of(UnavailableError("x")) == 503
-    assert (code_of(KeyError("x")), status_of(KeyError("x"))) == ("INTERNAL_ERROR", 500)
+    assert code_of(NotFoundError("x")) == "NOT_FOUND"
+    assert code_of(KeyError("x")) == "INTERNAL_ERROR"
 
 
 def test_the_table_of_rates_is_the_originals():
@@ -307,7 +306,12 @@ def test_a_prompt_gets_its_normal_form(typed, prompt):
     assert PROMPT_PATTERN.search(typed)
 
 
-@given(st.text(st.one_of(st.characters(), st.sampled_from(" \n\u200b\u200d\u00ad\u3164\x07.\"'")), max_size=30))
+@given(
+    st.text(
+        st.one_of(st.characters(exclude_categories=["Cs"]), st.sampled_from(" \n\u200b\u200d\u00ad\u3164\x07.\"'")),
+        max_size=30,
+    )
+)
 def test_the_schema_accepts_the_same_prompts_as_the_service(text):
     try:
         check_prompt(text)

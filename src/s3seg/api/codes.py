@@ -44,11 +44,6 @@ ERROR_CODES = MappingProxyType({row.code: row for row in _TABLE})
 """Every code that an error body may carry, in the order of the contract."""
 
 
-def status_of(error: BaseException) -> int:
-    """Return the HTTP status for an exception; 500 for one that is not an `S3segError`."""
-    return ERROR_CODES[code_of(error)].status
-
-
 def code_of(error: BaseException) -> str:
     """Return the contract's code for an exception; ``INTERNAL_ERROR`` for one that is not an `S3segError`."""
     return error.code if isinstance(error, S3segError) else "INTERNAL_ERROR"

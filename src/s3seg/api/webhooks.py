@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
@@ -51,20 +51,3 @@ class WebhookDeliveriesResponse(ResponseModel):
     """The latest deliveries of the caller, newest first."""
 
     deliveries: list[WebhookDeliveryResponse]
-
-
-class WebhookPayloadData(ResponseModel):
-    """What a webhook is told of a task."""
-
-    task_id: UuidStr
-    status: Literal["done", "error"]
-    result_id: Annotated[Omissible[UuidStr], Field(description="When done; equals task_id")]
-    error_message: Annotated[Omissible[str], Field(description="When in error; the credits were given back")]
-
-
-class WebhookPayload(ResponseModel):
-    """The JSON that is sent to a webhook."""
-
-    type: Literal["task.done", "task.error"]
-    timestamp: Annotated[datetime, Field(description="When the task ended")]
-    data: WebhookPayloadData

@@ -63,7 +63,7 @@ class SegmentsMany(Protocol):
         batch_size: int | None,
         on_error: Callable[[PictureFile, S3segError], None],
     ) -> Iterator[tuple[PictureFile, list[Segmentation]]]:
-        """See `s3seg.Segmenter.segment_many`."""
+        """Yield each picture with a result for each prompt, as `s3seg.Segmenter.segment_many` does."""
         ...
 
 

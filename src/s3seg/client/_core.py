@@ -164,8 +164,7 @@ class Core:
     def results(
         self, *, project_id: str | None = None, page: int = 1, limit: int = 20, cursor: str | None = None
     ) -> Steps[ResultsListResponse]:
-        query = {"project_id": project_id, "page": page, "limit": limit, "cursor": cursor}
-        params = {name: value for name, value in query.items() if value is not None}
+        params = _given(project_id=project_id, page=page, limit=limit, cursor=cursor)
         return (yield from self._fetch("GET", "/results", ResultsListResponse, params=params))
 
     def result(self, result_id: str) -> Steps[ResultDetailResponse]:
@@ -304,9 +303,7 @@ class Core:
             uploaded = yield from self.upload(image)
             corners = {"boxes": [list(box) for box in boxes], "negative_boxes": [list(box) for box in negative_boxes]}
             shown.append({"image_url": uploaded.image_url, **corners})
-        body: dict[str, Any] = {"name": name, "examples": shown}
-        if words is not None:
-            body["words"] = words
+        body = {"name": name, "examples": shown, **_given(words=words)}
         return (yield from self._fetch("POST", "/concepts", ConceptResponse, repeatable=False, json=body))
 
     def concepts(self) -> Steps[list[ConceptResponse]]:
@@ -434,9 +431,7 @@ class Core:
         *,
         wait_s: int,
     ) -> Steps[str]:
-        body: dict[str, Any] = {"image_url": image_url, **asked}
-        if project_id is not None:
-            body["project_id"] = project_id
+        body = {"image_url": image_url, **asked, **_given(project_id=project_id)}
         headers = {
             "Idempotency-Key": str(uuid.uuid4()) if idempotency_key is None else check_idempotency_key(idempotency_key)
         }
@@ -475,7 +470,7 @@ def _given(**fields: Any) -> dict[str, Any]:
 
 
 def _words(prompts: Sequence[str], tile: Tile | None) -> dict[str, Any]:
-    """The part of a request that says what to look for."""
+    """Return the part of a request that says what to look for."""
     unique = without_duplicates(prompts)
     asked: dict[str, Any] = {"text_prompt": unique[0]} if len(unique) == 1 else {"text_prompts": unique}
     tile = checked_tile_of_service(tile)

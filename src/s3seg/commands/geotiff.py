@@ -7,16 +7,13 @@ from typing import Annotated, Literal
 
 import typer
 
-_MODEL = "Model"
+from s3seg.commands.segmenter_options import MODEL, Device, Dtype, MaxInstances, MorePrompts, Thresholds
 
 
 def geotiff(
     raster: Annotated[Path, typer.Argument(metavar="RASTER", help="A georeferenced GeoTIFF file.", show_default=False)],
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to look for.", show_default=False)],
-    prompts: Annotated[
-        list[str] | None,
-        typer.Option("--prompt", "-p", metavar="TEXT", help="Another thing to look for; repeatable."),
-    ] = None,
+    prompts: MorePrompts = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="PATH", help="Where to write GeoJSON.", show_default="standard output"),
@@ -49,18 +46,8 @@ def geotiff(
             show_default="none for 8 bits, else the 2nd and 98th percentile",
         ),
     ] = None,
-    threshold: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="SCORE",
-            help="Keep instances with a higher score; PROMPT=SCORE for one prompt, repeatable; or calibrated.",
-            show_default="the checkpoint's",
-        ),
-    ] = None,
-    max_instances: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Keep the best N instances of each prompt.", show_default="all"),
-    ] = None,
+    threshold: Thresholds = None,
+    max_instances: MaxInstances = None,
     tolerance: Annotated[
         float,
         typer.Option(min=0, metavar="PIXELS", help="How far outlines may move, to leave out vertices."),
@@ -72,18 +59,14 @@ def geotiff(
             metavar="NAME|PATH|REPO",
             help='"embedded", "litetext", "sam3", a folder, a weights file or a repo id.',
             show_default="as for segment",
-            rich_help_panel=_MODEL,
+            rich_help_panel=MODEL,
         ),
     ] = None,
-    device: Annotated[
-        str, typer.Option(metavar="NAME", help="auto, cpu, mps, cuda, cuda:1 ...", rich_help_panel=_MODEL)
-    ] = "auto",
-    dtype: Annotated[
-        str, typer.Option(metavar="NAME", help="auto, float32, bfloat16 or float16.", rich_help_panel=_MODEL)
-    ] = "auto",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
     calibration: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Of `s3seg calibrate --tile`.", rich_help_panel=_MODEL),
+        typer.Option(metavar="FILE", help="Of `s3seg calibrate --tile`.", rich_help_panel=MODEL),
     ] = None,
 ) -> None:
     """Find every instance of the prompts in a GeoTIFF raster, and write GeoJSON.

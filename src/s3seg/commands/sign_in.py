@@ -55,7 +55,10 @@ def login(
     project = None if token else discover(service)
     if project is None:
         if code or browser or provider is not None or email is not None:
-            raise InvalidRequestError(f"{service} has no sign-in of its own: its operator hands out access tokens")
+            raise InvalidRequestError(
+                f"{service} has no sign-in of its own: its operator hands out access tokens; if you have one, keep it "
+                f"with: s3seg login --token {service}"
+            )
         session = _with_token(service, store)
     elif browser or provider is not None:
         session = _in_browser(service, project, store, provider)
@@ -137,9 +140,10 @@ def _in_browser(service: str, project: Project, store: SessionStore, provider: s
     auth = SupabaseAuth(service, project, store.write)
     if provider is None:
         offered = auth.providers()
-        if len(offered) != 1:
-            known = f"one of {', '.join(offered)}" if offered else "but the project has none"
-            raise InvalidRequestError(f"choose how to sign in with --provider: {known}")
+        if not offered:
+            raise InvalidRequestError("nobody can sign in to this service in the browser; use a password, or --code")
+        if len(offered) > 1:
+            raise InvalidRequestError(f"choose how to sign in with --provider: one of {', '.join(offered)}")
         provider = offered[0]
     with callback() as answer:
         address = auth.start_in_browser(provider, answer.redirect)

@@ -403,7 +403,10 @@ class Edge:
         chunks = export.chunks(after=None if after is None else ExportCursor.decode(after))
         shares = self._memory.exports
         if not shares.has_room(caller.user_id):
-            raise UnavailableError("an export is in progress already; try again when it has ended", retry_after=10)
+            raise UnavailableError(
+                "an export of yours is in progress already, or too many of others are; try again in a while",
+                retry_after=10,
+            )
         return _holding(shares, caller.user_id, chunks)
 
     async def delete_account(self, caller: Identity, *, confirm: str) -> datetime:

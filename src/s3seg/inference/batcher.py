@@ -49,6 +49,23 @@ class ShownConcept:
     examples: Sequence[tuple[bytes, Sequence[Box], Sequence[Box]]]
 
 
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A picture file that came with a request.
+
+    Attributes:
+        content: Its bytes.
+        digest: Their SHA-256.
+        name: What error messages call the picture.
+        user_id: Whose picture it is.
+    """
+
+    content: bytes
+    digest: bytes
+    name: str
+    user_id: str
+
+
 class Batcher:
     """Segments pictures for many concurrent callers.
 
@@ -143,23 +160,15 @@ class Batcher:
             InferenceError: The network failed, also in the second attempt if there was one.
         """
         self._guard.check()
-        loop = asyncio.get_running_loop()
-        if tile is not None and not (all(isinstance(one, str) for one in prompts) and not objects and concept is None):
-            raise InvalidRequestError("only words can be looked for in tiles: a tile does not show what boxes show")
-        if objects:
-            self.network.require_clicks()
-        elif concept is not None:
-            self.network.require_boxes()
-            self.network.check_prompts([concept.words] if concept.words else [])
-        else:
-            self.network.check_prompts([prompt for prompt in prompts if isinstance(prompt, str)])
+        self._check(prompts, objects, concept, tile)
         start = time.perf_counter()
-        digest, picture, queue = await self._read(content, name, user_id)
+        file = await self._file(content, name, user_id)
+        picture, queue = await self._read(file)
         read_s = time.perf_counter() - start
         for one in objects:
             one.require_inside(picture.size)
         tiles = () if tile is None else self._plan(picture.size, tile)
-        queue = queue or self._choose(digest)
+        queue = queue or self._choose(file.digest)
         asked: tuple[Asked, ...]
         if objects:
             asked = tuple(objects)
@@ -167,26 +176,24 @@ class Batcher:
             asked = (await self._read_examples(concept, user_id, queue),)
         else:
             asked = tuple(one if isinstance(one, str) else self.network.query(one, picture.size) for one in prompts)
-        job = Job(digest, picture, asked, loop, loop.create_future(), on_begin)
-        queue.put(job)
-        try:
-            prediction = await job.future
-        except asyncio.CancelledError:
-            job.dropped = True
-            raise
+        (prediction,) = await queue.predict([Job(file.digest, picture, asked, on_begin)])
         start = time.perf_counter()
-        timings = {"decode": read_s * 1000, "image": prediction.image_s * 1000, "prompt": prediction.prompt_s * 1000}
         words = partial(make_result, threshold=MIN_SCORE, photograph=prediction.photograph)
         make = partial(
             make_click_result if objects else words,
             queue.network,
             picture.size,
-            timings=timings,
-            image_id=f"file:{digest.hex()[:16]}",
+            timings={
+                "decode": read_s * 1000,
+                "image": prediction.image_s * 1000,
+                "prompt": prediction.prompt_s * 1000,
+            },
+            image_id=f"file:{file.digest.hex()[:16]}",
         )
         searched = [prompt if isinstance(prompt, str) else prompt.text for prompt in prompts]
         if concept is not None:
             searched = [concept.words or ""]  # for the hints
+        loop = asyncio.get_running_loop()
         results = await asyncio.gather(
             *(
                 loop.run_in_executor(self._cpu, make, prompt, detections)
@@ -197,8 +204,8 @@ class Batcher:
             results = [name_concept(queue.network, results[0], str(prompts[0]))]
         masks_s = time.perf_counter() - start
         if tiles:
-            del job, prediction  # the masks of the whole picture, which would be in memory all the while
-            pieces = await self._in_tiles(content, digest, picture.size, prompts, tiles, name, user_id)
+            del prediction  # the masks of the whole picture, which would be in memory all the while
+            pieces = await self._in_tiles(file, picture.size, [str(prompt) for prompt in prompts], tiles)
             start = time.perf_counter()
             results = await loop.run_in_executor(self._cpu, _joined, pieces, results, self.threshold)
             masks_s += time.perf_counter() - start
@@ -211,31 +218,45 @@ class Batcher:
             self._metrics.stage(stage, seconds)
         return list(results)
 
+    def _check(
+        self,
+        prompts: Sequence[str | BoxedPrompt],
+        objects: Sequence[Clicks],
+        concept: ShownConcept | None,
+        tile: Tile | None,
+    ) -> None:
+        """Refuse what the checkpoint cannot be asked, before the picture is read."""
+        if tile is not None and not (all(isinstance(one, str) for one in prompts) and not objects and concept is None):
+            raise InvalidRequestError("only words can be looked for in tiles: a tile does not show what boxes show")
+        if objects:
+            self.network.require_clicks()
+        elif concept is not None:
+            self.network.require_boxes()
+            self.network.check_prompts([concept.words] if concept.words else [])
+        else:
+            self.network.check_prompts([prompt for prompt in prompts if isinstance(prompt, str)])
+
     def _plan(self, size: tuple[int, int], tile: Tile) -> Sequence[Window]:
         if not self._limits.tiles:
             raise InvalidRequestError("this service does not look into tiles; ask without tile")
         return plan_tiles(size, tile, input_side=self.network.input_side, max_tiles=self._limits.tiles)
 
     async def _in_tiles(
-        self,
-        content: bytes,
-        digest: bytes,
-        size: tuple[int, int],
-        prompts: Sequence[str | BoxedPrompt],
-        tiles: Sequence[Window],
-        name: str,
-        user_id: str,
+        self, file: _File, size: tuple[int, int], prompts: Sequence[str], tiles: Sequence[Window]
     ) -> TilePieces:
         async def read(windows: Sequence[Window]) -> list[ResizedImage]:
+            content, name = file.content, file.name
             if self._decoding is not None:
-                return await self.network.read_tiles_in(self._decoding, content, windows, name=name, user_id=user_id)
+                return await self.network.read_tiles_in(
+                    self._decoding, content, windows, name=name, user_id=file.user_id
+                )
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._cpu, lambda: self.network.read_tiles(content, windows, name=name))
 
         return await detect_in_turns(
-            digest,
+            file.digest,
             size,
-            [str(prompt) for prompt in prompts],
+            prompts,
             tiles,
             read=read,
             input_side=self.network.input_side,
@@ -251,12 +272,11 @@ class Batcher:
         the process that reads pictures.
         """
         loop = asyncio.get_running_loop()
-        digest, picture, _ = await self._read(content, "the warm-up picture", "")
+        file = await self._file(content, "the warm-up picture", "")
+        picture, _ = await self._read(file)
         queues = [queue for queue in self._queues if queue.network.model.device != "cpu"]
-        jobs = [Job(digest, picture, ("object",), loop, loop.create_future()) for _ in queues]
-        for queue, job in zip(queues, jobs, strict=True):
-            queue.put(job)
-        for prediction in await asyncio.gather(*(job.future for job in jobs)):
+        warming = (queue.predict([Job(file.digest, picture, ("object",))]) for queue in queues)
+        for (prediction,) in await asyncio.gather(*warming):
             for detections in prediction.detections:
                 await loop.run_in_executor(self._cpu, detections.rles, picture.size)
 
@@ -271,48 +291,46 @@ class Batcher:
     def _able(self) -> Sequence[NetworkQueue]:
         return [queue for queue in self._queues if queue.network.problem is None] or self._queues
 
-    async def _read(
-        self, content: bytes, name: str, user_id: str
-    ) -> tuple[bytes, ResizedImage | EncodedImage, NetworkQueue | None]:
-        """Read a picture, unless it is encoded already: then it comes with the queue of the network that has it."""
+    async def _file(self, content: bytes, name: str, user_id: str) -> _File:
         loop = asyncio.get_running_loop()
         digest = await loop.run_in_executor(self._cpu, lambda: hashlib.sha256(content).digest())
-        for queue in self._able():
-            if (cached := queue.cache.get(digest)) is not None:
-                return digest, cached, queue
-        return digest, await self._read_shared(digest, content, name, user_id), None
+        return _File(content, digest, name, user_id)
 
-    async def _read_shared(self, digest: bytes, content: bytes, name: str, user_id: str) -> ResizedImage:
-        """Read a picture, once for all callers that wait for it."""
-        reading = self._reading.get(digest)
-        if reading is None:
-            reading = asyncio.ensure_future(self._read_once(digest, content, name, user_id))
-            # marks the exception as retrieved; callers that still wait get it from their own await
-            reading.add_done_callback(lambda done: done.cancelled() or done.exception())
-            self._reading[digest] = reading
-        return await asyncio.shield(reading)  # shared: one caller's cancellation must not stop it
+    async def _read(self, file: _File) -> tuple[ResizedImage | EncodedImage, NetworkQueue | None]:
+        """Read a picture, unless it is encoded already: then it comes with the queue of the network that has it."""
+        for queue in self._able():
+            if (cached := queue.cache.get(file.digest)) is not None:
+                return cached, queue
+        return await self._read_shared(file), None
 
     async def _read_examples(self, concept: ShownConcept, user_id: str, queue: NetworkQueue) -> ReadConcept:
         """Read the pictures of a concept, unless the network that will use it has encoded them."""
-        loop = asyncio.get_running_loop()
         examples = []
         for content, boxes, negative_boxes in concept.examples:
-            digest = await loop.run_in_executor(self._cpu, lambda content=content: hashlib.sha256(content).digest())
-            picture: ResizedImage | EncodedImage | None = queue.cache.get(digest)
-            if picture is None:
-                picture = await self._read_shared(digest, content, "the image of an example", user_id)
+            file = await self._file(content, "the image of an example", user_id)
+            picture = queue.cache.get(file.digest) or await self._read_shared(file)
             (query,) = make_queries([""], boxes, negative_boxes, size=picture.size)
-            examples.append((digest, picture, query.boxes))
+            examples.append((file.digest, picture, query.boxes))
         return ReadConcept(concept.words, tuple(examples))
 
-    async def _read_once(self, digest: bytes, content: bytes, name: str, user_id: str) -> ResizedImage:
-        loop = asyncio.get_running_loop()
+    async def _read_shared(self, file: _File) -> ResizedImage:
+        """Read a picture, once for all callers that wait for it."""
+        reading = self._reading.get(file.digest)
+        if reading is None:
+            reading = asyncio.ensure_future(self._read_once(file))
+            # marks the exception as retrieved; callers that still wait get it from their own await
+            reading.add_done_callback(lambda done: done.cancelled() or done.exception())
+            self._reading[file.digest] = reading
+        return await asyncio.shield(reading)  # shared: one caller's cancellation must not stop it
+
+    async def _read_once(self, file: _File) -> ResizedImage:
         try:
             if self._decoding is not None:
-                return await self.network.read_in(self._decoding, content, name=name, user_id=user_id)
-            return await loop.run_in_executor(self._cpu, lambda: self.network.read(content, name=name))
+                return await self.network.read_in(self._decoding, file.content, name=file.name, user_id=file.user_id)
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._cpu, lambda: self.network.read(file.content, name=file.name))
         finally:
-            del self._reading[digest]
+            del self._reading[file.digest]
 
 
 def _joined(pieces: TilePieces, whole: Sequence[Segmentation], threshold: float) -> list[Segmentation]:

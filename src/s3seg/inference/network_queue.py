@@ -58,19 +58,25 @@ Asked: TypeAlias = "str | Query | Clicks | ReadConcept"
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """A request that waits for the network, or is being processed by it.
+    """A request that waits for the network, or is being processed by it. Create it on the event loop of its caller.
 
     Attributes:
+        digest: SHA-256 that identifies the picture.
+        picture: The picture, encoded already or not.
+        prompts: What is asked about it.
+        on_begin: Called on the event loop when the network begins with the request.
         is_kept: Whether the embeddings of its pictures are kept for later requests.
+        future: Receives the prediction, or the error.
+        since: When it was created, by `time.perf_counter`.
+        dropped: Whether nobody waits for it any more, so that the network need not begin with it.
     """
 
     digest: bytes
     picture: ResizedImage | EncodedImage
     prompts: tuple[Asked, ...]
-    loop: asyncio.AbstractEventLoop
-    future: asyncio.Future[Prediction]
     on_begin: Callable[[], None] = lambda: None
     is_kept: bool = True
+    future: asyncio.Future[Prediction] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     since: float = field(default_factory=time.perf_counter)
     dropped: bool = False
 
@@ -105,7 +111,7 @@ class Job:
 
     def _on_loop(self, call: Callable[[], None]) -> None:
         try:
-            self.loop.call_soon_threadsafe(call)
+            self.future.get_loop().call_soon_threadsafe(call)
         except RuntimeError:  # the loop is closed, so nobody waits for this any more
             return
 
@@ -165,10 +171,23 @@ class NetworkQueue:
         """Return whether a picture is encoded, or is being encoded."""
         return digest in self._encoding or self.cache.get(digest) is not None
 
-    def put(self, job: Job) -> None:
-        """Let a request wait for the network."""
-        self._count(1)
-        self._jobs.put(job)
+    async def predict(self, jobs: Sequence[Job]) -> list[Prediction]:
+        """Let requests wait for the network, and return what it predicts for each.
+
+        If the caller is cancelled or one of them fails, those that the network has not begun with are dropped.
+
+        Raises:
+            InferenceError: The network failed, also in the second attempt if there was one.
+        """
+        for job in jobs:
+            self._count(1)
+            self._jobs.put(job)
+        try:
+            return await asyncio.gather(*(job.future for job in jobs))
+        except BaseException:
+            for job in jobs:
+                job.dropped = True
+            raise
 
     def _count(self, requests: int) -> None:
         with self._counting:

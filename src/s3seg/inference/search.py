@@ -41,7 +41,7 @@ class Search:
     def __post_init__(self) -> None:
         if self.tile is not None and (len(self.boxes) or len(self.negative_boxes) or self.concept is not None):
             raise InvalidRequestError(
-                "boxes cannot be used with tile: a tile does not show what is in the boxes; neither can a concept"
+                "boxes cannot be used with tile, nor can a concept: a tile does not show what they show; leave tile out"
             )
 
 

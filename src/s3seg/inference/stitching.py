@@ -210,7 +210,7 @@ def _meet(extents: np.ndarray, box: masks.Box) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True)
 class _Shares:
-    """Of each pair of masks, (N, M): the IoU, and the intersection as a share of the first and of the second."""
+    """How much each pair of masks shares, (N, M): the IoU, and the intersection as a share of the first and second."""
 
     iou: np.ndarray
     of_first: np.ndarray

@@ -68,36 +68,16 @@ async def detect_in_turns(
     async with contextlib.aclosing(_read_ahead(list(enumerate(tiles)), count, read)) as groups:
         async for group in groups:
             for batch in _parts(group, at_once):
-                predictions = await _predicted(batch, digest, prompts, choose)
+                jobs = [
+                    Job(_digest_of(digest, number), image, tuple(prompts), is_kept=False) for number, image in batch
+                ]
+                predictions = await choose(jobs[0].digest).predict(jobs)
                 if adding is not None:
                     await adding
                 adding = loop.run_in_executor(cpu, _add, pieces, [number for number, _ in batch], predictions)
     if adding is not None:
         await adding
     return pieces
-
-
-async def _predicted(
-    tiles: Sequence[tuple[int, ResizedImage]],
-    digest: bytes,
-    prompts: Sequence[str],
-    choose: Callable[[bytes], NetworkQueue],
-) -> list[Prediction]:
-    """Put tiles into the queue of a network, and wait for what it predicts."""
-    loop = asyncio.get_running_loop()
-    jobs = [
-        Job(_digest_of(digest, number), image, tuple(prompts), loop, loop.create_future(), is_kept=False)
-        for number, image in tiles
-    ]
-    queue = choose(jobs[0].digest)
-    for job in jobs:
-        queue.put(job)
-    try:
-        return await asyncio.gather(*(job.future for job in jobs))
-    except BaseException:
-        for job in jobs:
-            job.dropped = True
-        raise
 
 
 def _digest_of(digest: bytes, tile: int) -> bytes:

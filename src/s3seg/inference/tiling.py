@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 ReadWindow = Callable[[Window], np.ndarray]
 """Returns the pixels of a window, (height, width, 3) uint8 RGB."""
+
+Progress = Callable[[int, int], None]
+"""Takes the number of tiles that are done, and of all."""
 
 
 class TilePieces:
@@ -51,10 +54,6 @@ class TilePieces:
         self._size = size
         self._pieces: list[list[Piece]] = [[] for _ in range(prompts)]
         self._max_instances = max_instances
-
-    def __getitem__(self, prompt: int) -> list[Piece]:
-        """Return what was found of a prompt, by its number."""
-        return self._pieces[prompt]
 
     def add(self, number: int, prompt: int, detections: Detections) -> None:
         """Add what was detected of a prompt in a tile. CPU work; waits for the logits.
@@ -92,20 +91,31 @@ class TilePieces:
         """
         return [self._result(k, result, threshold) for k, result in enumerate(whole)]
 
+    def joined(
+        self, prompt: int, whole: Segmentation | None, *, above: float, threshold: float | None = None
+    ) -> list[Piece]:
+        """Join the pieces of a prompt with what the whole picture shows: one piece for each thing, the best first.
+
+        Args:
+            prompt: The number of the prompt.
+            whole: Its result on the whole picture; None if that was not looked at.
+            above: Take only what scores above this.
+            threshold: As for `results`.
+        """
+        of_tiles = self._best(_above(above, self._pieces[prompt]))
+        found = () if whole is None else [Piece(one.rle, np.array(one.box), one.score) for one in whole if one.area]
+        of_whole = _above(above, found)
+        if threshold is None:
+            return self._best(stitch(of_tiles, self._tiles, of_whole))
+        return self._best(stitch_for_any_threshold(of_tiles, self._tiles, of_whole, threshold=threshold))
+
     def _best(self, pieces: Sequence[Piece]) -> list[Piece]:
         self.left_out |= self._max_instances is not None and len(pieces) > self._max_instances
         return sorted(pieces, key=lambda piece: -piece.score)[: self._max_instances]
 
     def _result(self, k: int, whole: Segmentation, threshold: float | None) -> Segmentation:
         start = time.perf_counter()
-        lowest = np.float32(whole.threshold)  # of this prompt; that of the detections may be lower
-        above = self._best([piece for piece in self._pieces[k] if np.float32(piece.score) > lowest])
-        of_whole = [Piece(one.rle, np.array(one.box), one.score) for one in whole if one.area]
-        if threshold is None:
-            pieces = stitch(above, self._tiles, of_whole)
-        else:
-            pieces = stitch_for_any_threshold(above, self._tiles, of_whole, threshold=threshold)
-        pieces = self._best(pieces)
+        pieces = self.joined(k, whole, above=whole.threshold, threshold=threshold)
         share = 1 / len(self._pieces)
         timings = dict(whole.timings)
         timings["image"] = timings.get("image", 0.0) + self.milliseconds["image"]
@@ -130,7 +140,7 @@ def detect_in_tiles(
     size: tuple[int, int],
     threshold: float,
     batch_size: int,
-    on_batch: Callable[[int], None] = lambda tiles: None,
+    on_tiles: Progress = lambda done, total: None,
 ) -> TilePieces:
     """Look for prompts in the tiles of a picture. A batch of tiles is in memory at a time.
 
@@ -142,10 +152,11 @@ def detect_in_tiles(
         size: (height, width) of the picture.
         threshold: Keep instances that score above this.
         batch_size: How many tiles to encode together.
-        on_batch: Called after each batch with the number of its tiles.
+        on_tiles: Called after each batch.
     """
     pieces = TilePieces(tiles, size, prompts=len(prompts))
     queries = make_queries(prompts, (), (), size=size)
+    done = 0
     for batch in batches(enumerate(tiles), batch_size):
         start = time.perf_counter()
         resized = [
@@ -161,8 +172,14 @@ def detect_in_tiles(
         for number, _ in batch:
             for k in range(len(prompts)):
                 pieces.add(number, k, next(detections))
-        on_batch(len(batch))
+        done += len(batch)
+        on_tiles(done, len(tiles))
     return pieces
+
+
+def _above(threshold: float, pieces: Iterable[Piece]) -> list[Piece]:
+    """Return the pieces above the threshold of their prompt; that of the detections may be lower."""
+    return [piece for piece in pieces if np.float32(piece.score) > np.float32(threshold)]
 
 
 def _milliseconds_since(start: float) -> float:

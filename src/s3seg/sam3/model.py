@@ -90,7 +90,7 @@ class Constants:
     """Values that depend on the weights and the patch grid only, neither on an image nor on a prompt."""
 
     decoder_state: DecoderState
-    """See `Decoder.initial_state`."""
+    """The decoder after its first self-attention, which `Decoder.initial_state` computes."""
     doubling_kernels: tuple[Tensor, ...]
     """(C, C, 4, 4) for each stage of the mask head; see `doubling_kernel`."""
 

@@ -52,9 +52,6 @@ RATE_WINDOW_S = 60
 MAX_UPLOAD_BYTES = 10 * 1024 * 1024
 """Largest upload, in bytes: 10 MiB."""
 
-IMAGE_CONTENT_TYPES = ("image/png", "image/jpeg", "image/webp")
-"""Accepted image formats; the bytes of an upload decide which one it is."""
-
 MAX_PROMPTS = 16
 """Most prompts in one task."""
 

@@ -15,9 +15,6 @@ from s3seg.tasks.concepts import ConceptDefinition
 from s3seg.tasks.records import Concept
 from s3seg.tasks.tiles import Tile, checked_tile_of_service
 
-MAX_VISUAL_CHARS = 65_536
-"""Largest size of the JSON."""
-
 
 def visual_of_clicks(objects: Sequence[Clicks]) -> dict[str, Any]:
     """Return what a task stores that asks for the masks of these objects."""

@@ -2,7 +2,7 @@
 
 from s3seg.adapters.sqlite.database import Database
 from s3seg.adapters.sqlite.limiter import SqliteRateLimiter
-from s3seg.adapters.sqlite.rows import Policy
+from s3seg.adapters.sqlite.policy import Policy
 from s3seg.adapters.sqlite.schema import COUNTS
 from s3seg.adapters.sqlite.tasks import SqliteTaskStore
 from s3seg.adapters.sqlite.work import SqliteAccounts, SqliteTaskQueue

@@ -5,24 +5,19 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from cachetools import LRUCache
 from pydantic_core import from_json
 
 from s3seg.adapters.sqlite import retention
-from s3seg.errors import AuthInvalidError
+from s3seg.adapters.sqlite.accounts import book
+from s3seg.adapters.sqlite.policy import Policy
 from s3seg.tasks import state_machine
-from s3seg.tasks.health import MismatchError
-from s3seg.tasks.limits import RATE_LIMITS, RateTable, Tier
 from s3seg.tasks.model import Attempts, Task, TaskStatus
-from s3seg.tasks.records import Account, Concept, LedgerEntry, Project, StoredImage, from_microseconds, microseconds
-from s3seg.tasks.retention import ACCOUNT_DELETED
-from s3seg.tasks.state_machine import Rules
+from s3seg.tasks.records import Concept, Project, StoredImage, from_microseconds, microseconds
 
 _SELECT_TASK = """
     SELECT t.task_id, t.user_id, t.project_id, t.image_id, t.source_image_url, t.prompts, t.status,
@@ -68,31 +63,6 @@ class KnownTasks:
         return task
 
 
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
-    """The settings that apply to tasks and accounts.
-
-    Attributes:
-        public_base: Base URL under which stored objects are served.
-        rules: Attempts and deadline of a task.
-        rates: Number of actions allowed in any 60 seconds.
-        welcome_credits: Credits of a new account.
-        now: Returns the current time, UTC.
-        clock: Returns the time in seconds, from a clock of the machine that nobody sets; for the rate limit of submits.
-    """
-
-    public_base: str = "http://127.0.0.1:8000/files"
-    rules: Rules = field(default_factory=Rules)
-    rates: RateTable = field(default_factory=lambda: RATE_LIMITS)
-    welcome_credits: int = 10
-    now: Callable[[], datetime] = _utc_now
-    clock: Callable[[], float] = time.monotonic
-
-
 def bindable(text: str) -> str:
     """Return ``text``, or "" (which matches no row) if SQLite cannot store it because of a lone surrogate."""
     try:
@@ -100,25 +70,6 @@ def bindable(text: str) -> str:
     except UnicodeEncodeError:
         return ""
     return text
-
-
-def record_public_base(connection: sqlite3.Connection, public_base: str) -> None:
-    """Record the public base URL of the edge, which stores it with each image."""
-    connection.execute("INSERT OR REPLACE INTO meta VALUES ('public_base_url', ?)", (public_base.rstrip("/"),))
-
-
-def require_same_public_base(connection: sqlite3.Connection, public_base: str) -> None:
-    """Compare a public base URL with the one that the edge recorded, if any.
-
-    Raises:
-        MismatchError: If they differ.
-    """
-    found = connection.execute("SELECT value FROM meta WHERE key = 'public_base_url'").fetchone()
-    if found is not None and found[0] != public_base.rstrip("/"):
-        raise MismatchError(
-            f"S3SEG_PUBLIC_BASE_URL is {public_base!r} here and {found[0]!r} in the edge that was started last; set it "
-            "to the same value in all services"
-        )
 
 
 def select_tasks(connection: sqlite3.Connection, where: str, values: Sequence[object]) -> list[Task]:
@@ -190,50 +141,6 @@ def select_concepts(connection: sqlite3.Connection, where: str, values: Sequence
     ]
 
 
-def ensure_account(
-    connection: sqlite3.Connection, user_id: str, tier: Tier | None, *, policy: Policy, now: datetime
-) -> Account:
-    """Return a user's account, and create it if it does not exist; an existing account keeps its tier.
-
-    Raises:
-        AuthInvalidError: The account was deleted.
-    """
-    found = open_account(connection, user_id, policy=policy)
-    if found is not None:
-        return found
-    connection.execute(
-        "INSERT INTO accounts (user_id, tier, created_at) VALUES (?, ?, ?)",
-        (user_id, tier or Tier.FREE, microseconds(now)),
-    )
-    if policy.welcome_credits:
-        book(connection, user_id, policy.welcome_credits, "grant", task_id=None, now=now)
-    return Account(
-        user_id=user_id,
-        tier=tier or Tier.FREE,
-        credits=policy.welcome_credits,
-        retention_s=policy.rules.retention_s,
-    )
-
-
-def open_account(connection: sqlite3.Connection, user_id: str, *, policy: Policy) -> Account | None:
-    """Return the account of a user, or None if there is none.
-
-    Raises:
-        AuthInvalidError: The account was deleted.
-    """
-    row = connection.execute("SELECT tier, credits, closed_at FROM accounts WHERE user_id = ?", (user_id,)).fetchone()
-    if row is None:
-        return None
-    if row[2] is not None:
-        raise AuthInvalidError(ACCOUNT_DELETED)
-    return Account(user_id=user_id, tier=Tier(row[0]), credits=row[1], retention_s=policy.rules.retention_s)
-
-
-def has_account(connection: sqlite3.Connection, user_id: str) -> bool:
-    """Return whether a user has an account, which may have been deleted."""
-    return connection.execute("SELECT 1 FROM accounts WHERE user_id = ?", (user_id,)).fetchone() is not None
-
-
 def close_account(connection: sqlite3.Connection, user_id: str, *, policy: Policy) -> datetime:
     """Mark an account as deleted, cancel its tasks, and remove its webhooks; return when it was first marked."""
     now = policy.now()
@@ -242,33 +149,6 @@ def close_account(connection: sqlite3.Connection, user_id: str, *, policy: Polic
     for task in select_tasks(connection, live, (user_id,)):
         save_move(connection, task, state_machine.cancel(task, now=now), now=now)
     return from_microseconds(closed_at)
-
-
-def select_ledger(
-    connection: sqlite3.Connection, user_id: str, *, limit: int = -1, offset: int = 0
-) -> list[LedgerEntry]:
-    """Return the changes of a user's credits, oldest first."""
-    query = "SELECT delta, reason, task_id, created_at FROM ledger WHERE user_id = ? ORDER BY id LIMIT ? OFFSET ?"
-    return [
-        LedgerEntry(user_id=user_id, delta=row[0], reason=row[1], task_id=row[2], created_at=from_microseconds(row[3]))
-        for row in connection.execute(query, (user_id, limit, offset))
-    ]
-
-
-def book(
-    connection: sqlite3.Connection,
-    user_id: str,
-    delta: int,
-    reason: str,
-    *,
-    task_id: str | None,
-    now: datetime,
-) -> None:
-    """Change a user's credits: add a ledger row, whose trigger updates the balance."""
-    connection.execute(
-        "INSERT INTO ledger (user_id, delta, reason, task_id, created_at) VALUES (?, ?, ?, ?, ?)",
-        (user_id, delta, reason, task_id, microseconds(now)),
-    )
 
 
 def insert_image(connection: sqlite3.Connection, image: StoredImage) -> None:

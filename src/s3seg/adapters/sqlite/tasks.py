@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from s3seg.adapters.sqlite import counts, retention, rows
+from s3seg.adapters.sqlite import accounts, counts, retention, rows
 from s3seg.adapters.sqlite.database import Database
-from s3seg.adapters.sqlite.rows import Policy
+from s3seg.adapters.sqlite.policy import Policy, record_public_base, require_same_public_base
 from s3seg.errors import ForbiddenError, InvalidRequestError, NotFoundError
 from s3seg.tasks import state_machine
 from s3seg.tasks.concepts import require_room
@@ -46,7 +46,7 @@ class SqliteTaskStore:
 
     async def account(self, caller: Identity) -> Account:
         """Return the caller's account, and create it if it does not exist."""
-        found = await self._db.read_inline(lambda db: rows.open_account(db, caller.user_id, policy=self._policy))
+        found = await self._db.read_inline(lambda db: accounts.open_account(db, caller.user_id, policy=self._policy))
         return found or await self._db.write(lambda db: self._ensure(db, caller))
 
     async def register_image(self, caller: Identity, image: NewImage) -> StoredImage:
@@ -94,7 +94,7 @@ class SqliteTaskStore:
 
     async def credit_history(self, caller: Identity, *, limit: int = 100, offset: int = 0) -> Sequence[LedgerEntry]:
         """Return up to ``limit`` changes of the caller's credits, oldest first."""
-        return await self._db.read(lambda db: rows.select_ledger(db, caller.user_id, limit=limit, offset=offset))
+        return await self._db.read(lambda db: accounts.select_ledger(db, caller.user_id, limit=limit, offset=offset))
 
     async def close_account(self, caller: Identity) -> datetime:
         """Mark the caller's account as deleted."""
@@ -147,7 +147,7 @@ class SqliteTaskStore:
                 rules=self._policy.rules,
                 now=now,
             )
-            rows.book(db, caller.user_id, -task.cost, "segment", task_id=task.task_id, now=now)
+            accounts.book(db, caller.user_id, -task.cost, "segment", task_id=task.task_id, now=now)
             rows.insert_task(db, task, idempotency_key=request.idempotency_key, fingerprint=request.fingerprint)
             return Submitted(task=task, created=True, rate=rate)
 
@@ -330,19 +330,19 @@ class SqliteTaskStore:
 
     async def announce(self) -> None:
         """Record the public base URL of this process, the edge, so that workers can compare theirs with it."""
-        await self._db.write(lambda db: rows.record_public_base(db, self._policy.public_base))
+        await self._db.write(lambda db: record_public_base(db, self._policy.public_base))
 
     async def check(self) -> None:
         """Check that the database file is writable, and that no other edge has announced another public base URL."""
         await self._db.check()
-        await self._db.read(lambda db: rows.require_same_public_base(db, self._policy.public_base))
+        await self._db.read(lambda db: require_same_public_base(db, self._policy.public_base))
 
     async def aclose(self) -> None:
         """Close the database, after pending work has finished."""
         await self._db.aclose()
 
     def _ensure(self, db: sqlite3.Connection, caller: Identity) -> Account:
-        return rows.ensure_account(db, caller.user_id, caller.tier, policy=self._policy, now=self._policy.now())
+        return accounts.ensure_account(db, caller.user_id, caller.tier, policy=self._policy, now=self._policy.now())
 
     def _cancel(self, db: sqlite3.Connection, task: Task) -> Task:
         now = self._policy.now()

@@ -7,9 +7,9 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from s3seg.adapters.sqlite import rows
+from s3seg.adapters.sqlite import accounts, rows
 from s3seg.adapters.sqlite.database import Database
-from s3seg.adapters.sqlite.rows import Policy
+from s3seg.adapters.sqlite.policy import Policy
 from s3seg.errors import InvalidRequestError, NotFoundError
 from s3seg.tasks.records import Identity, from_microseconds, microseconds
 from s3seg.tasks.webhook_payload import new_secret
@@ -35,7 +35,7 @@ class SqliteWebhooks:
         webhook = Webhook(webhook_id=str(uuid.uuid4()), url=url, secret=new_secret(), created_at=now)
 
         def work(db: sqlite3.Connection) -> Webhook:
-            rows.ensure_account(db, caller.user_id, caller.tier, policy=self._policy, now=now)
+            accounts.ensure_account(db, caller.user_id, caller.tier, policy=self._policy, now=now)
             (own,) = db.execute("SELECT count(*) FROM webhooks WHERE user_id = ?", (caller.user_id,)).fetchone()
             if own >= MAX_WEBHOOKS:
                 raise InvalidRequestError(f"there are {MAX_WEBHOOKS} webhooks already; delete one first")

@@ -6,9 +6,9 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
-from s3seg.adapters.sqlite import retention, rows
+from s3seg.adapters.sqlite import accounts, retention, rows
 from s3seg.adapters.sqlite.database import Database
-from s3seg.adapters.sqlite.rows import Policy
+from s3seg.adapters.sqlite.policy import Policy, require_same_public_base
 from s3seg.errors import InvalidRequestError, LeaseLostError, NotFoundError
 from s3seg.tasks import state_machine
 from s3seg.tasks.backlog import RECENT_S, Backlog
@@ -149,7 +149,7 @@ class SqliteTaskQueue:
     async def check(self) -> None:
         """Check that the database file is writable, and that the edge uses the same public base URL."""
         await self._db.check()
-        await self._db.read(lambda db: rows.require_same_public_base(db, self._policy.public_base))
+        await self._db.read(lambda db: require_same_public_base(db, self._policy.public_base))
 
     async def aclose(self) -> None:
         """Close the database, after pending work has finished."""
@@ -210,14 +210,14 @@ class SqliteAccounts:
             if account.credits + delta < 0:
                 raise InvalidRequestError(f"the account has {account.credits} credits; cannot take {-delta}")
             if delta:
-                rows.book(db, user_id, delta, "adjust", task_id=None, now=self._policy.now())
+                accounts.book(db, user_id, delta, "adjust", task_id=None, now=self._policy.now())
             return Account(user_id=user_id, tier=account.tier, credits=account.credits + delta)
 
         return await self._db.write(work)
 
     async def ledger(self, user_id: str) -> Sequence[LedgerEntry]:
         """Return all changes of a user's credits, oldest first."""
-        return await self._db.read(lambda db: rows.select_ledger(db, user_id))
+        return await self._db.read(lambda db: accounts.select_ledger(db, user_id))
 
     async def close(self, user_id: str) -> datetime:
         """Mark an account as deleted."""
@@ -256,7 +256,7 @@ class SqliteAccounts:
 
     async def known_users(self, user_ids: Sequence[str]) -> frozenset[str]:
         """Return those users who have an account here."""
-        return await self._db.read(lambda db: frozenset(user for user in user_ids if rows.has_account(db, user)))
+        return await self._db.read(lambda db: frozenset(user for user in user_ids if accounts.has_account(db, user)))
 
     async def referenced(self, keys: Sequence[str]) -> frozenset[str]:
         """Return those of ``keys`` that belong to a registered image or a result."""
@@ -279,4 +279,4 @@ class SqliteAccounts:
         await self._db.aclose()
 
     def _ensure(self, db: sqlite3.Connection, user_id: str, tier: Tier | None) -> Account:
-        return rows.ensure_account(db, user_id, tier, policy=self._policy, now=self._policy.now())
+        return accounts.ensure_account(db, user_id, tier, policy=self._policy, now=self._policy.now())

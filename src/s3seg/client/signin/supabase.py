@@ -31,11 +31,11 @@ _ADVICE = {
     "invalid_credentials": "the email address or the password is wrong",
     "email_not_confirmed": "the email address is not confirmed yet; follow the link in the message that you were sent",
     "otp_expired": "the code is wrong, or has expired; get a new one",
-    "otp_disabled": "there is no user with this email address",
-    "user_not_found": "there is no user with this email address",
-    "user_banned": "this user is banned from the project",
+    "otp_disabled": "there is no user with this email address; ask the operator of the service for an account",
+    "user_not_found": "there is no user with this email address; ask the operator of the service for an account",
+    "user_banned": "this user is banned from the project; ask the operator of the service",
     "email_provider_disabled": "the project has no sign-in by email; use --browser",
-    "provider_disabled": "the project has no sign-in with this provider",
+    "provider_disabled": "the project has no sign-in with this provider; choose another with --provider",
     "captcha_failed": "the project asks for a CAPTCHA, which a terminal cannot show; use --browser",
     "bad_code_verifier": "the browser's answer belongs to another sign-in; try again",
     "flow_state_expired": "the sign-in in the browser took too long; try again",
@@ -66,7 +66,9 @@ class SupabaseAuth:
         try:
             import supabase_auth  # noqa: F401 (the methods import from it)
         except ModuleNotFoundError as err:
-            raise ConfigurationError(f"this needs the package {err.name}; run: pip install 's3seg[cloud]'") from err
+            raise ConfigurationError(
+                f"signing in needs the package {err.name}; run: pip install 's3seg[cloud]'"
+            ) from err
         self._service = service
         self._project = project
         self._storage = _Storage(service, project, keep, clock)

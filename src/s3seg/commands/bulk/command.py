@@ -11,8 +11,8 @@ import typer
 from typer.core import TyperGroup
 
 from s3seg.commands.help import CommandWithSections
+from s3seg.commands.segmenter_options import MODEL, Dtype, ImageSize, MaxInstances
 
-_MODEL = "Model"
 _PROCESSES = "Processes"
 
 
@@ -54,31 +54,16 @@ Threshold = Annotated[
         min=0, max=1, metavar="SCORE", help="Keep instances with a higher score.", show_default="the checkpoint's"
     ),
 ]
-MaxInstances = Annotated[
-    int | None,
-    typer.Option(min=1, metavar="N", help="Keep the best N instances of each prompt.", show_default="all"),
-]
 Checkpoint = Annotated[
     str | None,
     typer.Option(
         metavar="NAME|PATH|REPO",
         help='"embedded", "sam3", a folder, a weights file or a repo id; every machine needs it.',
         show_default="S3SEG_CHECKPOINT, else sam3 if installed, else embedded",
-        rich_help_panel=_MODEL,
+        rich_help_panel=MODEL,
     ),
 ]
-Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, mps, cuda ...", rich_help_panel=_MODEL)]
-Dtype = Annotated[str, typer.Option(metavar="NAME", help="auto, float32, bfloat16 or float16.", rich_help_panel=_MODEL)]
-ImageSize = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        metavar="PIXELS",
-        help="Resize pictures to this side; smaller is faster but misses detail.",
-        show_default="the checkpoint's",
-        rich_help_panel=_MODEL,
-    ),
-]
+Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, mps, cuda ...", rich_help_panel=MODEL)]
 Batch = Annotated[
     int | None,
     typer.Option(
@@ -86,7 +71,7 @@ Batch = Annotated[
         metavar="N",
         help="Pictures encoded together.",
         show_default="8 on an accelerator, 1 on the CPU",
-        rich_help_panel=_MODEL,
+        rich_help_panel=MODEL,
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the final table, warnings and errors only.")]

@@ -18,9 +18,9 @@ from s3seg.commands.segment.output_options import (
     parse_target,
     suffixes_of,
 )
+from s3seg.commands.segmenter_options import MODEL, Device, Dtype, ImageSize, MaxInstances, MorePrompts, Thresholds
 
 _OUTPUT = "Output"
-_MODEL = "Model"
 _SERVICE = "Service"
 
 
@@ -33,10 +33,7 @@ def segment(
             show_default=False,
         ),
     ],
-    prompts: Annotated[
-        list[str] | None,
-        typer.Option("--prompt", "-p", metavar="TEXT", help="Another thing to look for; repeatable."),
-    ] = None,
+    prompts: MorePrompts = None,
     boxes: Annotated[
         list[str] | None,
         typer.Option("--box", metavar="X1,Y1,X2,Y2", help="Box around an example to find, in pixels; repeatable."),
@@ -57,18 +54,8 @@ def segment(
         str | None,
         typer.Option(metavar="FILE", help="Find what a file of `s3seg concept make` shows, instead of a prompt."),
     ] = None,
-    threshold: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="SCORE",
-            help="Keep instances with a higher score; PROMPT=SCORE for one prompt, repeatable; or calibrated.",
-            show_default="the checkpoint's",
-        ),
-    ] = None,
-    max_instances: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Keep the best N instances of each prompt.", show_default="all"),
-    ] = None,
+    threshold: Thresholds = None,
+    max_instances: MaxInstances = None,
     tile: Annotated[
         str | None,
         typer.Option(
@@ -162,28 +149,15 @@ def segment(
             metavar="NAME|PATH|REPO",
             help='"embedded", "litetext", "sam3", a folder, a weights file or a repo id.',
             show_default="S3SEG_CHECKPOINT, else SAM 3 if downloaded, else embedded",
-            rich_help_panel=_MODEL,
+            rich_help_panel=MODEL,
         ),
     ] = None,
-    device: Annotated[
-        str, typer.Option(metavar="NAME", help="auto, cpu, mps, cuda, cuda:1 ...", rich_help_panel=_MODEL)
-    ] = "auto",
-    dtype: Annotated[
-        str, typer.Option(metavar="NAME", help="auto, float32, bfloat16 or float16.", rich_help_panel=_MODEL)
-    ] = "auto",
-    image_size: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="PIXELS",
-            help="Resize pictures to this side; smaller is faster but misses detail.",
-            show_default="the checkpoint's",
-            rich_help_panel=_MODEL,
-        ),
-    ] = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    image_size: ImageSize = None,
     calibration: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Of `s3seg calibrate`, for --threshold calibrated.", rich_help_panel=_MODEL),
+        typer.Option(metavar="FILE", help="Of `s3seg calibrate`, for --threshold calibrated.", rich_help_panel=MODEL),
     ] = None,
     url: Annotated[
         str | None,

@@ -142,7 +142,10 @@ class Raster:
                 f"{self.path}: has {source.width} x {source.height} pixels, more than {MAX_PIXELS}; cut it into parts"
             )
         if any(np.dtype(kind).kind not in "uif" for kind in source.dtypes):
-            raise ImageDecodeError(f"{self.path}: has values of type {source.dtypes[0]}, which are no colours")
+            raise ImageDecodeError(
+                f"{self.path}: has values of type {source.dtypes[0]}, which are no colours; convert it first: "
+                "gdal_translate -ot Float32"
+            )
         together = source.count if source.interleaving is not None and source.interleaving.name == "pixel" else 1
         each = max(np.dtype(kind).itemsize for kind in source.dtypes)
         if any(height * width * each * together > _MAX_BLOCK_BYTES for height, width in source.block_shapes):
@@ -160,15 +163,8 @@ class Raster:
         from rasterio.enums import ColorInterp
 
         source = self._source
-        if (
-            source.count != 1
-            or source.colorinterp[0] != ColorInterp.palette
-            or source.dtypes[0]
-            not in (
-                "uint8",
-                "uint16",
-            )
-        ):
+        has_palette = source.count == 1 and source.colorinterp[0] == ColorInterp.palette
+        if not has_palette or source.dtypes[0] not in ("uint8", "uint16"):
             return None
         colours = np.zeros((np.iinfo(source.dtypes[0]).max + 1, 3), np.uint8)
         for number, colour in source.colormap(1).items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, overload
 
 import numpy as np
@@ -11,20 +11,18 @@ import numpy as np
 from s3seg.errors import InvalidRequestError
 from s3seg.inference.prompts import checked_positive, checked_prompts
 from s3seg.inference.search import Threshold, thresholds_for
-from s3seg.inference.stitching import Piece, stitch
 from s3seg.inference.tile_plan import plan_tiles
-from s3seg.inference.tiling import detect_in_tiles
+from s3seg.inference.tiling import Progress, detect_in_tiles
 from s3seg.integrations.geotiff.raster import Raster
 from s3seg.integrations.geotiff.result import GeoSegmentation
 from s3seg.tasks.tiles import Tile, checked_tile
 
 if TYPE_CHECKING:
     from s3seg.inference.segmenter import Segmenter
+    from s3seg.results.segmentation import Segmentation
 
 MAX_SIDE = 4096
 """The largest side of a window. A raster with no more pixels than such a window is looked at as a whole too."""
-
-Progress = Callable[[int, int], None]
 
 
 @overload
@@ -105,13 +103,6 @@ def segment_geotiff(
     with Raster(path, bands=bands, scale=scale) as raster:
         full = (0, 0, *raster.size)
         tiles = plan_tiles(raster.size, side, input_side=segmenter.image_size) or [full]
-        done = 0
-
-        def advance(tiles_of_batch: int) -> None:
-            nonlocal done
-            done += tiles_of_batch
-            on_tiles(done, len(tiles))
-
         pieces = detect_in_tiles(
             segmenter.network,
             raster.read,
@@ -120,19 +111,14 @@ def segment_geotiff(
             size=raster.size,
             threshold=min(thresholds.values()),
             batch_size=segmenter.batch_size,
-            on_batch=advance,
+            on_tiles=on_tiles,
         )
-        whole: list[list[Piece]] = [[] for _ in distinct]
+        whole: Sequence[Segmentation | None] = [None] * len(distinct)
         if len(tiles) > 1 and raster.size[0] * raster.size[1] <= MAX_SIDE**2:
-            seen = segmenter.segment(raster.read(full), distinct, threshold=min(thresholds.values()))
-            whole = [[Piece(one.rle, np.array(one.box), one.score) for one in result if one.area] for result in seen]
+            whole = segmenter.segment(raster.read(full), distinct, threshold=min(thresholds.values()))
         results = {}
         for k, one in enumerate(distinct):
-            lowest = np.float32(thresholds[one])
-            above = ([piece for piece in group if np.float32(piece.score) > lowest] for group in (pieces[k], whole[k]))
-            of_tiles, of_whole = above
-            found = stitch(of_tiles, tiles, of_whole)
-            found = sorted(found, key=lambda piece: -piece.score)[:count]
+            found = pieces.joined(k, whole[k], above=thresholds[one])[:count]
             results[one] = GeoSegmentation(
                 prompt=one,
                 size=raster.size,
