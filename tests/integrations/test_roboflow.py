@@ -14,7 +14,7 @@ from s3seg.inference.segmenter import Segmenter
 from s3seg.inference.stages import Sam3Network
 from s3seg.integrations.roboflow_models import ConceptResponse, VisualResponse
 from s3seg.results import masks
-from tests.helpers.clickable import write_clickable_checkpoint
+from tests.helpers.clickable import write_checkpoint_without_clicks, write_clickable_checkpoint
 from tests.helpers.inference_system import PICTURES, ScriptedNetwork, png
 from tests.integrations.running import KEY, same_mask, serving
 
@@ -140,11 +140,12 @@ async def test_clicks_give_the_masks_of_the_segmenter(clickable):
         assert same_mask(masks.decode(masks.from_coco(one.masks)), result[0].mask)
 
 
-async def test_a_checkpoint_without_a_click_head_says_so_in_the_words_of_the_library(segmenter):
+async def test_a_checkpoint_without_a_click_head_says_so_in_the_words_of_the_library(tmp_path):
+    headless = write_checkpoint_without_clicks(tmp_path / "headless")
     body = {"image": image(), "prompts": {"prompts": [{"points": [{"x": 5, "y": 5, "positive": True}]}]}}
     with pytest.raises(InvalidRequestError) as refused:
-        segmenter.click(PARK, [(5, 5)])
-    async with serving("roboflow") as client:
+        Segmenter(headless).click(PARK, [(5, 5)])
+    async with serving("roboflow", network=Sam3Network(resolve(headless))) as client:
         answer = await client.post(VISUAL, json=body, headers=BEARER)
     assert answer.status_code == 400
     assert answer.json()["message"] == str(refused.value)
