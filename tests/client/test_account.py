@@ -1,6 +1,7 @@
 """Archives and deletion of accounts by the client, against the real edge through connections that break."""
 
 import json
+import struct
 import tarfile
 
 import httpx
@@ -113,6 +114,33 @@ async def test_the_beginning_of_anothers_archive_is_not_continued(service, ann, 
             )
         with pytest.raises(InvalidRequestError, match="another account"):
             await AsyncClient("http://edge.example", bob.token, http=http).export_account(tmp_path / "all.tar")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda item: item.replace(b'"cursor"', b'"cursed"'),  # in a file that something else has made
+        lambda item: item[:124] + struct.pack(">Bxxxq", 0xFF, -512) + item[136:],  # a size below 0
+        lambda item: item[:124] + struct.pack(">Bxxxq", 0x80, 1 << 60) + item[136:],
+    ],
+)
+async def test_a_damaged_beginning_is_cut_or_begun_again(service, ann, tmp_path, damage):
+    await filled(service, ann)
+    client = AsyncClient("http://edge.example", ann.token, http=service.http)
+    expected = described(await client.export_account(tmp_path / "whole.tar"))
+    whole = (tmp_path / "whole.tar").read_bytes()
+    with tarfile.open(tmp_path / "whole.tar") as archive:
+        third = [one.offset for one in archive if one.name.endswith("/image.json")][2]
+    block = whole[third : third + 1024]
+    damaged = checked(damage(block))
+    (tmp_path / "cut.tar.partial").write_bytes(whole[:third] + damaged + whole[third + 1024 : -2048])
+    assert described(await client.export_account(tmp_path / "cut.tar")) == expected
+
+
+def checked(item):
+    """The item with the checksum of its header."""
+    header = item[:148] + b" " * 8 + item[156:512]
+    return item[:148] + b"%06o\0 " % sum(header) + item[156:]
 
 
 async def test_the_synchronous_client_saves_it_too(service, ann, tmp_path):

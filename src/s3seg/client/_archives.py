@@ -8,6 +8,7 @@ import tarfile
 from dataclasses import dataclass
 from io import BufferedRandom
 from pathlib import Path
+from typing import Any
 
 _BLOCK = tarfile.BLOCKSIZE
 _LONGEST_DESCRIPTION = 1 << 26
@@ -37,15 +38,15 @@ def continue_at(path: Path) -> Beginning | None:
     if not path.exists():
         return None
     with path.open("r+b") as file:
-        items: list[tuple[int, dict[str, str]]] = []  # the last two: where each begins, and its description
-        user_id, place = "", 0
-        while (member := _member_at(file, place)) is not None:
+        items: list[tuple[int, dict[str, Any]]] = []  # the last two: where each begins, and its description
+        user_id, place, end = "", 0, path.stat().st_size
+        while place < end and (member := _member_at(file, place)) is not None and member.size >= 0:
             if member.name == "account.json":
                 user_id = str(_description(file, place, member).get("user_id", ""))
             elif member.name.endswith(("/image.json", "/result.json")):
                 found = _description(file, place, member)
-                if not found:
-                    break
+                if not isinstance(found.get("cursor"), str):
+                    break  # it is incomplete
                 items = [*items[-1:], (place, found)]
             place += _BLOCK + -(-member.size // _BLOCK) * _BLOCK
         if len(items) < 2 or not user_id:
@@ -62,7 +63,7 @@ def _member_at(file: BufferedRandom, place: int) -> tarfile.TarInfo | None:
     return None
 
 
-def _description(file: BufferedRandom, place: int, member: tarfile.TarInfo) -> dict[str, str]:
+def _description(file: BufferedRandom, place: int, member: tarfile.TarInfo) -> dict[str, Any]:
     """Return the JSON of a member; empty if it is incomplete."""
     file.seek(place + _BLOCK)
     try:
