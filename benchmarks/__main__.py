@@ -1,7 +1,7 @@
 """Run the measurements that need no services, or the ones named: ``python -m benchmarks prompts rle``.
 
 ``python -m benchmarks gpu`` takes arguments of its own; see ``benchmarks/gpu/README.md``. So do
-``bulk``, ``edge``, ``fleet`` and ``postgrest``; see their ``--help``.
+``bulk``, ``cold_start``, ``edge``, ``fleet`` and ``postgrest``; see their ``--help``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 from benchmarks.timing import machine
 
 DEFAULT = ("start", "prompts", "rle")
-WITH_ARGUMENTS = ("bulk", "edge", "fleet", "postgrest")
+WITH_ARGUMENTS = ("bulk", "cold_start", "edge", "fleet", "postgrest")
 
 if __name__ == "__main__":
     names = sys.argv[1:] or DEFAULT

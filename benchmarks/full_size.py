@@ -43,8 +43,15 @@ def _in_process(*arguments: str) -> str:
     return done.stdout.decode()
 
 
-def make(name: str, folder: Path) -> None:
-    """Write a checkpoint with random weights and a small tokenizer."""
+def make(name: str, folder: Path, dtype: str = "float32") -> None:
+    """Write a checkpoint with random weights, in the layout of transformers, and a small tokenizer.
+
+    Args:
+        name: One of `NETWORKS`.
+        folder: Where to write it.
+        dtype: Precision of the file.
+    """
+    from safetensors.torch import load_file, save_file
     from tests.sam3.random_models import random_oracle
     from tests.sam3.small_tokenizer import merges, write_packed
 
@@ -52,6 +59,8 @@ def make(name: str, folder: Path) -> None:
 
     random_oracle(peer_config(NETWORKS[name], quick=False), folder)
     write_packed(folder, merges())
+    for file in folder.glob("*.safetensors") if dtype != "float32" else ():
+        save_file({name: tensor.to(DTYPES[dtype]) for name, tensor in load_file(file).items()}, file)
 
 
 def measure(folder: Path, dtype: str) -> None:
@@ -80,6 +89,8 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["make", name, folder]:
             make(name, Path(folder))
+        case ["make", name, folder, dtype] if dtype in DTYPES:
+            make(name, Path(folder), dtype)
         case ["measure", folder, dtype] if dtype in DTYPES:
             measure(Path(folder), dtype)
         case names:

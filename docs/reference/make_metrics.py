@@ -13,8 +13,10 @@ from prometheus_client.metrics_core import Metric
 
 from s3seg.app import Settings, gpu_app
 from s3seg.tasks.backlog import Backlog
+from s3seg.tasks.maintenance import Removals
 from s3seg.web.gpu_metrics import EngineGauges, PrometheusMetrics
 from s3seg.web.metrics import HttpMetrics
+from s3seg.web.removal_metrics import RemovalCounter
 from s3seg.web.state_metrics import StateGauges
 
 
@@ -47,6 +49,7 @@ def _of_both() -> CollectorRegistry:
     metrics = HttpMetrics()
     state = StateGauges(check, backlog)
     metrics.add(state, refresh=state.refresh)
+    metrics.registry.register(RemovalCounter(Removals()))
     asyncio.run(state.refresh())
     return metrics.registry
 

@@ -115,7 +115,12 @@ RATES = {  # tier: (upload, segment, results query) per minute
 
 # What we add, field by field; a field that is in neither list fails the test.
 ADDED = {
-    "SegmentRequest": {"text_prompts?", "clicks?", "concept_id?", "tile?"},
+    "UploadRequest": {"expires_in_s?"},
+    "UploadResponse": {"expires_at?"},
+    "SegmentRequest": {"text_prompts?", "clicks?", "concept_id?", "tile?", "expires_in_s?"},
+    "TaskResponse": {"expires_at?"},
+    "ResultSummary": {"expires_at?"},
+    "ResultDetailResponse": {"expires_at?"},
     "PredictRequest": {"clicks?", "tile?"},
     "BatchPredictRequest": {"tile?"},
     "ResultsQuery": {"cursor?"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from s3seg.results import masks
 from s3seg.results.model_info import ModelInfo
 from s3seg.results.segmentation import Segmentation
 
-POISON, CORRUPT, BREAKS = b"poison", b"corrupt", b"breaks the network"
+POISON, CORRUPT, BREAKS, HANGS = b"poison", b"corrupt", b"breaks the network", b"hangs"
 MODEL = ModelInfo("pretend", "1", "cpu", "float32", None)
 
 
@@ -58,6 +59,8 @@ class PretendNetwork:
                 self.read.append(Path(str(picture)).name)
                 if content == POISON:
                     self._die()
+                if content == HANGS:
+                    time.sleep(3600)
                 if content == CORRUPT:
                     raise ImageDecodeError(f"{picture}: this is no picture")
                 if content == BREAKS:

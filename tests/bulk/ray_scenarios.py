@@ -43,11 +43,18 @@ def load_slow(request: BulkRequest, device: str) -> SlowNetwork:
     return SlowNetwork(0.05)
 
 
-def pretend(pictures: Path, out: Path, *, load: Callable[..., Any] = load_quick, address: str | None = None) -> None:
+def pretend(
+    pictures: Path,
+    out: Path,
+    *,
+    load: Callable[..., Any] = load_quick,
+    address: str | None = None,
+    picture_timeout_s: float = 600,
+) -> None:
     """Run with a pretend network, two processes, four pictures a shard."""
     from s3seg.bulk.engine import EngineOptions, RayEngine
 
-    job = ShardJob(run=start_run(pictures, out), load=load)
+    job = ShardJob(run=start_run(pictures, out), load=load, picture_timeout_s=picture_timeout_s)
     options = EngineOptions(address=address, actors=2, on_warning=print)
     print(carry_out(job, lambda: RayEngine(job, options), lambda progress: print(progress.counts.rows, flush=True)))
 
@@ -55,6 +62,11 @@ def pretend(pictures: Path, out: Path, *, load: Callable[..., Any] = load_quick,
 def slow(pictures: Path, out: Path) -> None:
     """Run with a network that takes 50 ms a picture."""
     pretend(pictures, out, load=load_slow)
+
+
+def limited(pictures: Path, out: Path) -> None:
+    """Run with two seconds for a picture."""
+    pretend(pictures, out, picture_timeout_s=2)
 
 
 def node_removed(pictures: Path, out: Path) -> None:
@@ -120,6 +132,6 @@ def dataset(pictures: Path, out: Path) -> None:
 
 if __name__ == "__main__":
     name, pictures_folder, out_folder = sys.argv[1:]
-    {"pretend": pretend, "slow": slow, "node_removed": node_removed, "dataset": dataset}[name](
+    {"pretend": pretend, "slow": slow, "limited": limited, "node_removed": node_removed, "dataset": dataset}[name](
         Path(pictures_folder), Path(out_folder)
     )

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from s3seg.bulk import results, segmenting
-from s3seg.bulk.job import ENDED_ITS_PROCESS, Progress, carry_out
+from s3seg.bulk.job import Progress, carry_out, ended_its_process
 from s3seg.bulk.results import Counts
 from s3seg.bulk.shard_job import ShardJob
 from s3seg.bulk.storage import Folder
@@ -105,7 +105,7 @@ def test_a_picture_that_vanished_since_the_listing_is_a_row_with_its_error(tmp_p
 def test_a_picture_that_ends_its_process_is_a_row_with_its_error_and_costs_no_other(tmp_path):
     bench, engine = Bench(tmp_path, 12, {5: POISON}), PretendEngine()
     assert bench.carry_out(engine) == Counts(rows=12, failed=1, instances=22)
-    assert bench.errors == {"005.png": f"{bench.pictures / '005.png'}: {ENDED_ITS_PROCESS}"}
+    assert bench.errors == {"005.png": f"{bench.pictures / '005.png'}: {ended_its_process(600)}"}
     assert engine.shards == [0, 1, 2], "a shard that ends its processes is not tried as a whole again"
     assert sorted(engine.alone) == [4, 5, 6, 7]
     bench.check_once_each()

@@ -22,9 +22,9 @@ import pytest
 
 import s3seg
 from s3seg.bulk import results, run_folder
-from s3seg.bulk.job import ENDED_ITS_PROCESS
+from s3seg.bulk.job import ended_its_process
 from s3seg.bulk.storage import Folder, S3Access
-from tests.bulk.pretend import CORRUPT, POISON, make_pictures, names_of, rows_of
+from tests.bulk.pretend import CORRUPT, HANGS, POISON, make_pictures, names_of, rows_of
 
 pytestmark = [
     pytest.mark.slow,
@@ -217,9 +217,20 @@ def test_a_picture_that_kills_its_process_is_a_row_with_its_error(start, tmp_pat
     assert run.wait() == 0, run.output
     rows = {row["uri"].rpartition("/")[2]: row["error"] for row in rows_of(check_once_each(pictures, out))}
     assert {name: error for name, error in rows.items() if error} == {
-        "013.png": f"{pictures / '013.png'}: {ENDED_ITS_PROCESS}",
+        "013.png": f"{pictures / '013.png'}: {ended_its_process(600)}",
         "014.png": f"{pictures / '014.png'}: this is no picture",
-        "039.png": f"{pictures / '039.png'}: {ENDED_ITS_PROCESS}",
+        "039.png": f"{pictures / '039.png'}: {ended_its_process(600)}",
+    }
+
+
+def test_a_picture_that_hangs_is_a_row_with_its_error_and_costs_no_other(start, tmp_path):
+    pictures, out = make_pictures(tmp_path / "p", 24, {5: HANGS, 6: CORRUPT}), tmp_path / "out"
+    run = start(*scenario("limited", pictures, out))
+    assert run.wait() == 0, run.output
+    rows = {row["uri"].rpartition("/")[2]: row["error"] for row in rows_of(check_once_each(pictures, out))}
+    assert {name: error for name, error in rows.items() if error} == {
+        "005.png": f"{pictures / '005.png'}: {ended_its_process(2)}",
+        "006.png": f"{pictures / '006.png'}: this is no picture",
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +61,13 @@ def worker_parts(tmp_path_factory: pytest.TempPathFactory) -> WorkerParts:
 
 @contextmanager
 def deployed(
-    folder: Path, database_server, worker_parts: WorkerParts, *, ready: str = "/health", **variables: str
+    folder: Path,
+    database_server,
+    worker_parts: WorkerParts,
+    *,
+    ready: str = "/health",
+    secrets: Mapping[str, str] | None = None,
+    **variables: str,
 ) -> Iterator[Deployment]:
     """Run a new project with a Worker in front of it, and no gpu service yet."""
     port, gpu_port = free_ports(2)
@@ -78,7 +84,7 @@ def deployed(
             "API_SECRET_KEY": GPU_KEY,
             **variables,
         }
-        made = make_project(folder / "project", worker_parts.modules, settings)
+        made = make_project(folder / "project", worker_parts.modules, settings, secrets=secrets)
         with run_worker(made, worker_parts.tools, port, ready=ready) as server:
             yield Deployment(project, url, gpu_url, folder, f"{url}/files", server)
         log = (made / "worker.log").read_text()

@@ -92,8 +92,17 @@ def build(target: Path) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
-def make_project(folder: Path, modules: Path, variables: Mapping[str, str]) -> Path:
-    """Make a folder as deploy/cloudflare with another entry point, which adds test routes to the Worker's own."""
+def make_project(
+    folder: Path, modules: Path, variables: Mapping[str, str], *, secrets: Mapping[str, str] | None = None
+) -> Path:
+    """Make a folder as deploy/cloudflare with another entry point, which adds test routes to the Worker's own.
+
+    Args:
+        folder: Where to make it.
+        modules: The folder that build.py makes.
+        variables: The Worker's variables.
+        secrets: Its secrets, which wrangler reads from ``.dev.vars`` when it runs on the developer's machine.
+    """
     shutil.copytree(DEPLOY / "src", folder / "src")
     shutil.copyfile(Path(__file__).with_name("instrumented_worker.py"), folder / "src" / "instrumented_worker.py")
     (folder / "python_modules").symlink_to(modules)
@@ -102,6 +111,8 @@ def make_project(folder: Path, modules: Path, variables: Mapping[str, str]) -> P
     configuration["compatibility_flags"].append("python_workers_development")
     configuration["vars"] = dict(variables)
     (folder / "wrangler.json").write_text(json.dumps(configuration))
+    if secrets:
+        (folder / ".dev.vars").write_text("".join(f"{name}={value}\n" for name, value in secrets.items()))
     return folder
 
 

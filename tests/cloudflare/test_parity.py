@@ -24,7 +24,7 @@ CHANGING = (
     r"[0-9a-f]{32}",
     r"http://127\.0\.0\.1:\d+",
 )
-DIRECT = r'"direct_uploads":(?:true|false)'  # a binding of R2 signs no requests, and boto3 does
+DIRECT = r'"direct_uploads":(?:true|false)'  # this Worker has no keys to sign requests with
 ADVICE = r", or, if you trust the file, pass s3seg[^\"]*"  # where Pillow decodes
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import threading
+from dataclasses import replace
 
 import pytest
 from PIL import Image
@@ -303,10 +304,19 @@ class TestSeveralNetworks:
         assert [network.asked for network in networks] == [[["a"]], [["b"]]]
         await batcher.aclose()
 
-    async def test_all_of_them_are_warmed(self, system):
+    async def test_all_accelerators_are_warmed(self, system):
         networks, batcher = self.make(system, 3)
+        for number, network in enumerate(networks):
+            network.model = replace(network.model, device=f"cuda:{number}")
         await batcher.warm(png())
         assert [network.encoded for network in networks] == [[1], [1], [1]]
+        await batcher.aclose()
+
+    async def test_on_a_cpu_the_first_picture_is_only_read(self, system):
+        networks, batcher = self.make(system, 2)
+        await batcher.warm(png())
+        assert [network.encoded for network in networks] == [[], []]
+        assert sum(network.reads for network in networks) == 1
         await batcher.aclose()
 
 

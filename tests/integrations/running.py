@@ -46,10 +46,10 @@ async def serving(
 
 
 @contextlib.contextmanager
-def service(folder: Path, *tools: str, **environment: str) -> Iterator[str]:
-    """Run ``s3seg serve gpu`` with the embedded checkpoint in a process; yields its URL once it is ready."""
+def service(folder: Path, *tools: str, checkpoint: str = "embedded", **environment: str) -> Iterator[str]:
+    """Run ``s3seg serve gpu`` in a process; yields its URL once it is ready."""
     port = free_port()
-    command = ["serve", "gpu", "--port", str(port), "--checkpoint", "embedded", "--with", ",".join(tools)]
+    command = ["serve", "gpu", "--port", str(port), "--checkpoint", checkpoint, "--with", ",".join(tools)]
     environment = {"S3SEG_DATA_DIR": str(folder), "API_SECRET_KEY": KEY, "S3SEG_DECODE_PROCESSES": "2", **environment}
     process = Process(CLI, *command, log=folder / "service.log", **environment)
     process.start()

@@ -108,7 +108,7 @@ async def test_without_the_key_nothing_is_read(headers, code):
         ({"prompt": "x", "boxes": "[[0, 0, NaN, 5]]"}, 400, "box"),
         ({"prompt": "x", "boxes": json.dumps([[0, 0, 4, 4]] * 65)}, 400, "a prompt may have 64"),
         ({"prompt": "x", "boxes": "[[900, 900, 950, 950]]"}, 400, "no part of the box"),
-        ({"prompt": "x", "boxes": "[[0, 0, 4, 4]]", "box_labels": "[1, 0]"}, 400, "there are 2 for 1 boxes"),
+        ({"prompt": "x", "boxes": "[[0, 0, 4, 4]]", "box_labels": "[1, 0]"}, 400, "got 2 labels for 1 boxes"),
         ({"prompt": "x", "mask_format": "gif"}, 400, "mask_format"),
         ({"prompt": "x", "threshold": "nan"}, 400, "threshold"),
         ({"prompt": "x", "image": b"not a picture"}, 400, "the picture"),

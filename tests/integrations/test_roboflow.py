@@ -8,9 +8,13 @@ import cv2
 import numpy as np
 import pytest
 
+from s3seg.checkpoints import resolve
+from s3seg.errors import InvalidRequestError
 from s3seg.inference.segmenter import Segmenter
+from s3seg.inference.stages import Sam3Network
 from s3seg.integrations.roboflow_models import ConceptResponse, VisualResponse
 from s3seg.results import masks
+from tests.helpers.clickable import write_clickable_checkpoint
 from tests.helpers.inference_system import PICTURES, ScriptedNetwork, png
 from tests.integrations.running import KEY, same_mask, serving
 
@@ -109,12 +113,61 @@ async def test_the_object_in_a_box_is_the_instance_that_overlaps_it_most(segment
     assert second.confidence <= first.confidence
 
 
-async def test_clicks_are_refused_with_what_to_send_instead():
+@pytest.fixture(scope="module")
+def clickable(tmp_path_factory):
+    return write_clickable_checkpoint(tmp_path_factory.mktemp("clickable") / "c")
+
+
+async def test_clicks_give_the_masks_of_the_segmenter(clickable):
+    points = [{"x": 659.5, "y": 305, "positive": True}, {"x": 300, "y": 90, "positive": False}]
+    box = {"x": 659.5, "y": 305, "width": 201, "height": 226}  # by its centre
+    asked = [{"points": points}, {"points": points[:1], "box": box}, {"box": box}]
+    body = {"image": image(), "prompts": {"prompts": asked}, "format": "rle"}
+    async with serving("roboflow", network=Sam3Network(resolve(clickable))) as client:
+        answer = await client.post(VISUAL, json=body, headers=BEARER)
+    assert answer.status_code == 200, answer.text
+    seg = Segmenter(clickable)
+    corners = (559, 192, 760, 418)
+    expected = [
+        seg.click(PARK, [(659.5, 305), (300, 90)], [1, 0]),
+        seg.click(PARK, [(659.5, 305)], [1], box=corners),
+        seg.click(PARK, box=corners),
+    ]
+    found = VisualResponse.model_validate(answer.json()).predictions
+    for one, result in zip(found, expected, strict=True):
+        assert isinstance(one.masks, dict)
+        assert one.confidence == pytest.approx(result[0].score, abs=1e-3)
+        assert same_mask(masks.decode(masks.from_coco(one.masks)), result[0].mask)
+
+
+async def test_a_checkpoint_without_a_click_head_says_so_in_the_words_of_the_library(segmenter):
     body = {"image": image(), "prompts": {"prompts": [{"points": [{"x": 5, "y": 5, "positive": True}]}]}}
+    with pytest.raises(InvalidRequestError) as refused:
+        segmenter.click(PARK, [(5, 5)])
+    async with serving("roboflow") as client:
+        answer = await client.post(VISUAL, json=body, headers=BEARER)
+    assert answer.status_code == 400
+    assert answer.json()["message"] == str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "told"),
+    [
+        ([{}], "neither a box nor points"),
+        ([{"points": []}], "neither a box nor points"),
+        ([{"points": [{"x": 1, "y": 1}]}, {}], "neither a point nor a box"),
+        ([{"points": [{"x": 1, "y": 1}] * 65}], "at most 64 points"),
+        ([{"points": [{"x": 1}]}], "points.0.y"),
+        ([{"points": [{"x": 100_000, "y": 1}]}], "the point 100000,1 is not inside the picture"),
+        ([{"points": [{"x": 1, "y": 1}], "box": {"x": 5, "y": 5, "width": -2, "height": 3}}], "x1 < x2"),
+    ],
+)
+async def test_clicks_that_cannot_be_used_are_told(prompts, told):
+    body = {"image": image(png()), "prompts": {"prompts": prompts}}
     async with serving("roboflow", network=ScriptedNetwork()) as client:
         answer = await client.post(VISUAL, json=body, headers=BEARER)
     assert answer.status_code == 400
-    assert "give the box around the object" in answer.json()["message"]
+    assert told in answer.json()["message"]
 
 
 @pytest.mark.parametrize("where", ["header", "query", "body", "ours"])

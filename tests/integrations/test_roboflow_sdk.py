@@ -7,6 +7,7 @@ import pytest
 
 from s3seg.inference.segmenter import Segmenter
 from s3seg.results import masks
+from tests.helpers.clickable import write_clickable_checkpoint
 from tests.helpers.inference_system import PICTURES
 from tests.integrations.running import KEY, service
 
@@ -48,6 +49,25 @@ def test_visual_segment_returns_the_object_in_the_box(url):
     (found,) = client.sam3_visual_segment(PARK, prompts=[{"box": box}])["predictions"]
     points = np.concatenate([np.array(path) for path in found["masks"]])
     assert np.abs(np.concatenate([points.min(axis=0), points.max(axis=0)]) - [559, 192, 760, 418]).max() < 15
+
+
+def test_visual_segment_takes_clicks(tmp_path):
+    folder = write_clickable_checkpoint(tmp_path / "clickable")
+    points = [{"x": 659.5, "y": 305, "positive": True}, {"x": 300, "y": 90, "positive": False}]
+    with service(tmp_path, "roboflow", checkpoint=str(folder)) as url:
+        client = sdk.InferenceHTTPClient(api_url=url, api_key=KEY)
+        answer = client.sam3_visual_segment(PARK, prompts=[{"points": points}], mask_input_format="rle")
+    (found,) = answer["predictions"]
+    expected = Segmenter(folder).click(PARK, [(659.5, 305), (300, 90)], [1, 0])[0].mask
+    mask = masks.decode(masks.from_coco(found["masks"]))  # the client sends the picture as a JPEG
+    assert (mask & expected).sum() / (mask | expected).sum() > 0.9
+
+
+def test_clicks_on_a_checkpoint_without_a_click_head_are_an_error_of_the_client_with_our_message(url):
+    client = sdk.InferenceHTTPClient(api_url=url, api_key=KEY)
+    with pytest.raises(sdk.http.errors.HTTPCallErrorError) as caught:
+        client.sam3_visual_segment(PARK, prompts=[{"points": [{"x": 5, "y": 5, "positive": True}]}])
+    assert "has no head for clicks" in caught.value.api_message
 
 
 def test_a_wrong_key_is_an_error_of_the_client_with_our_message(url):

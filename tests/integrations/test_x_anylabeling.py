@@ -8,6 +8,7 @@ import pytest
 
 from s3seg.inference.segmenter import Segmenter
 from tests.helpers.inference_system import PICTURES, ScriptedNetwork, png
+from tests.helpers.pictures import encoded
 from tests.integrations.running import KEY, same_mask, serving
 from tests.integrations.test_roboflow import filled
 
@@ -65,6 +66,24 @@ async def test_shapes_are_the_outlines_of_the_masks(data_url):
         assert same_mask(filled([shape["points"][:-1] for shape in own], result.size), result.union())
 
 
+@pytest.mark.parametrize("format_", ["PNG", "JPEG", "BMP", "WEBP", "TIFF"])
+async def test_every_documented_format_and_parameters_of_other_models_are_taken(format_):
+    content = encoded(format_, size=(8, 6))
+    async with serving("x-anylabeling", network=ScriptedNetwork()) as client:
+        answer = await client.post(
+            f"{PREFIX}/v1/predict",
+            json=body("left", content=content, conf_threshold=0.3, iou_threshold=0.5),
+            headers=TOKEN,
+        )
+    assert answer.status_code == 200, answer.text
+    assert set(answer.json()["data"]) == {"shapes", "description"}
+    (shape,) = answer.json()["data"]["shapes"]
+    assert set(shape) == {
+        *("label", "shape_type", "points", "score", "attributes", "description", "difficult", "direction", "flags"),
+        *("group_id", "kie_linking"),
+    }
+
+
 async def test_coarse_outlines_have_few_points_and_almost_the_same_area():
     async with serving("x-anylabeling") as client:
         fine, coarse = [
@@ -93,8 +112,8 @@ async def test_the_threshold_is_used():
     ("request_body", "status", "code", "told"),
     [
         (body("x", model="yolo"), 404, "MODEL_NOT_FOUND", "there is no model 'yolo'"),
-        (body(" , ."), 400, "INVALID_REQUEST", "there is no prompt"),
-        (body("x", content=b"no picture"), 400, "INVALID_REQUEST", "the picture"),
+        (body(" , ."), 400, "INVALID_REQUEST", "params.text_prompt: it is empty"),
+        (body("x", content=b"no picture"), 400, "INVALID_IMAGE", "the picture"),
         ({"model": "s3seg", "image": "%"}, 400, "INVALID_REQUEST", ""),
         ({"image": "AAAA"}, 400, "INVALID_REQUEST", "model"),
     ],

@@ -62,6 +62,22 @@ class TestForms:
     def test_a_folder_and_its_file_are_the_same(self, published):
         _assert_equal(load(published), load(published / "model.safetensors"))
 
+    @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+    def test_on_a_cpu_weights_of_the_right_precision_are_the_mapped_file_and_outlive_its_name(self, published, folder):
+        model = load(folder)
+        mapped = {name for name, tensor in model.state_dict().items() if _file_of(tensor) == "model.safetensors"}
+        assert "vision.trunk.patch_embed.weight" in mapped
+        assert len(mapped) > len(model.state_dict()) / 2
+        shutil.rmtree(folder)
+        _assert_equal(model, load(published))
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+    def test_weights_of_another_precision_are_copies(self, folder):
+        tensors = load(folder, dtype=torch.bfloat16).state_dict()
+        copies = [tensor for tensor in tensors.values() if tensor.dtype == torch.bfloat16]
+        assert copies
+        assert {_file_of(tensor) for tensor in copies}.isdisjoint({"model.safetensors"})
+
     def test_shards_are_the_same_as_one_file(self, published, folder):
         tensors = load_file(folder / "model.safetensors")
         (folder / "model.safetensors").unlink()
@@ -469,11 +485,23 @@ class TestCost:
         grown = int(_run(_PEAK_OF_ANONYMOUS_MEMORY.format(folder=str(folder))))
 
         assert size > 100e6
-        assert 0.9 * size < grown < 1.3 * size  # the largest tensor is 4 % of all
+        copies = size / 2  # in half the precision of the file
+        assert 0.9 * copies < grown < 1.3 * copies  # the largest tensor is 4 % of all
+
+
+def _file_of(tensor: torch.Tensor) -> str:
+    """Return the name of the file that the memory of a tensor is mapped from; empty if it is none."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        addresses, *_, name = line.split(maxsplit=5) if line.count(" ") > 5 else (line.split()[0], "")
+        start, end = (int(address, 16) for address in addresses.split("-"))
+        if start <= tensor.data_ptr() < end:
+            return Path(name.strip()).name
+    return ""
 
 
 _PEAK_OF_ANONYMOUS_MEMORY = """
     import pathlib, threading
+    import torch
     from s3seg.sam3.load import load
 
     def anonymous():  # what the file's own pages, mapped and given back at will, do not count to
@@ -488,7 +516,7 @@ _PEAK_OF_ANONYMOUS_MEMORY = """
     seen = [before]
     watcher = threading.Thread(target=watch)
     watcher.start()
-    model = load({folder!r})
+    model = load({folder!r}, dtype=torch.bfloat16)
     done.set()
     watcher.join()
     print(max(*seen, anonymous()) - before)

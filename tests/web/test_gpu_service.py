@@ -78,7 +78,7 @@ async def test_predict_answers_what_is_stored_in_the_row(system):
         assert said.inference_time_ms == row.metadata["inference_time_ms"]
         assert system.objects.key_of(said.mask_url) in await system.result_keys()
         assert (await predict(client, task)).json() == answer.json()  # a repeat is harmless
-        assert system.network.asked == [["object"], ["left"]]
+        assert system.network.asked == [["left"]]
 
 
 async def test_batch_answers_one_response_per_prompt_in_order(system):
@@ -96,7 +96,7 @@ async def test_batch_answers_one_response_per_prompt_in_order(system):
             sum(one.inference_time_ms for one in said.results), abs=0.01
         )
         assert (await predict(client, task)).json() == answer.json()
-        assert len(system.network.encoded) == 2  # the warm-up's, and one
+        assert len(system.network.encoded) == 1
         joined = await client.post(
             "/api/v1/predict",
             json={
@@ -140,7 +140,7 @@ async def test_two_requests_on_two_pictures_share_one_forward_pass(system):
         passes = client.metrics("s3seg_image_forward_passes_total")
         system.network.go.set()
         assert [answer.status_code for answer in await asyncio.gather(first, *asking)] == [200, 200, 200]
-        assert client.metrics("s3seg_images_encoded_total") == 4  # warm-up, first, and two
+        assert client.metrics("s3seg_images_encoded_total") == 3  # the first, and two
         assert client.metrics("s3seg_image_forward_passes_total") == passes + 2  # the first, and one for both
         assert system.network.encoded[-1] == 2
 

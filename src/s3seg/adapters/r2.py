@@ -23,7 +23,7 @@ from s3seg.errors import (
     S3segError,
     UnavailableError,
 )
-from s3seg.tasks.object_keys import CACHE_CONTROL, check_key, content_type_of, key_of_url, public_url
+from s3seg.tasks.object_keys import CACHE_CONTROL, check_key, content_type_of, headers_of_put, key_of_url, public_url
 from s3seg.tasks.records import ObjectInfo, ObjectStream, PresignedPut
 
 _T = TypeVar("_T")
@@ -145,11 +145,7 @@ class R2ObjectStore:
 
     async def presign_put(self, key: str, *, size_bytes: int, expires_s: int) -> PresignedPut:
         """Return a presigned PUT; length, type and the condition that the key is free are part of the signature."""
-        headers = {
-            "Content-Type": content_type_of(check_key(key)),
-            "Cache-Control": CACHE_CONTROL,
-            "If-None-Match": "*",
-        }
+        headers = headers_of_put(check_key(key))
         asked = {
             "Bucket": self._bucket,
             "Key": key,

@@ -9,14 +9,17 @@ from __future__ import annotations
 import logging
 import os
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 from js import Object  # pyright: ignore[reportMissingImports]
+from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from s3seg.adapters.cloudflare.convert import is_nothing
 from s3seg.adapters.cloudflare.fetch import FetchTransport
 from s3seg.adapters.cloudflare.objects import R2BindingObjectStore
+from s3seg.adapters.cloudflare.presigning import PutSigner
 from s3seg.adapters.cloudflare.signatures import load_with_webcrypto, verify_with_webcrypto
 from s3seg.adapters.http_notifier import HttpNotifier
 from s3seg.adapters.jwt import JwtAuthenticator
@@ -66,6 +69,7 @@ class WorkerEdge:
         self._bucket = _required(getattr(env, BUCKET, None), f"the R2 binding {BUCKET}")
         self._project = _required(settings.supabase_url, "S3SEG_SUPABASE_URL").rstrip("/")
         self._key = _required(settings.supabase_publishable_key, "S3SEG_SUPABASE_PUBLISHABLE_KEY")
+        self._signer = _signer(settings)
         self._options = EdgeOptions(
             max_pixels=int(settings.upload_megapixels * 1e6),
             max_uploads=2,  # an isolate has 128 MB, and memory that was taken once is never given back
@@ -81,7 +85,7 @@ class WorkerEdge:
         self._keys = KnownKeys()
         self._metrics = HttpMetrics()
         self._openapi: Handler | None = None
-        self._pages = playground_routes(public_base=settings.public_base_url) if settings.playground else ()
+        self._pages = _pages(settings, self._signer)
         self._prefix = "" if settings.r2_public else prefix_of_files(settings.public_base_url)
         self._unlimited = MemoryRateLimiter(table=settings.rates) if settings.rate_limits == "off" else None
 
@@ -122,7 +126,7 @@ class WorkerEdge:
             known=self._keys,
         )
         return Edge(
-            objects=R2BindingObjectStore(self._bucket, public_base=base),
+            objects=R2BindingObjectStore(self._bucket, public_base=base, signer=self._signer),
             tasks=SupabaseTaskStore(rest, public_base=base),
             authenticator=JwtAuthenticator(keys, issuers=[issuer], verify_signature=verify_with_webcrypto),
             limiter=self._unlimited or SupabaseRateLimiter(rest, public_base=base),
@@ -161,6 +165,25 @@ def _settings(env: Any) -> Settings:
         if isinstance(value, str):
             os.environ[name] = value
     return Settings(_env_file=None, **_CHOSEN_HERE)  # type: ignore[call-arg]
+
+
+def _signer(settings: Settings) -> PutSigner | None:
+    """Return what signs uploads straight to the bucket, if the secrets of an R2 API token are set."""
+    if settings.r2_access_key_id is None and settings.r2_secret_access_key is None:
+        return None
+    return PutSigner(
+        endpoint_url=_required(settings.r2_endpoint_url, "S3SEG_R2_ENDPOINT_URL"),
+        bucket=_required(settings.r2_bucket, "S3SEG_R2_BUCKET"),
+        access_key_id=_required(settings.r2_access_key_id, "S3SEG_R2_ACCESS_KEY_ID"),
+        secret_access_key=_required(settings.r2_secret_access_key, "S3SEG_R2_SECRET_ACCESS_KEY"),
+    )
+
+
+def _pages(settings: Settings, signer: PutSigner | None) -> Sequence[Route]:
+    if not settings.playground:
+        return ()
+    bucket = settings.r2_endpoint_url if signer else None  # the page may send pictures there
+    return playground_routes(public_base=settings.public_base_url, storage=[bucket] if bucket else [])
 
 
 def _notifier(settings: Settings, transport: FetchTransport) -> WorkerNotifier:

@@ -11,7 +11,7 @@ from s3seg.bulk import run_folder
 from s3seg.bulk.job import OnProgress, carry_out
 from s3seg.bulk.listing import list_pictures, source_of
 from s3seg.bulk.request import BulkRequest
-from s3seg.bulk.shard_job import ShardJob
+from s3seg.bulk.shard_job import PICTURE_TIMEOUT_S, ShardJob
 from s3seg.bulk.storage import Folder, S3Access
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def bulk(
     image_size: int | None = None,
     batch_size: int | None = None,
     shard_rows: int | None = None,
+    picture_timeout_s: float | None = PICTURE_TIMEOUT_S,
     ray_address: str | None = None,
     actors: int | None = None,
     gpus: float | None = None,
@@ -39,8 +40,8 @@ def bulk(
 ) -> Dataset:
     """Segment many pictures, and return the results: one row for each picture, whatever died meanwhile.
 
-    A picture that cannot be read has a row with its error. The same call on the same output continues where an earlier
-    one was stopped, and returns at once if everything is done.
+    A picture that cannot be read, or whose process ends each time, has a row with its error. The same call on the same
+    output continues where an earlier one was stopped, and returns at once if everything is done.
 
     Args:
         source: A folder, a pattern, a text or Parquet file of addresses, or ``s3://bucket/prefix``. It is listed
@@ -55,6 +56,8 @@ def bulk(
         image_size: As for `Segmenter`.
         batch_size: As for `Segmenter.segment_many`.
         shard_rows: Pictures of a shard, the unit of work; None for a 64th of all, 8 to 256.
+        picture_timeout_s: A process in which no picture is finished for so many seconds is ended; a picture for which
+            this happens each time has a row with its error. None for no limit.
         ray_address: Address of a Ray cluster; None for this machine. A program that has called ``ray.init`` uses that.
         actors: Most processes; None for as many as there is room for.
         gpus: GPUs of a process, such as 0.5; None for 1 where there are GPUs.
@@ -89,7 +92,7 @@ def bulk(
         shard_rows=shard_rows,
     )
     options = engine.EngineOptions(address=ray_address, actors=actors, gpus=gpus)
-    job = ShardJob(run=run, s3=access, device=device, batch_size=batch_size)
+    job = ShardJob(run=run, s3=access, device=device, batch_size=batch_size, picture_timeout_s=picture_timeout_s)
     carry_out(job, lambda: engine.RayEngine(job, options), on_progress)
     engine.connect(ray_address)
     return engine.dataset(run)

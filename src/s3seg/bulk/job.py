@@ -16,10 +16,20 @@ from s3seg.errors import S3segError, UnavailableError
 PASSES = 2
 """Passes over shards that failed with an error. One whose process died is not tried as a whole again."""
 
-ENDED_ITS_PROCESS = "its process ended each time that it was tried (a crash, or too little memory)"
-"""The error of a picture that has no result for this reason."""
 
 _FAILURES_IN_A_ROW = 16
+
+
+def ended_its_process(timeout_s: float | None) -> str:
+    """Return the error of a picture whose process ended each time that it was tried.
+
+    Args:
+        timeout_s: The limit of the time that a picture may take; None if there is none.
+    """
+    causes = "a crash, or too little memory"
+    if timeout_s is not None:
+        causes = f"a crash, too little memory, or more than {timeout_s:g} s for one picture"
+    return f"its process ended each time that it was tried ({causes})"
 
 
 class Engine(Protocol):
@@ -144,7 +154,7 @@ def _finish_alone(job: ShardJob, engine: Engine, shards: Sequence[int], tracker:
         uri = shown(collected.uris[place])
         if report.error is not None:
             tracker.last_error = collected.error = report.error
-        collected.rows[place] = report.row or results.error_row(f"{uri}: {ENDED_ITS_PROCESS}")
+        collected.rows[place] = report.row or results.error_row(f"{uri}: {ended_its_process(job.picture_timeout_s)}")
         if len(collected.rows) < len(collected.uris):
             continue
         del waiting[shard]

@@ -68,11 +68,23 @@ class SegmentsMany(Protocol):
 
 
 def segment_rows(
-    segmenter: SegmentsMany, pictures: Sequence[PictureFile], request: BulkRequest, *, batch_size: int | None = None
+    segmenter: SegmentsMany,
+    pictures: Sequence[PictureFile],
+    request: BulkRequest,
+    *,
+    batch_size: int | None = None,
+    on_picture: Callable[[], object] = lambda: None,
 ) -> list[Row]:
     """Segment pictures, and return the row of each, in order.
 
     A picture that cannot be read has a row with its error.
+
+    Args:
+        segmenter: Does the work.
+        pictures: Any number.
+        request: What to look for.
+        batch_size: As for `Segmenter.segment_many`.
+        on_picture: Called after each picture.
 
     Raises:
         S3segError: Something is wrong that is not the fault of a picture: the network, the S3 server, a prompt.
@@ -83,6 +95,7 @@ def segment_rows(
         if not isinstance(err, ImageDecodeError):
             raise err
         rows[picture] = results.error_row(str(err), picture.sha256)
+        on_picture()
 
     for picture, found in segmenter.segment_many(
         pictures,
@@ -93,6 +106,7 @@ def segment_rows(
         on_error=failed,
     ):
         rows[picture] = results.row(found, picture.sha256)
+        on_picture()
     return [rows[picture] for picture in pictures]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from s3seg.bulk import results
+from s3seg.bulk.picture_watch import PictureWatch
 from s3seg.bulk.request import BulkRequest
 from s3seg.bulk.results import Counts, Row
 from s3seg.bulk.run_folder import Run
@@ -21,6 +22,10 @@ from s3seg.errors import (
     S3segError,
 )
 
+PICTURE_TIMEOUT_S = 600.0
+"""Default limit of the time that a picture may take."""
+
+_MOST_TIMEOUT_S = 86_400
 _SAME_FOR_EVERY_SHARD = (InvalidRequestError, CheckpointError, ConfigurationError)
 _OF_THE_PICTURE = (InferenceError, ForbiddenError)  # of a picture that was tried alone
 
@@ -34,6 +39,7 @@ class ShardJob:
         s3: How to read pictures in buckets.
         device: As for `Segmenter`.
         batch_size: As for `Segmenter.segment_many`.
+        picture_timeout_s: Seconds without a finished picture after which a process ends itself; None for no limit.
         load: Loads the network; called once in each process.
     """
 
@@ -41,7 +47,16 @@ class ShardJob:
     s3: S3Access = field(default_factory=S3Access)
     device: str = "auto"
     batch_size: int | None = None
+    picture_timeout_s: float | None = PICTURE_TIMEOUT_S
     load: Callable[[BulkRequest, str], SegmentsMany] = load_segmenter
+
+    def __post_init__(self) -> None:
+        limit = self.picture_timeout_s
+        if limit is not None and not 0 < limit <= _MOST_TIMEOUT_S:
+            raise InvalidRequestError(
+                f"picture_timeout_s must be a number of seconds above 0, at most {_MOST_TIMEOUT_S}, or None for no "
+                f"limit; got {limit!r}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +130,10 @@ class ShardWorker:
         if self._loaded is None:
             self._loaded = job.load(job.run.request, job.device)
         pictures = [PictureFile(uri, job.s3) for uri in uris]
-        return segment_rows(self._loaded, pictures, job.run.request, batch_size=job.batch_size)
+        with PictureWatch(job.picture_timeout_s) as watch:
+            return segment_rows(
+                self._loaded, pictures, job.run.request, batch_size=job.batch_size, on_picture=watch.restart
+            )
 
 
 def _described(err: Exception) -> str:

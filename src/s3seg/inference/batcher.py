@@ -245,11 +245,16 @@ class Batcher:
         )
 
     async def warm(self, content: bytes) -> None:
-        """Segment a picture with every network, so that the first requests do not wait for what is made only once."""
+        """Segment a picture on every accelerator, so that the first requests do not wait for what is made only once.
+
+        On a CPU a first picture takes as long as any other, at full size many seconds, so it is only read: this starts
+        the process that reads pictures.
+        """
         loop = asyncio.get_running_loop()
         digest, picture, _ = await self._read(content, "the warm-up picture", "")
-        jobs = [Job(digest, picture, ("object",), loop, loop.create_future()) for _ in self._queues]
-        for queue, job in zip(self._queues, jobs, strict=True):
+        queues = [queue for queue in self._queues if queue.network.model.device != "cpu"]
+        jobs = [Job(digest, picture, ("object",), loop, loop.create_future()) for _ in queues]
+        for queue, job in zip(queues, jobs, strict=True):
             queue.put(job)
         for prediction in await asyncio.gather(*(job.future for job in jobs)):
             for detections in prediction.detections:

@@ -120,8 +120,9 @@ class Engine:
 
     @property
     def state(self) -> ModelState:
-        """Whether the network can be used; ready means that it is loaded and has segmented a first picture.
+        """Whether the network can be used.
 
+        Ready means that it is loaded and, on an accelerator, has segmented a first picture.
         Of several networks, all have to be loaded at first; later one is enough, while the process of another is
         restarted.
         """

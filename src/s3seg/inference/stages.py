@@ -15,6 +15,7 @@ import numpy as np
 from s3seg import images
 from s3seg.checkpoints import Checkpoint
 from s3seg.checkpoints.metadata import CheckpointMetadata
+from s3seg.checkpoints.read_ahead import read_ahead
 from s3seg.decoding import DecodingPool
 from s3seg.errors import ImageDecodeError, InvalidRequestError
 from s3seg.images.photographs import looks_like_photograph
@@ -22,6 +23,7 @@ from s3seg.inference.hints import hints_for
 from s3seg.inference.network import MAX_PIXELS, EncodedImage, ResizedImage
 from s3seg.inference.process_guard import ProcessGuard, refuse_copying
 from s3seg.inference.prompts import BoxedPrompt, make_click_queries, make_queries
+from s3seg.inference.quick_imports import collector_paused
 from s3seg.results.hints import Hint
 from s3seg.results.instances_file import MIN_SCORE
 from s3seg.results.segmentation import ModelInfo
@@ -74,8 +76,11 @@ class Sam3Network:
             InvalidRequestError: The device, precision or image size is not supported here.
             InferenceError: The network cannot be compiled here.
         """
+        if predictor is None:
+            read_ahead(checkpoint.files)  # while PyTorch is imported
         self.metadata = CheckpointMetadata.from_folder(checkpoint.folder)
-        from s3seg.sam3.predictor import Predictor
+        with collector_paused():
+            from s3seg.sam3.predictor import Predictor
 
         self.predictor: Any = predictor or Predictor.from_path(
             checkpoint.path, device=device, dtype=dtype, image_size=image_size, compile=compile

@@ -89,6 +89,7 @@ class Worker:
         self._limits = limits or WorkerLimits()
         self._wait_for_work = wait_for_work
         self.name = name or f"{socket.gethostname()[:40]}-{secrets.token_hex(4)}"
+        self._chance = random.Random()  # noqa: S311 (not for security); a program's own random numbers stay as they are
         self._running: dict[str, _Running] = {}
         self._requests = 0
         self._draining = asyncio.Event()
@@ -294,7 +295,7 @@ class Worker:
         """If more tasks may wait, wait for room; else wait for a sign of new tasks."""
         if not more:
             # so that workers that were started together do not look together
-            await self._wait_for_work(self._limits.poll_s * random.uniform(0.5, 1.5))  # noqa: S311 (not for security)
+            await self._wait_for_work(self._limits.poll_s * self._chance.uniform(0.5, 1.5))
             return
         self._room.clear()
         if self._claimed >= self._limits.claimed:

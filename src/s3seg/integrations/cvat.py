@@ -48,7 +48,7 @@ class CvatFunction:
         if not prompts:
             raise InvalidRequestError("there is no label; name those of the task, such as labels=str:tree,cloud")
         if shape not in ("mask", "polygon"):
-            raise InvalidRequestError(f"shape is 'mask' or 'polygon', got {shape!r:.60}")
+            raise InvalidRequestError(f"shape must be 'mask' or 'polygon', got {shape!r:.60}")
         self._model = model
         self._prompts = list(prompts.values())
         self._shape = shape
@@ -127,9 +127,11 @@ def parse_labels(text: str) -> dict[str, str]:
     for part in text.split(","):
         label, equals, prompt = (word.strip() for word in part.partition("="))
         if not label or (equals and not prompt):
-            raise InvalidRequestError(f"labels are separated by commas, such as tree,vehicle=red car; got {text!r:.80}")
+            raise InvalidRequestError(
+                f"labels must be names with commas between them, such as tree,vehicle=red car; got {text!r:.80}"
+            )
         if label in prompts:
-            raise InvalidRequestError(f"the label {label!r:.60} is there twice")
+            raise InvalidRequestError(f"the label {label!r:.60} is given twice; give each label once")
         prompts[label] = prompt or label
     return prompts
 

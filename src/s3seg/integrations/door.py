@@ -18,6 +18,7 @@ from s3seg.errors import FileTooLargeError, InvalidRequestError
 from s3seg.inference.engine import Engine, ModelState
 from s3seg.inference.prompts import BoxedPrompt, checked_prompts
 from s3seg.results.segmentation import Segmentation
+from s3seg.tasks.clicks import Clicks, click_texts
 from s3seg.tasks.limits import MAX_PROMPT_CHARS, MAX_PROMPTS, MAX_UPLOAD_BYTES
 from s3seg.web.disconnects import until_disconnect
 from s3seg.web.keys import KEY_HEADER, ApiKeys
@@ -53,16 +54,18 @@ _M = TypeVar("_M", bound=BaseModel)
 def _picture(value: object) -> bytes:
     """Decode a picture that came in JSON: base64, or a data: URL of it."""
     if not isinstance(value, str):
-        raise ValueError("must be a picture in base64")  # noqa: TRY004 (pydantic makes it an error of the field)
+        raise ValueError(f"must be a string with a picture in base64, got {type(value).__name__}")  # noqa: TRY004 (pydantic makes it an error of the field)
     head, comma, data = value.partition(",") if value[:5].lower() == "data:" else ("", ",", value)
     if not comma or (head and not head.lower().endswith(";base64")):
-        raise ValueError("is a data: URL that is not base64")
+        raise ValueError("is a data: URL without base64; send data:image/png;base64,... or plain base64")
     try:
         picture = base64.b64decode(data, validate=False)
     except binascii.Error:
-        raise ValueError("is not base64") from None
+        raise ValueError("is not valid base64; encode the bytes of the picture file") from None
     if len(picture) > MAX_UPLOAD_BYTES:
-        raise ValueError(f"is larger than {MAX_UPLOAD_BYTES} bytes (10 MB)")
+        raise ValueError(
+            f"has {len(picture):,} bytes, more than 10 MB ({MAX_UPLOAD_BYTES:,} bytes); send a smaller picture"
+        )
     return picture
 
 
@@ -154,7 +157,10 @@ class Door:
         async for chunk in request.stream():
             body += chunk
             if len(body) > _MAX_JSON_BYTES:
-                raise FileTooLargeError("the body is longer than a picture of 10 MB takes in base64")
+                raise FileTooLargeError(
+                    f"the body is longer than {_MAX_JSON_BYTES:,} bytes, which is enough for 10 MB in base64; send a "
+                    "smaller picture"
+                )
         async with self._parsing:
             return await asyncio.to_thread(parse_json, bytes(body), model)
 
@@ -180,11 +186,37 @@ class Door:
             S3segError: What `Batcher.segment` raises.
         """
         asked = [prompt if prompt.boxes or prompt.negative_boxes else prompt.text for prompt in prompts]
-        turn = f"door {next(self._turns) % _DECODED_AT_ONCE}"
-        work = self._engine.batcher.segment(picture, asked, name="the picture", user_id=turn)
-        results = await (work if request is None else until_disconnect(request, work))
+        results = await self._segment(request, picture, asked)
         limits = [self.threshold if one is None else one for one in thresholds]
         return [result[result.scores > limit][:max_instances] for result, limit in zip(results, limits, strict=True)]
+
+    async def click(self, request: Request | None, picture: bytes, objects: Sequence[Clicks]) -> list[Segmentation]:
+        """Segment the objects that clicks show; the work ends when the client is gone.
+
+        Args:
+            request: As for `segment`.
+            picture: The bytes of a file.
+            objects: The clicks of each object.
+
+        Returns:
+            A result for each object, of one instance.
+
+        Raises:
+            InvalidRequestError: The checkpoint has no click head, or a click is outside the picture.
+            S3segError: What else `Batcher.segment` raises.
+        """
+        return await self._segment(request, picture, click_texts(objects), objects=objects)
+
+    async def _segment(
+        self,
+        request: Request | None,
+        picture: bytes,
+        prompts: Sequence[str | BoxedPrompt],
+        objects: Sequence[Clicks] = (),
+    ) -> list[Segmentation]:
+        turn = f"door {next(self._turns) % _DECODED_AT_ONCE}"
+        work = self._engine.batcher.segment(picture, prompts, objects=objects, name="the picture", user_id=turn)
+        return await (work if request is None else until_disconnect(request, work))
 
 
 def checked_prompt(text: str | None, boxes: Sequence[Sequence[float]], labels: Sequence[bool]) -> BoxedPrompt:
@@ -201,11 +233,15 @@ def checked_prompt(text: str | None, boxes: Sequence[Sequence[float]], labels: S
     """
     labels = labels or [True] * len(boxes)
     if len(labels) != len(boxes):
-        raise InvalidRequestError(f"box_labels: there are {len(labels)} for {len(boxes)} boxes; give one for each box")
+        raise InvalidRequestError(
+            f"box_labels: got {len(labels)} labels for {len(boxes)} boxes; give one label for each box"
+        )
     if len(boxes) > MAX_BOXES:
-        raise InvalidRequestError(f"boxes: there are {len(boxes)}, and a prompt may have {MAX_BOXES}")
+        raise InvalidRequestError(f"boxes: a prompt may have {MAX_BOXES} boxes, got {len(boxes)}; leave some out")
     if text and len(text) > MAX_PROMPT_CHARS:
-        raise InvalidRequestError(f"a prompt may have {MAX_PROMPT_CHARS} characters, this one has {len(text)}")
+        raise InvalidRequestError(
+            f"a prompt may have {MAX_PROMPT_CHARS} characters, got {len(text)}; shorten it: {text!r:.60}"
+        )
     positive = tuple(tuple(box) for box, label in zip(boxes, labels, strict=True) if label)
     negative = tuple(tuple(box) for box, label in zip(boxes, labels, strict=True) if not label)
     (normal,) = checked_prompts(text or None, has_boxes=bool(positive))
@@ -215,7 +251,7 @@ def checked_prompt(text: str | None, boxes: Sequence[Sequence[float]], labels: S
 def check_number_of_prompts(number: int) -> None:
     """Raise InvalidRequestError unless there are between one and 16 prompts."""
     if not 1 <= number <= MAX_PROMPTS:
-        raise InvalidRequestError(f"prompts: give 1 to {MAX_PROMPTS}, this request has {number}")
+        raise InvalidRequestError(f"prompts: give 1 to {MAX_PROMPTS} prompts in a request, got {number}")
 
 
 def ok(description: str, model: type[BaseModel] | None = None) -> dict[int, ResponseSpec]:

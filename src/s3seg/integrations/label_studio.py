@@ -194,11 +194,15 @@ def parse_config(text: str) -> Control:
         InvalidRequestError: It is not XML, or has no labels of brushes, polygons or rectangles on an image.
     """
     if "<!" in text.replace("<!--", ""):  # no entities, which can make a short text very long
-        raise InvalidRequestError("label_config: a document type or entities are not allowed")
+        raise InvalidRequestError(
+            "label_config: it has a document type or an entity (<!...), which is not allowed; remove it"
+        )
     try:
         root = ElementTree.fromstring(text)  # noqa: S314 (checked above)
     except ElementTree.ParseError as err:
-        raise InvalidRequestError(f"label_config: not XML: {err}") from None
+        raise InvalidRequestError(
+            f"label_config: it is not valid XML: {err}; correct the labeling interface of the project"
+        ) from None
     images = {one.get("name", ""): one.get("value", "").removeprefix("$") for one in root.iter("Image")}
     for tag in ("BrushLabels", "PolygonLabels", "RectangleLabels"):
         for control in root.iter(tag):
@@ -208,7 +212,8 @@ def parse_config(text: str) -> Control:
             if image in images and labels:
                 return Control(control.get("name", ""), tag.lower(), image, images[image], labels)
     raise InvalidRequestError(
-        "label_config: there is no <BrushLabels>, <PolygonLabels> or <RectangleLabels> with labels for an <Image>"
+        "label_config: there is no <BrushLabels>, <PolygonLabels> or <RectangleLabels> with labels for an <Image>; "
+        "add one to the labeling interface of the project"
     )
 
 
@@ -238,7 +243,8 @@ def _brush(instance: Instance) -> list[dict[str, Any]]:
     height, width = instance.rle.size
     if height * width > _MAX_BRUSH_PIXELS:
         raise InvalidRequestError(
-            f"a picture of {width} x {height} pixels is too large for brush masks; use <PolygonLabels>"
+            f"the picture has {width} x {height} pixels, and brush masks are made up to {_MAX_BRUSH_PIXELS:,} pixels; "
+            "use <PolygonLabels> or <RectangleLabels>"
         )
     return [{"format": "rle", "rle": encode_brush(instance.mask)}]
 

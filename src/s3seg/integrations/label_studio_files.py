@@ -13,6 +13,10 @@ from s3seg.errors import ConfigurationError, FileTooLargeError, InvalidRequestEr
 from s3seg.tasks.limits import MAX_UPLOAD_BYTES
 
 _TIMEOUT_S = 20.0
+_REFUSED = (
+    "Label Studio does not accept S3SEG_LABEL_STUDIO_API_KEY; make a new access token on its account page, and restart "
+    "the service with it"
+)
 
 
 class LabelStudioFiles:
@@ -27,6 +31,7 @@ class LabelStudioFiles:
 
     def __init__(self, url: str, key: SecretStr, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self._base = url.rstrip("/") + "/"
+        self._host = urlsplit(url).netloc.rpartition("@")[2]  # without credentials, for messages
         self._key = key
         self._access: str | None = None
         self._transport = transport
@@ -45,7 +50,10 @@ class LabelStudioFiles:
             ConfigurationError: It does not accept the key.
         """
         if not isinstance(address, str) or not address:
-            raise InvalidRequestError(f"data.{key:.60}: there is no address of a picture")
+            raise InvalidRequestError(
+                f"data.{key:.60}: there is no address of a picture, got {address!r:.60}; the value of <Image> in the "
+                "labeling interface names the field that has it"
+            )
         if address[:5].lower() == "data:":
             return _decoded(address, key)
         try:
@@ -55,14 +63,17 @@ class LabelStudioFiles:
             ours, url = False, ""
         if not ours:
             raise InvalidRequestError(
-                f"data.{key:.60}: {address:.100} is not on the Label Studio that this service may download from; "
-                "import the pictures into Label Studio"
+                f"data.{key:.60}: {address:.100} is not on {self._host}, the only host that this service downloads "
+                "from; import the picture into Label Studio as a file, or correct S3SEG_LABEL_STUDIO_URL"
             )
         async with httpx.AsyncClient(timeout=_TIMEOUT_S, transport=self._transport) as client:
             try:
                 return await self._download(client, url, key)
             except httpx.HTTPError as err:
-                raise UnavailableError(f"Label Studio does not answer: {type(err).__name__}", retry_after=5) from err
+                raise UnavailableError(
+                    f"Label Studio does not answer at {self._host} ({type(err).__name__}); check that it runs there",
+                    retry_after=5,
+                ) from err
 
     async def _download(self, client: httpx.AsyncClient, url: str, key: str) -> bytes:
         for attempt in ("first", "with a new access token"):
@@ -72,16 +83,20 @@ class LabelStudioFiles:
                     self._access = None
                     continue
                 if response.status_code in (401, 403):
-                    raise ConfigurationError("Label Studio does not accept S3SEG_LABEL_STUDIO_API_KEY")
+                    raise ConfigurationError(_REFUSED)
                 if response.status_code != 200:
-                    raise InvalidRequestError(f"data.{key:.60}: Label Studio answered {response.status_code}")
+                    raise InvalidRequestError(
+                        f"data.{key:.60}: Label Studio answered {response.status_code} for {urlsplit(url).path:.100}"
+                    )
                 content = bytearray()
                 async for chunk in response.aiter_bytes():
                     content += chunk
                     if len(content) > MAX_UPLOAD_BYTES:
-                        raise FileTooLargeError(f"data.{key:.60}: the picture is larger than 10 MB")
+                        raise FileTooLargeError(
+                            f"data.{key:.60}: the picture is larger than 10 MB; import a smaller one"
+                        )
                 return bytes(content)
-        raise ConfigurationError("Label Studio does not accept S3SEG_LABEL_STUDIO_API_KEY")
+        raise ConfigurationError(_REFUSED)
 
     async def _authorization(self, client: httpx.AsyncClient) -> str:
         secret = self._key.get_secret_value()
@@ -90,7 +105,7 @@ class LabelStudioFiles:
         if self._access is None:
             answer = await client.post(urljoin(self._base, "api/token/refresh"), json={"refresh": secret})
             if answer.status_code != 200:
-                raise ConfigurationError("Label Studio does not accept S3SEG_LABEL_STUDIO_API_KEY")
+                raise ConfigurationError(_REFUSED)
             self._access = str(answer.json()["access"])
         return f"Bearer {self._access}"
 
@@ -98,8 +113,10 @@ class LabelStudioFiles:
 def _decoded(url: str, key: str) -> bytes:
     head, _, data = url.partition(",")
     if not head.lower().endswith(";base64"):
-        raise InvalidRequestError(f"data.{key:.60}: a data: URL has to be base64")
+        raise InvalidRequestError(f"data.{key:.60}: it is a data: URL without base64; use data:image/png;base64,...")
     try:
         return base64.b64decode(data)
     except binascii.Error:
-        raise InvalidRequestError(f"data.{key:.60}: not base64") from None
+        raise InvalidRequestError(
+            f"data.{key:.60}: what follows the comma of the data: URL is not valid base64"
+        ) from None

@@ -147,7 +147,9 @@ def build_server(load: Callable[[], Segmenter | Client], access: PictureAccess) 
     ) -> list[Image]:
         (result,) = found(image, [prompt], threshold)
         if number is not None and number > len(result):
-            raise InvalidRequestError(f"there is no instance {number} of {prompt!r}: {len(result)} were found")
+            raise InvalidRequestError(
+                f"there is no instance {number} of {prompt!r}: {len(result)} were found; leave number out for all"
+            )
         chosen = result[:_MAX_CUT_OUTS] if number is None else result[number - 1 : number]
         pieces = chosen.crops()
         for piece in pieces:

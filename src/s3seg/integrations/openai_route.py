@@ -127,8 +127,8 @@ def _instances(result: Segmentation, mask_format: str) -> list[InstanceData]:
     height, width = result.size
     if mask_format == "png" and len(result) * height * width > _MAX_MASK_PIXELS:
         raise InvalidRequestError(
-            f"{len(result)} masks of {width} x {height} pixels are too many for PNG; "
-            "ask for mask_format=rle, or for fewer with max_instances"
+            f"{len(result)} masks of {width} x {height} pixels are more than PNG can be asked for, which is "
+            f"{_MAX_MASK_PIXELS:,} pixels in all; use mask_format=rle, or a smaller max_instances"
         )
     return [
         InstanceData(mask=_mask(instance.rle, mask_format), box=list(instance.box), score=instance.score)

@@ -37,7 +37,7 @@ class PictureAccess:
     def __post_init__(self) -> None:
         for folder in self.folders:
             if not folder.is_dir():
-                raise ConfigurationError(f"{folder} is not a folder")
+                raise ConfigurationError(f"{folder} is not a folder; name folders whose pictures may be read")
         object.__setattr__(self, "folders", tuple(folder.resolve() for folder in self.folders))
 
     def load(self, source: str) -> LoadedImage:
@@ -102,7 +102,9 @@ class PictureAccess:
             with path.open("rb") as file:
                 status = os.fstat(file.fileno())
                 if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_BYTES:
-                    raise ImageDecodeError(f"{source}: larger than {MAX_BYTES // 2**20} MB, or not a file")
+                    raise ImageDecodeError(
+                        f"{source}: it is larger than {MAX_BYTES // 2**20} MB, or is not a regular file"
+                    )
                 return file.read(MAX_BYTES)
         except OSError as err:
-            raise ImageDecodeError(f"{source}: cannot be read: {err.strerror}") from err
+            raise ImageDecodeError(f"{source}: it cannot be read: {err.strerror}") from err

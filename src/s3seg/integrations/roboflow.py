@@ -1,6 +1,7 @@
 """Roboflow's routes for SAM 3, so that code written for its inference server runs against this service.
 
-``/sam3/concept_segment`` finds every instance of words and example boxes, ``/sam3/visual_segment`` the object in a box.
+``/sam3/concept_segment`` finds every instance of words and example boxes, ``/sam3/visual_segment`` the object that a
+box or clicks show.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from s3seg.integrations.roboflow_models import (
 from s3seg.results import masks
 from s3seg.results.polygons import joined_rings
 from s3seg.results.segmentation import Instance, Segmentation
+from s3seg.tasks.clicks import Clicks
 from s3seg.web.errors import ErrorResponse
 from s3seg.web.keys import has_key
 from s3seg.web.operations import Operation
@@ -79,7 +81,7 @@ class RoboflowRoutes:
                 method="POST",
                 path="/sam3/visual_segment",
                 handler=self.visual,
-                summary="Segment the object in each box",
+                summary="Segment the object that each box, or clicks, show",
                 body=VisualRequest,
                 responses=ok("The object of each prompt", VisualResponse),
                 **_SHARED,
@@ -118,20 +120,31 @@ class RoboflowRoutes:
         return JSONResponse(ConceptResponse(prompt_results=told, time=time.perf_counter() - start).model_dump())
 
     async def visual(self, request: Request) -> Response:
-        """Segment the object in each box."""
+        """Segment the object that each prompt shows: by clicks if any prompt has some, else the instance in the box."""
         start = time.perf_counter()
         async with self._body(request, VisualRequest) as body:
             asked = body.prompts.prompts if isinstance(body.prompts, VisualPrompts) else body.prompts
             check_number_of_prompts(len(asked))
-            boxes = [_visual(prompt) for prompt in asked]
-            prompts = [checked_prompt(None, [box], [True]) for box in boxes]
-            results = await self._door.segment(request, body.image.value, prompts, thresholds=[0.0] * len(prompts))
-            predictions = await asyncio.to_thread(
-                lambda: [
-                    _prediction(_best_in(box, result), body.format) for box, result in zip(boxes, results, strict=True)
-                ]
-            )
+            if any(prompt.points for prompt in asked):
+                objects = await self._clicked(request, body.image.value, asked)
+            else:
+                objects = await self._in_boxes(request, body.image.value, asked)
+            predictions = await asyncio.to_thread(lambda: [_prediction(found, body.format) for found in objects])
         return JSONResponse(VisualResponse(predictions=predictions, time=time.perf_counter() - start).model_dump())
+
+    async def _clicked(
+        self, request: Request, picture: bytes, prompts: Sequence[VisualPrompt]
+    ) -> list[Instance | None]:
+        results = await self._door.click(request, picture, [_clicks(prompt) for prompt in prompts])
+        return [result[0] if len(result) else None for result in results]
+
+    async def _in_boxes(
+        self, request: Request, picture: bytes, prompts: Sequence[VisualPrompt]
+    ) -> list[Instance | None]:
+        boxes = [_box(prompt) for prompt in prompts]
+        shown = [checked_prompt(None, [box], [True]) for box in boxes]
+        results = await self._door.segment(request, picture, shown, thresholds=[0.0] * len(shown))
+        return [_best_in(box, result) for box, result in zip(boxes, results, strict=True)]
 
     @asynccontextmanager
     async def _body(self, request: Request, model: type[_R]) -> AsyncIterator[_R]:
@@ -172,12 +185,25 @@ def _concept(prompt: ConceptPrompt) -> BoxedPrompt:
     return checked_prompt(prompt.text, [box.xyxy() for box in prompt.boxes or ()], prompt.box_labels or ())
 
 
-def _visual(prompt: VisualPrompt) -> tuple[float, float, float, float]:
-    if prompt.points:
-        raise InvalidRequestError("points: this route does not take clicks; give the box around the object")
-    if prompt.box is None:
-        raise InvalidRequestError("prompts: each prompt needs a box")
-    box = prompt.box
+def _clicks(prompt: VisualPrompt) -> Clicks:
+    points = prompt.points or ()
+    return Clicks(
+        [(point.x, point.y) for point in points],
+        [point.positive for point in points],
+        None if prompt.box is None else _box(prompt),
+    )
+
+
+def _box(prompt: VisualPrompt) -> tuple[float, float, float, float]:
+    """Return the corners of the box of a prompt.
+
+    Raises:
+        InvalidRequestError: It has none.
+    """
+    if (box := prompt.box) is None:
+        raise InvalidRequestError(
+            "prompts: a prompt has neither a box nor points; give the box around the object, or points on it"
+        )
     half_width, half_height = box.width / 2, box.height / 2
     return box.x - half_width, box.y - half_height, box.x + half_width, box.y + half_height
 
@@ -209,7 +235,8 @@ def _without_duplicates(results: Sequence[Segmentation], iou: float) -> list[Seg
     scored = [(float(score), k, n) for k, result in enumerate(results) for n, score in enumerate(result.scores)]
     if len(scored) > _MAX_COMPARED:
         raise InvalidRequestError(
-            f"nms_iou_threshold: {len(scored)} instances are too many to compare; raise output_prob_thresh"
+            f"nms_iou_threshold: {len(scored)} instances were found, and at most {_MAX_COMPARED} are compared; "
+            "raise output_prob_thresh, or leave nms_iou_threshold out"
         )
     scored.sort(key=lambda one: -one[0])
     rles = [results[k].rles[n] for _, k, n in scored]

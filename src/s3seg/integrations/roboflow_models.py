@@ -24,7 +24,7 @@ class Picture(RequestModel):
     @classmethod
     def _no_url(cls, value: object) -> object:
         if isinstance(value, dict) and value.get("type") == "url":
-            raise ValueError("this service does not download pictures; send the file, with the type base64")
+            raise ValueError("this service does not download pictures; send the bytes of the file with the type base64")
         return value
 
 
@@ -49,7 +49,10 @@ class CornerBox(RequestModel):
         if None not in (corners := (self.x0, self.y0, self.x1, self.y1)):
             return corners  # type: ignore[return-value] (none of them is None)
         if self.x is None or self.y is None or self.width is None or self.height is None:
-            raise InvalidRequestError("boxes: a box has x, y, width and height, or x0, y0, x1 and y1")
+            raise InvalidRequestError(
+                "boxes: a box has x, y, width and height, or x0, y0, x1 and y1; got only "
+                f"{', '.join(sorted(self.model_dump(exclude_none=True))) or 'none of them'}"
+            )
         return self.x, self.y, self.x + self.width, self.y + self.height
 
 
@@ -90,11 +93,19 @@ class CentreBox(RequestModel):
     height: float
 
 
+class Point(RequestModel):
+    """A click, in pixels."""
+
+    x: float
+    y: float
+    positive: bool = Field(True, description="Whether it is on the object; if not, on what does not belong to it")
+
+
 class VisualPrompt(RequestModel):
-    """What one object is in."""
+    """What shows one object: the box around it, clicks, or both."""
 
     box: CentreBox | None = None
-    points: list[dict[str, Any]] | None = None
+    points: list[Point] | None = None
 
 
 class VisualPrompts(RequestModel):

@@ -50,8 +50,8 @@ def _label_studio(door: Door, options: ToolOptions) -> Sequence[Operation]:
     url, key = options.label_studio_url, options.label_studio_api_key
     if url is None or key is None:
         raise ConfigurationError(
-            "label-studio needs S3SEG_LABEL_STUDIO_URL, the address of Label Studio, and S3SEG_LABEL_STUDIO_API_KEY, "
-            "an access token from its account page, to read the pictures of tasks"
+            "--with label-studio needs S3SEG_LABEL_STUDIO_URL, the address of Label Studio, and "
+            "S3SEG_LABEL_STUDIO_API_KEY, an access token from its account page, to read the pictures of tasks"
         )
     return LabelStudioRoutes(door, LabelStudioFiles(url, key)).operations()
 

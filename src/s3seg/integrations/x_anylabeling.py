@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from s3seg.api.fields import RequestModel
-from s3seg.errors import InvalidRequestError, NotFoundError
+from s3seg.errors import ImageDecodeError, InvalidRequestError, NotFoundError
 from s3seg.integrations.door import (
     ERRORS,
     KEY_HEADERS,
@@ -143,13 +143,15 @@ class XAnyLabelingRoutes:
             texts = [text for text in (part.strip() for part in _SEPARATORS.split(body.params.text_prompt)) if text]
             if not texts:
                 raise InvalidRequestError(
-                    "params.text_prompt: there is no prompt; type what to look for and press Send"
+                    "params.text_prompt: it is empty; type what to look for, such as cat, and press Send"
                 )
             check_number_of_prompts(len(texts))
             prompts = [checked_prompt(text, [], []) for text in texts]
-            results = await self._door.segment(
-                request, body.image, prompts, thresholds=[body.params.conf_threshold] * len(prompts)
-            )
+            thresholds = [body.params.conf_threshold] * len(prompts)
+            try:
+                results = await self._door.segment(request, body.image, prompts, thresholds=thresholds)
+            except ImageDecodeError as err:  # elsewhere an invalid request; this protocol has a code of its own
+                return _failure("INVALID_IMAGE", str(err), 400)
             shapes = await asyncio.to_thread(_shapes, results, body.params.epsilon_factor)
         return _success({"shapes": shapes, "description": ""})
 
@@ -212,4 +214,8 @@ def _success(data: dict[str, Any]) -> Response:
 
 def _render_error(error: ErrorResponse, request_id: str) -> Response:
     code = _CODES.get(error.code, "INFERENCE_ERROR")
-    return JSONResponse({"success": False, "error": {"code": code, "message": error.message}}, error.status)
+    return _failure(code, error.message, error.status)
+
+
+def _failure(code: str, message: str, status: int) -> Response:
+    return JSONResponse({"success": False, "error": {"code": code, "message": message}}, status)

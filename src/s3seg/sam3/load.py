@@ -1,4 +1,8 @@
-"""Load a SAM 3 checkpoint: memory-mapped, one tensor at a time, straight to its device and precision."""
+"""Load a SAM 3 checkpoint: memory-mapped, one tensor at a time, straight to its device and precision.
+
+On a CPU, tensors that have the right precision in the file are not copied: they are the mapped file, which the system
+reads when they are first used and shares between processes. See docs/adr/0106-a-short-start.md.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +43,8 @@ def load(
 
     Args:
         path: A weight file, or a folder with one; see `find_weights`. A ``config.json`` in the same folder is read;
-            weights in the reference layout can do without.
+            weights in the reference layout can do without. While the model is in use, the file may be replaced by
+            another or removed, but not written to.
         device: Device of the weights.
         dtype: Precision of the weights. Those that compute boxes, scores and presence are fp32 whatever it is.
         image_size: Side of the network's input in pixels, a multiple of the patch size. None uses the
@@ -75,7 +80,7 @@ def load(
         in_file = layout.own_names(source.shapes)
         state = {
             ours: read_source(found, wanted[ours], lambda name: source.read(in_file[name]))
-            .to(device, torch.float32 if ours.startswith(_FP32) else dtype, copy=True)
+            .to(device, torch.float32 if ours.startswith(_FP32) else dtype)
             .contiguous()
             for ours, found in plan.items()
         }

@@ -102,6 +102,11 @@ def content_type_of(key: str) -> str:
     return CONTENT_TYPES[check_key(key).rpartition(".")[2]]
 
 
+def headers_of_put(key: str) -> dict[str, str]:
+    """Return the headers with which a client stores an object under a key that is free."""
+    return {"Content-Type": content_type_of(key), "Cache-Control": CACHE_CONTROL, "If-None-Match": "*"}
+
+
 def public_url(base: str, key: str) -> str:
     """Return the stable URL of an object: the public base URL, followed by the key."""
     return f"{base.rstrip('/')}/{check_key(key)}"

@@ -76,7 +76,7 @@ class EngineGauges(Collector):
         """Yield the gauges, as `prometheus_client` asks for them."""
         engine = self._engine
         ready = engine.state is ModelState.READY
-        yield GaugeMetricFamily("s3seg_model_loaded", "1 once the model is loaded and warm", value=float(ready))
+        yield GaugeMetricFamily("s3seg_model_loaded", "1 once the model is ready", value=float(ready))
         yield GaugeMetricFamily("s3seg_load", "Requests and tasks in progress", value=engine.worker.load)
         yield GaugeMetricFamily(
             "s3seg_embedding_cache_bytes", "Device memory used by cached embeddings", value=engine.cache_bytes

@@ -10,26 +10,29 @@ from js import Blob, Headers  # pyright: ignore[reportMissingImports]
 from pyodide.ffi import JsException, to_js  # pyright: ignore[reportMissingImports]
 
 from s3seg.adapters.cloudflare.convert import is_nothing, js_bytes, js_object
+from s3seg.adapters.cloudflare.presigning import PutSigner
 from s3seg.errors import InvalidRequestError, NotFoundError, ObjectExistsError, UnavailableError
 from s3seg.tasks.object_keys import CACHE_CONTROL, check_key, content_type_of, key_of_url, public_url
-from s3seg.tasks.records import ObjectInfo, ObjectStream
+from s3seg.tasks.records import ObjectInfo, ObjectStream, PresignedPut
 
 _CHUNK = 1 << 20
 
 
 class R2BindingObjectStore:
-    """An `ObjectStore` on an R2 binding. It presigns no URLs: private objects are streamed through the edge.
+    """An `ObjectStore` on an R2 binding. It presigns no URLs to read from: private objects are streamed by the edge.
 
     Args:
         bucket: The binding: an ``R2Bucket`` of JavaScript.
         public_base: Base URL under which the objects are served.
+        signer: Signs requests to the same bucket over S3, so that clients can store pictures without the edge. A
+            binding signs nothing itself, so without this the store takes no such requests.
     """
 
-    takes_presigned_puts = False
-
-    def __init__(self, bucket: Any, *, public_base: str) -> None:
+    def __init__(self, bucket: Any, *, public_base: str, signer: PutSigner | None = None) -> None:
         self._bucket = bucket
         self._base = public_base
+        self._signer = signer
+        self.takes_presigned_puts = signer is not None
 
     async def put(self, key: str, body: bytes) -> ObjectInfo:
         """Store an object, or raise ObjectExistsError if the key is taken."""
@@ -93,8 +96,9 @@ class R2BindingObjectStore:
         """Return None: the public URL serves every object, from the bucket's own domain or through the edge."""
         return None
 
-    async def presign_put(self, key: str, *, size_bytes: int, expires_s: int) -> None:
-        """Return None: a binding signs nothing."""
+    async def presign_put(self, key: str, *, size_bytes: int, expires_s: int) -> PresignedPut | None:
+        """Return a presigned PUT, or None if there is no signer."""
+        return None if self._signer is None else self._signer.sign(key, size_bytes=size_bytes, expires_s=expires_s)
 
     async def check(self) -> None:
         """Check that the bucket answers."""

@@ -145,6 +145,16 @@ def run(
             rich_help_panel=_PROCESSES,
         ),
     ] = None,
+    picture_timeout: Annotated[
+        float,
+        typer.Option(
+            min=1,
+            max=86_400,
+            metavar="SECONDS",
+            help="End a process in which no picture is finished for so long. A picture that always does this fails.",
+            rich_help_panel=_PROCESSES,
+        ),
+    ] = 600,
 ) -> None:
     """Find the prompts in every picture, and write one row for each picture to OUT.
 
@@ -153,7 +163,9 @@ def run(
     from s3seg.commands.bulk.run import Processes
     from s3seg.commands.bulk.run import run as run_bulk
 
-    processes = Processes(address=ray_address, actors=actors, gpus=gpus, shard_rows=shard_rows)
+    processes = Processes(
+        address=ray_address, actors=actors, gpus=gpus, shard_rows=shard_rows, picture_timeout_s=picture_timeout
+    )
     request = {"threshold": threshold, "max_instances": max_instances, "checkpoint": checkpoint}
     raise typer.Exit(
         run_bulk(

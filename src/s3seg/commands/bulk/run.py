@@ -28,12 +28,14 @@ class Processes:
         actors: Most processes; None for as many as there is room for.
         gpus: GPUs of a process; None to choose.
         shard_rows: Pictures of a shard; None to choose.
+        picture_timeout_s: Seconds that a picture may take.
     """
 
     address: str | None
     actors: int | None
     gpus: float | None
     shard_rows: int | None
+    picture_timeout_s: float
 
 
 def run(
@@ -71,7 +73,13 @@ def run(
         shard_rows=processes.shard_rows,
         on_listing=lambda rows: terminal.note(f"{rows:,} pictures listed"),
     )
-    job = ShardJob(run=started, s3=access, device=device, batch_size=batch_size)
+    job = ShardJob(
+        run=started,
+        s3=access,
+        device=device,
+        batch_size=batch_size,
+        picture_timeout_s=processes.picture_timeout_s,
+    )
 
     def engine() -> Engine:
         from s3seg.bulk.engine import EngineOptions, RayEngine

@@ -307,7 +307,8 @@ def parse_point(text: str) -> Point:
 def _names_a_picture(word: str) -> bool:
     if word == STDIN or is_url(word) or "*" in word:
         return True
-    return Path(word).suffix.lower() in image_suffixes()
+    suffix = Path(word).suffix.lower()
+    return bool(suffix) and suffix in image_suffixes()  # which imports every format that Pillow reads
 
 
 def _looks_like_a_path(word: str) -> bool:
