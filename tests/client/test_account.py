@@ -105,6 +105,28 @@ async def test_it_is_continued_by_itself_as_long_as_something_arrives(service, a
     assert len(transport.asked) == 4
 
 
+@pytest.mark.parametrize("cut", [9000, -1, -1024, -1536])
+async def test_an_archive_that_a_proxy_cuts_without_an_error_is_not_taken_for_a_whole_one(service, ann, tmp_path, cut):
+    await filled(service, ann)
+    answers = [(await ann("GET", "/api/v1/me/export")).content[:cut], b"<html>sign in to this network</html>"]
+
+    def answer(request):
+        if request.url.path.endswith("/me"):
+            return httpx.Response(200, content=me.content)
+        return httpx.Response(200, content=answers.pop(0))
+
+    me = await ann("GET", "/api/v1/me")
+    async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as http:
+        client = AsyncClient("http://edge.example", ann.token, http=http, retry_policy=FAST)
+        for _ in range(2):
+            with pytest.raises(UnavailableError, match="ended before the archive did"):
+                await client.export_account(tmp_path / "all.tar")
+    assert not (tmp_path / "all.tar").exists()
+    client = AsyncClient("http://edge.example", ann.token, http=service.http)
+    expected = described(await client.export_account(tmp_path / "whole.tar"))
+    assert described(await client.export_account(tmp_path / "all.tar")) == expected
+
+
 async def test_the_beginning_of_anothers_archive_is_not_continued(service, ann, bob, tmp_path):
     await filled(service, ann)
     async with httpx.AsyncClient(transport=Breaking(service.app, [9000])) as http:

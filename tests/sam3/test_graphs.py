@@ -7,6 +7,7 @@ import gc
 import logging
 import weakref
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -200,7 +201,7 @@ class TestFailedReplay:
 
     @pytest.fixture
     def graph(self, monkeypatch):
-        graph = object.__new__(graphs._Graph)
+        graph: Any = object.__new__(graphs._Graph)
         self.events = events = []
         stream = SimpleNamespace(wait_event=lambda event: events.append("wait"))
         monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream)
