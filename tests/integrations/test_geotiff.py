@@ -372,6 +372,21 @@ def test_coordinates_that_have_no_longitude_are_refused_before_and_after_the_sea
     assert len(found.to_geojson(crs="raster")["features"]) == 1
 
 
+def test_a_picture_of_the_whole_earth_is_not_refused_for_its_corners(tmp_path, noise):
+    seen_from_space = "+proj=geos +h=35785831 +lon_0=0 +sweep=y"
+    path = write(tmp_path / "a.tif", noise[:3], crs=seen_from_space, transform=from_origin(-6e6, 6e6, 133_333, 2e5))
+    with Raster(path) as raster:
+        check_coordinates(raster, "wgs84")
+        middle = np.zeros(raster.size, bool)
+        middle[28:32, 43:47] = True
+        (feature,) = made(raster, middle).to_geojson()["features"]
+        corner = np.zeros(raster.size, bool)
+        corner[:2, :2] = True
+        with pytest.raises(InvalidRequestError, match="cannot be turned"):
+            made(raster, corner).to_geojson()
+    assert shapely.geometry.shape(feature["geometry"]).distance(shapely.Point(0, 0)) < 3
+
+
 def made(raster: Raster, mask: np.ndarray) -> GeoSegmentation:
     return GeoSegmentation(
         prompt="x",

@@ -7,6 +7,7 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from types import MethodType
 from typing import Any
 
 import torch
@@ -100,7 +101,7 @@ class Graphs:
 
 def _identity(function: Function) -> Any:
     """Return what tells functions apart, without keeping the object of a method, which may own the recordings."""
-    return weakref.WeakMethod(function) if hasattr(function, "__self__") else function
+    return weakref.WeakMethod(function) if isinstance(function, MethodType) else function
 
 
 class _Memory:

@@ -137,18 +137,27 @@ def _geometry(polygons: Sequence[Polygon], transform: Affine) -> dict[str, Any]:
 
 
 def check_coordinates(raster: Raster, crs: Coordinates) -> None:
-    """Find out before a raster is searched whether `geojson` can give coordinates of its corners.
+    """Find out before a raster is searched whether `geojson` can give coordinates of it.
 
     Raises:
-        InvalidRequestError: It cannot.
+        InvalidRequestError: It cannot: neither the middle nor a corner has them. A picture of the whole Earth, whose
+            corners are beside it, is not refused.
     """
     if crs != "wgs84":
         return
     if raster.crs is None:
         raise _without_crs(raster.path)
     height, width = raster.size
-    corners = [raster.transform * corner for corner in ((0, 0), (width, 0), (0, height), (width, height))]
-    _transformed([{"type": "Point", "coordinates": corner} for corner in corners], raster.crs, raster.path)
+    problem: InvalidRequestError | None = None
+    for place in ((width / 2, height / 2), (0, 0), (width, 0), (0, height), (width, height)):
+        try:
+            _transformed([{"type": "Point", "coordinates": raster.transform * place}], raster.crs, raster.path)
+        except InvalidRequestError as err:
+            problem = err
+        else:
+            return
+    if problem is not None:
+        raise problem
 
 
 def _to_wgs84(features: Sequence[dict[str, Any]], crs: CRS | None, source: str) -> None:
