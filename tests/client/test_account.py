@@ -1,6 +1,7 @@
 """Archives and deletion of accounts by the client, against the real edge through connections that break."""
 
 import json
+import struct
 import tarfile
 
 import httpx
@@ -104,6 +105,28 @@ async def test_it_is_continued_by_itself_as_long_as_something_arrives(service, a
     assert len(transport.asked) == 4
 
 
+@pytest.mark.parametrize("cut", [9000, -1, -1024, -1536])
+async def test_an_archive_that_a_proxy_cuts_without_an_error_is_not_taken_for_a_whole_one(service, ann, tmp_path, cut):
+    await filled(service, ann)
+    answers = [(await ann("GET", "/api/v1/me/export")).content[:cut], b"<html>sign in to this network</html>"]
+
+    def answer(request):
+        if request.url.path.endswith("/me"):
+            return httpx.Response(200, content=me.content)
+        return httpx.Response(200, content=answers.pop(0))
+
+    me = await ann("GET", "/api/v1/me")
+    async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as http:
+        client = AsyncClient("http://edge.example", ann.token, http=http, retry_policy=FAST)
+        for _ in range(2):
+            with pytest.raises(UnavailableError, match="ended before the archive did"):
+                await client.export_account(tmp_path / "all.tar")
+    assert not (tmp_path / "all.tar").exists()
+    client = AsyncClient("http://edge.example", ann.token, http=service.http)
+    expected = described(await client.export_account(tmp_path / "whole.tar"))
+    assert described(await client.export_account(tmp_path / "all.tar")) == expected
+
+
 async def test_the_beginning_of_anothers_archive_is_not_continued(service, ann, bob, tmp_path):
     await filled(service, ann)
     async with httpx.AsyncClient(transport=Breaking(service.app, [9000])) as http:
@@ -113,6 +136,33 @@ async def test_the_beginning_of_anothers_archive_is_not_continued(service, ann, 
             )
         with pytest.raises(InvalidRequestError, match="another account"):
             await AsyncClient("http://edge.example", bob.token, http=http).export_account(tmp_path / "all.tar")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda item: item.replace(b'"cursor"', b'"cursed"'),  # in a file that something else has made
+        lambda item: item[:124] + struct.pack(">Bxxxq", 0xFF, -512) + item[136:],  # a size below 0
+        lambda item: item[:124] + struct.pack(">Bxxxq", 0x80, 1 << 60) + item[136:],
+    ],
+)
+async def test_a_damaged_beginning_is_cut_or_begun_again(service, ann, tmp_path, damage):
+    await filled(service, ann)
+    client = AsyncClient("http://edge.example", ann.token, http=service.http)
+    expected = described(await client.export_account(tmp_path / "whole.tar"))
+    whole = (tmp_path / "whole.tar").read_bytes()
+    with tarfile.open(tmp_path / "whole.tar") as archive:
+        third = [one.offset for one in archive if one.name.endswith("/image.json")][2]
+    block = whole[third : third + 1024]
+    damaged = checked(damage(block))
+    (tmp_path / "cut.tar.partial").write_bytes(whole[:third] + damaged + whole[third + 1024 : -2048])
+    assert described(await client.export_account(tmp_path / "cut.tar")) == expected
+
+
+def checked(item):
+    """The item with the checksum of its header."""
+    header = item[:148] + b" " * 8 + item[156:512]
+    return item[:148] + b"%06o\0 " % sum(header) + item[156:]
 
 
 async def test_the_synchronous_client_saves_it_too(service, ann, tmp_path):

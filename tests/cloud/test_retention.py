@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import tarfile
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from s3seg.edge.export import AccountExport
-from s3seg.tasks.maintenance import Removals, remove_ended
+from s3seg.tasks.maintenance import Removals, collect_garbage, remove_ended
 from s3seg.testing.harness import outcome_for
 from tests.cloud.harness import OnSupabase
 from tests.cloud.test_r2 import r2
@@ -62,3 +63,17 @@ class TestRetentionOnSupabaseAndR2(OnSupabase):
         assert (await remove_ended(objects, harness.accounts)).accounts == 1
         assert await self.keys(objects) == kept
         assert (await harness.store.list_tasks(other)).total == 1
+
+    async def test_objects_of_a_user_who_was_deleted_from_supabase_auth_at_once_are_garbage(
+        self, project, harness, objects
+    ):
+        await self.filled(harness, objects)
+        kept = await self.keys(objects)
+        user, *_ = await self.filled(harness, objects)
+        await harness.store.close_account(user)
+        project.database.execute("delete from auth.users where id = %s", (user.user_id,))
+        assert await remove_ended(objects, harness.accounts) == Removals()
+        later = datetime.now(UTC) + timedelta(days=1)
+        collected = await collect_garbage(objects, harness.accounts, before=later, known_users_only=True)
+        assert collected.objects == 3
+        assert await self.keys(objects) == kept

@@ -54,3 +54,15 @@ def test_a_raster_becomes_geojson(s3seg: Command, tmp_path):
         assert done.exit_code != 0
         assert says in done.stderr, done.stderr
     assert "no such file" in s3seg("geotiff", tmp_path / "none.tif", "cat").stderr
+
+
+def test_coordinates_without_a_longitude_are_told_before_the_model_is_loaded(s3seg: Command, tmp_path, monkeypatch):
+    monkeypatch.setattr("s3seg.inference.segmenter.Segmenter", None)
+    path = tmp_path / "site.tif"
+    shape = {"count": 1, "height": 8, "width": 8, "dtype": "uint8"}
+    site = 'LOCAL_CS["site",UNIT["metre",1]]'
+    with rasterio.open(path, "w", driver="GTiff", crs=site, transform=from_origin(0, 8, 1, 1), **shape) as file:
+        file.write(np.ones((1, 8, 8), np.uint8))
+    done = s3seg("geotiff", path, "cat")
+    assert done.exit_code == 2, done.output
+    assert 'use crs="raster"' in done.stderr

@@ -1,6 +1,7 @@
 """s3seg login, logout and whoami, against an edge and a stand-in for Supabase Auth."""
 
 import threading
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import httpx
@@ -247,6 +248,12 @@ class TestStaying:
             "credits: 10",
             "kept in: a file that only you can read",
         ]
+
+    def test_a_name_cannot_command_the_terminal(self, s3seg, both, store):
+        session = store.read(both[0])
+        store.write(replace(session, name="ann\x1b]0;root\x07\r\nid: 7"))
+        done = s3seg("whoami", both[0])
+        assert done.stdout.splitlines()[1] == r"user: ann\x1b]0;root\x07\x0d\nid: 7"
 
     def test_with_several_services_one_must_be_named(self, s3seg, both):
         done = s3seg("whoami")

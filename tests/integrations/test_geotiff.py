@@ -18,7 +18,7 @@ from rasterio.transform import Affine, from_origin
 
 import s3seg
 from s3seg.errors import ImageDecodeError, InvalidRequestError
-from s3seg.integrations.geotiff import GeoSegmentation, Raster, geojson, segment_geotiff
+from s3seg.integrations.geotiff import GeoSegmentation, Raster, check_coordinates, geojson, segment_geotiff
 from s3seg.results import masks
 from s3seg.results.segmentation import ModelInfo
 from s3seg.results.windows import place
@@ -347,3 +347,65 @@ def test_nothing_imports_rasterio_before_it_is_needed(scene):
 
 def test_collections_have_numbered_features():
     assert [one["id"] for one in geojson([result_of(ring()), result_of(ring())])["features"]] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("crs", "transform"),
+    [
+        ('LOCAL_CS["site",UNIT["metre",1]]', TRANSFORM),  # coordinates of a building site
+        ("EPSG:32633", from_origin(1e12, 1e12, 0.5, 0.5)),
+    ],
+)
+def test_coordinates_that_have_no_longitude_are_refused_before_and_after_the_search(tmp_path, noise, crs, transform):
+    path = write(tmp_path / "a.tif", noise[:3], crs=crs, transform=transform)
+    with Raster(path) as raster:
+        with pytest.raises(
+            InvalidRequestError, match=r'cannot be turned into longitude and latitude .* use crs="raster"'
+        ):
+            check_coordinates(raster, "wgs84")
+        check_coordinates(raster, "raster")
+        mask = np.zeros(raster.size, bool)
+        mask[:4, :4] = True
+        found = made(raster, mask)
+    with pytest.raises(InvalidRequestError, match=r'cannot be turned into longitude and latitude .* use crs="raster"'):
+        found.to_geojson()
+    assert len(found.to_geojson(crs="raster")["features"]) == 1
+
+
+def test_a_picture_of_the_whole_earth_is_not_refused_for_its_corners(tmp_path, noise):
+    seen_from_space = "+proj=geos +h=35785831 +lon_0=0 +sweep=y"
+    path = write(tmp_path / "a.tif", noise[:3], crs=seen_from_space, transform=from_origin(-6e6, 6e6, 133_333, 2e5))
+    with Raster(path) as raster:
+        check_coordinates(raster, "wgs84")
+        middle = np.zeros(raster.size, bool)
+        middle[28:32, 43:47] = True
+        (feature,) = made(raster, middle).to_geojson()["features"]
+        corner = np.zeros(raster.size, bool)
+        corner[:2, :2] = True
+        with pytest.raises(InvalidRequestError, match="cannot be turned"):
+            made(raster, corner).to_geojson()
+    assert shapely.geometry.shape(feature["geometry"]).distance(shapely.Point(0, 0)) < 3
+
+
+def made(raster: Raster, mask: np.ndarray) -> GeoSegmentation:
+    return GeoSegmentation(
+        prompt="x",
+        size=raster.size,
+        rles=(masks.encode(mask),),
+        scores=np.array([0.9], np.float32),
+        threshold=0.5,
+        crs=raster.crs,
+        transform=raster.transform,
+        bands=raster.bands,
+        scale=raster.scale,
+        tiles=1,
+        model=MODEL,
+        source=str(raster.path),
+    )
+
+
+def test_a_place_that_is_not_a_number_is_damage(tmp_path, noise):
+    for wrong in (float("nan"), float("inf")):
+        path = write(tmp_path / "a.tif", noise[:3], transform=Affine(0.5, 0, wrong, 0, -0.5, 1))
+        with pytest.raises(ImageDecodeError, match="its coordinates are not numbers"):
+            Raster(path)

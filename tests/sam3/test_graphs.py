@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import logging
 import weakref
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -41,6 +45,15 @@ def recorded(monkeypatch) -> list[tuple[int, ...]]:
     monkeypatch.setattr(graphs, "RECORDED", "cpu")
     monkeypatch.setattr(graphs, "_total_memory", lambda device: 16_000)
     return Recording.made
+
+
+@contextlib.contextmanager
+def without_garbage_collection():
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def double(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -130,11 +143,103 @@ def test_without_memory_for_a_recording_the_function_is_called_and_others_are_dr
     assert recorded == [(1,), (1,)]
 
 
+def test_what_did_not_fit_into_memory_is_not_tried_with_each_call(recorded, monkeypatch):
+    run, attempts = Graphs(), []
+
+    def fail(*_) -> None:
+        attempts.append(1)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(graphs, "_Graph", fail)
+        for _ in range(3):
+            assert run(double, torch.ones(2))[0].tolist() == [2, 2]
+    assert len(attempts) == 1
+    run(double, torch.ones(2))
+    assert recorded == []
+    run.forget()
+    run(double, torch.ones(2))
+    assert recorded == [(2,)]
+
+
+def test_recordings_do_not_keep_their_owner_in_memory(recorded, monkeypatch):
+    made = []
+
+    def record(*_) -> SimpleNamespace:
+        made.append(1)
+        return SimpleNamespace(nbytes=1, replay=lambda inputs, constant: ())
+
+    monkeypatch.setattr(graphs, "_Graph", record)
+
+    class Owner:
+        def __init__(self) -> None:
+            self.graphs = Graphs()
+
+        def double(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            return (x * 2,)
+
+    owner, other = Owner(), Owner()
+    owner.graphs(owner.double, torch.ones(1))
+    owner.graphs(owner.double, torch.ones(1))
+    owner.graphs(other.double, torch.ones(1))  # the same function, of another object
+    assert len(made) == 2
+    gone = weakref.ref(owner)
+    with without_garbage_collection():
+        del owner
+        assert gone() is None
+
+
 def test_on_other_devices_the_function_is_called():
     calls = []
     result = Graphs()(lambda x: calls.append(1) or (x * 2,), torch.ones(2))
     assert result[0].tolist() == [2, 2]
     assert calls == [1]
+
+
+class TestFailedReplay:
+    """Memory runs out while the results are copied, after the recording was launched."""
+
+    @pytest.fixture
+    def graph(self, monkeypatch):
+        graph: Any = object.__new__(graphs._Graph)
+        self.events = events = []
+        stream = SimpleNamespace(wait_event=lambda event: events.append("wait"))
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream)
+        done = SimpleNamespace(record=lambda stream: events.append("record"))
+        graph._memory = SimpleNamespace(device=torch.device("cpu"), done=done)
+        graph._inputs = [torch.zeros(1), torch.zeros(1)]
+        graph._constant = []
+        graph._graph = SimpleNamespace(replay=lambda: events.append("replay"))
+        graph._outputs = [torch.zeros(1)]
+        return graph
+
+    def fail(self, graph, constant):
+        def clone() -> None:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+        outputs, graph._outputs = graph._outputs, [SimpleNamespace(clone=clone)]
+        with pytest.raises(torch.OutOfMemoryError):
+            graph.replay([torch.ones(1)], [constant])
+        graph._outputs = outputs
+
+    def test_others_wait_until_what_was_launched_has_run(self, graph):
+        self.fail(graph, torch.ones(1))
+        assert self.events == ["wait", "replay", "record"]
+
+    def test_what_was_copied_when_it_failed_does_not_count_as_the_tensor_before(self, graph, monkeypatch):
+        image = torch.ones(1)
+        graph.replay([torch.ones(1)], [image])
+
+        def fail_at_the_end(*given) -> None:
+            copy_inputs(*given)
+            raise RuntimeError("CUDA error")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(graphs, "copy_inputs", fail_at_the_end)
+            with pytest.raises(RuntimeError):
+                graph.replay([torch.ones(1)], [torch.full((1,), 9.0)])
+        graph.replay([torch.ones(1)], [image])
+        assert graph._inputs[1].item() == 1
 
 
 class TestConstantInputs:

@@ -1,4 +1,4 @@
-"""Archives of all that a user has: where an incomplete one is to be continued."""
+"""Archives of all that a user has: whether one is whole, and where an incomplete one is to be continued."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import contextlib
 import json
 import tarfile
 from dataclasses import dataclass
-from io import BufferedRandom
 from pathlib import Path
+from typing import Any, BinaryIO
 
 _BLOCK = tarfile.BLOCKSIZE
 _LONGEST_DESCRIPTION = 1 << 26
@@ -26,6 +26,17 @@ class Beginning:
     cursor: str
 
 
+def is_whole(path: Path) -> bool:
+    """Return whether an archive has arrived to its end: a proxy may have cut it without an error."""
+    with path.open("rb") as file:
+        place, end = 0, path.stat().st_size
+        while place < end and (member := _member_at(file, place)) is not None and member.size >= 0:
+            place += _BLOCK + -(-member.size // _BLOCK) * _BLOCK
+            if member.name == "complete.json":
+                return end == place + 2 * _BLOCK
+    return False
+
+
 def continue_at(path: Path) -> Beginning | None:
     """Cut an incomplete archive after its last whole item, and return what there is.
 
@@ -37,15 +48,15 @@ def continue_at(path: Path) -> Beginning | None:
     if not path.exists():
         return None
     with path.open("r+b") as file:
-        items: list[tuple[int, dict[str, str]]] = []  # the last two: where each begins, and its description
-        user_id, place = "", 0
-        while (member := _member_at(file, place)) is not None:
+        items: list[tuple[int, dict[str, Any]]] = []  # the last two: where each begins, and its description
+        user_id, place, end = "", 0, path.stat().st_size
+        while place < end and (member := _member_at(file, place)) is not None and member.size >= 0:
             if member.name == "account.json":
                 user_id = str(_description(file, place, member).get("user_id", ""))
             elif member.name.endswith(("/image.json", "/result.json")):
                 found = _description(file, place, member)
-                if not found:
-                    break
+                if not isinstance(found.get("cursor"), str):
+                    break  # it is incomplete
                 items = [*items[-1:], (place, found)]
             place += _BLOCK + -(-member.size // _BLOCK) * _BLOCK
         if len(items) < 2 or not user_id:
@@ -55,14 +66,14 @@ def continue_at(path: Path) -> Beginning | None:
         return Beginning(user_id, items[0][1]["cursor"])
 
 
-def _member_at(file: BufferedRandom, place: int) -> tarfile.TarInfo | None:
+def _member_at(file: BinaryIO, place: int) -> tarfile.TarInfo | None:
     file.seek(place)
     with contextlib.suppress(tarfile.HeaderError):
         return tarfile.TarInfo.frombuf(file.read(_BLOCK), "utf-8", "surrogateescape")
     return None
 
 
-def _description(file: BufferedRandom, place: int, member: tarfile.TarInfo) -> dict[str, str]:
+def _description(file: BinaryIO, place: int, member: tarfile.TarInfo) -> dict[str, Any]:
     """Return the JSON of a member; empty if it is incomplete."""
     file.seek(place + _BLOCK)
     try:

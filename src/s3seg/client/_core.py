@@ -26,7 +26,7 @@ from s3seg.api.additions import (
     ProjectsListResponse,
 )
 from s3seg.api.edge import ResultDetailResponse, ResultsListResponse, SegmentResponse, TaskResponse, UploadResponse
-from s3seg.client._archives import Beginning, continue_at
+from s3seg.client._archives import Beginning, continue_at, is_whole
 from s3seg.client._images import EncodedImage, prepare
 from s3seg.client._realtime import TaskChanges
 from s3seg.client._settings import checked_token, checked_url
@@ -195,8 +195,7 @@ class Core:
             params = {} if begun is None else {"after": begun.cursor}
             request = replace(self._request("GET", "/me/export", params=params), save_to=partial)
             try:
-                # not retried in there: what has arrived must not be appended twice
-                yield from fetch(request, replace(self.retry_policy, retries=0))
+                yield from self._append(request, partial)
             except UnavailableError as err:
                 failures, last = (failures + 1 if begun == last else 1), begun
                 if failures > self.retry_policy.retries:
@@ -204,6 +203,12 @@ class Core:
                 yield Sleep(max(0.25 * 2**failures, err.retry_after))
             else:
                 return (yield Call(lambda: partial.replace(target)))
+
+    def _append(self, request: Request, partial: Path) -> Steps[None]:
+        # not retried in there: what has arrived must not be appended twice
+        yield from fetch(request, replace(self.retry_policy, retries=0))
+        if not (yield Call(lambda: is_whole(partial))):
+            raise UnavailableError(f"the answer of {self.url} ended before the archive did", retry_after=0)
 
     def projects(self, *, page: int = 1, limit: int = 20) -> Steps[ProjectsListResponse]:
         params = {"page": page, "limit": limit}

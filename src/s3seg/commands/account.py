@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from s3seg.commands.escaping import one_line
 from s3seg.commands.service import connect
 
 Url = Annotated[
@@ -49,9 +50,11 @@ def delete_account(
     with connect(url, token) as client:
         if confirm is None:
             user_id = client.me().user_id
-            typer.confirm(f"Delete the account {user_id} and all that it has, for ever?", abort=True, err=True)
+            typer.confirm(
+                f"Delete the account {one_line(user_id)} and all that it has, for ever?", abort=True, err=True
+            )
             confirm = user_id
         deleted = client.delete_account(confirm)
-    typer.echo(f"the account {deleted.id} was deleted at {deleted.deleted_at:%Y-%m-%d %H:%M} UTC")
+    typer.echo(f"the account {one_line(deleted.id)} was deleted at {deleted.deleted_at:%Y-%m-%d %H:%M} UTC")
     for kept in deleted.kept:
-        typer.echo(f"kept: {kept}")
+        typer.echo(f"kept: {one_line(kept)}")

@@ -76,7 +76,7 @@ def geotiff(
     from s3seg.commands.segment.options import parse_thresholds, parse_tile
     from s3seg.commands.terminal import Terminal
     from s3seg.inference.segmenter import Segmenter
-    from s3seg.integrations.geotiff import Raster, geojson, segment_geotiff
+    from s3seg.integrations.geotiff import Raster, check_coordinates, geojson, segment_geotiff
     from s3seg.results.files import json_text, write_atomically
     from s3seg.tasks.prompts import normalize_prompts
     from s3seg.tasks.tiles import checked_tile
@@ -86,8 +86,8 @@ def geotiff(
     limits = None if scale is None else _parse_scale(scale)
     side = checked_tile(parse_tile(tile)) or "auto"
     thresholds = "calibrated" if calibration and not threshold else parse_thresholds(threshold or [], asked)
-    with Raster(raster, bands=chosen_bands, scale=limits):
-        pass  # before the model is loaded
+    with Raster(raster, bands=chosen_bands, scale=limits) as opened:
+        check_coordinates(opened, crs)  # before the model is loaded
     terminal = Terminal(quiet=quiet)
     segmenter = Segmenter(checkpoint, device=device, dtype=dtype, calibration=calibration)
     with terminal.progress(100, "looking into windows") as bar:

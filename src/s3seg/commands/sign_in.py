@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from s3seg.commands.escaping import one_line
+
 if TYPE_CHECKING:
     from s3seg.api.additions import MeResponse
     from s3seg.client.signin import SessionStore, StoredSession
@@ -97,9 +99,9 @@ def whoami(url: Service = None) -> None:
     account = _account(service)
     signed_in = SignedIn(service, store=store)
     typer.echo(f"service: {service}")
-    typer.echo(f"user: {signed_in.name or account.user_id}")
-    typer.echo(f"id: {account.user_id}")
-    typer.echo(f"tier: {account.tier}")
+    typer.echo(f"user: {one_line(signed_in.name or account.user_id)}")
+    typer.echo(f"id: {one_line(account.user_id)}")
+    typer.echo(f"tier: {one_line(account.tier)}")
     typer.echo(f"credits: {account.credits}")
     typer.echo(f"kept in: {_place(signed_in.kept_in)}")
 
@@ -165,10 +167,10 @@ def _report(session: StoredSession, store: SessionStore) -> None:
         store.delete(session.service)
         raise
     except UnavailableError as err:
-        typer.echo(f"signed in to {session.service} as {session.name or session.user_id}")
+        typer.echo(f"signed in to {session.service} as {one_line(session.name or session.user_id)}")
         Terminal().warn(str(err))
         return
-    who = session.name or account.user_id
+    who = one_line(session.name or account.user_id)
     typer.echo(f"signed in to {session.service} as {who} ({account.tier}, {account.credits} credits)")
     typer.echo(f"kept in {_place(session.kept_in)}", err=True)
 

@@ -7,6 +7,7 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from types import MethodType
 from typing import Any
 
 import torch
@@ -34,12 +35,14 @@ class Graphs:
     Safe to share between threads. Recordings share their working memory, which is right because only one of them runs
     at a time: a lock orders the threads, and an event the streams. The least recently used recordings are dropped when
     there are more than `MOST_RECORDINGS`, or when their inputs and outputs take more than a sixteenth of the device.
-    If recording fails, functions are just called from then on, as on other devices.
+    If recording fails, functions are just called from then on, as on other devices; if memory runs out, only this
+    function with these shapes, until `forget`. The objects of methods that are recorded are not kept alive.
     """
 
     def __init__(self) -> None:
         self._recorded: OrderedDict[tuple[Any, ...], _Graph] = OrderedDict()
         self._memory: _Memory | None = None
+        self._without_room: set[tuple[Any, ...]] = set()
         self._lock = threading.Lock()
         self._failed = False
 
@@ -54,7 +57,7 @@ class Graphs:
         everything = (*inputs, *constant)
         if everything[0].device.type != RECORDED:
             return function(*everything)
-        key = (function, *((tensor.shape, tensor.dtype) for tensor in everything))
+        key = (_identity(function), *((tensor.shape, tensor.dtype) for tensor in everything))
         with self._lock:
             graph = self._recorded.get(key) or self._record(key, function, everything)
             if graph is not None:
@@ -66,11 +69,12 @@ class Graphs:
         """Drop all recordings, and with them their memory. They are made again when they are needed."""
         with self._lock:
             self._recorded.clear()
+            self._without_room.clear()
             self._memory = None
 
     def _record(self, key: tuple[Any, ...], function: Function, inputs: Sequence[Tensor]) -> _Graph | None:
         """Record a function; None if it is too large, does not fit into memory, or cannot be recorded."""
-        if self._failed:
+        if self._failed or key in self._without_room:
             return None
         memory = self._memory = self._memory or _Memory(inputs[0].device)
         if 2 * sum(tensor.nbytes for tensor in inputs) > memory.limit:
@@ -81,6 +85,9 @@ class Graphs:
             graph = self._recorded[key] = _Graph(function, inputs, memory)
         except torch.OutOfMemoryError:
             self._recorded.clear()
+            if len(self._without_room) >= MOST_RECORDINGS:
+                self._without_room.clear()
+            self._without_room.add(key)  # each try runs the function several times, and costs the other recordings
             return None
         except RuntimeError as err:
             self._failed = True
@@ -90,6 +97,11 @@ class Graphs:
         while len(self._recorded) > 1 and sum(one.nbytes for one in self._recorded.values()) > memory.limit:
             self._recorded.popitem(last=False)
         return graph
+
+
+def _identity(function: Function) -> Any:
+    """Return what tells functions apart, without keeping the object of a method, which may own the recordings."""
+    return weakref.WeakMethod(function) if isinstance(function, MethodType) else function
 
 
 class _Memory:
@@ -152,11 +164,14 @@ class _Graph:
     def replay(self, inputs: Sequence[Tensor], constant: Sequence[Tensor]) -> tuple[Tensor, ...]:
         stream = torch.cuda.current_stream(self._memory.device)
         stream.wait_event(self._memory.done)
-        copy_inputs(self._inputs, inputs, constant, self._constant)
+        before, self._constant = self._constant, []  # if this fails, nothing counts as copied
+        try:
+            copy_inputs(self._inputs, inputs, constant, before)
+            self._graph.replay()
+            outputs = tuple(output.clone() for output in self._outputs)
+        finally:
+            self._memory.done.record(stream)  # also if memory ran out: what was launched runs all the same
         self._constant = [weakref.ref(tensor) for tensor in constant]
-        self._graph.replay()
-        outputs = tuple(output.clone() for output in self._outputs)
-        self._memory.done.record(stream)
         return outputs
 
 

@@ -216,7 +216,8 @@ class Predictor:
         free_cached_memory(self.device)
 
     def close(self) -> None:
-        """Do nothing: its memory is freed with it."""
+        """Drop the recordings; the rest of its memory is freed with it."""
+        self._passes.forget()
 
     @property
     def problem(self) -> str | None:

@@ -82,6 +82,25 @@ def test_no_password_is_sent_in_plain_http_or_to_what_is_no_address(address):
 
 
 @pytest.mark.parametrize(
+    "address",
+    [
+        "https://ref.supabase.co@evil.example",
+        "https://ref.supabase.co:x@evil.example",
+        "https://evil.example/?ref.supabase.co",
+        "https://evil.example/#ref.supabase.co",
+        "https://evil.example/\x1b[2K\rhttps://ref.supabase.co",
+        "https://evil.example/ https://ref.supabase.co",
+        "https://ref.supabase.c\N{CYRILLIC SMALL LETTER O}",
+        "https://evil.example/\N{RIGHT-TO-LEFT OVERRIDE}oc.esabapus.fer//:sptth",
+    ],
+)
+def test_an_address_that_hides_where_it_leads_is_refused_before_anything_is_asked(address):
+    with pytest.raises(ConfigurationError, match="not a plain https://host; nothing is sent there") as raised:
+        asked({**SUPABASE, "supabase_url": address})
+    assert "evil" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
     ("service", "address"),
     [("http://10.0.0.5:8000", "http://10.0.0.5:54321"), (SERVICE, "http://127.0.0.1:54321")],
 )

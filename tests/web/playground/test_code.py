@@ -101,6 +101,77 @@ def test_odd_names_and_words_are_quoted_in_every_language(browse, service, run_c
     assert masks == said["masks"]
 
 
+STRANGERS_NAMES = (
+    "$(touch stolen).png",
+    "`touch stolen`; touch stolen #.png",
+    "it's '; touch stolen; '.png",
+    'a" ; touch stolen ; ".png',
+    "a\x03\x15\ntouch stolen\n\x1b[200~.png",
+    "!!:s/x/touch stolen/ \\.png",
+    "-o stolen.png",
+    "\N{RIGHT-TO-LEFT OVERRIDE}gnp.exe",
+)
+
+
+@pytest.mark.parametrize("image_url", ["http://files.example/users/1/images/2.png", None])
+@pytest.mark.parametrize("asked", ["words", "click", "concept", "examples"])
+def test_the_name_of_a_picture_runs_nothing_where_the_code_is_pasted(run_node, tmp_path, asked, image_url):
+    """In a shell that people type into, comments may be run: in zsh by default, in bash without an option."""
+    box, spell = [0, 0, 4, 4], "$(touch stolen)`touch stolen`' \x7f"
+    question = {
+        "words": {"words": [spell]},
+        "click": {"click": {"points": [[1, 1]], "labels": [1], "box": box}},
+        "concept": {"concept": {"id": "7", "name": spell}},
+        "examples": {"examples": {"name": spell, "words": spell, "boxes": [box], "negativeBoxes": [box]}},
+    }[asked]
+    code = run_node(
+        'import { codeFor } from "./code.js"; print(input.names.map((file) => codeFor({ ...input, file })));',
+        {
+            "names": STRANGERS_NAMES,
+            "url": "http://x.example",
+            "imageUrl": image_url,
+            "question": question,
+            "threshold": 0.3,
+        },
+    )
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("curl", "s3seg"):
+        (programs / name).write_text(f'#!/bin/sh\nprintf "%s\\0" {name} "$@" >> "$LOG"\n')
+        (programs / name).chmod(0o755)
+    for number, name in enumerate(STRANGERS_NAMES):
+        for language in ("curl", "cli"):
+            pasted = code[number][language]
+            assert not re.search(r"[^\n -~]", pasted), pasted
+            folder, log = tmp_path / f"{number}-{language}", tmp_path / f"{number}-{language}.log"
+            folder.mkdir()
+            subprocess.run(
+                ["bash", "--norc", "--noprofile", "-i", "+m"],
+                input=f"shopt -u interactive_comments\n{pasted}",
+                cwd=folder,
+                env={
+                    "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+                    "LOG": str(log),
+                    "S3SEG_TOKEN": "t",
+                    "HISTFILE": "",
+                },
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+            assert list(folder.iterdir()) == []
+            words = log.read_text().split("\0") if log.exists() else []
+            assert words or (language, asked) == ("cli", "concept")
+            if language == "curl" and image_url is None:
+                escaped = name.replace("\\", r"\\").replace('"', r"\"")
+                assert f'file=@"{escaped}"' in words
+            if language == "cli" and asked in ("words", "click"):
+                assert words[:3] == ["s3seg", "segment", f"./{name}" if name.startswith("-") else name]
+        compile(code[number]["python"], "pasted", "exec")
+        assert not re.search(r"[^\n -~]", code[number]["python"])
+
+
 @needs_curl
 @pytest.mark.slow
 def test_copied_code_finds_the_same_as_the_page_with_a_real_model(browse, real_service, run_copied):

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from s3seg.api.additions import SignInResponse
 from s3seg.api.envelope import ApiResponse
+from s3seg.client._settings import checked_url
 from s3seg.client._steps import error_of
 from s3seg.errors import ConfigurationError, UnavailableError
 
@@ -74,7 +75,14 @@ def discover(service: str, *, http: httpx.Client | None = None) -> Project | Non
 
 
 def _check_safe(service: str, project: str) -> None:
-    """Refuse to send a password over plain HTTP to another machine, unless all of the service is in plain HTTP."""
+    """Refuse to send a password over plain HTTP to another machine, unless all of the service is in plain HTTP.
+
+    The user is shown the address before typing a password, so that nothing in it may hide where it leads.
+    """
+    if not _is_plain(project):
+        raise ConfigurationError(
+            f"{service} names a Supabase project whose address is not a plain https://host; nothing is sent there"
+        )
     parts = urlsplit(project)
     if parts.scheme == "https" and parts.hostname:
         return
@@ -83,3 +91,10 @@ def _check_safe(service: str, project: str) -> None:
     raise ConfigurationError(
         f"{service} names a Supabase project whose address does not begin with https://; nothing is sent there"
     )
+
+
+def _is_plain(url: str) -> bool:
+    try:
+        return url.isascii() and checked_url(url) == url.rstrip("/")
+    except ConfigurationError:
+        return False

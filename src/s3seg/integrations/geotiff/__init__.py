@@ -7,7 +7,7 @@ trees.save_geojson("trees.geojson")  # longitude and latitude; crs="raster" for 
 """
 
 from s3seg.integrations.geotiff.raster import Raster
-from s3seg.integrations.geotiff.result import GeoSegmentation, geojson
+from s3seg.integrations.geotiff.result import GeoSegmentation, check_coordinates, geojson
 from s3seg.integrations.geotiff.segmenting import segment_geotiff
 
-__all__ = ["GeoSegmentation", "Raster", "geojson", "segment_geotiff"]
+__all__ = ["GeoSegmentation", "Raster", "check_coordinates", "geojson", "segment_geotiff"]

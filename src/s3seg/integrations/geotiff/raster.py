@@ -153,6 +153,8 @@ class Raster:
                 f"{self.path}: is stored in blocks of {source.block_shapes[0]} pixels, too large to be read in "
                 "windows; convert it first: gdal_translate -co TILED=YES"
             )
+        if not np.isfinite(source.transform).all():
+            raise ImageDecodeError(f"{self.path}: is damaged: its coordinates are not numbers")
         if source.transform.is_degenerate or source.transform == source.transform.identity():
             raise ImageDecodeError(
                 f"{self.path}: has no coordinates (an affine transform); for pictures use `s3seg segment`"
@@ -197,7 +199,8 @@ class Raster:
             return low, high
         if self._palette is not None or all(self._source.dtypes[band - 1] == "uint8" for band in self.bands):
             return None
-        samples = [self._read_values(window).astype(np.float64) for window in self._sample()]
+        with np.errstate(invalid="ignore", over="ignore"):  # of a damaged file
+            samples = [self._read_values(window).astype(np.float64) for window in self._sample()]
         values = np.concatenate([np.ma.fix_invalid(sample).compressed() for sample in samples])
         if not len(values):
             return 0.0, 1.0

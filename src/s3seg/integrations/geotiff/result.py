@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -19,6 +20,8 @@ from s3seg.results.segmentation import ModelInfo
 if TYPE_CHECKING:
     from affine import Affine
     from rasterio.crs import CRS
+
+    from s3seg.integrations.geotiff.raster import Raster
 
 Coordinates = Literal["wgs84", "raster"]
 """Of GeoJSON: longitude and latitude, as RFC 7946 requires, or those of the raster."""
@@ -89,15 +92,14 @@ def geojson(
         tolerance: Pixels by which outlines may move, to leave out vertices; 0 moves none.
 
     Raises:
-        InvalidRequestError: The raster names no coordinate reference system, and "wgs84" was asked for.
+        InvalidRequestError: "wgs84" was asked for, and the raster names no coordinate reference system, or its
+            coordinates have no longitude and latitude.
     """
     if crs not in ("wgs84", "raster"):
         raise InvalidRequestError(f'crs is "wgs84" or "raster", got {crs!r:.60}')
     first = results[0]
     if crs == "wgs84" and first.crs is None:
-        raise InvalidRequestError(
-            f'{first.source}: names no coordinate reference system, so it has no longitudes; use crs="raster"'
-        )
+        raise _without_crs(first.source)
     features: list[dict[str, Any]] = []
     for result in results:
         square_metres = _square_metres(result)
@@ -113,7 +115,7 @@ def geojson(
                 }
             )
     if crs == "wgs84":
-        _to_wgs84(features, first.crs)
+        _to_wgs84(features, first.crs, first.source)
     return {"type": "FeatureCollection", "name": first.source, **_crs_member(first, crs), "features": features}
 
 
@@ -134,13 +136,53 @@ def _geometry(polygons: Sequence[Polygon], transform: Affine) -> dict[str, Any]:
     return {"type": "MultiPolygon", "coordinates": parts}
 
 
-def _to_wgs84(features: Sequence[dict[str, Any]], crs: CRS | None) -> None:
-    from rasterio.warp import transform_geom
+def check_coordinates(raster: Raster, crs: Coordinates) -> None:
+    """Find out before a raster is searched whether `geojson` can give coordinates of it.
 
+    Raises:
+        InvalidRequestError: It cannot: neither the middle nor a corner has them. A picture of the whole Earth, whose
+            corners are beside it, is not refused.
+    """
+    if crs != "wgs84":
+        return
+    if raster.crs is None:
+        raise _without_crs(raster.path)
+    height, width = raster.size
+    problem: InvalidRequestError | None = None
+    for place in ((width / 2, height / 2), (0, 0), (width, 0), (0, height), (width, height)):
+        try:
+            _transformed([{"type": "Point", "coordinates": raster.transform * place}], raster.crs, raster.path)
+        except InvalidRequestError as err:
+            problem = err
+        else:
+            return
+    if problem is not None:
+        raise problem
+
+
+def _to_wgs84(features: Sequence[dict[str, Any]], crs: CRS | None, source: str) -> None:
     geometries = [feature["geometry"] for feature in features]
-    moved = transform_geom(crs, "EPSG:4326", geometries, precision=_DIGITS) if geometries else []
+    moved = _transformed(geometries, crs, source) if geometries else []
     for feature, geometry in zip(features, moved, strict=True):
         feature["geometry"] = geometry
+
+
+def _transformed(geometries: Sequence[dict[str, Any]], crs: CRS | None, source: str | Path) -> Sequence[dict[str, Any]]:
+    from rasterio.warp import transform_geom
+
+    try:
+        return transform_geom(crs, "EPSG:4326", geometries, precision=_DIGITS)
+    except Exception as err:  # of several kinds: of PROJ, GDAL and rasterio
+        raise InvalidRequestError(
+            f"{source}: has coordinates that cannot be turned into longitude and latitude ({err!s:.200}); use "
+            'crs="raster"'
+        ) from err
+
+
+def _without_crs(source: str | Path) -> InvalidRequestError:
+    return InvalidRequestError(
+        f'{source}: names no coordinate reference system, so it has no longitudes; use crs="raster"'
+    )
 
 
 def _square_metres(result: GeoSegmentation) -> float | None:

@@ -1,4 +1,10 @@
 // What the page does, as Python, curl and a command line to copy. Each gives the same masks as the page.
+//
+// Names and words may be a stranger's, and whoever copies the code runs it. In code for a shell they stand in quotes
+// only, never in comments: a shell that people type into may run those, as zsh does.
+
+// What a terminal acts on when it is pasted, and what turns the direction of a text
+const UNPRINTABLE = /[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/g;
 
 /**
  * @param {object} asked
@@ -41,11 +47,12 @@ function curlFor({ url, file, imageUrl, question, threshold }) {
   const { words, click, concept, examples } = question;
   const post = (path, body, more = "") => `call "$url/api/v1/${path}"${more} -H 'Content-Type: application/json' -d ${body}`;
   const lines = [
-    `url=${shell(url)}  # and the token in S3SEG_TOKEN`,
+    "# The access token is in S3SEG_TOKEN.",
+    `url=${shell(url)}`,
     'call() { curl -sS --fail-with-body -H "Authorization: Bearer $S3SEG_TOKEN" "$@"; }',
     `field() { sed -n 's/.*"'"$1"'": *"\\([^"]*\\)".*/\\1/p'; }`,
   ];
-  if (imageUrl) lines.push(`image=${shell(imageUrl)}  # ${oneLine(file)}, uploaded before`);
+  if (imageUrl) lines.push("# The picture was uploaded before.", `image=${shell(imageUrl)}`);
   else lines.push(`image=$(call "$url/api/v1/upload" -F ${shell(`file=@"${file.replace(/["\\]/g, "\\$&")}"`)} | field image_url)`);
   if (examples) {
     const { name, words: also, boxes, negativeBoxes: negative_boxes } = examples;
@@ -60,7 +67,7 @@ function curlFor({ url, file, imageUrl, question, threshold }) {
   lines.push(
     'instances=$(call "$url/api/v1/results/$task" | field instances_url)',
     'curl -sSL --fail "$instances" -o instances.json',
-    ...(threshold === null || click ? [] : [`# instances.json has every score above 0.1; the page shows those above ${threshold}`]),
+    ...(threshold === null || click ? [] : [`# instances.json has every score above 0.1. The page shows those above ${threshold}`]),
   );
   return `${lines.join("\n")}\n`;
 }
@@ -76,7 +83,7 @@ function body(written, values) {
   const members = Object.entries(written).map(([key, value]) => {
     return `"${key}": ${Array.isArray(value) ? `[${value.map(inner).join(", ")}]` : value}`;
   });
-  const plain = JSON.stringify(values).slice(1, -1).replaceAll("'", `'\\''`);
+  const plain = json(values).slice(1, -1).replaceAll("'", `'\\''`);
   return `'{${[...members, ...(plain ? [plain] : [])].join(", ")}}'`;
 }
 
@@ -106,19 +113,29 @@ function commandFor({ url, file, question, threshold }) {
 /** A list, a number or a text; JSON writes them as Python does. */
 function python(value) {
   if (Array.isArray(value)) return `[${value.map(python).join(", ")}]`;
-  return JSON.stringify(value).replace(/[\x7f-\x9f\u2028\u2029]/g, escaped);
+  return json(value);
+}
+
+function json(value) {
+  return JSON.stringify(value).replace(UNPRINTABLE, escaped);
 }
 
 function escaped(character) {
   return `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`;
 }
 
-/** A word of a POSIX shell. */
+/** A word of bash or zsh; of any POSIX shell if the text has only what can be printed. */
 function shell(text) {
-  return /^[\w./:@%+=-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
+  if (/^[\w./:@%+=-]+$/.test(text)) return text;
+  if (text.search(UNPRINTABLE) < 0) return `'${text.replaceAll("'", `'\\''`)}'`;
+  return `$'${text.replace(/['\\]/g, "\\$&").replace(UNPRINTABLE, asBytes)}'`;
 }
 
-/** A text that may stand in a comment. */
+function asBytes(character) {
+  return Array.from(new TextEncoder().encode(character), (byte) => `\\x${byte.toString(16).padStart(2, "0")}`).join("");
+}
+
+/** A text that may stand in a comment of Python. */
 function oneLine(text) {
-  return text.replace(/[\s\x00-\x1f\x7f-\x9f\u2028\u2029]+/g, " ");
+  return text.replace(/\s/g, " ").replace(UNPRINTABLE, "");
 }
