@@ -8,6 +8,8 @@ import pytest
 
 from tests.cloud.parts import downloads
 
+pytestmark = pytest.mark.slow  # a browser, 2 to 5 s a test; test_browser.py goes the whole way in `make test`
+
 STATES = """
 await page.addInitScript(input.axe);
 const findings = {};

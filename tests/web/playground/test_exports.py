@@ -17,6 +17,8 @@ from s3seg.results.polygons import trace_polygons
 from tests.results.small_results import discs, empty_result, result_of
 from tests.web.playground.test_masks import encoded, random_masks
 
+pytestmark = pytest.mark.slow  # a browser, 2 to 5 s a test; test_browser.py goes the whole way in `make test`
+
 ITEMS = """
 import { Mask } from "./rle.js";
 import { cocoOf, geojsonOf } from "./exports.js";

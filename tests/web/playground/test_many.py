@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import base64
 
+import pytest
+
 from tests.web.playground.many_instances import COUNT, instances, picture
+
+pytestmark = pytest.mark.slow  # a browser, 2 to 5 s a test; test_browser.py goes the whole way in `make test`
 
 
 def test_a_movement_of_the_pointer_draws_one_instance_and_not_two_hundred(browse, service):

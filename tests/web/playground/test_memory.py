@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
+pytestmark = pytest.mark.slow  # a browser, 2 to 5 s a test; test_browser.py goes the whole way in `make test`
+
 SUBMIT = """
 await open(input.token); await choose();
 await page.fill("#prompts", "cat");

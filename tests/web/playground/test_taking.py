@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+pytestmark = pytest.mark.slow  # a browser, 2 to 5 s a test; test_browser.py goes the whole way in `make test`
+
 FILE = """
 const options = { bubbles: true, cancelable: true };
 const files = ({ picture, name, type }) => {
