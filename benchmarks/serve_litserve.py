@@ -86,6 +86,8 @@ def _task(prompt: str) -> Task:
 
 if __name__ == "__main__":
     network, port, folder = sys.argv[1:]
+    # LitServe 0.2.19 serves MCP where `mcp` is installed, as it is here, and fails unless `fastmcp` is, too
+    litserve.server._MCP_AVAILABLE = False
     # its documentation's advice: the largest batch that fits, and a short wait for it to fill
     api = SegmentApi(network, Path(folder), max_batch_size=8, batch_timeout=0.01)
     litserve.LitServer(api, accelerator="cpu", timeout=120).run(
