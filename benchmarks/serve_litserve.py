@@ -12,7 +12,7 @@ from typing import Any
 
 import litserve
 
-from benchmarks.held_network import HeldNetwork
+from benchmarks.held_network import held_network
 from s3seg.inference.artifacts import make_artifacts
 from s3seg.inference.making_results import make_result
 from s3seg.results.instances_file import MIN_SCORE
@@ -31,7 +31,7 @@ class SegmentApi(litserve.LitAPI):
         from s3seg import checkpoints
         from s3seg.inference.stages import Sam3Network
 
-        self.network: Any = HeldNetwork() if self.kind == "held" else Sam3Network(checkpoints.resolve("embedded"))
+        self.network: Any = held_network() if self.kind == "held" else Sam3Network(checkpoints.resolve("embedded"))
 
     def decode_request(self, request: dict[str, str]) -> tuple[Any, str]:
         """See `litserve.LitAPI.decode_request`."""

@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks.held_network import HeldNetwork, HeldPredictor
-from s3seg import checkpoints
+from benchmarks.held_network import held_network, held_network_in_a_process
 from s3seg.app import gpu_app
 from s3seg.app.settings import Settings
-from s3seg.inference.accelerator.process import PredictorProcess
-from s3seg.inference.network import Network
-from s3seg.inference.stages import Sam3Network
 from s3seg.web.logs import configure_logging
 from s3seg.web.server import run_server
-
-
-def _held_in_a_process() -> Network:
-    return Sam3Network(checkpoints.resolve("embedded"), predictor=PredictorProcess(HeldPredictor, device="held"))
 
 
 if __name__ == "__main__":
     network, port = sys.argv[1:]
     configure_logging("WARNING")
-    load = {"real": None, "held": HeldNetwork, "held-process": _held_in_a_process}[network]
+    load = {"real": None, "held": held_network, "held-process": held_network_in_a_process}[network]
     # it answers requests only: its own loop would take the prepared tasks before they are asked for
     settings = Settings(poll_s=3600, network_process=network == "held-process")
     run_server(gpu_app(settings, load=load), host="127.0.0.1", port=int(port))

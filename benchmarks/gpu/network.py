@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from benchmarks.gpu.models import ours_from, peer_config, random_peer
-from benchmarks.held_network import HeldNetwork
+from benchmarks.held_network import eight_ellipses
 from s3seg import checkpoints
 from s3seg.inference.stages import EncodedImage, Sam3Network
 from s3seg.results.segmentation import ModelInfo
@@ -37,7 +37,7 @@ class RandomNetwork(Sam3Network):
         tokenizer = Tokenizer.from_folder(embedded.folder, context=model.config.text.context)
         self.predictor = Predictor(model, tokenizer)
         self.model = ModelInfo("random", "1", str(device), str(dtype).removeprefix("torch."))
-        self._shown = HeldNetwork().predict([(EncodedImage(None, (1, 1), 0), "")])[0]
+        self._shown = eight_ellipses()
 
     def predict(self, pairs: Sequence[tuple[EncodedImage, str | Query]]) -> list[Detections]:
         """Compute eight instances of each prompt, and answer with eight ellipses."""

@@ -59,7 +59,9 @@ class BatchMaker(torch.utils.data.Dataset):
         self.settings, self.vocabulary, self.atlas = settings, vocabulary, atlas
         self.count = settings.batch // processes
         self.first = rank * self.count
-        self.recipe = replace(TRAINING, size=settings.image_size, finished=False)
+        more = [i for i, name in enumerate(vocabulary.names) if name in settings.more_of]
+        drawn = (*range(len(vocabulary)), *more) if more else None
+        self.recipe = replace(TRAINING, size=settings.image_size, finished=False, concepts=drawn)
         self.maker, self.meanings = PromptMaker(vocabulary), Meanings(vocabulary)
         self.encode = TextCache(tokenizer)
 
