@@ -10,7 +10,6 @@ from s3seg.app.settings import Settings
 from s3seg.web.logs import configure_logging
 from s3seg.web.server import run_server
 
-
 if __name__ == "__main__":
     network, port = sys.argv[1:]
     configure_logging("WARNING")

@@ -5,9 +5,8 @@ from __future__ import annotations
 from io import BytesIO
 
 import pytest
-from PIL import Image
-
 from benchmarks.serve import Ours
+from PIL import Image
 
 
 @pytest.mark.anyio
