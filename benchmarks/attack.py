@@ -53,7 +53,7 @@ def main() -> None:
 def _edge(data: Path) -> Iterator[tuple[str, list[str]]]:
     port = free_port()
     environment = {"S3SEG_DATA_DIR": str(data), "S3SEG_RATE_LIMITS": "off", "S3SEG_WELCOME_CREDITS": "1000000"}
-    keys = local_keys(Settings(data_dir=data, _env_file=None))
+    keys = local_keys(Settings(data_dir=data, _env_file=None))  # pyright: ignore[reportCallIssue]
     tokens = [keys.mint(user) for user in ("mallory", "trudy", "ann")]
     with serving(EDGE, "edge", "--port", str(port), path="/ready", environment=environment, port=port):
         yield f"http://127.0.0.1:{port}", tokens
@@ -63,10 +63,10 @@ def _measured(
     url: str, token: str, photo: bytes, *, attack: Callable[[str, str, float], None] | None, tokens: list[str]
 ) -> list[tuple[str, float, int | str]]:
     spawn = multiprocessing.get_context("spawn")
-    attackers = [
-        spawn.Process(target=_attacker, args=(attack.__name__, url, hostile, _SECONDS + 2), daemon=True)
-        for hostile in (tokens[:2] if attack else [])
-    ]
+    attackers = []
+    if attack:
+        arguments = [(attack.__name__, url, hostile, _SECONDS + 2) for hostile in tokens[:2]]
+        attackers = [spawn.Process(target=_attacker, args=args, daemon=True) for args in arguments]
     for process in attackers:
         process.start()
     time.sleep(1.5 if attackers else 0.0)  # until the attack has begun

@@ -10,6 +10,7 @@ import gc
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from tests.sam3.tracker_oracle import image_tracker, random_video_model
@@ -91,7 +92,7 @@ def _status_mb(name: str) -> float:
     return int(next(line for line in lines if line.startswith(f"{name}:")).split()[1]) / 1024
 
 
-def _neck(peer: torch.nn.Module, patches: torch.Tensor) -> list[torch.Tensor]:
+def _neck(peer: Any, patches: torch.Tensor) -> list[torch.Tensor]:
     """What transformers computes of the ViT's output once per picture, as its ``get_image_embeddings`` does."""
     levels, _ = peer.vision_encoder.neck(patches.permute(0, 3, 1, 2))
     quarter, half, coarse = levels[:3]

@@ -49,7 +49,8 @@ def _edge(data: Path, *, processes: int):
         "S3SEG_DECODE_PROCESSES": str(processes),
         "S3SEG_DECODE_DEADLINE_S": str(_DEADLINE_S),
     }
-    token = local_keys(Settings(data_dir=data, _env_file=None)).mint("ann")
+    keys = local_keys(Settings(data_dir=data, _env_file=None))  # pyright: ignore[reportCallIssue]
+    token = keys.mint("ann")
     with serving(EDGE, "edge", "--port", str(port), path="/ready", environment=environment, port=port) as server:
         yield server, {"Authorization": f"Bearer {token}"}
 

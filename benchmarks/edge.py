@@ -33,7 +33,7 @@ _ROUNDS = 5
 
 def main(arguments: Sequence[str] = ()) -> int:
     """Measure polling, listing, submits, uploads, memory and start; with ``--account``, polling by layers."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks edge", description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks edge", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--account", action="store_true", help="what each layer adds to a poll")
     if parser.parse_args(arguments).account:
         edge_layers.show(edge_layers.measure())

@@ -74,7 +74,8 @@ def held_network() -> Sam3Network:
 
 def held_network_in_a_process() -> Sam3Network:
     """Return a network that sleeps in a process of its own."""
-    return Sam3Network(checkpoints.resolve("embedded"), predictor=PredictorProcess(HeldPredictor, device="held"))
+    load: Any = HeldPredictor
+    return Sam3Network(checkpoints.resolve("embedded"), predictor=PredictorProcess(load, device="held"))
 
 
 def eight_ellipses() -> Detections:

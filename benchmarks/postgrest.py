@@ -36,7 +36,9 @@ PUBLIC_BASE = "https://objects.example/files"
 
 def main(arguments: Sequence[str] = ()) -> int:
     """Print the table, or with ``--account`` what each layer adds to reading a task."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks postgrest", description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks postgrest", description=(__doc__ or "").split("\n\n")[0]
+    )
     parser.add_argument("--account", action="store_true", help="what each layer adds to reading a task")
     measure = _account if parser.parse_args(arguments).account else _measure
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))

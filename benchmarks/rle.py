@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from pycocotools import mask as pycocotools_mask
 
@@ -9,6 +11,10 @@ from benchmarks.timing import in_turns, show
 from s3seg.results import masks
 
 SIZE = (3000, 4000)
+
+
+def _as_theirs(rle: masks.RLE) -> Any:
+    return masks.to_coco(rle)
 
 
 def main() -> None:
@@ -30,7 +36,7 @@ def main() -> None:
     }
     decoding = {
         "s3seg": lambda: [masks.decode(rle) for rle in rles],
-        "pycocotools": lambda: [pycocotools_mask.decode(masks.to_coco(rle)) for rle in rles],
+        "pycocotools": lambda: [pycocotools_mask.decode(_as_theirs(rle)) for rle in rles],
     }
     rows = {"encode 100": in_turns(encoding, rounds=3), "decode 100": in_turns(decoding, rounds=3)}
     show("A hundred masks of 0.1 megapixels on 12", rows)

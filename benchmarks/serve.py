@@ -184,7 +184,7 @@ async def _main(folder: Path) -> None:
     large = [_jpeg("street", 1632), _jpeg("park", 1632)]
     await _compare("(a) unique pictures, one prompt each", kinds, folder, real, prompts_each=1)
     await _compare("(b) each picture asked for three prompts", kinds, folder, real, prompts_each=3)
-    capacity = 0.0
+    capacity, overload = 0.0, Measured(0, {})
     table = _table("(c) an accelerator held for 30 ms a picture, 2-megapixel JPEGs, 64 clients")
     for kind, network in [(Ours, "held"), (Ours, "held-process"), *((kind, "held") for kind in kinds[1:])]:
         side = kind(folder, network)

@@ -10,7 +10,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-import litserve
+import litserve  # pyright: ignore[reportMissingImports] (of the group bench)
 
 from benchmarks.held_network import held_network
 from s3seg.inference.artifacts import make_artifacts

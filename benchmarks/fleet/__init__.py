@@ -30,7 +30,7 @@ _TASK_S = 2.0
 
 def main(arguments: Sequence[str] = ()) -> int:
     """Measure, simulate, print, and write what was asked for."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks fleet", description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks fleet", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--quick", action="store_true", help="few calls and workers; the figures mean nothing")
     parser.add_argument("--write", type=Path, metavar="FOLDER", help="write JSON, table and plot: docs/explanation")
     parser.add_argument("--draw", type=Path, metavar="FOLDER", help="table and plot from the JSON that is there")

@@ -43,7 +43,7 @@ def random_peer(config: dict[str, Any], device: torch.device, *, seed: int = 0) 
     import transformers
 
     family = config["model_type"]
-    modeling = importlib.import_module(f"transformers.models.{family}.modeling_{family}")
+    modeling: Any = importlib.import_module(f"transformers.models.{family}.modeling_{family}")
     if find_spec("torchvision") is None:  # of which transformers needs one function
         modeling.torchvision = SimpleNamespace(ops=SimpleNamespace(roi_align=_roi_align))
     peer_class = getattr(modeling, f"{FAMILIES[family]}Model")

@@ -18,7 +18,7 @@ from benchmarks.gpu.network import RandomNetwork
 from s3seg.app import gpu_app
 from s3seg.app.settings import Settings
 from s3seg.inference.stages import EncodedImage, ResizedImage
-from s3seg.sam3.predictor import Detections
+from s3seg.sam3.predictor import Detections, Query
 from s3seg.web.logs import configure_logging
 from s3seg.web.server import run_server
 
@@ -43,7 +43,7 @@ class TimedNetwork(RandomNetwork):
         self._done["image_passes"] += 1
         return encoded
 
-    def predict(self, pairs: Sequence[tuple[EncodedImage, str]]) -> list[Detections]:
+    def predict(self, pairs: Sequence[tuple[EncodedImage, str | Query]]) -> list[Detections]:
         """Predict; the copies at its end have waited for everything before them."""
         start = self._now()
         detections = super().predict(pairs)

@@ -58,14 +58,15 @@ def _traced(function, name):
             finally:
                 end = time.monotonic()
                 note(name, begin, end, end - begin)
-    else:
 
-        @functools.wraps(function)
-        def run(*arguments, **options):
-            with _Stage(name):
-                return function(*arguments, **options)
+        return run
 
-    return run
+    @functools.wraps(function)
+    def run_at_once(*arguments, **options):
+        with _Stage(name):
+            return function(*arguments, **options)
+
+    return run_at_once
 
 
 def _trace(module, stages):

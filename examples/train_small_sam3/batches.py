@@ -59,9 +59,7 @@ class BatchMaker(torch.utils.data.Dataset):
         self.settings, self.vocabulary, self.atlas = settings, vocabulary, atlas
         self.count = settings.batch // processes
         self.first = rank * self.count
-        more = [i for i, name in enumerate(vocabulary.names) if name in settings.more_of]
-        drawn = (*range(len(vocabulary)), *more) if more else None
-        self.recipe = replace(TRAINING, size=settings.image_size, finished=False, concepts=drawn)
+        self.recipe = replace(TRAINING, size=settings.image_size, finished=False)
         self.maker, self.meanings = PromptMaker(vocabulary), Meanings(vocabulary)
         self.encode = TextCache(tokenizer)
 

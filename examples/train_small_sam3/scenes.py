@@ -66,7 +66,7 @@ class Recipe:
         size: Side of the picture, pixels.
         styles: Names of the drawing styles to use.
         shapes: Share of things that are plain shapes, 0..1.
-        concepts: Restrict the icons to these concepts; one that is named twice is drawn twice as often.
+        concepts: Restrict the icons to these concepts.
         most: Most things in an ordinary scene.
         tinted: Share of the icons that allow it which are painted in a colour.
         restyled: Share of icons that are redrawn in a style of chance.
@@ -161,8 +161,7 @@ def _choose_kinds(
         choices = drawable
         if kinds and kinds[-1].concept is not None and rng.random() < 0.25:  # something of the same group
             group = vocabulary.groups[vocabulary.concepts[kinds[-1].concept].group]
-            allowed = set(drawable)
-            choices = [c for c in group if c in allowed] or drawable
+            choices = [c for c in group if c in set(drawable)] or drawable
         concept = int(choices[int(rng.integers(len(choices)))])
         if any(kind.concept == concept for kind in kinds):
             continue

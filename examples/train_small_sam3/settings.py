@@ -48,8 +48,6 @@ class Settings:
     """Share of the images with a prompt whose example is shown on another image of the batch."""
     asked: float = 1.0
     """Share of the images of a batch that are asked something; the others have dense losses only, which are cheaper."""
-    more_of: tuple[str, ...] = ()
-    """Names of concepts that are drawn twice as often as the others."""
     views: int = 1
     """Batches that are made of the same drawn scenes, each seen in another way and asked other things."""
     # schedule

@@ -132,7 +132,7 @@ class _Actors:
     """
 
     def __init__(self, job: ShardJob, most: int, *, cpus: float, gpus: float) -> None:
-        self._kind = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0, max_task_retries=0)(ShardWorker)
+        self._kind: Any = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0, max_task_retries=0)(ShardWorker)
         self._job = job
         self._most = most
         self._all: list[Any] = []
