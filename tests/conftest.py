@@ -8,11 +8,14 @@ import os
 import httpx
 import hypothesis
 import pytest
+import typer.main
 
 from tests.helpers.fixtures import ann, anyio_backend, bob, own_hub_cache, service, system  # noqa: F401
 
-hypothesis.settings.register_profile("s3seg", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
-hypothesis.settings.load_profile("s3seg")
+QUICK = hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], max_examples=50)
+hypothesis.settings.register_profile("quick", QUICK)
+hypothesis.settings.register_profile("thorough", QUICK, max_examples=500)  # of `make test-slow`
+hypothesis.settings.load_profile("quick")
 
 
 os.environ.setdefault("S3SEG_DTYPE", "float32")  # results do not depend on what the processor is fast at
@@ -23,6 +26,14 @@ def _certificates_read_once():
     """Share one TLS context among all clients: reading the list of certificates takes longer than most tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("httpx._transports.default.create_ssl_context", functools.cache(httpx.create_ssl_context))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _commands_built_once():
+    """Build the tree of commands once: for each run of a command, it takes longer than most commands."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("typer.testing._get_command", functools.cache(typer.main.get_command))
         yield
 
 

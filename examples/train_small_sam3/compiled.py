@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
-import torch._dynamo
 from torch import nn
 
 from s3seg.sam3 import positions
@@ -41,7 +40,9 @@ def compiled_within(
         precision: As for `losses`.
         backend: As for `torch.compile`.
     """
-    torch._dynamo.config.recompile_limit = max(SHAPES_OF_A_LAYER, torch._dynamo.config.recompile_limit)
+    from torch import _dynamo  # importing it takes a second
+
+    _dynamo.config.recompile_limit = max(SHAPES_OF_A_LAYER, _dynamo.config.recompile_limit)
     for table in (positions.rotary_table, positions.encode_grid):
         torch.compiler.assume_constant_result(table)  # made once, not in every layer
     compiled = functools.partial(torch.compile, backend=backend, fullgraph=True, dynamic=False)
@@ -56,7 +57,7 @@ def compiled_within(
     except Exception as error:  # the compiler wraps what interrupts it in errors of its own
         for owner, name in layers:
             delattr(owner, name)  # the class's own is seen again
-        torch._dynamo.reset()
+        _dynamo.reset()
         print(f"not compiled, since that failed or took longer than {seconds:.0f} s: {str(error)[:200]}", flush=True)
         return losses
     return learn

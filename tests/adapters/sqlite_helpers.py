@@ -69,7 +69,7 @@ async def hold_the_writer(database):
 
     def hold(db):
         started.set()
-        release.wait(5)
+        assert release.wait(60), "nobody released the writer"
 
     write = asyncio.ensure_future(database.write(hold))
     await asyncio.to_thread(started.wait)

@@ -204,6 +204,7 @@ async def test_a_cancelled_caller_does_not_affect_others(database):
     cancelled.cancel()
     release.set()
     await database.write(add_account("b"))
+    assert ("b",) in await database.read(run("SELECT user_id FROM accounts"))
 
 
 def test_processes_that_start_together_create_one_database(tmp_path):

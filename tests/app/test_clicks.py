@@ -26,7 +26,8 @@ def checkpoint(tmp_path_factory) -> Path:
 
 
 def settings(checkpoint: Path | str, **options) -> Settings:
-    return Settings(_env_file=None, checkpoint=str(checkpoint), device="cpu", rate_limits="off", **options)
+    chosen = {"decode_processes": 0, **options}  # none to start: test_in_process.py has them
+    return Settings(_env_file=None, checkpoint=str(checkpoint), device="cpu", rate_limits="off", **chosen)
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,8 @@ EXAMPLES = [(PARK, boxes_of(PARK, "tree")[:1], boxes_of(PARK, "sun"))]
 
 
 def settings(**options) -> Settings:
-    return Settings(_env_file=None, checkpoint="embedded", device="cpu", rate_limits="off", **options)
+    chosen = {"decode_processes": 0, **options}  # none to start: test_in_process.py has them
+    return Settings(_env_file=None, checkpoint="embedded", device="cpu", rate_limits="off", **chosen)
 
 
 @pytest.fixture(scope="module")

@@ -116,7 +116,7 @@ async def test_local_takes_and_gives_what_a_client_does(memory, expected, tmp_pa
 
 
 async def test_duplicate_prompts_cost_one_credit(checkpoint, tmp_path):
-    chosen = settings(checkpoint, data_dir=tmp_path, public_base_url="http://edge.example/files")
+    chosen = settings(checkpoint, data_dir=tmp_path, public_base_url="http://edge.example/files", decode_processes=0)
     app = whole_app(chosen)
     async with (
         app.router.lifespan_context(app),

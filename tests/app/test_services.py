@@ -322,7 +322,11 @@ async def test_services_do_their_maintenance_by_themselves_unless_it_is_switched
 
 
 @anyio
-async def test_an_edge_without_the_key_of_operators_does_no_maintenance():
+async def test_an_edge_without_the_key_of_operators_does_no_maintenance(monkeypatch):
+    def begin(loop):
+        raise AssertionError("it does maintenance")
+
+    monkeypatch.setattr("s3seg.tasks.maintenance.Maintenance.start", begin)
     parts = app.Parts(
         Settings(
             task_store="supabase",

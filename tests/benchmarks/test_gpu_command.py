@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import subprocess
 import sys
@@ -12,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from benchmarks.gpu.part import run_part
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,9 +42,9 @@ def _written(part: str, out: Path) -> dict:
     return content
 
 
+@pytest.mark.slow
 def test_equal_compares_every_output_in_three_precisions(tmp_path):
-    assert run_part("equal", tmp_path, quick=True, until=math.inf)
-    tables = _written("equal", tmp_path)["tables"]
+    tables = _quick("equal", tmp_path)["tables"]
     rows = tables["Outputs, against transformers in fp32"]
     seen = {(row["model"], row["case"], row["precision"], row["what"]) for row in rows}
     assert len(seen) == len(rows) == 2 * 3 * 3 * 4
@@ -62,11 +60,6 @@ def test_equal_compares_every_output_in_three_precisions(tmp_path):
     stages = tables["Relative error after each stage, text and boxes, against transformers in fp32"]
     assert len(stages) == 2 * 3 * 12
     assert all(row["relative"] < (1e-5 if row["precision"] == "fp32" else 0.1) for row in stages)
-
-
-@pytest.mark.slow
-def test_the_command_runs_equal_too(tmp_path):
-    assert _quick("equal", tmp_path)["tables"]
 
 
 @pytest.mark.slow

@@ -380,6 +380,7 @@ class TestAgainstTheWholeService:
             checkpoint="embedded",
             device="cpu",
             rate_limits="off",
+            decode_processes=0,
         )
         app = whole_app(settings)
         from s3seg.app import local_keys

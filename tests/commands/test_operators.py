@@ -165,7 +165,7 @@ def test_a_service_resolves_its_checkpoint_once(monkeypatch: pytest.MonkeyPatch)
         return resolve(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(checkpoints, "resolve", counting)
-    service = whole_app(Settings(checkpoint="embedded"))
+    service = whole_app(Settings(checkpoint="embedded", decode_processes=0))
 
     async def load() -> None:
         async with service.router.lifespan_context(service):

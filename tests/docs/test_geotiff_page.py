@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import rasterio
 from rasterio.transform import from_origin
 
@@ -20,6 +21,7 @@ from tests.docs.pairs import PICTURES, ROOT
 PAGE = (ROOT / "docs" / "how-to" / "geotiff.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow  # two processes load PyTorch; tests/integrations and tests/commands call the same code
 def test_the_page_can_be_followed(tmp_path: Path):
     pixels = np.moveaxis(images.load(PICTURES / "park.png").pixels, -1, 0)
     shape = dict(zip(("count", "height", "width"), pixels.shape, strict=True))

@@ -189,6 +189,7 @@ class TestUpload:
         while sum(not one.done() for one in held) > 26:  # the others are answered 503
             await asyncio.sleep(0)
         await system.edge.upload(await system.user(), Upload(data=encoded()))
+        assert sum(not one.done() for one in held) == 26, "room was not made by sending others away"
         for one in held:
             one.cancel()
         await asyncio.gather(*held, return_exceptions=True)
@@ -472,6 +473,9 @@ class TestDeleting:
 
         monkeypatch.setattr(system.objects, "delete", broken)
         await system.edge.delete_image(user, task.image_id)
+        with pytest.raises(NotFoundError):
+            await system.store.get_image(user, task.image_id)
+        assert (await system.store.get_task(user, task.task_id)).ended
 
 
 class TestObjects:

@@ -25,9 +25,16 @@ QUERIES = [Query("car"), Query("tree"), Query("house"), Query("submarine")]
 ROOT = Path(__file__).parents[2]
 
 
+SECRET = "a secret of the service"
+
+
 @pytest.fixture(scope="module")
 def shared():
-    process = PredictorProcess(small_predictors.watched, device="cpu")
+    """A process of a service that has keys."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("API_SECRET_KEY", "S3SEG_SUPABASE_SECRET_KEY"):
+            patch.setenv(name, SECRET)
+        process = PredictorProcess(small_predictors.watched, device="cpu")
     yield process
     process.close()
 
@@ -105,37 +112,36 @@ class TestResults:
         shared.call("sleep", 0.0)
         assert shared.call("images") == before - 2
 
-    def test_the_keys_of_the_service_stay_with_the_service(self, monkeypatch):
-        monkeypatch.setenv("API_SECRET_KEY", "a secret of the service")
-        monkeypatch.setenv("S3SEG_SUPABASE_SECRET_KEY", "a secret of the service")
-        process = PredictorProcess(small_predictors.watched, device="cpu")
-        try:
-            assert "a secret of the service" not in process.call("variables").values()
-        finally:
-            process.close()
+    def test_the_keys_of_the_service_stay_with_the_service(self, shared):
+        variables = shared.call("variables")
+        assert "PATH" in variables
+        assert SECRET not in variables.values()
 
 
 class TestDeath:
-    @pytest.fixture
-    def process(self):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def process(cls):
+        """Ends in one test, and is started again for the next."""
         process = PredictorProcess(small_predictors.watched, device="cpu")
         yield process
         process.close()
 
     def test_a_process_that_dies_fails_its_calls_and_is_started_again(self, process, picture):
         (image,) = process.encode_resized([process.resize(picture)])
-        first = process.pid
+        first, restarts = process.pid, process.restarts
         with pytest.raises(InferenceError, match=r"process on cpu ended with exit code -9; try again"):
             process.call("die")
         assert process.call("sleep", 0.0) == "slept"  # waits for the new process
         assert process.pid != first
         assert process.problem is None
-        assert process.restarts == 1
+        assert process.restarts == restarts + 1
         with pytest.raises(InferenceError, match="was restarted; encode the picture again"):
             process.predict_pairs([(image, QUERIES[0])], threshold=0.1)
         assert len(predict(process, picture)) == len(QUERIES)
 
     def test_all_calls_in_progress_fail(self, process):
+        assert process.call("sleep", 0.0) == "slept"  # it is up
         with ThreadPoolExecutor(3) as threads:
             calls = [threads.submit(process.call, "sleep", 60.0) for _ in range(3)]
             until(lambda: len(process._pending) == 3)
@@ -144,7 +150,8 @@ class TestDeath:
                 with pytest.raises(InferenceError, match="ended with exit code -9"):
                     call.result(60)
 
-    def test_a_closed_process_is_gone_and_not_started_again(self, process):
+    def test_a_closed_process_is_gone_and_not_started_again(self):
+        process = PredictorProcess(small_predictors.watched, device="cpu")
         pid = process.pid
         process.close()
         with pytest.raises(ProcessLookupError):

@@ -326,7 +326,7 @@ class TestTwoBatchesAtOnce:
     async def test_the_second_batch_begins_while_the_first_is_in_progress(self, system):
         network = system.network
         network.go.clear()
-        batcher = Batcher(network, cpu=system.cpu, threads=2)
+        batcher = Batcher(network, cpu=system.cpu, metrics=system.metrics, threads=2)
         tasks = []
         for number in range(2):
             tasks.append(asyncio.ensure_future(batcher.segment(png(number), ["a"], name="p")))
@@ -338,11 +338,11 @@ class TestTwoBatchesAtOnce:
     async def test_a_picture_that_is_being_encoded_is_not_encoded_again(self, system):
         network = system.network
         network.go.clear()
-        batcher = Batcher(network, cpu=system.cpu, threads=2)
+        batcher = Batcher(network, cpu=system.cpu, metrics=system.metrics, threads=2)
         first = asyncio.ensure_future(batcher.segment(png(1), ["a"], name="p"))
         await until(network.began.is_set)
         second = asyncio.ensure_future(batcher.segment(png(1), ["b"], name="p"))
-        await until(lambda: batcher.waiting == 0)
+        await until(lambda: system.metrics.hits[True] == 1)  # it has seen that the first one encodes
         network.go.set()
         await asyncio.gather(first, second)
         assert network.encoded == [1]
@@ -352,15 +352,15 @@ class TestTwoBatchesAtOnce:
     async def test_who_waits_for_the_encoding_of_another_batch_gets_its_error(self, system):
         network = system.network
         network.go.clear()
-        network.fail = [InferenceError("no"), InferenceError("no")]
-        batcher = Batcher(network, cpu=system.cpu, threads=2)
+        network.fail = [InferenceError("no")]
+        batcher = Batcher(network, cpu=system.cpu, metrics=system.metrics, threads=2)
         first = asyncio.ensure_future(batcher.segment(png(1), ["a"], name="p"))
         await until(network.began.is_set)
         second = asyncio.ensure_future(batcher.segment(png(1), ["b"], name="p"))
-        await until(lambda: batcher.waiting == 0)
+        await until(lambda: system.metrics.hits[True] == 1)  # it has seen that the first one encodes
         network.go.set()
         outcomes = await asyncio.gather(first, second, return_exceptions=True)
-        assert isinstance(outcomes[0], InferenceError)
+        assert [type(outcome) for outcome in outcomes] == [InferenceError] * 2
         await until(lambda: [queue.load for queue in batcher._queues] == [0])  # a moment after its outcome
         assert (await batcher.segment(png(1), ["c"], name="p"))[0].prompt == "c"
         await batcher.aclose()

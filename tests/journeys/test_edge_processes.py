@@ -85,7 +85,7 @@ class TestUploadSizes:
         assert answer.startswith(b"HTTP/1.1 413")
 
     @pytest.mark.parametrize("length", ["10", "-1", "1e9", "0x10", "99999999999999999999999"])
-    def test_a_wrong_content_length_does_no_harm(self, edge, length):
+    def test_a_wrong_content_length_is_refused_and_does_no_harm(self, edge, length):
         _, http = edge
         with socket.create_connection((http.base_url.host, http.base_url.port), timeout=10) as connection:
             connection.sendall(
@@ -95,7 +95,7 @@ class TestUploadSizes:
                 + multipart(encoded())
             )
             connection.shutdown(socket.SHUT_WR)
-            assert connection.recv(65_536).startswith((b"HTTP/1.1 400", b"HTTP/1.1 413", b""))
+            assert connection.recv(65_536).startswith(b"HTTP/1.1 400 ")
         assert http.get("/health").status_code == 200
 
     def test_an_upload_that_breaks_off_leaves_nothing(self, edge):

@@ -105,7 +105,10 @@ def test_a_picture_turned_by_its_orientation_has_the_size_of_the_result(tmp_path
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (80, 120)).save(tmp_path / "turned.jpg", exif=exif)  # upright, it is 120 wide and 80 high
-    write_yolo_dataset(result_of(STACK, source=str(tmp_path / "turned.jpg")), tmp_path / "set")
+    done = write_yolo_dataset(result_of(STACK[1:], source=str(tmp_path / "turned.jpg")), tmp_path / "set", val=0)
+    assert (done.train, done.instances) == (1, 1)
+    found = filled(tmp_path / "set/labels/train/turned.txt")[0]
+    assert (found & STACK[1]).sum() / (found | STACK[1]).sum() > 0.9
 
 
 def test_what_cannot_become_a_data_set_leaves_nothing_behind(tmp_path):

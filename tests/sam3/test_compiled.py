@@ -57,9 +57,10 @@ class TestPasses:
     def passes(self, predictor) -> CompiledPasses:
         return CompiledPasses(predictor.model, predictor._passes.constants, backend="eager")
 
-    @pytest.mark.parametrize("boxes", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["words", "boxes"])
+    @pytest.mark.slow
+    @pytest.mark.parametrize("boxes", [False, True], ids=["words", "boxes"])
     def test_each_pass_is_one_graph(self, passes, predictor, boxes):
-        """``fullgraph`` makes every break an error."""
+        """``fullgraph`` makes every break an error, within the layers in the tests of predictions too."""
         plain = Passes(predictor.model, passes.constants)
         encode, detect, masks = (
             torch.compile(function, backend="eager", fullgraph=True, dynamic=False)

@@ -43,3 +43,10 @@ def but_for_ids(response):
     body = re.sub(rb'"meta":.*', b"", response.content)
     headers = {name: value for name, value in response.headers.items() if name not in ("x-request-id", "ratelimit")}
     return response.status_code, headers, body
+
+
+def require_valid_openapi(document):
+    """Raise an error unless a document is a valid description in OpenAPI 3.1."""
+    from openapi_spec_validator import OpenAPIV31SpecValidator  # importing it takes two seconds
+
+    OpenAPIV31SpecValidator(document).validate()

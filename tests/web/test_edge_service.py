@@ -13,7 +13,6 @@ import uuid
 
 import httpx
 import pytest
-from openapi_spec_validator import OpenAPIV31SpecValidator
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
@@ -32,7 +31,7 @@ from s3seg.tasks.object_keys import new_image_key
 from s3seg.web.logs import JsonFormatter
 from tests.helpers.attacks import slow_jpeg
 from tests.helpers.running_edge import running
-from tests.web.contract_bodies import data_of, error_of
+from tests.web.contract_bodies import data_of, error_of, require_valid_openapi
 from tests.web.secured_routes import ID
 
 pytestmark = pytest.mark.anyio
@@ -350,7 +349,7 @@ class TestOperation:
 
     async def test_the_openapi_document_is_valid_and_lists_every_error(self, service):
         document = (await service.http.get("/openapi.json")).json()
-        OpenAPIV31SpecValidator(document).validate()
+        require_valid_openapi(document)
         segment = document["paths"]["/api/v1/segment"]["post"]
         assert {"200", "202", "400", "401", "402", "403", "429", "500", "503"} == set(segment["responses"])
         assert {"200", "400", "401", "403", "413", "429", "500", "503"} == set(

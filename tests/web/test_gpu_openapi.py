@@ -12,12 +12,12 @@ import pytest
 import schemathesis
 import uvicorn
 from hypothesis import HealthCheck, given, settings
-from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from s3seg.adapters.sqlite import Database, Policy, SqliteTaskQueue
 from s3seg.web.gpu_app import build_gpu_app
 from s3seg.web.metrics import HttpMetrics
 from tests.helpers.inference_system import InferenceSystem
+from tests.web.contract_bodies import require_valid_openapi
 
 KEY = "correct horse"
 
@@ -77,7 +77,7 @@ def test_every_answer_is_one_that_is_described(service):
 
 
 def test_the_description_is_valid_openapi(service):
-    OpenAPIV31SpecValidator(httpx.get(f"{service}/openapi.json").json()).validate()
+    require_valid_openapi(httpx.get(f"{service}/openapi.json").json())
 
 
 @pytest.mark.parametrize("odd", ["\\ud800", "\\u0000", "\\u202e", "x" * 60_000])
