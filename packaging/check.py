@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import re
 import shutil
 import socket
@@ -29,6 +30,8 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import build as distributions
@@ -93,11 +96,11 @@ class Environment:
     Attributes:
         packages: The folder of its packages.
         work: The folder.
-        stages: Name and seconds of each command so far.
+        stages: Name, seconds and seconds of processor time of each command so far.
     """
 
     def __init__(self, python: str, folder: Path) -> None:
-        self._path, self.work, self.stages = folder / "environment", folder / "work", list[tuple[str, float]]()
+        self._path, self.work, self.stages = folder / "environment", folder / "work", list[tuple[str, float, float]]()
         self.work.mkdir(parents=True)
         self._run("an empty environment", python, "-m", "venv", str(self._path))
         self.packages = next((self._path / "lib").glob("python*/site-packages"))
@@ -118,12 +121,20 @@ class Environment:
         return self._run(name, self.program(program), *arguments)
 
     def _run(self, name: str, *command: str) -> str:
-        start = time.perf_counter()
-        done = subprocess.run(command, cwd=self.work, capture_output=True, text=True, check=False)  # noqa: S603
+        with self.stage(name):
+            done = subprocess.run(command, cwd=self.work, capture_output=True, text=True, check=False)  # noqa: S603
         if done.returncode:
             sys.exit(f"{' '.join(command)} ended with status {done.returncode}:\n{done.stdout}{done.stderr}")
-        self.stages.append((name, time.perf_counter() - start))
         return done.stdout
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Note how long what happens meanwhile takes, with the processes that have ended by then."""
+        start, before = time.perf_counter(), os.times()
+        yield
+        after = os.times()
+        used = after.children_user - before.children_user + after.children_system - before.children_system
+        self.stages.append((name, time.perf_counter() - start, used))
 
 
 def try_out(python: str, wheels: list[Path], constraints: Path, folder: Path) -> None:
@@ -156,15 +167,17 @@ def time_stages(python: str, wheels: list[Path], constraints: Path, folder: Path
     segment(environment, "the first mask: s3seg segment")
     report(environment)
     segment(environment, "the second mask: s3seg segment")
-    print(f"{environment.stages[-1][1]:6.1f} s         {environment.stages[-1][0]}", flush=True)
+    name, seconds, used = environment.stages[-1]
+    print(f"{name}, for comparison: {seconds:.1f} s, {used:.1f} s of the processor", flush=True)
 
 
 def report(environment: Environment) -> None:
-    """Print how long the commands took, with their shares, and what the installation weighs."""
-    total = sum(seconds for _, seconds in environment.stages)
-    for name, seconds in environment.stages:
-        print(f"{seconds:6.1f} s  {seconds / total:4.0%}  {name}")
-    print(f"{total:6.1f} s  in all", flush=True)
+    """Print how long the commands took, by the clock and of the processor, and what the installation weighs."""
+    total, total_used = (sum(stage[number] for stage in environment.stages) for number in (1, 2))
+    print("   clock           processor")
+    for name, seconds, used in environment.stages:
+        print(f"{seconds:6.1f} s {seconds / total:4.0%}  {used:6.1f} s {used / total_used:4.0%}  {name}")
+    print(f"{total:6.1f} s       {total_used:6.1f} s       in all", flush=True)
     print_sizes(environment.packages)
 
 
@@ -220,17 +233,16 @@ def serve(environment: Environment, *command: str) -> None:
         port = free.getsockname()[1]
     start, log_file = time.perf_counter(), environment.work / "serve.log"
     started = [environment.program("s3seg"), *command, "--port", str(port)]
-    with log_file.open("w") as log:
+    with environment.stage(f"s3seg {' '.join(command)}, until it is ready, and its end"), log_file.open("w") as log:
         process = subprocess.Popen(started, cwd=environment.work, stdout=log, stderr=subprocess.STDOUT)  # noqa: S603
-    try:
-        while not is_ready(f"http://127.0.0.1:{port}/ready"):
-            if process.poll() is not None or time.perf_counter() - start > READY_S:
-                sys.exit(f"s3seg {' '.join(command)} did not get ready:\n{log_file.read_text()}")
-            time.sleep(0.1)
-        environment.stages.append((f"s3seg {' '.join(command)}, until it is ready", time.perf_counter() - start))
-    finally:
-        process.terminate()
-        process.wait(30)
+        try:
+            while not is_ready(f"http://127.0.0.1:{port}/ready"):
+                if process.poll() is not None or time.perf_counter() - start > READY_S:
+                    sys.exit(f"s3seg {' '.join(command)} did not get ready:\n{log_file.read_text()}")
+                time.sleep(0.1)
+        finally:
+            process.terminate()
+            process.wait(30)
 
 
 def is_ready(url: str) -> bool:
@@ -250,7 +262,7 @@ def print_sizes(packages: Path) -> None:
         if path.is_dir()
     }
     largest = sorted(sizes, key=lambda name: -sizes[name])[:6]
-    parts = ", ".join(f"{name} {sizes[name]:.0f}" for name in [*largest, "s3seg"])
+    parts = ", ".join(f"{name} {sizes[name]:.0f}" for name in dict.fromkeys([*largest, "s3seg"]))
     print(f"  {sum(sizes.values()):.0f} MB in site-packages: {parts}", flush=True)
 
 
