@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# The demo compiles what it uses of PyTorch, which takes a third of the time of compiling it all; see READY.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 # What the environment has by now: s3seg with what it requires; also what tests and checks need; what a release needs.
 BASE := $(VENV)/.base
 READY := $(VENV)/.ready
@@ -33,24 +34,24 @@ $(BASE): pyproject.toml constraints.txt
 	@echo "setting up $(VENV) (some minutes the first time, most of them PyTorch) ..."
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "s3seg needs Python 3.11 or later, this is " + sys.version.split()[0] + "; try make PYTHON=python3.12 ...")'
 	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) --upgrade "pip>=25.1"
 	@$(PIP) -c constraints.txt --editable .
 	@touch $@
 
-# Dependency groups need pip 25.1.
+# Some packages have files that are not for this Python, which is not an error.
 $(READY): $(BASE)
 	@echo "adding what tests and checks need ..."
-	@$(PIP) --upgrade "pip>=25.1"
 	@$(PIP) -c constraints.txt --group dev
+	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 	@touch $@
 
 $(RELEASE): $(BASE)
-	@$(PIP) --upgrade "pip>=25.1"
 	@$(PIP) --group release
 	@touch $@
 
 demo: $(BASE)
 	@mkdir -p out
-	@$(BIN)/s3seg demo --output out/demo.png
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/s3seg demo --output out/demo.png
 
 test: $(READY)
 	$(TESTING) $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal

@@ -149,7 +149,7 @@ def try_out(python: str, wheels: list[Path], constraints: Path, folder: Path) ->
     report(full)
     slim = Environment(python, folder / "slim")
     [wheel] = (path for path in wheels if path.name.startswith("s3seg_slim"))
-    slim.pip("pip install s3seg-slim[images,cloud]", constraints, f"{wheel}[images,cloud]")
+    slim.pip("pip install s3seg-slim[images]", constraints, f"{wheel}[images]")
     slim.run("pip check", "python", "-m", "pip", "check")
     require_version(slim)
     serve(slim, "serve", "edge")
