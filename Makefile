@@ -2,7 +2,12 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# The demo compiles what it uses of PyTorch, which takes a third of the time of compiling it all; see READY.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+# What the environment has by now: s3seg with what it requires; also what tests and checks need; what a release needs.
+BASE := $(VENV)/.base
 READY := $(VENV)/.ready
+RELEASE := $(VENV)/.release
 # Tests start many processes: each works on one core, and finds modules compiled, whatever the environment says.
 TESTING := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
 
@@ -17,31 +22,42 @@ help:
 	@echo "make docs       the documentation as a site (out/site/index.html), with every warning an error"
 	@echo "make check      formatting, lint, types, layers"
 	@echo "make release    build twice, compare, and try in empty environments of Python 3.11, 3.12 and 3.13"
-	@echo "make sbom       list what an installation with all extras consists of (dist/sbom.json)"
-	@echo "make audit      look for known vulnerabilities in it; asks PyPI"
+	@echo "make sbom       list what an installation with all extras consists of, and the licences (out/sbom.json)"
+	@echo "make audit      the same, then look for known vulnerabilities in it; asks PyPI"
 	@echo "make bench      measure, side by side with the peers"
 	@echo "make bench-serve  the gpu service beside LitServe"
 	@echo "make bench-edge   the edge beside a bare Starlette route"
 	@echo "make bench-cpu    prompts of full SAM 3 on the CPU, with random weights"
 	@echo "make bench-gpu    on a CUDA card: equal to transformers, how fast, how busy (7 minutes)"
 
-$(READY): pyproject.toml constraints.txt
+$(BASE): pyproject.toml constraints.txt
 	@echo "setting up $(VENV) (some minutes the first time, most of them PyTorch) ..."
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "s3seg needs Python 3.11 or later, this is " + sys.version.split()[0] + "; try make PYTHON=python3.12 ...")'
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable . --group dev
-	@touch $(READY)
+	@$(PIP) --upgrade "pip>=25.1"
+	@$(PIP) -c constraints.txt --editable .
+	@touch $@
 
-demo: $(READY)
+# Some packages have files that are not for this Python, which is not an error.
+$(READY): $(BASE)
+	@echo "adding what tests and checks need ..."
+	@$(PIP) -c constraints.txt --group dev
+	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
+	@touch $@
+
+$(RELEASE): $(BASE)
+	@$(PIP) --group release
+	@touch $@
+
+demo: $(BASE)
 	@mkdir -p out
-	@$(BIN)/s3seg demo --output out/demo.png
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/s3seg demo --output out/demo.png
 
 test: $(READY)
 	$(TESTING) $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 test-slow: $(READY)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --group ray --group docs
+	@$(PIP) -c constraints.txt --group ray --group docs --group release
 	$(TESTING) $(BIN)/python -m pytest -m "slow or hypothesis" --hypothesis-profile=thorough
 
 test-workers: $(READY)
@@ -60,7 +76,7 @@ test-integrations:
 
 # A link to a page, a heading or a file that is not there is a warning; addresses on the web are not asked.
 docs: $(READY)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --group docs
+	@$(PIP) -c constraints.txt --group docs
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env --write-all -c docs/site -d out/site-cache . out/site
 	@echo "open out/site/index.html"
 
@@ -70,31 +86,23 @@ check: $(READY)
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-release: $(READY)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group release
+release: $(RELEASE)
 	$(BIN)/python packaging/check.py
 
-# What users install, and nothing else.
-INSTALLED := .venv-installed
-$(INSTALLED)/.ready: $(READY)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group release
-	@$(BIN)/python -m venv $(INSTALLED)
-	@$(INSTALLED)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
-	@$(INSTALLED)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt ".[cloud,heic,video,mcp]"
-	@touch $@
+# Of the wheels with all extras, in an environment of their own.
+INSTALLED ?= .venv-installed
+OUT ?= out
+sbom: $(RELEASE)
+	$(BIN)/python packaging/sbom.py --environment $(INSTALLED) --out $(OUT)
 
-sbom: $(INSTALLED)/.ready
-	@mkdir -p dist
-	$(BIN)/python -m cyclonedx_py environment --pyproject pyproject.toml --output-reproducible --output-file dist/sbom.json $(INSTALLED)/bin/python
-
-audit: $(INSTALLED)/.ready
-	$(BIN)/python -m pip_audit --strict --progress-spinner off --skip-editable --path $$(echo $(INSTALLED)/lib/python3*/site-packages)
+audit: sbom
+	$(BIN)/python packaging/audit.py $(OUT)/sbom.json
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks
 
 bench-serve: $(READY)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --group bench
+	@$(PIP) -c constraints.txt --group bench
 	$(BIN)/python -m benchmarks serve
 
 bench-edge: $(READY)

@@ -54,6 +54,17 @@ def test_the_workflow_tests_every_python_that_the_package_names():
     assert matrix["python"] == named
 
 
+def test_every_target_of_make_that_is_named_is_in_the_makefile():
+    targets = set(re.findall(r"^([a-z-]+):", read("Makefile"), re.MULTILINE))
+    pages = ("CONTRIBUTING.md", "README.md", ".github/pull_request_template.md", "pyproject.toml")
+    calls = [r"^(?:exec|        run:) make ([a-z -]+)$", r"`make ([a-z -]+)`", r"^make ([a-z-]+)"]
+    text = "\n".join(read(name) for name in (".ci/run", ".github/workflows/tests.yml", *pages))
+    named = {target for call in calls for said in re.findall(call, text, re.MULTILINE) for target in said.split()}
+    assert {"check", "test", "docs", "demo", "release", "sbom", "audit"} <= named
+    assert named <= targets
+    assert set(re.findall(r'echo "make ([a-z-]+)', read("Makefile"))) == targets - {"help", "clean"}
+
+
 @pytest.mark.parametrize("form", sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("[bf]*.yml")), ids=lambda p: p.stem)
 def test_an_issue_form_has_what_the_host_requires(form):
     content = yaml.safe_load(form.read_text(encoding="utf-8"))
