@@ -45,7 +45,7 @@ def as_text(found: Mapping[str, Any]) -> str:
 
 def _named(one: Mapping[str, Any]) -> str:
     work = "idle" if not one["busy"] else f"{one['busy']:.0%} busy"
-    return f"{one['workers']} workers, {work}, a look every {one['poll_s']:g} s"
+    return f"{one['workers']} workers, {work}, a poll every {one['poll_s']:g} s"
 
 
 def _row(name: str, one: Mapping[str, Any]) -> list[str]:
@@ -72,7 +72,7 @@ def draw(path: Path, simulated: Sequence[Mapping[str, Any]]) -> None:
         for busy, style in ((0.0, ":"), (0.5, "-")):
             points = [one for one in simulated if (one["poll_s"], one["busy"]) == (poll_s, busy)]
             workers = [one["workers"] for one in points]
-            label = f"look every {poll_s:g} s, {'idle' if not busy else 'half busy'}"
+            label = f"poll every {poll_s:g} s, {'idle' if not busy else 'half busy'}"
             used.plot(workers, [100 * one["used"] for one in points], style, color=colour, marker="o", label=label)
             if busy:
                 waits.plot(workers, [one["wait_p99_ms"] for one in points], style, color=colour, marker="o")

@@ -80,7 +80,24 @@ def _as_page(rendered: str) -> str:
     text = re.sub(r":\w+:`~?([^`]+)`", r"`\1`", text)
     text = text.replace("<code>", "`").replace("</code>", "`")
     text = re.sub(r"``+([^`\n]+)``+", r"`\1`", text)
+    text = re.sub(r"(?<=^```python\n).{101,}(?=\n```$)", lambda found: _in_lines(found[0]), text, flags=re.MULTILINE)
     return re.sub(r"\n{3,}", "\n\n", text).strip()
+
+
+def _in_lines(signature: str) -> str:
+    """A signature with a line for each parameter."""
+    name, _, rest = signature.partition("(")
+    parameters, depth = [""], 1
+    parts = iter(re.findall(r"'[^']*'|.", rest))  # a string is one part, whatever is in it
+    for part in parts:
+        depth += (part in "([{") - (part in ")]}")
+        if depth == 0:
+            break
+        if part == "," and depth == 1:
+            parameters.append("")
+        else:
+            parameters[-1] += part
+    return f"{name}(\n" + "".join(f"    {each.strip()},\n" for each in parameters) + f"){''.join(parts)}"
 
 
 if __name__ == "__main__":

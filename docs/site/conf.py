@@ -60,12 +60,13 @@ def _without_folders(link: re.Match[str], page: Path) -> str:
 
 
 def _contents(index: str, page: Path) -> str:
-    """A table of contents for each row of the index: what the index forgets, Sphinx reports as outside of any table."""
+    """A table of contents for each section of the index; Sphinx reports a page that is in none."""
     tables = []
-    for row in re.findall(r"^\| ([A-Z].*?) \| (.*) \|$", index, re.MULTILINE):
-        targets = [target for _, target, _ in _LINK.findall(row[1])]
+    for section in index.split("\n## ")[1:]:
+        title, _, items = section.partition("\n")
+        targets = [target for _, target, _ in _LINK.findall(items)]
         entries = "\n".join(os.path.relpath(page.parent / target, page.parent) for target in targets)
-        tables.append(f"```{{toctree}}\n:hidden:\n:caption: {row[0]}\n\n{entries}\n```\n")
+        tables.append(f"```{{toctree}}\n:hidden:\n:caption: {title}\n\n{entries}\n```\n")
     return "\n\n" + "\n".join(tables)
 
 

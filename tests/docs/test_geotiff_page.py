@@ -33,7 +33,7 @@ def test_the_page_can_be_followed(tmp_path: Path):
     (commands,) = re.findall(r"^```sh\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
     (code,) = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
     install, command = (shlex.split(line) for line in commands.splitlines())
-    assert install == ["pip", "install", "s3seg[geo]"]
+    assert install == ["pip", "install", ".[geo]"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     run = {"cwd": tmp_path, "env": environment, "check": True, "capture_output": True, "text": True}
     subprocess.run([sys.executable, "-m", *command], **run)

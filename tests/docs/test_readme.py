@@ -115,11 +115,16 @@ def test_the_tutorial_shows_what_a_segmenter_prints(clone, capsys):
     assert re.sub(device, "", capsys.readouterr().out.strip()) == shown
 
 
-def test_the_guide_to_results_runs_from_top_to_bottom(clone):
+def test_the_guide_to_results_runs_from_top_to_bottom(clone, capsys):
     names: dict = {}
     write_video(clone / "street.mp4")
     for code in code_blocks("docs/how-to/results.md", "python"):
         exec(compile(code, "results.md", "exec"), names)
+        if "tolerance=pixels" in code:
+            shown = [tuple(map(int, pair.split())) for pair in code.rpartition("# ")[2].split(",")]
+            printed = [tuple(map(int, line.split())) for line in capsys.readouterr().out.splitlines()[-3:]]
+            assert [pixels for pixels, _ in printed] == [pixels for pixels, _ in shown] == [0, 1, 2]
+            assert dict(printed) == pytest.approx(dict(shown), rel=0.05)  # it is about float32 on a CPU
     assert 0 < len(names["sure"]) < len(names["trees"]) < len(names["more"])
     assert len(names["detections"]) == len(names["outlines"]) == len(names["trees"])
     pictures = {"trees.png", "both.png", "again.png", "plain.png", "biggest.png"}

@@ -143,7 +143,8 @@ def _compute(compute: Callable[[], Compute]) -> Iterator[Finding]:
         )
         return
     if found.device.startswith("cpu"):
-        yield Finding("device", "note", "cpu", "full SAM 3 takes about 30 s per image on a CPU")
+        seconds = 6 if found.dtype == "bfloat16" else 20  # measured on two cores: docs/explanation/performance.md
+        yield Finding("device", "note", "cpu", f"SAM 3 for photographs takes about {seconds} s per image on two cores")
     else:
         yield Finding("device", "ok", f"{found.device} by default; available: {'; '.join(found.devices)}")
     yield Finding("dtype", "ok", f"{found.dtype} by default")
