@@ -1,14 +1,17 @@
 // Uploads a picture, finds what is named, and draws the masks over it:
 //   npm start -- park.png out.png tree sun
+//   npm start -- --tile 500 map.png out.png tree      also looks into tiles of 500 pixels, for small or many things
 // S3SEG_URL and S3SEG_TOKEN are what `s3seg serve` prints.
 
 import { readFile, writeFile } from "node:fs/promises";
 import { basename } from "node:path";
+import { parseArgs } from "node:util";
 import createClient from "openapi-fetch";
 import { PNG } from "pngjs";
 import type { components, paths } from "./api.js"; // made by: npm run types
 
 type Result = components["schemas"]["ResultDetailResponse"];
+type Tile = components["schemas"]["SegmentRequest"]["tile"]; // pixels, "auto", or undefined for the whole picture only
 
 const COLOURS: [number, number, number][] = [
   [230, 25, 75], [60, 180, 75], [0, 130, 200], [245, 130, 48], [145, 30, 180], [70, 240, 240], [240, 50, 230],
@@ -17,14 +20,16 @@ const COLOURS: [number, number, number][] = [
 const url = required("S3SEG_URL");
 const api = createClient<paths>({ baseUrl: url, headers: { Authorization: `Bearer ${required("S3SEG_TOKEN")}` } });
 
-const [picture, drawn, ...prompts] = process.argv.slice(2);
+const { values, positionals } = parseArgs({ options: { tile: { type: "string" } }, allowPositionals: true });
+const [picture, drawn, ...prompts] = positionals;
 if (!picture || !drawn || prompts.length === 0) {
-  console.error("usage: npm start -- PICTURE OUT.png PROMPT...");
+  console.error("usage: npm start -- [--tile PIXELS|auto] PICTURE OUT.png PROMPT...");
   process.exit(2);
 }
 try {
   const bytes = await readFile(picture);
-  const result = await segment(bytes, basename(picture), prompts);
+  const tile = values.tile === undefined || values.tile === "auto" ? values.tile : Number(values.tile);
+  const result = await segment(bytes, basename(picture), prompts, tile);
   console.log(`found ${result.labels.join(", ") || "nothing"}; confidence ${result.metadata.confidence.toFixed(2)}`);
   if (picture.endsWith(".png")) {
     await writeFile(drawn, await overlay(bytes, result.mask_image_url));
@@ -35,7 +40,7 @@ try {
   process.exit(1);
 }
 
-async function segment(bytes: Buffer, name: string, prompts: string[]): Promise<Result> {
+async function segment(bytes: Buffer, name: string, prompts: string[], tile?: Tile): Promise<Result> {
   const form = new FormData();
   form.append("file", new Blob([new Uint8Array(bytes)]), name);
   const upload = await api.POST("/api/v1/upload", {
@@ -46,7 +51,7 @@ async function segment(bytes: Buffer, name: string, prompts: string[]): Promise<
   // A repeat with the same key is the same task and costs nothing, so a lost answer can be asked for again.
   const submitted = await api.POST("/api/v1/segment", {
     params: { header: { "Idempotency-Key": crypto.randomUUID() } },
-    body: { image_url, text_prompts: prompts },
+    body: { image_url, text_prompts: prompts, tile }, // what is undefined is not sent
   });
   const { task_id } = dataOf(submitted);
   for (let pause = 200; ; pause = Math.min(pause * 1.5, 2000)) {

@@ -25,7 +25,6 @@ CHANGING = (
     r"http://127\.0\.0\.1:\d+",
 )
 DIRECT = r'"direct_uploads":(?:true|false)'  # this Worker has no keys to sign requests with
-ADVICE = r", or, if you trust the file, pass s3seg[^\"]*"  # where Pillow decodes
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +36,7 @@ def under_uvicorn(folder, database_server, s3):
 def normalised(text: str) -> str:
     for pattern in CHANGING:
         text = re.sub(pattern, "*", text)
-    text = re.sub(DIRECT, "", re.sub(ADVICE, "", text))
+    text = re.sub(DIRECT, "", text)
     return re.sub(r'"[^"]*"', lambda found: found[0] if "*" not in found[0] else '"*"', text)
 
 

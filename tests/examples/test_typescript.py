@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from tests.helpers.processes import free_port, wait_for
+from tests.helpers.small_things import circles
 
 pytestmark = [
     pytest.mark.slow,
@@ -71,3 +72,23 @@ def test_an_error_of_the_service_is_told(example: Path, service: dict[str, str])
     done = npm(example, {**service, "S3SEG_TOKEN": "x"}, "start", "--", str(PARK), "out.png", "tree", check=False)
     assert done.returncode == 1
     assert "error: AUTH_INVALID: " in done.stderr
+
+
+def test_it_looks_into_tiles_if_it_is_told_to(example: Path, service: dict[str, str], tmp_path: Path) -> None:
+    (small := tmp_path / "small.png").write_bytes(circles())
+    whole = npm(example, service, "start", "--", str(small), "whole.png", "red circle")
+    tiles = npm(example, service, "start", "--", "--tile", "300", str(small), "tiles.png", "red circle")
+    pictures = (small, example / "whole.png", example / "tiles.png")
+    before, after, closely = (np.asarray(Image.open(path).convert("RGB"), int) for path in pictures)
+    centres = [(80 + 220 * row, 90 + 215 * column) for row in range(3) for column in range(3)]
+    assert "drawn" in whole.stdout
+    assert "found red circle" in tiles.stdout
+    assert all((before[at] != closely[at]).any() for at in centres)
+    assert not all((before[at] != after[at]).any() for at in centres)
+
+
+def test_a_tile_that_the_service_refuses_is_told(example: Path, service: dict[str, str]) -> None:
+    done = npm(example, service, "start", "--", "--tile", "31", str(PARK), "out.png", "tree", check=False)
+    assert done.returncode == 1
+    assert "error: INVALID_REQUEST: tile: " in done.stderr
+    assert "'auto' or a whole number of pixels, 32 or more, got 31" in done.stderr

@@ -227,7 +227,7 @@ def test_the_first_frame_of_several_is_taken_and_told(format_name: str) -> None:
 def test_a_huge_header_is_refused_before_anything_is_decoded() -> None:
     bomb = _png_header(60_000, 60_000)
     tracemalloc.start()
-    with pytest.raises(ImageDecodeError, match=r"bomb.png: too large: 60000 x 60000 is 3600.0 megapixels"):
+    with pytest.raises(ImageDecodeError, match=r"bomb.png: too large: 60000 x 60000 is 3600.0 megapixels.*max_pixels="):
         images.load(bomb, name="bomb.png")
     assert tracemalloc.get_traced_memory()[1] < 5e6
     tracemalloc.stop()
@@ -237,7 +237,7 @@ def test_the_pixel_limit_is_the_callers_and_not_pillows() -> None:
     limits = Image.MAX_IMAGE_PIXELS
     assert images.load(PNG, max_pixels=24 * 32).size == (24, 32)
     for source in (PNG, NOISE, Image.fromarray(NOISE)):
-        with pytest.raises(ImageDecodeError, match="max_pixels"):
+        with pytest.raises(ImageDecodeError, match=r"make it smaller$"):
             images.load(source, max_pixels=24 * 32 - 1)
     # Between Pillow's warning (89 megapixels) and its error (179) only our limit speaks; warnings are errors.
     with pytest.raises(ImageDecodeError, match="truncated"):

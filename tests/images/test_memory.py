@@ -39,14 +39,14 @@ def _encode(picture: Image.Image, format_name: str, **options: object) -> bytes:
 def test_the_budget_depends_on_format_and_mode(mode: str, format_name: str, options: dict, needed: int) -> None:
     encoded = _encode(Image.new(mode, (100, 80)), format_name, **options)
     assert images.load(encoded, max_memory=needed * 8000).size == (80, 100)
-    with pytest.raises(ImageDecodeError, match=r"a: too large: decoding this .* GB of memory, .*max_memory"):
+    with pytest.raises(ImageDecodeError, match=r"a: too large: decoding this .* GB of memory, .* make it smaller$"):
         images.load(encoded, name="a", max_memory=needed * 8000 - 1)
 
 
 def test_a_progressive_jpeg_needs_its_coefficients_when_it_is_reduced_too() -> None:
     encoded = _encode(Image.new("RGB", (800, 800)), "JPEG", progressive=True)
     assert images.load(encoded, reduce_to=100, max_memory=800 * 800 * 7).size == (100, 100)
-    with pytest.raises(ImageDecodeError, match="max_memory"):
+    with pytest.raises(ImageDecodeError, match="make it smaller"):
         images.load(encoded, reduce_to=100, max_memory=800 * 800 * 6)
     assert images.load(_encode(Image.new("RGB", (800, 800)), "JPEG"), reduce_to=100, max_memory=800 * 800).height == 100
 
@@ -54,7 +54,7 @@ def test_a_progressive_jpeg_needs_its_coefficients_when_it_is_reduced_too() -> N
 def test_a_pil_picture_is_refused_before_it_is_decoded_and_not_after() -> None:
     encoded = _encode(Image.new("RGB", (100, 80)), "PNG")
     with Image.open(io.BytesIO(encoded)) as picture:
-        with pytest.raises(ImageDecodeError, match="max_memory"):
+        with pytest.raises(ImageDecodeError, match="make it smaller"):
             images.load(picture, max_memory=8000)
         picture.load()
         assert images.load(picture, max_memory=8000).size == (80, 100)

@@ -22,6 +22,7 @@ from s3seg.integrations.picture_access import PictureAccess
 from s3seg.results import masks
 from tests.helpers.inference_system import PICTURES
 from tests.helpers.processes import Process, free_port, wait_until_listening
+from tests.helpers.small_things import circles
 from tests.integrations.running import same_mask
 
 pytestmark = pytest.mark.anyio
@@ -99,6 +100,26 @@ async def test_cut_outs_are_transparent_outside_their_masks(server, segmenter):
     assert "there is no instance 3 of 'tree': 2 were found" in absent.content[0].text
 
 
+@pytest.mark.parametrize("tile", [300, "auto"])
+async def test_every_tool_looks_into_tiles_if_it_is_told_to(segmenter, tmp_path, tile):
+    (tmp_path / "small.png").write_bytes(circles())
+    asked = {"image": "small.png", "prompts": ["red circle"]}
+    expected = len(segmenter.segment(tmp_path / "small.png", "red circle", tile=tile))
+    async with Client(build_server(lambda: segmenter, PictureAccess([tmp_path]))) as client:
+        whole = (await client.call_tool("count", asked)).structured_content
+        tiles = (await client.call_tool("count", {**asked, "tile": tile})).structured_content
+        listed = (await client.call_tool("segment", {**asked, "tile": tile})).structured_content
+        (plain,) = (await client.call_tool("draw", asked)).content
+        (drawn,) = (await client.call_tool("draw", {**asked, "tile": tile})).content
+        cut = {"image": "small.png", "prompt": "red circle", "tile": tile}
+        (ninth,) = (await client.call_tool("cut_out", {**cut, "number": 9})).content
+    assert whole["red circle"] < 9 == expected
+    assert tiles == {"red circle": 9}
+    assert listed["results"][0]["count"] == 9
+    assert drawn.data != plain.data
+    assert max(Image.open(io.BytesIO(base64.b64decode(ninth.data))).size) < 60
+
+
 async def test_answers_are_bounded(server, monkeypatch):
     monkeypatch.setattr(mcp_server, "_MAX_INSTANCES", 1)
     monkeypatch.setattr(mcp_server, "_MAX_RLE_CHARACTERS", 10)
@@ -122,6 +143,8 @@ async def test_answers_are_bounded(server, monkeypatch):
         ({**PARK, "prompts": [" "]}, "the prompt is empty"),
         ({**PARK, "prompts": ["x"] * 17}, "at most 16 items"),
         ({**PARK, "threshold": 2}, "less than or equal to 1"),
+        ({**PARK, "tile": 31}, "tile is 'auto' or a whole number of pixels, 32 or more, got 31"),
+        ({**PARK, "tile": "small"}, "'auto'"),
     ],
 )
 async def test_errors_tell_the_agent_what_to_change(server, arguments, told):

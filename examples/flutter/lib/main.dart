@@ -11,6 +11,7 @@ import 's3seg.dart';
 
 const _url = String.fromEnvironment('S3SEG_URL', defaultValue: 'http://127.0.0.1:8000');
 const _token = String.fromEnvironment('S3SEG_TOKEN');
+const _tile = 1000; // pixels; of things that are smaller than 50, little is found
 const _colours = [0xFFE6194B, 0xFF3CB44B, 0xFF0082C8, 0xFFF58230, 0xFF911EB4, 0xFF46F0F0, 0xFFF032E6];
 
 void main() => runApp(MaterialApp(title: 's3seg', home: SegmentScreen(S3seg(Uri.parse(_url), () => _token))));
@@ -28,6 +29,7 @@ class _SegmentScreenState extends State<SegmentScreen> {
   Uint8List? _picture;
   ui.Image? _masks;
   String _said = 'Choose a picture.';
+  bool _closely = false;
   bool _busy = false;
 
   Future<void> _choose() async {
@@ -45,7 +47,7 @@ class _SegmentScreenState extends State<SegmentScreen> {
     final prompts = [for (final text in _prompts.text.split(',')) if (text.trim().isNotEmpty) text.trim()];
     setState(() => _busy = true);
     try {
-      final result = await widget.service.segment(_picture!, prompts);
+      final result = await widget.service.segment(_picture!, prompts, tile: _closely ? _tile : null);
       final masks = await _coloured(result.mask);
       setState(() {
         _masks = masks;
@@ -92,7 +94,12 @@ class _SegmentScreenState extends State<SegmentScreen> {
           if (_busy) const LinearProgressIndicator(),
           Semantics(liveRegion: true, child: Padding(padding: const EdgeInsets.all(8), child: Text(_said))),
           TextField(controller: _prompts, decoration: const InputDecoration(labelText: 'What to find')),
-          const SizedBox(height: 8),
+          SwitchListTile(
+            title: const Text('Look closely'),
+            subtitle: const Text('For things that are small in the picture; takes longer'),
+            value: _closely,
+            onChanged: _busy ? null : (value) => setState(() => _closely = value),
+          ),
           Row(mainAxisAlignment: MainAxisAlignment.spaceEvenly, children: [
             OutlinedButton(onPressed: _busy ? null : _choose, child: const Text('Choose a picture')),
             FilledButton(onPressed: _busy || picture == null ? null : _find, child: const Text('Find')),

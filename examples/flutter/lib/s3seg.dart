@@ -43,12 +43,19 @@ class S3seg {
   final http.Client _http;
 
   /// Find what [prompts] name in a JPEG, PNG or WebP of at most 10 MB.
-  Future<Result> segment(Uint8List picture, List<String> prompts) async {
+  ///
+  /// With [tile], look also into overlapping tiles of so many pixels a side (32 or more), for things that are small or
+  /// many. Each tile takes as long as a whole picture; the price is the same.
+  Future<Result> segment(Uint8List picture, List<String> prompts, {int? tile}) async {
     final upload = http.MultipartRequest('POST', url.resolve('/api/v1/upload'))
       ..headers.addAll(_headers())
       ..files.add(http.MultipartFile.fromBytes('file', picture, filename: 'picture'));
     final image = _data(await http.Response.fromStream(await _http.send(upload)));
-    final body = jsonEncode({'image_url': image['image_url'], 'text_prompts': prompts});
+    final body = jsonEncode({
+      'image_url': image['image_url'],
+      'text_prompts': prompts,
+      if (tile != null) 'tile': tile,
+    });
     final key = _newKey(); // the same for each repeat: a lost answer does not cost twice
     final task = await _retried(() => _http.post(url.resolve('/api/v1/segment'),
         headers: _headers({'Content-Type': 'application/json', 'Idempotency-Key': key}), body: body));

@@ -33,6 +33,15 @@ ExpiresAt = Annotated[
 ]
 
 
+def _any_required(*fields: str) -> dict[str, Any]:
+    """Return a schema that requires one of these fields or more.
+
+    Below ``allOf``, because generators of clients give up on an object with ``anyOf``: openapi-typescript lets it be
+    anything then, and openapi-generator lets the body be left out.
+    """
+    return {"allOf": [{"anyOf": [{"required": [field]} for field in fields]}]}
+
+
 class UploadRequest(RequestModel):
     """``multipart/form-data`` of POST /api/v1/upload.
 
@@ -59,7 +68,7 @@ _Coordinate = Annotated[float, Field(allow_inf_nan=False)]
 class ClickedObject(RequestModel):
     """Addition: points and a box, in pixels, that show one object; at least one point or the box."""
 
-    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["points"]}, {"required": ["box"]}]})
+    model_config = ConfigDict(json_schema_extra=_any_required("points", "box"))
 
     points: Annotated[
         tuple[tuple[_Coordinate, _Coordinate], ...], Field(max_length=MAX_POINTS, description="x, y of each point")
@@ -92,12 +101,7 @@ class SegmentRequest(RequestModel):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "anyOf": [
-                {"required": ["text_prompt"]},
-                {"required": ["text_prompts"]},
-                {"required": ["clicks"]},
-                {"required": ["concept_id"]},
-            ],
+            **_any_required("text_prompt", "text_prompts", "clicks", "concept_id"),
             "examples": [
                 {"image_url": "https://cdn.example.com/users/u/images/i.png", "text_prompt": "cat"},
                 {

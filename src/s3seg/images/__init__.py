@@ -21,7 +21,7 @@ from s3seg.images import _streams
 from s3seg.images._arrays import as_array, is_array, rgb_from_array
 from s3seg.images._download import download, is_url, without_credentials
 from s3seg.images._encoded import decode, depth_notes, rgb_from_pil, transparency_notes
-from s3seg.images._loaded import Limits, LoadedImage
+from s3seg.images._loaded import MAX_MEMORY, MAX_PIXELS, Limits, LoadedImage
 
 __all__ = [
     "MAX_BYTES",
@@ -39,15 +39,8 @@ __all__ = [
 ImageSource = Any
 """str | os.PathLike | bytes | file object | PIL picture | numpy array | torch tensor | LoadedImage, or (name, one)."""
 
-MAX_PIXELS = 178_956_970
-"""Largest picture read by default: the size at which Pillow itself refuses, above any single shot of a camera
-(medium format backs have 151 megapixels)."""
-
 MAX_BYTES = 512 * 2**20
 """Most bytes read from a URL or a stream by default: an uncompressed RGB picture of ``MAX_PIXELS`` fits."""
-
-MAX_MEMORY = 3 * 10**9
-"""Most memory that decoding a file may take by default, as estimated from its header, in bytes."""
 
 
 def load(

@@ -9,6 +9,13 @@ import numpy.typing as npt
 
 from s3seg.errors import ImageDecodeError
 
+MAX_PIXELS = 178_956_970
+"""Largest picture read by default: the size at which Pillow itself refuses, above any single shot of a camera
+(medium format backs have 151 megapixels)."""
+
+MAX_MEMORY = 3 * 10**9
+"""Most memory that decoding a file may take by default, as estimated from its header, in bytes."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadedImage:
@@ -81,8 +88,8 @@ class Limits:
         if width * height > self.pixels:
             raise ImageDecodeError(
                 f"{name}: too large: {width} x {height} is {width * height / 1e6:.1f} megapixels, "
-                f"and the limit is {self.pixels / 1e6:.1f}; "
-                "make it smaller, or, if you trust the file, pass s3seg.images.load(..., max_pixels=...)"
+                f"and the limit is {self.pixels / 1e6:.1f}; make it smaller"
+                + _or_raise("max_pixels", is_default=self.pixels == MAX_PIXELS)
             )
 
     def check_memory(self, needed: int, name: str, kind: str) -> None:
@@ -94,6 +101,11 @@ class Limits:
         if needed > self.memory:
             raise ImageDecodeError(
                 f"{name}: too large: decoding this {kind} picture would take about {needed / 1e9:.1f} GB of memory, "
-                f"and the limit is {self.memory / 1e9:.1f}; "
-                "make it smaller, or, if you trust the file, pass s3seg.images.load(..., max_memory=...)"
+                f"and the limit is {self.memory / 1e9:.1f}; make it smaller"
+                + _or_raise("max_memory", is_default=self.memory == MAX_MEMORY)
             )
+
+
+def _or_raise(argument: str, *, is_default: bool) -> str:
+    """Say how a limit is raised. Who chose another one knows, and users of a service cannot."""
+    return f", or, if you trust the file, pass s3seg.images.load(..., {argument}=...)" if is_default else ""

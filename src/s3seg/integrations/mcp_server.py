@@ -26,6 +26,7 @@ from s3seg.integrations.picture_access import PictureAccess
 from s3seg.results import draw, masks
 from s3seg.results.segmentation import Segmentation
 from s3seg.tasks.limits import MAX_PROMPT_CHARS, MAX_PROMPTS
+from s3seg.tasks.tiles import MIN_TILE, Tile
 from s3seg.web.keys import KEY_HEADER, ApiKeys
 
 if TYPE_CHECKING:
@@ -46,7 +47,8 @@ _MAX_BODY_BYTES = 16 * 2**20  # a picture of 10 MB as a data: URL fits
 _INSTRUCTIONS = """Finds things in pictures from their names, with SAM 3, and returns exact masks, boxes and counts.
 Name one kind of thing in a few words for each prompt ("red car", "person with a hat"), not a question or a sentence.
 Coordinates are pixels of the picture, x to the right and y down, from its top left corner.
-If a prompt finds nothing, try a simpler or more common word, or a lower threshold; a hint in the answer may say why."""
+If a prompt finds nothing, try a simpler or more common word, or a lower threshold; a hint in the answer may say why.
+If things are small in a large picture, or there are more than 200 of them, set tile."""
 
 PictureArgument = Annotated[
     str,
@@ -67,6 +69,16 @@ PromptsArgument = Annotated[
 ThresholdArgument = Annotated[
     float | None,
     Field(ge=0, le=1, description="Keep instances that score above this; lower finds more. By default the model's."),
+]
+TileArgument = Annotated[
+    Tile | None,
+    Field(
+        description="Look also into overlapping tiles of the picture, for things that are small in it, or very many. "
+        f"The side of a tile in pixels, {MIN_TILE} or more: about 20 times the size of the smallest things, such as "
+        '500 for things of 25 pixels; or "auto" for the side of the model\'s input. Each tile takes as long as a whole '
+        "picture, and half the side makes four times as many tiles, so leave it out at first. By default only the "
+        "whole picture is looked at, and at most 200 instances of a prompt are found."
+    ),
 ]
 
 
@@ -114,8 +126,8 @@ def build_server(load: Callable[[], Segmenter | Client], access: PictureAccess) 
 
     model = functools.cache(load)
 
-    def found(image: str, prompts: Sequence[str], threshold: float | None) -> list[Segmentation]:
-        return model().segment(access.load(image), list(prompts), threshold=threshold)
+    def found(image: str, prompts: Sequence[str], threshold: float | None, tile: Tile | None) -> list[Segmentation]:
+        return model().segment(access.load(image), list(prompts), threshold=threshold, tile=tile)
 
     def list_pictures() -> list[str]:
         return access.names(limit=_MAX_LISTED)
@@ -125,14 +137,25 @@ def build_server(load: Callable[[], Segmenter | Client], access: PictureAccess) 
         prompts: PromptsArgument,
         threshold: ThresholdArgument = None,
         masks: Annotated[bool, Field(description="Return the masks too, as COCO RLE; they are long.")] = False,
+        tile: TileArgument = None,
     ) -> PictureInfo:
-        return _describe(found(image, prompts, threshold), with_masks=masks)
+        return _describe(found(image, prompts, threshold, tile), with_masks=masks)
 
-    def count(image: PictureArgument, prompts: PromptsArgument, threshold: ThresholdArgument = None) -> dict[str, int]:
-        return {result.prompt: len(result) for result in found(image, prompts, threshold)}
+    def count(
+        image: PictureArgument,
+        prompts: PromptsArgument,
+        threshold: ThresholdArgument = None,
+        tile: TileArgument = None,
+    ) -> dict[str, int]:
+        return {result.prompt: len(result) for result in found(image, prompts, threshold, tile)}
 
-    def draw_instances(image: PictureArgument, prompts: PromptsArgument, threshold: ThresholdArgument = None) -> Image:
-        results = found(image, prompts, threshold)
+    def draw_instances(
+        image: PictureArgument,
+        prompts: PromptsArgument,
+        threshold: ThresholdArgument = None,
+        tile: TileArgument = None,
+    ) -> Image:
+        results = found(image, prompts, threshold, tile)
         drawing = draw.overlay(results[0].image, results)
         drawing.thumbnail((_DRAWING_SIDE, _DRAWING_SIDE), PIL.Image.Resampling.LANCZOS)
         return _encoded(drawing, "jpeg", quality=88)
@@ -144,8 +167,9 @@ def build_server(load: Callable[[], Segmenter | Client], access: PictureAccess) 
             int | None, Field(ge=1, description="Only the instance with this number; by default all, the best first.")
         ] = None,
         threshold: ThresholdArgument = None,
+        tile: TileArgument = None,
     ) -> list[Image]:
-        (result,) = found(image, [prompt], threshold)
+        (result,) = found(image, [prompt], threshold, tile)
         if number is not None and number > len(result):
             raise InvalidRequestError(
                 f"there is no instance {number} of {prompt!r}: {len(result)} were found; leave number out for all"

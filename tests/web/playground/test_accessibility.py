@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import os
 
 import pytest
 
 from tests.cloud.parts import downloads
+from tests.helpers.pictures import encoded
 
 pytestmark = pytest.mark.slow  # a browser, 2 to 5 s a test; test_browser.py goes the whole way in `make test`
 
@@ -31,6 +33,9 @@ await page.click("#past summary"); await page.waitForSelector("#past-list li"); 
 await tool("look"); await page.click("#groups .more"); await look("chosen");
 await page.click("#repair"); await press([3, 2]); await look("repair");
 await page.evaluate(() => (document.querySelector("#patience").hidden = false)); await look("waiting");
+const buffer = Buffer.from(input.large, "base64");
+await page.setInputFiles("#file", { name: "large.png", mimeType: "image/png", buffer });
+await page.waitForSelector("#tile"); await page.selectOption("#tile", "500"); await look("tiles");
 const { wide, wider } = await page.evaluate(() => ({ wide: innerWidth, wider: document.documentElement.scrollWidth }));
 if (wider > wide) findings.width = [`the page is ${wider} pixels wide and the window ${wide}`];
 return findings;
@@ -52,9 +57,10 @@ def axe():
     "options", [{"colorScheme": "light"}, {"colorScheme": "dark"}, PHONE], ids=["light", "dark", "phone"]
 )
 def test_axe_finds_nothing_serious_in_any_state(browse, service, axe, options, request):
-    said = browse(STATES, token=service.token(request.node.callspec.id), axe=axe, options=options)
+    large = base64.b64encode(encoded(size=(1600, 1200))).decode()
+    said = browse(STATES, token=service.token(request.node.callspec.id), axe=axe, options=options, large=large)
     assert {state: found for state, found in said.items() if found} == {}
-    assert len(said) == 8
+    assert len(said) == 9
 
 
 def test_everything_is_reached_and_used_with_the_keyboard(browse, service):

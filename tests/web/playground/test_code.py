@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import os
 import re
@@ -12,9 +14,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from PIL import Image
 
 from s3seg.checkpoints import metadata
 from tests.helpers.pictures import encoded
+from tests.helpers.small_things import circles
 
 LANGUAGES = ("python", "curl", "cli")
 READ_CODE = """
@@ -218,3 +222,45 @@ def test_copied_code_finds_the_same_as_the_page_with_a_real_model(browse, real_s
                 S3SEG_DTYPE="float32",
             )
             assert masks == shown["masks"], (kind, language)
+
+
+@needs_curl
+@pytest.mark.slow
+def test_copied_code_finds_the_same_small_things_in_tiles(browse, real_service, run_copied):
+    service, checkpoint = real_service
+    token = service.token("closely")
+    nine = Image.open(io.BytesIO(circles()))
+    large = Image.new("RGB", (1400, 1400))
+    for at in ((0, 0), (700, 0), (0, 700), (700, 700)):
+        large.paste(nine, at)
+    large.save(buffer := io.BytesIO(), "PNG")
+    said = browse(
+        READ_CODE
+        + """
+        await open(input.token);
+        const file = { name: "large.png", mimeType: "image/png", buffer: Buffer.from(input.large, "base64") };
+        await page.setInputFiles("#file", file);
+        await page.waitForSelector("#tile");
+        await find("red circle"); await idle();
+        const whole = await text("#summary");
+        await page.selectOption("#tile", "250");
+        await page.press("#prompts", "Enter");
+        await page.waitForFunction(() => document.querySelector("#model").textContent.includes("tiles")); await idle();
+        return { ...(await read()), whole, summary: await text("#summary") };
+        """,
+        token=token,
+        at=service,
+        large=base64.b64encode(buffer.getvalue()).decode(),
+    )
+    assert said["summary"] == "36 found"
+    assert said["whole"] == "Nothing found"
+    for language in LANGUAGES:
+        masks = run_copied(
+            language,
+            said["code"][language],
+            token=token,
+            file="large.png",
+            body=buffer.getvalue(),
+            threshold=metadata.CheckpointMetadata.from_folder(checkpoint).threshold,
+        )
+        assert masks == said["masks"], language

@@ -119,3 +119,22 @@ def test_the_blur_of_a_shape_is_nearly_gaussian_and_goes_on_beyond_the_edge(run_
         for sigma, one in zip(sigmas, blurred, strict=True):
             expected = cv2.GaussianBlur(shape.astype(np.float32), (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
             assert np.abs(np.array(one).reshape(shape.shape) - expected).max() < 0.06
+
+
+def test_among_many_instances_only_large_ones_have_a_label(run_node):
+    """Labels of hundreds of small things would hide them."""
+    written = run_node(
+        'import { drawLabels } from "./drawing.js";'
+        "const written = [];"
+        "const context = new Proxy({ canvas: { width: 5000, height: 5000 }, measureText: () => ({ width: 60 }),"
+        "  fillText: (text) => written.push(text) }, { get: (all, name) => all[name] ?? (() => {}) });"
+        "const boxAt = (k, side) => [100 * (k % 10), 100 * Math.floor(k / 10), 100 * (k % 10) + side, 50];"
+        "const small = (count) => Array.from({ length: count }, (_, k) => "
+        "  ({ text: 'small', color: [0, 0, 0], box: boxAt(k, 10) }));"
+        "const large = { text: 'large', color: [0, 0, 0], box: [3000, 3000, 3200, 3200] };"
+        "const labelled = (labels) => { written.length = 0; drawLabels(context, labels, 12); return [...written]; };"
+        "print([labelled([large, ...small(20)]), labelled([large, ...small(200)])]);"
+    )
+    few, many = written
+    assert few == ["large"] + ["small"] * 20
+    assert many == ["large"]

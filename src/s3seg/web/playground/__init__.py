@@ -51,6 +51,7 @@ _FILES = (
     "service.js",
     "stage.js",
     "style.css",
+    "tiles.js",
     "zip.js",
 )
 _TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}

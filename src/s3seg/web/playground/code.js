@@ -24,7 +24,8 @@ function pythonFor({ url, file, question, threshold }) {
   const name = python(file);
   const lines = ["import s3seg", "", `client = s3seg.Client(${python(url)})  # with the token in S3SEG_TOKEN`];
   if (question.words) {
-    lines.push(`results = client.segment(${name}, ${python(question.words)}${limit})`);
+    const tile = question.tile ? `, tile=${question.tile}` : "";
+    lines.push(`results = client.segment(${name}, ${python(question.words)}${tile}${limit})`);
   } else if (question.click) {
     const { points, labels, box } = question.click;
     lines.push(`results = [client.click(${name}, ${python(points)}, ${python(labels)}, box=${python(box)})]`);
@@ -44,7 +45,7 @@ function pythonFor({ url, file, question, threshold }) {
 }
 
 function curlFor({ url, file, imageUrl, question, threshold }) {
-  const { words, click, concept, examples } = question;
+  const { words, tile, click, concept, examples } = question;
   const post = (path, body, more = "") => `call "$url/api/v1/${path}"${more} -H 'Content-Type: application/json' -d ${body}`;
   const lines = [
     "# The access token is in S3SEG_TOKEN.",
@@ -61,8 +62,9 @@ function curlFor({ url, file, imageUrl, question, threshold }) {
     lines.push(`concept=$(${post("concepts", kept)} | field id)`);
   }
   const known = { image_url: variable("image"), ...(examples ? { concept_id: variable("concept") } : {}) };
-  const rest = words ? { text_prompts: words } : click ? { clicks: [click] } : concept ? { concept_id: concept.id } : {};
+  const rest = words ? { text_prompts: words, ...(tile ? { tile } : {}) } : click ? { clicks: [click] } : concept ? { concept_id: concept.id } : {};
   lines.push(`task=$(${post("segment", body(known, rest), " -H 'Prefer: wait=60'")} | field task_id)`);
+  if (tile) lines.push(`while call "$url/api/v1/tasks/$task" | grep -E '"status": *"(pending|processing)"' > /dev/null; do sleep 2; done`);
   if (examples) lines.push('call -X DELETE "$url/api/v1/concepts/$concept" > /dev/null');
   lines.push(
     'instances=$(call "$url/api/v1/results/$task" | field instances_url)',
@@ -92,8 +94,9 @@ function commandFor({ url, file, question, threshold }) {
   const start = `s3seg segment ${shell(file.startsWith("-") ? `./${file}` : file)}`;
   const end = `${limit} --json --output result.json\n`;
   const service = ` --url ${shell(url)}`;
-  const { words, click, concept, examples } = question;
-  if (words) return `${start}${words.map((word) => ` --prompt=${shell(word)}`).join("")}${service}${end}`;
+  const { words, tile, click, concept, examples } = question;
+  const closely = tile ? ` --tile ${tile}` : "";
+  if (words) return `${start}${words.map((word) => ` --prompt=${shell(word)}`).join("")}${closely}${service}${end}`;
   if (click) {
     const points = click.points.map(([x, y], k) => ` --${click.labels[k] ? "point" : "not-point"} ${x},${y}`).join("");
     return `${start}${points} --box ${click.box.join(",")}${service} --json --output result.json\n`;

@@ -4,6 +4,7 @@ import { css, textColor } from "./colors.js";
 
 const OPACITY = 0.42; // of the fill
 const HALO = [8, 10, 16];
+const CROWD = 60; // labels beyond which small instances have none
 const LAYER_SIDE = 1280; // pixels of the longer side of the picture, as layers see it
 const MOST_ENLARGED = 4;
 const MOST_LAYER_PIXELS = 40_000_000; // of all layers of a picture, at four bytes each
@@ -65,6 +66,7 @@ export function drawLayer(context, layer, pictureWidth, alpha = 1) {
 
 /**
  * Write labels, the first ones having the first choice of place; one that would cover another is moved, or left out.
+ * Where there are very many, they would hide what they name: then those much wider than their box are left out too.
  *
  * @param {{text: string, color: number[], box: number[]}[]} labels With boxes in pixels of the canvas.
  * @param {number} em Size of the letters, pixels.
@@ -79,6 +81,7 @@ export function drawLabels(context, labels, em) {
   for (const { text, color, box } of labels) {
     const [x1, y1, x2, y2] = box;
     const wide = Math.min(context.measureText(text).width, 16 * em) + 2 * pad;
+    if (labels.length > CROWD && wide > 2 * (x2 - x1)) continue;
     const inside = ([x, y]) => [Math.max(0, Math.min(x, width - wide)), Math.max(0, Math.min(y, height - tall))];
     const places = [
       [x1, y1 - tall - 2],

@@ -16,6 +16,7 @@ import { ServiceError } from "./requests.js";
 import { Results } from "./results.js";
 import { Searches } from "./searches.js";
 import { Stage } from "./stage.js";
+import { Tiles } from "./tiles.js";
 
 const MOST_PROMPTS = 16;
 const EXAMPLE_PROMPTS = "star, red circle";
@@ -51,13 +52,15 @@ const picture = new PictureChooser({
     searches.stop();
     showText("error");
   },
-  onTaken: () => {
+  onTaken: (taken) => {
     setOpened(null);
+    tiles.offer(taken);
     clear();
     examples.clear();
     $("prompts").focus();
   },
 });
+const tiles = new Tiles();
 const searches = new Searches(account, picture, progress, {
   onResult: show,
   onError: fail,
@@ -112,7 +115,7 @@ function findWords() {
   if (words.length > MOST_PROMPTS) {
     return showText("error", `At most ${MOST_PROMPTS} things at a time; these are ${words.length}.`);
   }
-  searches.find({ words });
+  searches.find({ words, tile: tiles.chosen });
 }
 
 async function repair(click) {
@@ -141,6 +144,7 @@ function show(result, stored, question) {
   chosen.kinds = result.metadata.prompt_kinds ?? null;
   showTools();
   results.show(result, stored);
+  if (!question) tiles.choose(result.metadata.tile); // as it was when it was asked
   $("status").textContent = results.summary();
 }
 

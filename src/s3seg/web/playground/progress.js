@@ -2,7 +2,7 @@
 
 import { $, count, sentence, showText } from "./dom.js";
 
-const STEPS = { pending: "Waiting for its turn", processing: "Looking" };
+const STEPS = { pending: "Waiting for its turn", processing: "Looking", tiles: "Looking into tiles" };
 const LONG_MS = { pending: 5_000, processing: 60_000 }; // after which a visitor is told what may be wrong
 const SNOOZE_MS = 60_000;
 const ON_THIS_MACHINE = new Set(["127.0.0.1", "localhost", "[::1]"]);
@@ -38,15 +38,15 @@ export class Progress {
     this.#tick((seconds) => (seconds < 2 ? "" : `${seconds} s`));
   }
 
-  /** The task has this status. */
-  status(status) {
+  /** The task has this status; `inTiles` says how it is worked on. */
+  status(status, inTiles = false) {
     if (status !== this.#status) {
       this.#status = status;
       this.#since = Date.now();
       $("patience").hidden = true;
       this.#remind(LONG_MS[status]);
     }
-    this.step(STEPS[status]);
+    this.step(STEPS[status === "processing" && inTiles ? "tiles" : status]);
   }
 
   /** A request waits so many seconds, because of this error. */
@@ -108,7 +108,7 @@ function notTaken(seconds) {
 }
 
 function notFinished(seconds) {
-  return `A worker took your task ${seconds} ago and has not finished it. A large picture can take this long on a processor without a graphics card. If the worker has stopped, another one takes over by itself.`;
+  return `A worker took your task ${seconds} ago and has not finished it. A large picture, and one in tiles, can take this long on a processor without a graphics card. If the worker has stopped, another one takes over by itself.`;
 }
 
 /** Show what went wrong, in the service's own words. */

@@ -72,7 +72,8 @@ export class Results {
     const { metadata } = result;
     showText("remark", remarkOn(metadata));
     const { name, version, device, summary } = metadata.model ?? {};
-    const parts = [[name, version].filter(Boolean).join(" "), device, `${Math.round(metadata.inference_time_ms)} ms`];
+    const parts = [[name, version].filter(Boolean).join(" "), device, duration(metadata.inference_time_ms)];
+    if (metadata.tile) parts.push(`also in tiles of ${metadata.tile} pixels`);
     $("model").textContent = parts.filter(Boolean).join(" · ") + (summary ? `; ${summary}.` : "");
     $("default-threshold").textContent = `default ${stored.threshold.toFixed(2)}`;
     $("threshold").value = stored.threshold;
@@ -160,4 +161,9 @@ export class Results {
       }
     });
   }
+}
+
+/** Such as "283 ms" or "14.1 s". */
+function duration(ms) {
+  return ms < 10_000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`;
 }

@@ -60,7 +60,7 @@ export class Searches {
         remember({ id, name, user });
         setOpened({ id, name, user });
       };
-      const result = await service.find(imageUrl, question, { onTask, ...this.#hooks(signal) });
+      const result = await service.find(imageUrl, question, { onTask, ...this.#hooks(signal, question) });
       await this.#handOn(service, result, question, signal);
     });
   }
@@ -163,7 +163,7 @@ export class Searches {
     this.#listener.onResult(result, stored, question);
   }
 
-  #hooks(signal) {
-    return { onStatus: (status) => this.#progress.status(status), signal };
+  #hooks(signal, question = {}) {
+    return { onStatus: (status) => this.#progress.status(status, Boolean(question.tile)), signal };
   }
 }

@@ -9,8 +9,9 @@ const MOST_LISTED = 100; // results of one request
 
 /**
  * What to find on a picture: words, an object that clicks show, what boxes show, or a concept that the service keeps.
+ * Words are looked for also in tiles, if `tile` is their side in pixels.
  *
- * @typedef {{words: string[]}
+ * @typedef {{words: string[], tile?: number | null}
  *   | {click: {points: [number, number][], labels: number[], box: number[]}}
  *   | {examples: {name: string, words: string | null, boxes: number[][], negativeBoxes: number[][]}}
  *   | {concept: {id: string, name: string}}} Question
@@ -115,7 +116,7 @@ export class Service {
   async #submit(imageUrl, question, signal) {
     const concept = question.examples ? await this.#temporaryConcept(imageUrl, question.examples, signal) : question.concept;
     try {
-      const asked = concept ? { concept_id: concept.id } : question.click ? { clicks: [question.click] } : { text_prompts: question.words };
+      const asked = concept ? { concept_id: concept.id } : question.click ? { clicks: [question.click] } : wordsOf(question);
       const task = await this.#requests.json("POST", "segment", { image_url: imageUrl, ...asked }, {
         headers: { "Idempotency-Key": randomKey() },
         signal,
@@ -209,6 +210,10 @@ export class Service {
       pause = Math.min(LONGEST_PAUSE_MS, 1.5 * pause);
     }
   }
+}
+
+function wordsOf({ words, tile }) {
+  return { text_prompts: words, ...(tile ? { tile } : {}) };
 }
 
 /** Seconds to leave between looks, so that what remains of the limit lasts until there is more. */
