@@ -55,13 +55,13 @@ class EdgeOptions:
         max_uploads_per_user: Uploads of one user at the same time, so that a few slow senders do not block the rest.
         upload_wait_s: Seconds that a further upload waits, its body unread, before it is answered 503. One that arrives
             slowly gives way to it, as `ConcurrencyLimiter` says.
-        cached_tokens: Verified tokens that are remembered, each for up to a minute.
-        max_exports: Archives of all that a user has that are sent at the same time, one to a user.
-        place_lasts_s: Seconds after which the place of an upload or of a waiting request is free again in any case.
         max_watchers: Requests that may wait for a task to end at the same time.
         max_watchers_per_user: Of these, of one user.
+        max_exports: Archives of all that a user has that are sent at the same time, one to a user.
         longest_pause_s: Seconds between two readings of a task that a request waits for, after the first ones.
         presign_s: Seconds that a redirect to a private object is valid.
+        cached_tokens: Verified tokens that are remembered, each for up to a minute.
+        place_lasts_s: Seconds after which the place of an upload or of a waiting request is free again in any case.
     """
 
     max_pixels: int = 50_000_000
