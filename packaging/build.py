@@ -56,7 +56,7 @@ def slim() -> dict[str, Any]:
         "name": "s3seg-slim",
         "dependencies": [requirement for name, requirement in required.items() if name not in model],
         "extras": {
-            "images": [required["numpy"], required["pillow"]],
+            "images": [required[name] for name in ("hotcoco", "numpy", "pillow")],  # pictures, and masks of clients
             "model": [requirement for name, requirement in required.items() if name in model],
             **project["optional-dependencies"],
         },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,15 @@ async def test_revoked_tokens_are_refused_and_later_ones_accepted(keys: LocalKey
     for token in (old, others):
         with pytest.raises(AuthInvalidError, match="revoked"):
             await authenticator.authenticate(token)
+
+
+def test_revocations_at_the_same_time_all_count(tmp_path: Path) -> None:
+    path = tmp_path / "auth" / "revoked.json"
+    users = [f"user {number}" for number in range(8)]
+    with ThreadPoolExecutor(len(users)) as threads:  # each with a lock of its own, as processes have
+        list(threads.map(lambda user: RevokedTokens(path).revoke(user), users))
+    assert [user for user in users if RevokedTokens(path).revoked_at(user) is None] == []
+    assert {file.name for file in path.parent.iterdir()} <= {"revoked.json", "revoked.lock"}
 
 
 def test_the_list_is_private(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ import pytest
 from standardwebhooks.webhooks import Webhook as Verifier
 
 from s3seg.adapters.webhook_sender import WebhookSender
-from s3seg.errors import UnavailableError
-from s3seg.tasks.webhook_address import is_public
+from s3seg.errors import InvalidRequestError, UnavailableError
+from s3seg.tasks.webhook_address import check_url, is_public
 from s3seg.tasks.webhook_payload import new_delivery_id, new_secret
 from s3seg.tasks.webhooks import DueDelivery
 
@@ -129,3 +129,25 @@ async def test_trusted_users_may_name_any_address() -> None:
     receiver = Receiver()
     await receiver.sender("127.0.0.1", allow_private=True).send(delivery("http://box.internal:9000/hook"))
     assert receiver.requests[0].headers["host"] == "box.internal:9000"
+
+
+@pytest.mark.parametrize("host", ["a..example", ".example", "a" * 64 + ".example"])
+def test_an_address_without_a_host_name_is_refused_at_once(host: str) -> None:
+    with pytest.raises(InvalidRequestError, match="not a host name"):
+        check_url(f"https://{host}/")
+
+
+@pytest.mark.parametrize(
+    "host", ["me.example", "me.example.", "a" * 63 + ".example", "93.184.215.14", "[2606:4700::1111]"]
+)
+def test_host_names_and_public_addresses_are_accepted(host: str) -> None:
+    assert check_url(f"https://{host}/") == f"https://{host}/"
+
+
+@pytest.mark.parametrize("host", ["xn--a", "a" * 63 + ".example"])
+async def test_a_host_name_that_cannot_be_looked_up_is_told_to_its_owner(host: str) -> None:
+    async def resolve(name: str, port: int) -> list[str]:
+        raise UnicodeError("label too long")  # as the system's resolver does
+
+    with pytest.raises(UnavailableError, match="not a host name"):
+        await WebhookSender(resolve=resolve).send(delivery(f"https://{host}/"))

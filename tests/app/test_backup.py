@@ -187,6 +187,29 @@ async def test_a_backup_is_one_plain_database_file(service: Running, tmp_path: P
     db.close()
 
 
+async def test_the_log_of_another_database_is_not_applied_to_the_restored_one(service: Running, tmp_path: Path) -> None:
+    ann = await service.user(credits=1000)
+    image = await upload(ann)
+    await submit(ann, image)
+    info = await back_up(service.parts, tmp_path / "backup")
+    for _ in range(3):
+        await submit(ann, image)
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    log = folder / "tasks.sqlite3-wal"  # as a crash leaves it, whose operator then removes the database only
+    log.write_bytes((service.settings.data_dir / log.name).read_bytes())
+    assert log.stat().st_size > 0
+    settings = Settings(data_dir=folder, public_base_url=service.settings.public_base_url)
+    with pytest.raises(InvalidRequestError, match=r"tasks\.sqlite3-wal exists"):
+        await restore(Parts(settings), tmp_path / "backup")
+    log.unlink()
+    assert await restore(Parts(settings), tmp_path / "backup") == info
+    with sqlite3.connect(folder / "tasks.sqlite3") as db:
+        assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert db.execute("SELECT count(*) FROM tasks").fetchone() == (1,)
+    db.close()
+
+
 async def test_other_databases_are_backed_up_elsewhere(tmp_path: Path) -> None:
     parts = Parts(Settings(_env_file=None, data_dir=tmp_path, task_store="memory"))  # type: ignore[call-arg]
     with pytest.raises(ConfigurationError, match="only installations with their tasks in SQLite"):

@@ -165,6 +165,68 @@ class TestBrowser:
         assert "choose how to sign in with --provider: one of github, google" in done.stderr
 
 
+class TestProjectOnAnotherHost:
+    """A service may name a project that is not its own, and would get a token that works there."""
+
+    @pytest.fixture
+    def edge(self, edge):
+        """The same edge by another name than its project."""
+        return edge.replace("127.0.0.1", "localhost")
+
+    @pytest.fixture
+    def at_a_terminal(self, monkeypatch):
+        monkeypatch.setattr("s3seg.commands.sign_in._at_a_terminal", lambda: True)
+        monkeypatch.setattr("getpass.getpass", lambda question: PASSWORD)
+
+    def test_at_a_terminal_it_is_asked_once_whether_it_is_the_right_one(
+        self, s3seg, supabase, edge, store, at_a_terminal
+    ):
+        done = s3seg("login", edge, "--email", EMAIL, input="y\n")
+        assert done.exit_code == 0, done.output
+        assert f"{edge} has its users sign in at {supabase.url}" in done.stderr
+        assert store.services() == [edge]
+        again = s3seg("login", edge, "--email", EMAIL, input="")
+        assert (again.exit_code, "has its users" in again.stderr) == (0, False)
+
+    @pytest.mark.parametrize("answer", ["n\n", "\n", ""])
+    def test_without_a_yes_nothing_is_sent(self, s3seg, supabase, edge, store, at_a_terminal, answer):
+        before = len(supabase.auth.grants)
+        done = s3seg("login", edge, "--email", EMAIL, input=answer)
+        assert (done.exit_code, store.services(), len(supabase.auth.grants)) == (1, [], before)
+
+    @pytest.mark.parametrize("way", [["--email", EMAIL], ["--email", EMAIL, "--code"], ["--browser"]])
+    def test_a_script_has_to_name_it(self, s3seg, supabase, edge, store, monkeypatch, way):
+        monkeypatch.setattr("webbrowser.open", lambda address: pytest.fail("the browser was opened"))
+        before = len(supabase.auth.grants)
+        done = s3seg("login", edge, *way, input=f"{PASSWORD}\n")
+        assert (done.exit_code, store.services(), len(supabase.auth.grants)) == (2, [], before)
+        assert f"add --project {supabase.url}" in done.stderr
+
+    def test_the_project_that_was_named_is_accepted_and_no_other(self, s3seg, supabase, edge, store):
+        wrong = s3seg("login", edge, "--email", EMAIL, "--project", "https://mine.supabase.co", input=PASSWORD)
+        assert wrong.exit_code == 2
+        assert f"at {supabase.url}, not at https://mine.supabase.co" in wrong.stderr
+        assert store.services() == []
+        right = s3seg("login", edge, "--email", EMAIL, "--project", f"{supabase.url}/", input=PASSWORD)
+        assert right.exit_code == 0, right.output
+        assert s3seg("login", edge, "--email", EMAIL, input=PASSWORD).exit_code == 0  # it is remembered
+
+    def test_another_project_than_before_is_asked_about_again(self, s3seg, supabase, edge, store):
+        assert s3seg("login", edge, "--email", EMAIL, "--project", supabase.url, input=PASSWORD).exit_code == 0
+        session = store.read(edge)
+        store.write(replace(session, project=replace(session.project, url="https://before.supabase.co")))
+        assert s3seg("login", edge, "--email", EMAIL, input=PASSWORD).exit_code == 2
+
+    def test_a_damaged_sign_in_says_nothing_about_the_project(self, s3seg, supabase, edge, store):
+        assert s3seg("login", edge, "--email", EMAIL, "--project", supabase.url, input=PASSWORD).exit_code == 0
+        store._path(edge).write_text("{")
+        assert s3seg("login", edge, "--email", EMAIL, input=PASSWORD).exit_code == 2
+
+    def test_it_is_no_option_of_a_service_without_sign_in(self, s3seg, local_edge, supabase):
+        done = s3seg("login", local_edge[0], "--project", supabase.url, input="x")
+        assert (done.exit_code, "its operator hands out access tokens" in done.stderr) == (2, True)
+
+
 class TestCallback:
     def test_only_an_answer_with_the_secret_of_the_sign_in_counts(self):
         with callback() as waiting:

@@ -98,6 +98,82 @@ asyncio.run(main())
     assert (done.stderr, done.stdout.split()) == ("", ["200", "image/png"])
 
 
+CALL = """
+import httpx, json, sys
+sys.modules.update(dict.fromkeys({missing!r}))  # as if they were not installed
+from s3seg import Client
+
+ID = "5f0d0c62-6a0e-4c3d-9d3b-0f3f0c1c7a11"
+AT = "2026-01-01T00:00:00Z"
+DONE = {{"status": "done", "created_at": AT, "updated_at": AT}}
+META = {{"request_id": ID, "timestamp": AT}}
+ANSWERS = {{
+    "/health": {{"direct_uploads": False}},
+    "/api/v1/upload": {{"image_id": ID, "image_url": "i.png", "size_bytes": 1, "content_type": "image/png"}},
+    "/api/v1/segment": {{"task_id": ID, "status": "pending"}},
+    f"/api/v1/tasks/{{ID}}": {{"task_id": ID, **DONE}},
+    f"/api/v1/results/{{ID}}": {{
+        "id": ID, "project_id": None, "source_image_url": "", "mask_image_url": "", "text_prompt": "cat", "labels": [],
+        "metadata": {{"instances_url": "http://bucket/instances.json"}}, **DONE,
+    }},
+}}
+
+def answer(request):
+    print(request.url.path)
+    if request.url.host == "bucket":
+        return httpx.Response(200, content=bytes.fromhex({instances!r}))
+    body = {{"success": True, "data": ANSWERS[request.url.path], "error": None, "meta": META}}
+    return httpx.Response(200, json=body)
+
+with Client("http://edge", "token", http=httpx.Client(transport=httpx.MockTransport(answer))) as client:
+    found = client.segment(bytes.fromhex({png!r}), "cat")
+    print(found.masks.sum(), found.scores.tolist())
+"""
+
+
+def call_without(*missing: str) -> subprocess.CompletedProcess[str]:
+    import numpy as np
+
+    from s3seg import images
+    from s3seg.results import instances_file, masks
+    from s3seg.results.model_info import ModelInfo
+    from s3seg.results.segmentation import Segmentation
+
+    mask = np.zeros(images.load(png()).pixels.shape[:2], dtype=bool)
+    mask[1:3, 1:3] = True
+    result = Segmentation(
+        prompt="cat",
+        size=mask.shape,
+        rles=[masks.encode(mask)],
+        boxes=[[1, 1, 3, 3]],
+        scores=[0.75],
+        presence=1.0,
+        threshold=0.5,
+        model=ModelInfo(name="SAM3", version="1", device="cpu", dtype="float32"),
+        timings={},
+    )
+    instances = instances_file.write([result], threshold=0.5)
+    code = CALL.format(missing=missing, png=png().hex(), instances=instances.hex())
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
+def test_a_client_of_slim_with_images_reads_masks(packaging):
+    needed = {packaging.name_of(one) for one in packaging.slim()["extras"]["images"]}
+    imported = {"pillow": "PIL", "huggingface-hub": "huggingface_hub"}
+    missing = {imported.get(name, name) for name in set(packaging.model_packages()) - needed}
+    assert "torch" in missing
+    done = call_without(*missing)
+    assert (done.stderr, done.stdout.splitlines()[-1]) == ("", "4 [0.75]")
+
+
+@pytest.mark.parametrize("package", ["numpy", "PIL", "hotcoco"])
+def test_a_client_without_images_says_what_to_install_before_anything_is_sent(package):
+    done = call_without(package)
+    assert done.stdout == ""
+    error = f"ConfigurationError: reading pictures and masks needs the package {package}; "
+    assert done.stderr.endswith(f"{error}run: pip install 's3seg-slim[images]'\n")
+
+
 def png() -> bytes:
     from tests.helpers.pictures import encoded
 

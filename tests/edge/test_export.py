@@ -1,5 +1,6 @@
 """The archive of all that a user has."""
 
+import asyncio
 import io
 import itertools
 import json
@@ -159,6 +160,16 @@ async def test_a_user_gets_one_archive_at_a_time_and_others_get_theirs():
     await first.aclose()
     assert files_of(await archive_of(system, user))
     await second.aclose()
+
+
+async def test_of_requests_at_the_same_time_one_gets_the_archive():
+    system = System()
+    user, *_ = await with_data(system)
+    archives = [system.edge.export(user) for _ in range(5)]  # all asked for before the first is sent
+    begun = await asyncio.gather(*map(anext, archives), return_exceptions=True)
+    assert [type(one) for one in begun] == [bytes, *[UnavailableError] * 4]
+    await archives[0].aclose()
+    assert files_of(await archive_of(system, user))
 
 
 @pytest.mark.parametrize("text", ["", "images", "images.x", "projects.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "é" * 50])

@@ -24,7 +24,7 @@ from s3seg.errors import (
     UnavailableError,
 )
 from s3seg.tasks.limits import RATE_LIMITS, Action, Tier
-from s3seg.tasks.model import TaskStatus
+from s3seg.tasks.model import Task, TaskStatus
 from s3seg.tasks.object_keys import new_image_key
 from s3seg.tasks.records import Identity
 from tests.edge.system import FakeAuthenticator, RecordingNotifier, System
@@ -414,6 +414,17 @@ class TestWatching:
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
         await system.edge.events(user, task.task_id, timeout_s=30)
+
+    async def test_streams_that_are_asked_for_at_the_same_time_are_counted(self):
+        system = System(options=EdgeOptions(max_watchers_per_user=2))
+        user = await system.user()
+        task = await system.submit(user)
+        streams = [await system.edge.events(user, task.task_id, timeout_s=30) for _ in range(4)]
+        begun = await asyncio.gather(*map(anext, streams), return_exceptions=True)
+        assert [type(one) for one in begun] == [Task, Task, UnavailableError, UnavailableError]
+        for stream in streams:
+            await stream.aclose()
+        assert system.edge.can_wait(user)
 
     async def test_one_user_cannot_take_all_places_of_those_that_wait(self):
         system = System(options=EdgeOptions(max_watchers=12, max_watchers_per_user=5))

@@ -184,6 +184,15 @@ async def test_only_images_of_the_user_are_examples(system, url):
         ({"concept": {"words": None, "examples": []}}, "1 to 4 images"),
         ({"concept": {"words": None, "examples": [{"image_url": "x", "boxes": 3, "negative_boxes": []}]}}, "malformed"),
         ({"concept": {"words": None, "examples": [{"image_url": "x", "boxes": [["a"]]}]}}, "malformed"),
+        (
+            {
+                "concept": {
+                    "words": None,
+                    "examples": [{"image_url": "x", "boxes": [[0, 0, 10**400, 1]], "negative_boxes": []}],
+                }
+            },
+            "malformed",
+        ),
         ({"concept": None}, "malformed"),
         ({"clicks": [{"points": [[99, 1]], "labels": [1]}]}, "99,1 is not inside the picture of 8 x 6 pixels"),
         ({"clicks": [{"points": [], "labels": []}]}, "neither a point nor a box"),

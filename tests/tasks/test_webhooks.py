@@ -72,6 +72,31 @@ async def test_it_is_given_up_in_the_end() -> None:
     assert (seen.status, seen.attempts) == (DeliveryStatus.FAILED, 11)
 
 
+async def test_one_that_cannot_be_sent_at_all_neither_stops_the_others_nor_is_tried_for_ever(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    harness, received = MemoryHarness(), Sent()
+    user, other = await ended_task(harness), await ended_task(harness)
+    (broken,) = await harness.webhooks.list_deliveries(user)
+
+    class Stumbles(Sent):
+        async def send(self, delivery: DueDelivery) -> None:
+            if delivery.delivery_id == broken.delivery_id:
+                raise UnicodeError("label empty or too long")
+            await received.send(delivery)
+
+    delivery = WebhookDelivery(harness.outbox, Stumbles())
+    for _ in range(20):
+        await delivery.send_due()
+        await harness.pass_time(50_000)
+    (seen,) = await harness.webhooks.list_deliveries(other)
+    assert seen.status == DeliveryStatus.DELIVERED
+    (seen,) = await harness.webhooks.list_deliveries(user)
+    assert (seen.status, seen.attempts) == (DeliveryStatus.FAILED, 11)
+    assert seen.last_error == "it could not be sent"
+    assert "label empty or too long" in caplog.text
+
+
 async def test_a_sender_that_dies_leaves_it_to_another() -> None:
     harness, received = MemoryHarness(), Sent()
     await ended_task(harness)

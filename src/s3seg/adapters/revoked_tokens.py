@@ -8,10 +8,13 @@ import os
 import time
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from s3seg.errors import UnavailableError
 from s3seg.tasks.private_files import make_private_folder, open_private
 
 _log = logging.getLogger(__name__)
+_LOCK_TIMEOUT_S = 60.0
 
 
 class RevokedTokens:
@@ -53,20 +56,28 @@ class RevokedTokens:
         Raises:
             UnavailableError: The file cannot be read or written.
         """
-        now = int(time.time())
-        partial = self._path.with_name(f".{self._path.name}.partial")
-        revoked_at = self._read() if self._path.exists() else {}
         try:
             make_private_folder(self._path.parent)
-            with open(partial, "w", opener=open_private) as file:
-                json.dump({**revoked_at, user_id: now}, file, indent=2)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(self._path)
+            with FileLock(self._path.with_suffix(".lock"), timeout=_LOCK_TIMEOUT_S, mode=0o600, thread_local=False):
+                now = self._add(user_id)
+        except Timeout:
+            raise UnavailableError("another process has been revoking tokens for a minute; try again") from None
         except OSError as err:
             raise UnavailableError(f"the list of revoked tokens cannot be written: {err.strerror}") from err
         while int(time.time()) <= now:
             time.sleep(0.05)
+
+    def _add(self, user_id: str) -> int:
+        """Write the list with one more revocation, whose second is returned. The caller holds the lock."""
+        now = int(time.time())
+        revoked_at = self._read() if self._path.exists() else {}
+        partial = self._path.with_name(f".{self._path.name}.partial")
+        with open(partial, "w", opener=open_private) as file:
+            json.dump({**revoked_at, user_id: now}, file, indent=2)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(self._path)
+        return now
 
     def _read(self) -> dict[str, int]:
         try:

@@ -62,7 +62,9 @@ class WebhookSender:
                 status = await self._post(delivery)
         except InvalidRequestError as err:
             raise UnavailableError(str(err)) from None
-        except (httpx.HTTPError, httpx.InvalidURL, OSError, TimeoutError) as err:
+        except (UnicodeError, httpx.InvalidURL):  # of the encodings of host names, here and in the system's resolver
+            raise UnavailableError("the host of the address is not a host name") from None
+        except (httpx.HTTPError, OSError, TimeoutError) as err:
             raise UnavailableError(f"no answer: {type(err).__name__}") from None
         if not 200 <= status < 300:
             raise UnavailableError(f"the answer had the status {status}")

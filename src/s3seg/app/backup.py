@@ -28,6 +28,7 @@ from s3seg.tasks.ports import ObjectStore
 from s3seg.tasks.private_files import make_private_folder, open_private
 
 _DATABASE = "tasks.sqlite3"
+_DATABASE_SUFFIXES = ("", "-wal", "-journal")  # the file, and the logs that SQLite keeps beside it
 _KEY = "signing-key.pem"
 _REVOKED = "revoked.json"
 _INFO = "backup.json"
@@ -116,8 +117,10 @@ async def restore(parts: Parts, folder: Path, *, progress: Callable[[int], None]
     """
     database = _database_of(parts)
     info = _read_info(folder)
-    if database.exists():
-        raise InvalidRequestError(f"{database} exists; restore into an empty S3SEG_DATA_DIR")
+    for suffix in _DATABASE_SUFFIXES:  # SQLite would apply the log of another database to the restored one
+        file = database.with_name(database.name + suffix)
+        if file.exists():
+            raise InvalidRequestError(f"{file} exists; restore into an empty S3SEG_DATA_DIR")
     key = parts.settings.data_dir / "auth" / _KEY
     saved_key = folder / _KEY
     if key.exists() and not (saved_key.exists() and key.read_bytes() == saved_key.read_bytes()):

@@ -51,8 +51,8 @@ _T = TypeVar("_T")
 class AsyncClient:
     """A client of the edge service for asyncio, with the same methods as `Client`.
 
-    async with AsyncClient("https://s3seg.example", token="...") as client:
-        result = await client.segment("park.png", "tree")
+        async with AsyncClient("https://s3seg.example", token="...") as client:
+            result = await client.segment("park.png", "tree")
 
     It may be used in several event loops, such as those of several calls of `asyncio.run`: it opens connections of its
     own in each. An ``http`` that you pass belongs to the event loop in which it is first used.

@@ -38,6 +38,7 @@ from s3seg.client.arguments import (
     check_objects,
     check_prompts,
     one_each,
+    require_pictures,
     without_duplicates,
 )
 from s3seg.errors import InferenceError, InvalidRequestError, NotFoundError, S3segError, UnavailableError
@@ -138,6 +139,7 @@ class Core:
     def upload(
         self, image: ImageSource, *, project_id: str | None = None, expires_in_s: int | None = None
     ) -> Steps[UploadResponse]:
+        require_pictures()
         prepared = yield Call(lambda: prepare(image))
         return (yield from self._upload(prepared, project_id, expires_in_s))
 
@@ -238,6 +240,7 @@ class Core:
     def segmentations(
         self, result_id: str, *, threshold: float | None = None, max_instances: int | None = None
     ) -> Steps[list[Segmentation]]:
+        require_pictures()
         check_numbers(threshold, max_instances)
         result = yield from self.result(result_id)
         if result.status != TaskStatus.DONE:
@@ -264,6 +267,7 @@ class Core:
         project_id: str | None = None,
         timeout: float = 600.0,
     ) -> Steps[Any]:
+        require_pictures()
         prompts = check_prompts(prompt)
         asked = _words(prompts, tile)
         check_numbers(threshold, max_instances)
@@ -288,6 +292,7 @@ class Core:
         project_id: str | None = None,
         timeout: float = 600.0,
     ) -> Steps[list[Segmentation]]:
+        require_pictures()
         unique = check_objects(objects)
         prepared: EncodedImage = yield Call(lambda: prepare(image))
         uploaded = yield from self._upload(prepared, project_id)
@@ -327,6 +332,7 @@ class Core:
         project_id: str | None = None,
         timeout: float = 600.0,
     ) -> Steps[Segmentation]:
+        require_pictures()
         asked = {"concept_id": check_id(concept_id)}
         check_numbers(threshold, max_instances)
         prepared: EncodedImage = yield Call(lambda: prepare(image))

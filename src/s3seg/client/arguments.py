@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
 from typing import TypeVar
 
 from s3seg.api.fields import check_prompt
-from s3seg.errors import InvalidRequestError, PromptError
+from s3seg.errors import ConfigurationError, InvalidRequestError, PromptError
 from s3seg.tasks.clicks import Clicks
 from s3seg.tasks.limits import MAX_IDEMPOTENCY_KEY_CHARS, MAX_PROMPTS
 from s3seg.tasks.prompts import normalize_prompts
@@ -58,6 +59,19 @@ def one_each(prompts: Sequence[str], results: Sequence[_T]) -> list[_T]:
     """Return a result for each of ``prompts``, given those of `without_duplicates`, in order."""
     by_prompt = dict(zip(without_duplicates(prompts), results, strict=True))
     return [by_prompt[prompt] for prompt in prompts]
+
+
+def require_pictures() -> None:
+    """Check that the packages that read pictures and masks are installed, before anything is sent or paid for.
+
+    Raises:
+        ConfigurationError: One is not; the message says what to install.
+    """
+    for package in ("numpy", "PIL", "hotcoco"):
+        if find_spec(package) is None:
+            raise ConfigurationError(
+                f"reading pictures and masks needs the package {package}; run: pip install 's3seg-slim[images]'"
+            )
 
 
 def check_numbers(threshold: float | None, max_instances: int | None) -> None:

@@ -40,6 +40,12 @@ def login(
     token: Annotated[
         bool, typer.Option("--token", help="Keep an access token that you were given; it is asked for.")
     ] = False,
+    expected: Annotated[
+        str | None,
+        typer.Option(
+            "--project", metavar="URL", help="The Supabase project of the service, to be asked nothing. For scripts."
+        ),
+    ] = None,
 ) -> None:
     """Sign in to a service, and stay signed in on this machine.
 
@@ -56,17 +62,45 @@ def login(
     service, store = service_of(url), SessionStore()
     project = None if token else discover(service)
     if project is None:
-        if code or browser or provider is not None or email is not None:
+        if code or browser or provider is not None or email is not None or expected is not None:
             raise InvalidRequestError(
                 f"{service} has no sign-in of its own: its operator hands out access tokens; if you have one, keep it "
                 f"with: s3seg login --token {service}"
             )
         session = _with_token(service, store)
-    elif browser or provider is not None:
-        session = _in_browser(service, project, store, provider)
     else:
-        session = _by_email(service, project, store, email or _ask("Email: "), code=code)
+        _confirm_project(service, project, store, expected)
+        if browser or provider is not None:
+            session = _in_browser(service, project, store, provider)
+        else:
+            session = _by_email(service, project, store, email or _ask("Email: "), code=code)
     _report(session, store)
+
+
+def _confirm_project(service: str, project: Project, store: SessionStore, expected: str | None) -> None:
+    """Ask whether the project that a service names is its own, unless the user has said so, or has signed in there.
+
+    A service that names the project of another one would get a token with which it could act there as the user.
+
+    Raises:
+        typer.Abort: The answer is no.
+        InvalidRequestError: It is not the project that was expected, or nobody can answer.
+    """
+    from urllib.parse import urlsplit
+
+    from s3seg.errors import InvalidRequestError
+
+    named = f"{service} has its users sign in at {project.url}"
+    if expected is not None:
+        if expected.rstrip("/") != project.url:
+            raise InvalidRequestError(f"{named}, not at {expected}; nothing was sent")
+        return
+    if urlsplit(service).hostname == urlsplit(project.url).hostname or store.project_of(service) == project.url:
+        return
+    if not _at_a_terminal():
+        raise InvalidRequestError(f"{named}; if that is right, add --project {project.url}")
+    typer.echo(f"{named}, and gets access to the account that you have there.", err=True)
+    typer.confirm("Does this project belong to the service?", abort=True, err=True)
 
 
 def logout(

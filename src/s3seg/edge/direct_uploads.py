@@ -86,6 +86,8 @@ async def complete(
         picture = await inspect(data)
         _require_type(picture, content_type_of(key))
     except (FileTooLargeError, ImageDecodeError):
+        if (image := await tasks.find_image(caller, key)) is not None:  # a request at the same time has registered it
+            return image
         await remove_objects([key], objects=objects)
         raise
     try:

@@ -55,13 +55,13 @@ class EdgeOptions:
         max_uploads_per_user: Uploads of one user at the same time, so that a few slow senders do not block the rest.
         upload_wait_s: Seconds that a further upload waits, its body unread, before it is answered 503. One that arrives
             slowly gives way to it, as `ConcurrencyLimiter` says.
-        cached_tokens: Verified tokens that are remembered, each for up to a minute.
-        max_exports: Archives of all that a user has that are sent at the same time, one to a user.
-        place_lasts_s: Seconds after which the place of an upload or of a waiting request is free again in any case.
         max_watchers: Requests that may wait for a task to end at the same time.
         max_watchers_per_user: Of these, of one user.
+        max_exports: Archives of all that a user has that are sent at the same time, one to a user.
         longest_pause_s: Seconds between two readings of a task that a request waits for, after the first ones.
         presign_s: Seconds that a redirect to a private object is valid.
+        cached_tokens: Verified tokens that are remembered, each for up to a minute.
+        place_lasts_s: Seconds after which the place of an upload or of a waiting request is free again in any case.
     """
 
     max_pixels: int = 50_000_000
@@ -354,8 +354,7 @@ class Edge:
             UnavailableError: Too many requests are waiting for tasks.
         """
         await self.tasks.get_task(caller, task_id)
-        if not self.can_wait(caller):
-            raise UnavailableError("too many requests are waiting for tasks; poll instead, or try again", retry_after=5)
+        self._watcher.require_room(caller)
         return self._watcher.watch(caller, task_id, timeout_s=timeout_s)
 
     async def delete_result(self, caller: Identity, result_id: str) -> Task:
@@ -401,13 +400,8 @@ class Edge:
         """
         export = AccountExport(caller, tasks=self.tasks, objects=self._objects, webhooks=self._webhooks)
         chunks = export.chunks(after=None if after is None else ExportCursor.decode(after))
-        shares = self._memory.exports
-        if not shares.has_room(caller.user_id):
-            raise UnavailableError(
-                "an export of yours is in progress already, or too many of others are; try again in a while",
-                retry_after=10,
-            )
-        return _holding(shares, caller.user_id, chunks)
+        _require_export(self._memory.exports, caller.user_id)
+        return _holding(self._memory.exports, caller.user_id, chunks)
 
     async def delete_account(self, caller: Identity, *, confirm: str) -> datetime:
         """Close the caller's account for ever, and return when it was first closed; a repeat changes nothing.
@@ -453,10 +447,19 @@ class Edge:
         return dict(zip(parts, problems, strict=True))
 
 
+def _require_export(shares: UserShares, user_id: str) -> None:
+    if not shares.has_room(user_id):
+        raise UnavailableError(
+            "an export of yours is in progress already, or too many of others are; try again in a while",
+            retry_after=10,
+        )
+
+
 async def _holding(
     shares: UserShares, user_id: str, chunks: AsyncGenerator[bytes, None]
 ) -> AsyncGenerator[bytes, None]:
     """Yield the chunks, and hold a place of the user's meanwhile."""
+    _require_export(shares, user_id)  # again: others may have begun since this one was asked for
     place = shares.take(user_id)
     try:
         async with contextlib.aclosing(chunks):

@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from s3seg.edge.concurrency import UserShares
-from s3seg.errors import AuthInvalidError
+from s3seg.errors import AuthInvalidError, UnavailableError
 from s3seg.tasks.model import Task
 from s3seg.tasks.ports import TaskStore
 from s3seg.tasks.records import Identity
@@ -44,10 +44,16 @@ class TaskWatcher:
         """Whether one more request of the caller may wait."""
         return self._watchers.has_room(caller.user_id)
 
+    def require_room(self, caller: Identity) -> None:
+        """Raise `UnavailableError` unless one more request of the caller may wait."""
+        if not self.has_room(caller):
+            raise UnavailableError("too many requests are waiting for tasks; poll instead, or try again", retry_after=5)
+
     async def watch(self, caller: Identity, task_id: str, *, timeout_s: float) -> AsyncGenerator[Task, None]:
         """Yield the task as it is, then after each change of its status, until it has ended or time is up.
 
         Raises:
+            UnavailableError: Others have taken the place since the caller asked for it.
             AuthInvalidError: The caller's token expired meanwhile. Not every store checks tokens, so this is checked
                 before each reading.
         """
@@ -57,6 +63,7 @@ class TaskWatcher:
                 raise AuthInvalidError("the token has expired")
             return await self._tasks.get_task(caller, task_id)
 
+        self.require_room(caller)
         place = self._watchers.take(caller.user_id)
         try:
             states = changes(load, timeout_s=timeout_s, longest_pause_s=self._longest_pause_s)

@@ -106,9 +106,7 @@ class ConceptDefinition:
                 ConceptExample(str(one["image_url"]), _boxes(one["boxes"]), _boxes(one["negative_boxes"]))
                 for one in data["examples"]
             )
-        except (KeyError, TypeError, AttributeError, ValueError) as err:
-            if isinstance(err, InvalidRequestError):
-                raise
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as err:
             raise InvalidRequestError("the examples of the concept are malformed") from err
         return cls(words, examples)
 

@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 from s3seg.errors import InvalidRequestError
 from s3seg.tasks.webhooks import MAX_URL_CHARS
 
+_MAX_LABEL_CHARS = 63  # between two dots of a host name (RFC 1035, 2.3.4)
+
 
 def check_url(url: str, *, allow_private: bool = False) -> str:
     """Return the address of a webhook as it is.
@@ -24,6 +26,8 @@ def check_url(url: str, *, allow_private: bool = False) -> str:
         host, port, shown, parts = "", None, False, urlsplit("")
     if not shown or len(url) > MAX_URL_CHARS or not host or parts.fragment or "@" in parts.netloc:
         raise InvalidRequestError(f"url: not of the form https://host/path, of at most {MAX_URL_CHARS} characters")
+    if ":" not in host and not all(1 <= len(label) <= _MAX_LABEL_CHARS for label in host.removesuffix(".").split(".")):
+        raise InvalidRequestError("url: not a host name")
     if allow_private:
         return url
     if parts.scheme != "https":
@@ -53,6 +57,6 @@ def _is_global(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
         inner = address.ipv4_mapped or address.sixtofour or (address.teredo and address.teredo[1])
         if inner:
             return _is_global(inner)
-        if address in ipaddress.ip_network("64:ff9b::/96"):  # NAT64: an IPv4 address in other clothes
+        if address in ipaddress.ip_network("64:ff9b::/96"):  # NAT64: the last 32 bits are an IPv4 address
             return _is_global(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
     return address.is_global and not address.is_multicast

@@ -61,15 +61,25 @@ class WebhookDelivery:
         return len(due)
 
     async def _send(self, delivery: DueDelivery) -> None:
+        why = await self._try(delivery)
+        if why is None:
+            await self._outbox.delivered(delivery.delivery_id)
+            return
+        pause = pause_after(delivery.attempts)
+        if pause is not None:
+            pause *= random.uniform(1, 1.25)  # noqa: S311 (not for security)
+        await self._outbox.not_delivered(delivery.delivery_id, why, retry_after_s=pause)
+
+    async def _try(self, delivery: DueDelivery) -> str | None:
+        """Send a delivery; return why it was not received, in words for its owner, or None if it was."""
         try:
             await self._sender.send(delivery)
         except UnavailableError as err:
-            pause = pause_after(delivery.attempts)
-            if pause is not None:
-                pause *= random.uniform(1, 1.25)  # noqa: S311 (not for security)
-            await self._outbox.not_delivered(delivery.delivery_id, str(err), retry_after_s=pause)
-        else:
-            await self._outbox.delivered(delivery.delivery_id)
+            return str(err)
+        except Exception:  # a delivery that no sender can send must neither stop the others nor stay due for ever
+            _log.exception("a webhook could not be sent", extra={"delivery_id": delivery.delivery_id})
+            return "it could not be sent"
+        return None
 
     async def _run(self) -> None:
         while True:

@@ -27,6 +27,7 @@ _encode = json.JSONEncoder(default=str).encode
 _MAX_VALUE = 2_000  # characters
 _SHORT = frozenset({float, bool, type(None)})
 _MAX_TRACE = 20_000
+_MAX_WAITING = 100_000  # lines, of a few hundred bytes each: 30 MB
 _requests: LRUCache[str, str] = LRUCache(10_000)  # ids of requests by those of their tasks
 _requests_lock = threading.Lock()
 _bound: ContextVar[Mapping[str, Any] | None] = ContextVar("s3seg_bound_log_fields", default=None)
@@ -124,7 +125,8 @@ def _cut(text: str, limit: int = _MAX_VALUE) -> str:
 class BatchingHandler(logging.Handler):
     """Writes lines from a background thread, many at a time: the event loop never waits for the disk or a pipe.
 
-    What is logged just before the process is killed may be lost; an orderly exit writes everything.
+    What is logged just before the process is killed may be lost; an orderly exit writes everything. While the stream
+    takes nothing, such as a pipe that nobody reads, up to 100,000 lines wait; further ones are left out, and counted.
 
     The standard library's `QueueHandler` and `QueueListener` wake their thread and write for every single line, after
     each of which the event loop waits to get the interpreter back: measured, a poll then takes 15 % more processor
@@ -140,11 +142,15 @@ class BatchingHandler(logging.Handler):
         self._stream = stream
         self._interval_s = interval_s
         self._lines: list[str] = []
+        self._left_out = 0
         self._has_lines = threading.Event()
         threading.Thread(target=self._write_forever, name="s3seg-log", daemon=True).start()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Format the record here, where its fields are bound, and leave the line to the thread."""
+        if len(self._lines) >= _MAX_WAITING:
+            self._left_out += 1
+            return
         try:
             self._lines.append(self.format(record))
         except Exception:
@@ -156,6 +162,10 @@ class BatchingHandler(logging.Handler):
         """Write the lines that are waiting; `logging` calls this when the process ends."""
         with self.lock or contextlib.nullcontext():
             lines, self._lines = self._lines, []
+            left_out, self._left_out = self._left_out, 0
+        if left_out:
+            said = f"{left_out} log lines were left out"
+            lines.append(self.format(logging.makeLogRecord({"name": __name__, "levelname": "WARNING", "msg": said})))
         if lines:
             with contextlib.suppress(OSError, ValueError):  # the stream is closed
                 self._stream.write("\n".join(lines) + "\n")

@@ -178,19 +178,19 @@ class SupabaseAccounts:
 
     async def begin_job(self, name: str, *, every_s: float) -> bool:
         """Return whether a recurring job is due, and record that it has begun if so."""
-        return await self._rest.call(self._rest.as_key(), "operator_begin_job", {"p_name": name, "p_every_s": every_s})
+        return await self._call("operator_begin_job", {"p_name": name, "p_every_s": every_s})
 
     async def known_users(self, user_ids: Sequence[str]) -> frozenset[str]:
         """Return those users who have an account here, or had one that was deleted in the last 30 days."""
         asked = {"p_user_ids": [user_id for user_id in user_ids if canonical_uuid(user_id) is not None]}
-        return frozenset(await self._rest.call(self._rest.as_key(), "operator_known_users", asked, safe=True))
+        return frozenset(await self._call("operator_known_users", asked, safe=True))
 
     async def referenced(self, keys: Sequence[str]) -> frozenset[str]:
         """Return those of ``keys`` that belong to a registered image or a result."""
         found: set[str] = set()
         for start in range(0, len(keys), _PAGE):
             asked = {"p_keys": list(keys[start : start + _PAGE])}
-            found.update(await self._rest.call(self._rest.as_key(), "operator_referenced", asked, safe=True))
+            found.update(await self._call("operator_referenced", asked, safe=True))
         return frozenset(found)
 
     async def check(self) -> None:
@@ -206,7 +206,7 @@ class SupabaseAccounts:
 
     async def _account(self, function: str, arguments: dict[str, Any]) -> Account:
         try:
-            return account_of(await self._rest.call(self._rest.as_key(), function, arguments))
+            return account_of(await self._call(function, arguments))
         except ForbiddenError:
             raise InvalidRequestError(f"Supabase Auth has no user {arguments['p_user_id']}") from None
 

@@ -108,6 +108,14 @@ class SessionStore:
         """Return whether there is a sign-in of a service, which may be damaged."""
         return self._path(service).exists()
 
+    def project_of(self, service: str) -> str | None:
+        """Return the address of the project of a kept sign-in; None if there is none, or it is damaged."""
+        try:
+            project = (self._record(service) or {}).get("project")
+        except ConfigurationError:
+            return None
+        return str(project.get("url")) if isinstance(project, dict) else None
+
     def write(self, session: StoredSession) -> StoredSession:
         """Keep a sign-in, in place of an earlier one of the same service; it survives a crash once this returns.
 
