@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import threading
@@ -25,6 +24,7 @@ from s3seg.sam3 import postprocess
 from s3seg.sam3.click_predictor import ClickedMasks, ClickPredictor, ClickQuery
 from s3seg.sam3.cpu_precision import bfloat16_is_native
 from s3seg.sam3.device import DeviceStatus, device_status, free_cached_memory, prepare
+from s3seg.sam3.fingerprint import fingerprint
 from s3seg.sam3.graphs import RECORDED
 from s3seg.sam3.load import load
 from s3seg.sam3.model import BoxPrompts, ImageFeatures, Sam3
@@ -284,17 +284,8 @@ class Predictor:
 
     @torch.inference_mode()
     def fingerprint(self) -> str:
-        """Return a digest of the weights: 16 values of each tensor, at the precision of bfloat16.
-
-        It does not depend on the file that they were loaded from, nor on the device.
-        """
-        parts = []
-        for _, tensor in sorted(self.model.state_dict().items()):
-            flat = tensor.flatten()
-            places = torch.linspace(0, len(flat) - 1, min(16, len(flat)), device=flat.device).long()
-            parts.append(flat[places].to(torch.bfloat16).float())
-        values = torch.cat(parts).cpu().numpy()
-        return hashlib.sha256(values.astype("<f4").tobytes()).hexdigest()[:32]
+        """Return a digest of the weights; it does not depend on their file, nor on the device."""
+        return fingerprint(self.model.state_dict())
 
     def _with_examples(self, text: Tensor, query: Query) -> Tensor:
         """Append the tokens of examples to those of a text, (T, C) -> (T + K, C)."""
