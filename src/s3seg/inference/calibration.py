@@ -134,7 +134,7 @@ class Calibration:
         try:
             data = json.loads(Path(path).read_bytes())
             if data["format"] != FORMAT:
-                raise InvalidRequestError(f"{path} has format {data['format']!r:.60}, expected {FORMAT!r}")
+                raise ValueError(f"its format is {data['format']!r:.60}, not {FORMAT!r}")
             curves = {str(prompt): _curve(values) for prompt, values in data["curves"].items()}
             return cls(str(data["model"]), str(data["version"]), curves, checked_tile(data.get("tile")))
         except (ValueError, KeyError, TypeError, AttributeError) as err:
@@ -167,8 +167,8 @@ def calibrate(
         prompts = list(truth)
         results = segmenter.segment(picture, prompts, threshold=MIN_SCORE, tile=tile)
         for prompt, result in zip(prompts, results, strict=True):
-            if any(rle.size != result.size for rle in truth[prompt]):
-                sizes = f"{result.size} (height, width), and a labelled mask {truth[prompt][0].size}"
+            if other := next((rle.size for rle in truth[prompt] if rle.size != result.size), None):
+                sizes = f"{result.size} (height, width), and a labelled mask {other}"
                 raise MaskError(f"{result.source or 'a picture'} is {sizes}")
             found.setdefault(result.prompt, []).append((replace(result, image=None), truth[prompt]))
         on_picture()
