@@ -335,7 +335,7 @@ class Predictor:
         return detections
 
     def encoded_bytes(self, image: ImageFeatures) -> int:
-        """Return the memory that an encoded image takes, with what its first click adds; see `ClickFeatures`."""
+        """Return the memory that an encoded image takes, with what its first click adds: `ClickFeatures`."""
         return image.nbytes + (5 * image.coarse.nbytes if self.has_clicks else 0)
 
     @property
