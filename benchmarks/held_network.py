@@ -18,7 +18,8 @@ from s3seg.results.hints import Hint
 from s3seg.results.segmentation import ModelInfo
 from s3seg.sam3.device import DeviceStatus
 from s3seg.sam3.model import ImageFeatures
-from s3seg.sam3.predictor import Detections, Query, resize, resized_from_bytes
+from s3seg.sam3.predictor import Detections, Query
+from s3seg.sam3.resize import resize, resized_from_bytes
 from s3seg.sam3.tokenizer import Tokenizer
 
 HELD_S = 0.030

@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 from s3seg.errors import CheckpointError, InferenceError, S3segError
 from s3seg.inference.accelerator.messages import EndOfStreamError, Messages
 from s3seg.inference.accelerator.protocol import Loaded, Reply, Request
-from s3seg.sam3.predictor import resize
+from s3seg.sam3.resize import resize
 
 if TYPE_CHECKING:
     import numpy as np
