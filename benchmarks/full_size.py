@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from s3seg.sam3.predictor import DTYPES
+from s3seg.sam3.choices import DTYPES
 
 NETWORKS = {"litetext": "sam3_lite_text", "sam3": "sam3"}
 PICTURE = Path(__file__).parent.parent / "examples" / "pictures" / "street.png"

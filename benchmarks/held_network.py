@@ -17,7 +17,8 @@ from s3seg.inference.accelerator.process import PredictorProcess
 from s3seg.inference.stages import Sam3Network
 from s3seg.sam3.device import DeviceStatus
 from s3seg.sam3.model import ImageFeatures
-from s3seg.sam3.predictor import Detections, Query, resize
+from s3seg.sam3.predictor import Detections, Query
+from s3seg.sam3.resize import resize
 from s3seg.sam3.tokenizer import Tokenizer
 
 HELD_S = 0.030

@@ -14,7 +14,7 @@ import s3seg
 from benchmarks.timing import in_turns, show
 from s3seg import images
 from s3seg.sam3.load import load
-from s3seg.sam3.predictor import preprocess
+from s3seg.sam3.resize import preprocess
 
 PICTURE = Path(__file__).parent.parent / "examples" / "pictures" / "street.png"
 PROMPTS = ["car", "house", "tree", "cat", "bus", "bicycle", "cloud", "dog"] * 2

@@ -15,8 +15,7 @@ from torch import nn
 
 from s3seg.sam3.config import Sam3Config
 from s3seg.sam3.decoder import Decoder
-from s3seg.sam3.layouts import LAYOUTS
-from s3seg.sam3.load import empty_model, plan_loading
+from s3seg.sam3.load import LAYOUTS, empty_model, plan_loading
 from s3seg.sam3.model import Sam3
 from s3seg.sam3.sources import read_source
 

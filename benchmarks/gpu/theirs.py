@@ -18,7 +18,7 @@ from benchmarks.gpu.rates import IMAGE_TMAC, PROMPT_TMAC, Rates, Times
 from benchmarks.gpu.report import Step
 from benchmarks.gpu.timing import free
 from s3seg import images
-from s3seg.sam3.predictor import normalise, resize
+from s3seg.sam3.resize import normalise, resize
 
 THEIRS = "transformers"
 

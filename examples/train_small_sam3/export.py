@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from s3seg.sam3.layouts import TRANSFORMERS
 from s3seg.sam3.sources import Concat, PositionGrid
+from s3seg.sam3.transformers_layouts import TRANSFORMERS
 
 from .concepts import Vocabulary, load_vocabulary
 from .parents import save_extras

@@ -11,7 +11,7 @@ from pyarrow import parquet
 
 from s3seg.bulk.listing import list_pictures, source_of
 from s3seg.bulk.storage import S3Access, address_of, path_of, read_picture, shown
-from s3seg.errors import InvalidRequestError
+from s3seg.errors import ImageDecodeError, InvalidRequestError
 from s3seg.images.sources import expand
 
 
@@ -46,6 +46,14 @@ def test_a_folder_gives_the_pictures_that_s3seg_segment_would_find(folder):
 def test_a_listed_file_has_its_size_and_time(folder):
     first, *_ = list_pictures(str(folder), S3Access())
     assert (first.size, first.modified_ns) == (5, (folder / "a.jpg").stat().st_mtime_ns)
+
+
+def test_a_link_to_nothing_is_listed_and_told_when_it_is_read(folder):
+    (folder / "gone.png").symlink_to(folder / "nothing.png")
+    (gone,) = [one for one in list_pictures(source_of(folder), S3Access()) if "gone" in one.uri]
+    assert (gone.uri, gone.size, gone.modified_ns) == (str(folder / "gone.png"), None, None)
+    with pytest.raises(ImageDecodeError, match="there is no such file"):
+        read_picture(gone.uri, S3Access())
 
 
 def test_links_in_a_circle_end(folder):

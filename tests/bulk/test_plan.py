@@ -64,7 +64,7 @@ def test_a_cluster_that_grows_is_asked_for_more_than_it_has():
     ("arguments", "message"),
     [
         ({"gpus": 1.0}, "needs 1 GPUs"),
-        ({"cpu": 0}, "needs a processor"),
+        ({"cpu": 0}, "needs a processor, and this machine has 0 to give"),
         ({"asked": 0}, "1 or more, got 0"),
         ({"gpus": 1.5}, "fraction below 1 or a whole number"),
         ({"gpus": -1.0}, "fraction below 1 or a whole number"),

@@ -85,6 +85,19 @@ def test_a_file_of_other_columns_counts_as_missing(out, tmp_path):
     assert results.check(out, 0, 0, 2) is None
 
 
+@pytest.mark.parametrize("counts", [b"{}", b"[]", b"7"])
+def test_a_file_that_does_not_say_what_it_holds_counts_as_missing(out, tmp_path, counts):
+    results.write(out, 0, 0, ["/a"], [GOOD])
+    path = tmp_path / results.part_name(0)
+    parquet.write_table(
+        parquet.read_table(path)
+        .replace_schema_metadata({b"s3seg": counts})
+        .cast(results.SCHEMA.with_metadata({b"s3seg": counts})),
+        path,
+    )
+    assert results.check(out, 0, 0, 1) is None
+
+
 def test_damage_is_never_an_error_of_the_audit(out, tmp_path):
     results.write(out, 0, 0, ["/a"] * 50, [GOOD] * 50)
     path = tmp_path / results.part_name(0)

@@ -57,6 +57,13 @@ def test_the_size_of_shards_cannot_be_changed_later(run, tmp_path):
     assert start_run(tmp_path / "p", run.out, shard_rows=None) == run
 
 
+@pytest.mark.parametrize("shard_rows", [0, -5, 1.5])
+def test_a_size_of_shards_that_is_no_number_of_pictures_starts_no_run(tmp_path, shard_rows):
+    with pytest.raises(InvalidRequestError, match="shard_rows must be a whole number, 1 or more"):
+        start_run(make_pictures(tmp_path / "p", 3), tmp_path / "out", shard_rows=shard_rows)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_listing_that_was_cut_off_is_done_again(run, tmp_path):
     (tmp_path / "out" / "run.json").unlink()
     make_pictures(tmp_path / "p", 12)

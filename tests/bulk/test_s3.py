@@ -119,9 +119,6 @@ def test_a_file_is_written_and_replaced_and_listed(s3):
     out.write("results/a", b"first")
     out.write("results/a", b"second")
     assert (out.read("results/a"), out.sizes("results")) == (b"second", {"a": 6})
-    out.remove("results/a")
-    out.remove("results/a")
-    assert out.sizes("results") == {}
 
 
 def test_a_key_that_may_not_write_is_refused_with_a_sentence_and_without_the_secret(bucket, s3):

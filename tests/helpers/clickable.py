@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from s3seg import checkpoints
 from s3seg.sam3.config import ClickConfig, Sam3Config
-from s3seg.sam3.layouts import TRANSFORMERS
 from s3seg.sam3.model import Sam3
+from s3seg.sam3.transformers_layouts import TRANSFORMERS
 
 HEAD = {"num_attention_heads": 4, "mlp_dim": 64, "iou_head_hidden_dim": 32}
 

@@ -37,6 +37,9 @@ class Watched(Predictor):
     def die(self) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
+    def something_that_cannot_be_sent(self) -> object:
+        return lambda: None
+
     def fail(self) -> None:
         raise ValueError("something that nobody foresaw")
 

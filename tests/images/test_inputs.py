@@ -15,7 +15,7 @@ from starlette.datastructures import UploadFile
 
 from s3seg import images
 from s3seg.errors import ImageDecodeError
-from s3seg.images.content import read_content
+from s3seg.images.content import Content, read_content
 from tests.images.noise import NOISE, PNG, named_buffer
 
 
@@ -209,6 +209,12 @@ def test_bytes_with_gaps_are_read() -> None:
     prepared = read_content(memoryview(twice)[::2])
     assert prepared is not None
     assert prepared.data == PNG
+
+
+def test_a_pair_of_a_name_and_a_file_has_the_bytes_of_the_file_and_the_name() -> None:
+    assert read_content(("cat", PNG)) == Content(PNG, "cat")
+    assert read_content(("cat", io.BytesIO(PNG))) == Content(PNG, "cat")
+    assert read_content(("cat", NOISE)) is None
 
 
 @pytest.mark.parametrize(

@@ -140,6 +140,28 @@ class TestDeath:
             process.predict_pairs([(image, QUERIES[0])], threshold=0.1)
         assert len(predict(process, picture)) == len(QUERIES)
 
+    def test_images_that_are_not_needed_are_freed_also_if_the_next_call_cannot_be_sent(self, process, picture):
+        (old,) = process.encode_resized([process.resize(picture)])
+        with pytest.raises(InferenceError):
+            process.call("die")
+        (new,) = process.encode_resized([process.resize(picture)])
+        assert process.call("images") == 1
+        del new
+        gc.collect()
+        with pytest.raises(InferenceError, match="encode the picture again"):
+            process.predict_pairs([(old, QUERIES[0])], threshold=0.1)
+        process.call("sleep", 0.0)  # takes the number along
+        assert process.call("images") == 0
+
+    def test_a_process_that_cannot_answer_ends_rather_than_let_callers_wait(self, process):
+        with ThreadPoolExecutor(1) as threads:
+            call = threads.submit(process.call, "something_that_cannot_be_sent")
+            try:
+                with pytest.raises(InferenceError, match="ended with exit code 1; try again"):
+                    call.result(30)
+            finally:
+                process.close()
+
     def test_all_calls_in_progress_fail(self, process):
         assert process.call("sleep", 0.0) == "slept"  # it is up
         with ThreadPoolExecutor(3) as threads:

@@ -147,6 +147,21 @@ async def test_a_single_request_is_tried_again_only_if_memory_was_the_trouble(sy
     await batcher.aclose()
 
 
+async def test_a_network_that_cannot_free_memory_fails_its_batch_and_goes_on(system, monkeypatch):
+    batcher = system.batcher()
+
+    def fail() -> None:
+        raise InferenceError("the network's process has ended")
+
+    monkeypatch.setattr(system.network, "free", fail)
+    system.network.fail = [OutOfMemoryError("out of memory")]
+    async with asyncio.timeout(20):
+        with pytest.raises(InferenceError, match="process has ended"):
+            await batcher.segment(png(), ["a"], name="p")
+        await batcher.segment(png(2), ["a"], name="p")
+    await batcher.aclose()
+
+
 async def test_who_leaves_before_his_turn_costs_nothing(system):
     batcher = system.batcher()
     first, (leaving, staying) = await pile_up(system, batcher, [(png(1), ["gone"]), (png(2), ["here"])], jobs=2)

@@ -116,6 +116,9 @@ def test_what_cannot_be_calibrated_says_why(seg):
         calibrate(seg, [])
     with pytest.raises(MaskError, match=r"street\.png is \(640, 800\)"):
         calibrate(seg, [(street, {"car": [masks.encode(CELLS[0])]})])
+    right = masks.encode(np.ones((640, 800), bool))
+    with pytest.raises(MaskError, match=rf"and a labelled mask \({CELLS[0].shape[0]}, {CELLS[0].shape[1]}\)"):
+        calibrate(seg, [(street, {"car": [right, masks.encode(CELLS[0])]})])
 
 
 def test_a_calibration_of_another_checkpoint_is_refused(tmp_path):

@@ -361,12 +361,12 @@ async def test_an_answer_lost_on_the_way_back_from_finish_is_no_second_result(sy
     assert set(task.object_keys) == await system.result_keys()
 
 
-async def held_up(system, task, *, lease_s=30.0):
+async def held_up(system, task, *, lease_s=30.0, **options):
     """An attempt that waits inside the network; gives what runs it."""
     batcher = system.batcher()
     system.network.go.clear()
     claim = await system.queue.claim("late", task.task_id, lease_s=lease_s)
-    running = asyncio.ensure_future(system.pipeline(batcher, lease_s=lease_s).run(claim))
+    running = asyncio.ensure_future(system.pipeline(batcher, lease_s=lease_s, **options).run(claim))
     async with asyncio.timeout(20):
         while not system.network.began.is_set():
             await asyncio.sleep(0.002)
@@ -415,6 +415,18 @@ async def test_leases_are_renewed_while_the_network_is_busy(system):
     assert await system.queue.claim("thief", task.task_id, lease_s=1) is None
     system.network.go.set()
     assert (await running).status == TaskStatus.DONE
+    await batcher.aclose()
+
+
+async def test_a_renewal_that_fails_unexpectedly_is_logged_and_the_next_one_is_tried(system, caplog):
+    task = await system.submit()
+    faulty = Failing(system.queue, "renew", ZeroDivisionError("a bug"))
+    running, batcher = await held_up(system, task, lease_s=0.3, queue=faulty)
+    await asyncio.sleep(0.7)
+    assert await system.queue.claim("thief", task.task_id, lease_s=1) is None
+    system.network.go.set()
+    assert (await running).status == TaskStatus.DONE
+    assert "renewing a lease failed" in caplog.text
     await batcher.aclose()
 
 

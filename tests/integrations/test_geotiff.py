@@ -104,6 +104,15 @@ def test_numbers_of_colours_are_shown_as_their_colours(tmp_path):
     assert np.array_equal(pixels[..., 1], 255 - numbers[0])
 
 
+def test_numbers_of_colours_without_data_are_black_whatever_the_first_colour_is(tmp_path):
+    path = write(tmp_path / "a.tif", np.array([[[0, 1], [9, 9]]], np.uint8), photometric="palette", nodata=9)
+    with rasterio.open(path, "r+") as file:
+        file.write_colormap(1, {k: (200, k, 7, 255) for k in range(256)})
+    with Raster(path) as raster:
+        pixels = raster.read((0, 0, 2, 2))
+    assert pixels.tolist() == [[[200, 0, 7], [200, 1, 7]], [[0, 0, 0], [0, 0, 0]]]
+
+
 def test_memory_is_that_of_a_window_and_not_of_the_raster(tmp_path):
     path = tmp_path / "large.tif"
     options = {"driver": "GTiff", "count": 3, "height": 40_000, "width": 50_000, "dtype": "uint8", "sparse_ok": True}

@@ -165,6 +165,8 @@ async def test_pictures_come_from_the_configured_address_with_the_key():
         "http://[",
         "ftp://studio.test/a.png",
         "data:text/plain,hello",
+        "data:image/png;base64,é",
+        "/a\x1f.png",
         17,
         None,
     ],
@@ -203,6 +205,12 @@ async def test_a_personal_token_is_exchanged_once_and_again_when_it_has_expired(
     state["valid"] = 2
     assert await reader.read("/c.png", key="image") == b"picture"
     assert state["issued"] == 2
+
+
+@pytest.mark.parametrize("content", [b"<html>a page of something else</html>", b"[]", b"{}"])
+async def test_an_answer_without_an_access_token_is_not_that_of_a_label_studio(content):
+    with pytest.raises(ConfigurationError, match="S3SEG_LABEL_STUDIO_URL"):
+        await files(lambda request: httpx.Response(200, content=content), key="a.b.c").read("/a.png", key="image")
 
 
 async def test_refusals_large_pictures_and_silence_are_told_apart():

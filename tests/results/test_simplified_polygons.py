@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3seg.results.polygons import simplified
+from s3seg.results.simplify import simplify_ring
 
 
 @given(st.integers(0, 2**31), st.floats(0.5, 6))
@@ -15,7 +15,7 @@ def test_a_simplified_ring_stays_within_the_tolerance(seed, tolerance):
     angles = np.sort(random.random(40)) * 2 * np.pi
     radii = 30 + 10 * random.random(40)
     ring = np.stack([np.cos(angles) * radii, np.sin(angles) * radii], axis=1).round().astype(np.int32)
-    kept = simplified(ring, tolerance)
+    kept = simplify_ring(ring, tolerance)
     assert 3 <= len(kept) <= len(ring)
     starts, ends = kept.astype(float), np.roll(kept, -1, axis=0).astype(float)
     for point in ring.astype(float):
@@ -27,5 +27,5 @@ def test_a_simplified_ring_stays_within_the_tolerance(seed, tolerance):
 
 def test_a_straight_ring_keeps_its_corners_only():
     square = np.array([[0, 0], [5, 0], [10, 0], [10, 10], [5, 10], [0, 10], [0, 5]])
-    assert simplified(square, 0.5).tolist() == [[0, 0], [10, 0], [10, 10], [0, 10]]
-    assert len(simplified(square, 100)) == 3
+    assert simplify_ring(square, 0.5).tolist() == [[0, 0], [10, 0], [10, 10], [0, 10]]
+    assert len(simplify_ring(square, 100)) == 3

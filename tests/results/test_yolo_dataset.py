@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -91,6 +93,17 @@ def test_frames_that_results_hold_are_written_as_png(tmp_path):
     pictures = sorted((tmp_path / "set/images/train").iterdir())
     assert [path.name for path in pictures] == ["clip.mp4-frame=0.png", "clip.mp4-frame=1.png"]
     assert np.array_equal(np.asarray(Image.open(pictures[0])), image)
+
+
+def test_pictures_of_long_addresses_have_names_that_a_disk_takes(tmp_path):
+    sources = [f"https://bucket.example.org/park.png?signature={'x' * 400}{k}" for k in range(2)]
+    pictures = [replace(result_of(STACK, source=one), image=np.zeros((80, 120, 3), np.uint8)) for one in sources]
+    done = write_yolo_dataset(pictures, tmp_path / "set", val=0)
+    files = sorted(file.name for file in (tmp_path / "set/images/train").iterdir())
+    assert len(files) == done.train == 2
+    assert all(name.startswith("https---bucket.example.org-park.png") and len(name) < 100 for name in files)
+    write_yolo_dataset(pictures[1:], tmp_path / "later", val=0)  # names do not depend on the other pictures
+    assert {file.name for file in (tmp_path / "later/images/train").iterdir()} < set(files)
 
 
 def test_pictures_can_be_linked(tmp_path):

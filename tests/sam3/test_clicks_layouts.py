@@ -12,9 +12,10 @@ from safetensors.torch import load_file, save_file
 
 from s3seg.errors import CheckpointError
 from s3seg.sam3.config import ClickConfig, Sam3Config
-from s3seg.sam3.layouts import REFERENCE, REFERENCE_31, TRANSFORMERS
 from s3seg.sam3.load import empty_model, load, plan_loading
+from s3seg.sam3.reference_layouts import REFERENCE, REFERENCE_31
 from s3seg.sam3.sources import required_tensors
+from s3seg.sam3.transformers_layouts import TRANSFORMERS
 from tests.sam3.convert_layout import to_sam31
 from tests.sam3.convert_tracker import to_reference, to_reference_31
 from tests.sam3.tracker_oracle import random_video_model, tiny_video_config

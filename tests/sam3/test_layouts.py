@@ -11,9 +11,11 @@ import torch
 
 from s3seg.errors import CheckpointError
 from s3seg.sam3.config import Sam3Config
-from s3seg.sam3.layouts import REFERENCE, TRANSFORMERS, Layout
+from s3seg.sam3.layouts import Layout
 from s3seg.sam3.load import empty_model, plan_loading
+from s3seg.sam3.reference_layouts import REFERENCE
 from s3seg.sam3.sources import Chunk, Concat, PositionGrid, TensorSource, required_tensors
+from s3seg.sam3.transformers_layouts import TRANSFORMERS
 from tests.sam3.convert_layout import to_sam31
 
 LAYOUTS = [TRANSFORMERS, REFERENCE]

@@ -7,8 +7,8 @@ import torch
 
 from s3seg.errors import InvalidRequestError
 from s3seg.sam3 import cpu_precision
+from s3seg.sam3.choices import choose_dtype
 from s3seg.sam3.cpu_precision import bfloat16_is_native
-from s3seg.sam3.predictor import choose_dtype
 
 CPU, CUDA, MPS = (torch.device(name) for name in ("cpu", "cuda:0", "mps"))
 
@@ -22,7 +22,7 @@ def _nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_auto_is_bfloat16_on_a_cpu_that_multiplies_it_in_hardware_only(
     monkeypatch: pytest.MonkeyPatch, native: bool
 ) -> None:
-    monkeypatch.setattr("s3seg.sam3.predictor.bfloat16_is_native", lambda: native)
+    monkeypatch.setattr("s3seg.sam3.choices.bfloat16_is_native", lambda: native)
     assert choose_dtype("auto", CPU) == (torch.bfloat16 if native else torch.float32)
     assert (choose_dtype("auto", CUDA), choose_dtype("auto", MPS)) == (torch.bfloat16, torch.float32)
 
@@ -31,7 +31,7 @@ def test_auto_is_bfloat16_on_a_cpu_that_multiplies_it_in_hardware_only(
 def test_one_variable_sets_the_default_and_an_argument_overrides_it(
     monkeypatch: pytest.MonkeyPatch, device: torch.device
 ) -> None:
-    monkeypatch.setattr("s3seg.sam3.predictor.bfloat16_is_native", lambda: True)
+    monkeypatch.setattr("s3seg.sam3.choices.bfloat16_is_native", lambda: True)
     monkeypatch.setenv("S3SEG_DTYPE", "float32")
     assert choose_dtype("auto", device) == torch.float32
     assert choose_dtype("float16", device) == torch.float16

@@ -16,7 +16,8 @@ from PIL import Image
 from s3seg.errors import CheckpointError, CheckpointNotFoundError, InferenceError, PromptError
 from s3seg.sam3 import predictor as module
 from s3seg.sam3.model import ImageFeatures
-from s3seg.sam3.predictor import BoxPrompt, Detections, Predictor, Query, preprocess
+from s3seg.sam3.predictor import BoxPrompt, Detections, Predictor, Query
+from s3seg.sam3.resize import preprocess
 from tests.sam3.random_models import random_oracle, tiny_config
 from tests.sam3.small_tokenizer import merges, vocabulary, write_packed
 

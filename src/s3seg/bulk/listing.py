@@ -60,15 +60,19 @@ def list_pictures(source: str, s3: S3Access) -> Iterator[Listed]:
 
 def _on_this_machine(path: Path) -> Iterator[Listed]:
     if path.is_dir():
-        for found in pictures_below(path):
-            status = found.stat()
-            yield Listed(address_of(found), status.st_size, status.st_mtime_ns)
+        yield from map(_listed, pictures_below(path))
         return
     if not path.exists() and not glob.has_magic(str(path)):
         raise InvalidRequestError(f"{path}: there is no such file or folder")
-    for found in expand([path]):
-        status = Path(found).stat()
-        yield Listed(address_of(Path(found)), status.st_size, status.st_mtime_ns)
+    yield from (_listed(Path(found)) for found in expand([path]))
+
+
+def _listed(path: Path) -> Listed:
+    try:
+        status = path.stat()
+    except OSError:  # such as a link to nothing: its row will say so
+        return Listed(address_of(path))
+    return Listed(address_of(path), status.st_size, status.st_mtime_ns)
 
 
 def _in_bucket(address: str, s3: S3Access) -> Iterator[Listed]:

@@ -61,8 +61,8 @@ def choose_pool(
     if each:
         room = min(room, int(there / each + 1e-9))
     if not can_grow and not room:
-        lacking = f"{each:g} GPUs" if each > there else "a processor"
-        raise InvalidRequestError(f"a process needs {lacking}, and this machine has {there:g} GPUs to give")
+        lacking, free = (f"{each:g} GPUs", there) if each > there else ("a processor", cluster.get("CPU", 0.0))
+        raise InvalidRequestError(f"a process needs {lacking}, and this machine has {free:g} to give")
     if asked is None:
         in_memory = room if each else int(cluster.get("memory", 0.0) / memory_of(request))
         return Pool(max(1, min(room, in_memory)), _CPUS, each)

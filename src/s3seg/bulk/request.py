@@ -11,7 +11,7 @@ from typing import Any
 
 from s3seg import checkpoints
 from s3seg.checkpoints import Checkpoint
-from s3seg.errors import CheckpointError, PromptError
+from s3seg.errors import CheckpointError
 from s3seg.inference.prompts import checked_positive, checked_prompts, checked_threshold
 
 _SAMPLES, _SAMPLE = 64, 2**16
@@ -58,8 +58,6 @@ class BulkRequest:
             CheckpointNotFoundError: The checkpoint is not on this machine.
         """
         normal = tuple(dict.fromkeys(checked_prompts(prompts, has_boxes=False)))
-        if not normal:
-            raise PromptError("there is no prompt; say what to look for, such as 'cat'")
         found = checkpoints.resolve(checkpoint)
         return cls(
             prompts=normal,

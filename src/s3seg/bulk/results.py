@@ -142,11 +142,10 @@ def check(out: Folder, shard: int, start: int, stop: int) -> Counts | None:
                 return None
             ids = content.read(columns=["id"], use_threads=False)["id"].to_numpy()
             about = json.loads((content.schema_arrow.metadata or {})[_COUNTS])
-    except (OSError, pa.ArrowInvalid, KeyError, ValueError):  # missing or damaged: it is made again
+        counts = Counts(stop - start, about["failed"], about["instances"])
+    except (OSError, pa.ArrowInvalid, KeyError, TypeError, ValueError):  # missing or damaged: it is made again
         return None
-    if not np.array_equal(np.sort(ids), np.arange(start, stop)):
-        return None
-    return Counts(stop - start, about["failed"], about["instances"])
+    return counts if np.array_equal(np.sort(ids), np.arange(start, stop)) else None
 
 
 def read(out: Folder, shard: int, columns: Sequence[str] | None = None) -> pa.Table:

@@ -21,6 +21,7 @@ from s3seg.bulk.request import BulkRequest
 from s3seg.bulk.results import Counts
 from s3seg.bulk.storage import Folder
 from s3seg.errors import InvalidRequestError, NotFoundError, S3segError
+from s3seg.inference.prompts import checked_positive
 
 FORMAT = "s3seg.bulk/1"
 RUN, COMPLETE = "run.json", "complete.json"
@@ -87,7 +88,7 @@ class Run:
                     else:
                         counts += found
         return Audit(
-            missing=sorted({*bad, *range(self.shards)} - (present - set(bad))),
+            missing=sorted(set(range(self.shards)) - present | set(bad)),
             unknown=sorted(present - set(range(self.shards))),
             counts=counts,
         )
@@ -154,10 +155,13 @@ def start(
         on_listing: Called with the number of pictures listed so far, now and then.
 
     Raises:
-        InvalidRequestError: The folder holds a run of another request or input, or there is no picture.
+        InvalidRequestError: The folder holds a run of another request or input, there is no picture, or ``shard_rows``
+            is not a whole number, 1 or more.
         S3segError: The pictures cannot be listed, or the S3 server does not respond.
         OSError: The folder cannot be written.
     """
+    if shard_rows is not None:
+        shard_rows = checked_positive("shard_rows", shard_rows)
     key = request.key(source)
     found = _find(out)
     if found is not None:

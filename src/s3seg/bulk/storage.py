@@ -207,12 +207,6 @@ class Folder:
         store, path = filesystem(self.path(name), self.s3)
         return {one.base_name: one.size for one in _listed(store, path) if one.is_file}
 
-    def remove(self, name: str) -> None:
-        """Remove a file, if it exists."""
-        store, path = filesystem(self.path(name), self.s3)
-        with _errors_named(self.path(name)), contextlib.suppress(FileNotFoundError):
-            store.delete_file(path)
-
 
 def filesystem(address: str, s3: S3Access) -> tuple[fs.FileSystem, str]:
     """Return the file system of an address, and the path in it."""

@@ -174,10 +174,10 @@ def _load(
         pixels, steps, bits = rgb_from_array(array, label)
         notes = (*depth_notes(pixels, bits), *transparency_notes(pixels, steps))
         return LoadedImage(pixels, None, "array", str(array.dtype), steps, notes), None
-    if callable(getattr(source, "read_bytes", None)):  # zipfile.Path and others that are paths in all but type
+    if _streams.is_like_path(source):
         own_name = _streams.text_of(source)
         label = name or own_name or type(source).__name__
-        return _decode_bytes(_read_bytes(source, label), label, limits, reduce_to), own_name
+        return _decode_bytes(_streams.read_like_path(source, label), label, limits, reduce_to), own_name
     raise ImageDecodeError(
         f"cannot load a picture from {_with_article(type(source).__name__)}; "
         "pass a path, a URL, bytes, a file object, a PIL image, a numpy array or a torch tensor"
@@ -221,18 +221,6 @@ def _name_of_pil(picture: Image.Image) -> str | None:
     except Exception:  # a closed file
         frame = 0
     return f"{path}#frame={frame}" if frame else path
-
-
-def _read_bytes(source: Any, label: str) -> bytes:
-    try:
-        content = source.read_bytes()
-    except ImageDecodeError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError) as err:
-        raise ImageDecodeError(f"{label}: cannot be read: {_streams.text_of(err) or type(err).__name__}") from err
-    if not isinstance(content, bytes | bytearray | memoryview):
-        raise ImageDecodeError(f"{label}: read_bytes() returned {type(content).__name__} where bytes are expected")
-    return bytes(content)
 
 
 def _with_article(noun: str) -> str:

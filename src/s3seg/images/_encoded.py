@@ -18,7 +18,7 @@ from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 from s3seg.errors import ImageDecodeError
 from s3seg.images import _headers
 from s3seg.images._arrays import COMPOSITED, check_float_range, on_white, strips, to_uint8
-from s3seg.images._filetypes import is_heif, looks_like
+from s3seg.images._filetypes import is_cr2, is_heif, looks_like
 from s3seg.images._loaded import Limits, LoadedImage
 
 UNREAD_FORMATS = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
@@ -182,7 +182,7 @@ def _open(stream: IO[bytes], head: bytes, name: str) -> Image.Image:
             return heif
         if "HEIF" not in Image.OPEN:  # no other plugin either
             raise UnidentifiedImageError
-    if _headers.is_camera_raw(head):
+    if is_cr2(head):
         raise UnidentifiedImageError
     tried: set[str] = set()
     begun: list[tuple[str, Exception]] = []  # formats that recognise the first bytes
@@ -246,9 +246,8 @@ def _memory_needed(picture: Image.Image) -> int:
     picture_bytes = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2}.get(picture.mode, 4)
     decoder_bytes = _MEMORY.get(picture.format or "", picture_bytes)
     if picture.format in ("JPEG", "MPO") and picture.info.get("progressive"):
-        scale = (getattr(picture, "decoderconfig", ()) or (1,))[
-            0
-        ]  # its decoder holds 2 bytes for each stored coefficient
+        # its decoder holds 2 bytes for each stored coefficient
+        scale = (getattr(picture, "decoderconfig", ()) or (1,))[0]
         decoder_bytes += scale**2 * len(picture.getbands()) * 2
     strip = 0
     if picture.format == "TIFF":  # a strip is held as stored and decoded; Pillow turns a picture by copying it

@@ -54,6 +54,11 @@ def is_heif(head: bytes) -> bool:
     return head[4:8] == b"ftyp" and head[8:12] in HEIF_BRANDS and b"avif" not in head[16:64]
 
 
+def is_cr2(head: bytes) -> bool:
+    """Return whether a file starts like a camera's raw picture of Canon, which Pillow takes for a TIFF."""
+    return head[:4] in (b"II*\0", b"MM\0*") and head[8:10] == b"CR"
+
+
 def looks_like(head: bytes) -> str:
     """Describe a file that was not recognised as an image, with advice.
 
@@ -66,7 +71,7 @@ def looks_like(head: bytes) -> str:
     for leading, words in _LEADING_BYTES:
         if head.startswith(leading):
             return words
-    if head[:4] in (b"II*\0", b"MM\0*") and head[8:10] == b"CR":
+    if is_cr2(head):
         return "a camera's raw picture (CR2); develop it to JPEG or TIFF first"
     if head[128:132] == b"DICM":
         return "a DICOM file; read it with pydicom, and pass its pixels as an array of 8 bits"

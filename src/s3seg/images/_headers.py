@@ -189,8 +189,3 @@ def _numbers(value: object) -> tuple[int, ...]:
     values = value if isinstance(value, tuple) else (value,)
     numbers = tuple(one for one in values if isinstance(one, int))
     return numbers or (1,)
-
-
-def is_camera_raw(head: bytes) -> bool:
-    """Return whether a file starts like a Canon CR2, which Pillow takes for a TIFF."""
-    return head[:4] in (b"II*\0", b"MM\0*") and head[8:10] == b"CR"

@@ -86,6 +86,28 @@ def name_of(source: Any) -> str | None:
     return os.fsdecode(name)
 
 
+def is_like_path(source: Any) -> bool:
+    """Return whether a source is a path in all but type, as `zipfile.Path` is: it has ``read_bytes``."""
+    return callable(getattr(source, "read_bytes", None))
+
+
+def read_like_path(source: Any, name: str) -> bytes:
+    """Return the bytes of a source that is like a path.
+
+    Raises:
+        ImageDecodeError: It cannot be read, or does not return bytes.
+    """
+    try:
+        content = source.read_bytes()
+    except ImageDecodeError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError) as err:
+        raise ImageDecodeError(f"{name}: cannot be read: {text_of(err) or type(err).__name__}") from err
+    if not isinstance(content, bytes | bytearray | memoryview):
+        raise ImageDecodeError(f"{name}: read_bytes() returned {type(content).__name__} where bytes are expected")
+    return bytes(content)
+
+
 def text_of(source: object) -> str | None:
     """Return the text of an object; None if it has none, as a `zipfile.Path` in an archive in memory."""
     try:

@@ -9,8 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from s3seg.errors import ImageDecodeError
-from s3seg.images import MAX_BYTES, _streams, is_url
+from s3seg.images import MAX_BYTES, _streams, is_named, is_url
 from s3seg.images._download import download, without_credentials
 
 
@@ -41,6 +40,10 @@ def read_content(source: Any, *, max_bytes: int = MAX_BYTES, timeout: float = 30
     Raises:
         ImageDecodeError: The source cannot be read; the message names it and says why.
     """
+    if is_named(source):
+        name, source = source
+        content = read_content(source, max_bytes=max_bytes, timeout=timeout)
+        return None if content is None else Content(content.data, name)
     if isinstance(source, Image.Image):  # has a `read_bytes` of no file
         return None
     if isinstance(source, bytes | bytearray | memoryview):
@@ -60,15 +63,9 @@ def read_content(source: Any, *, max_bytes: int = MAX_BYTES, timeout: float = 30
     if (stream := _streams.file_object(source)) is not None:
         name = _streams.name_of(source)
         return Content(_from_stream(stream, name or "file object", max_bytes), name)
-    read_bytes: Any = getattr(source, "read_bytes", None)
-    if callable(read_bytes):  # zipfile.Path and others that are like a path
+    if _streams.is_like_path(source):
         name = _streams.text_of(source)
-        try:
-            data: Any = read_bytes()
-            return Content(bytes(data), name)
-        except (OSError, ValueError, KeyError, TypeError) as err:
-            why = _streams.text_of(err) or type(err).__name__
-            raise ImageDecodeError(f"{name or type(source).__name__}: cannot be read: {why}") from err
+        return Content(_streams.read_like_path(source, name or type(source).__name__), name)
     return None
 
 

@@ -30,7 +30,7 @@ def video_frames(
 
     Args:
         path: A video file.
-        every: Take every how-manieth frame; the first is always taken.
+        every: Take one frame in so many, beginning with the first; 1 takes all.
         start: Leave out frames before this time, in seconds.
         end: Stop at this time, in seconds; None reads to the end.
         max_pixels: Refuse videos with more pixels in a frame.

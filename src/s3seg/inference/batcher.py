@@ -10,7 +10,6 @@ read nor encoded again, and a prompt that a batch asks of the same picture twice
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -25,6 +24,7 @@ from s3seg.inference.network import EncodedImage, Network, ResizedImage
 from s3seg.inference.network_queue import Asked, Job, Limits, NetworkQueue, ReadConcept
 from s3seg.inference.process_guard import ProcessGuard
 from s3seg.inference.prompts import Box, BoxedPrompt, make_queries
+from s3seg.inference.reading import PictureReader, RequestFile
 from s3seg.inference.tile_plan import plan_tiles
 from s3seg.inference.tile_requests import MAX_INSTANCES, detect_in_turns
 from s3seg.inference.tiling import TilePieces
@@ -47,23 +47,6 @@ class ShownConcept:
 
     words: str | None
     examples: Sequence[tuple[bytes, Sequence[Box], Sequence[Box]]]
-
-
-@dataclass(frozen=True, slots=True)
-class _File:
-    """A picture file that came with a request.
-
-    Attributes:
-        content: Its bytes.
-        digest: Their SHA-256.
-        name: What error messages call the picture.
-        user_id: Whose picture it is.
-    """
-
-    content: bytes
-    digest: bytes
-    name: str
-    user_id: str
 
 
 class Batcher:
@@ -93,13 +76,12 @@ class Batcher:
         self.networks = list(network) if isinstance(network, Sequence) else [network]
         self.network = self.networks[0]
         self._cpu = cpu
-        self._decoding = decoding
         self._metrics = metrics or NoMetrics()
         self._limits = limits or Limits()
         self._queues = [
             NetworkQueue(one, limits=self._limits, metrics=self._metrics, threads=threads) for one in self.networks
         ]
-        self._reading: dict[bytes, asyncio.Task[ResizedImage]] = {}
+        self._reader = PictureReader(self.network, cpu=cpu, decoding=decoding)
         self._guard = ProcessGuard("this Batcher")
 
     @property
@@ -162,7 +144,7 @@ class Batcher:
         self._guard.check()
         self._check(prompts, objects, concept, tile)
         start = time.perf_counter()
-        file = await self._file(content, name, user_id)
+        file = await self._reader.identify(content, name=name, user_id=user_id)
         picture, queue = await self._read(file)
         read_s = time.perf_counter() - start
         for one in objects:
@@ -242,23 +224,14 @@ class Batcher:
         return plan_tiles(size, tile, input_side=self.network.input_side, max_tiles=self._limits.tiles)
 
     async def _in_tiles(
-        self, file: _File, size: tuple[int, int], prompts: Sequence[str], tiles: Sequence[Window]
+        self, file: RequestFile, size: tuple[int, int], prompts: Sequence[str], tiles: Sequence[Window]
     ) -> TilePieces:
-        async def read(windows: Sequence[Window]) -> list[ResizedImage]:
-            content, name = file.content, file.name
-            if self._decoding is not None:
-                return await self.network.read_tiles_in(
-                    self._decoding, content, windows, name=name, user_id=file.user_id
-                )
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._cpu, lambda: self.network.read_tiles(content, windows, name=name))
-
         return await detect_in_turns(
             file.digest,
             size,
             prompts,
             tiles,
-            read=read,
+            read=partial(self._reader.read_tiles, file),
             input_side=self.network.input_side,
             choose=self._choose,
             limits=self._limits,
@@ -272,7 +245,7 @@ class Batcher:
         the process that reads pictures.
         """
         loop = asyncio.get_running_loop()
-        file = await self._file(content, "the warm-up picture", "")
+        file = await self._reader.identify(content, name="the warm-up picture", user_id="")
         picture, _ = await self._read(file)
         queues = [queue for queue in self._queues if queue.network.model.device != "cpu"]
         warming = (queue.predict([Job(file.digest, picture, ("object",))]) for queue in queues)
@@ -291,46 +264,22 @@ class Batcher:
     def _able(self) -> Sequence[NetworkQueue]:
         return [queue for queue in self._queues if queue.network.problem is None] or self._queues
 
-    async def _file(self, content: bytes, name: str, user_id: str) -> _File:
-        loop = asyncio.get_running_loop()
-        digest = await loop.run_in_executor(self._cpu, lambda: hashlib.sha256(content).digest())
-        return _File(content, digest, name, user_id)
-
-    async def _read(self, file: _File) -> tuple[ResizedImage | EncodedImage, NetworkQueue | None]:
+    async def _read(self, file: RequestFile) -> tuple[ResizedImage | EncodedImage, NetworkQueue | None]:
         """Read a picture, unless it is encoded already: then it comes with the queue of the network that has it."""
         for queue in self._able():
             if (cached := queue.cache.get(file.digest)) is not None:
                 return cached, queue
-        return await self._read_shared(file), None
+        return await self._reader.read(file), None
 
     async def _read_examples(self, concept: ShownConcept, user_id: str, queue: NetworkQueue) -> ReadConcept:
         """Read the pictures of a concept, unless the network that will use it has encoded them."""
         examples = []
         for content, boxes, negative_boxes in concept.examples:
-            file = await self._file(content, "the image of an example", user_id)
-            picture = queue.cache.get(file.digest) or await self._read_shared(file)
+            file = await self._reader.identify(content, name="the image of an example", user_id=user_id)
+            picture = queue.cache.get(file.digest) or await self._reader.read(file)
             (query,) = make_queries([""], boxes, negative_boxes, size=picture.size)
             examples.append((file.digest, picture, query.boxes))
         return ReadConcept(concept.words, tuple(examples))
-
-    async def _read_shared(self, file: _File) -> ResizedImage:
-        """Read a picture, once for all callers that wait for it."""
-        reading = self._reading.get(file.digest)
-        if reading is None:
-            reading = asyncio.ensure_future(self._read_once(file))
-            # marks the exception as retrieved; callers that still wait get it from their own await
-            reading.add_done_callback(lambda done: done.cancelled() or done.exception())
-            self._reading[file.digest] = reading
-        return await asyncio.shield(reading)  # shared: one caller's cancellation must not stop it
-
-    async def _read_once(self, file: _File) -> ResizedImage:
-        try:
-            if self._decoding is not None:
-                return await self.network.read_in(self._decoding, file.content, name=file.name, user_id=file.user_id)
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._cpu, lambda: self.network.read(file.content, name=file.name))
-        finally:
-            del self._reading[file.digest]
 
 
 def _joined(pieces: TilePieces, whole: Sequence[Segmentation], threshold: float) -> list[Segmentation]:

@@ -132,11 +132,7 @@ class Calibration:
             OSError: It cannot be read.
         """
         try:
-            data = json.loads(Path(path).read_bytes())
-            if data["format"] != FORMAT:
-                raise InvalidRequestError(f"{path} has format {data['format']!r:.60}, expected {FORMAT!r}")
-            curves = {str(prompt): _curve(values) for prompt, values in data["curves"].items()}
-            return cls(str(data["model"]), str(data["version"]), curves, checked_tile(data.get("tile")))
+            return _calibration(json.loads(Path(path).read_bytes()))
         except (ValueError, KeyError, TypeError, AttributeError) as err:
             raise InvalidRequestError(f"{path} is not a calibration: {type(err).__name__}: {err}") from err
 
@@ -167,8 +163,8 @@ def calibrate(
         prompts = list(truth)
         results = segmenter.segment(picture, prompts, threshold=MIN_SCORE, tile=tile)
         for prompt, result in zip(prompts, results, strict=True):
-            if any(rle.size != result.size for rle in truth[prompt]):
-                sizes = f"{result.size} (height, width), and a labelled mask {truth[prompt][0].size}"
+            if other := next((rle.size for rle in truth[prompt] if rle.size != result.size), None):
+                sizes = f"{result.size} (height, width), and a labelled mask {other}"
                 raise MaskError(f"{result.source or 'a picture'} is {sizes}")
             found.setdefault(result.prompt, []).append((replace(result, image=None), truth[prompt]))
         on_picture()
@@ -181,6 +177,13 @@ def calibrate(
             )
     curves = {prompt: measure(pairs) for prompt, pairs in found.items()}
     return Calibration(segmenter.model.name, segmenter.model.version, curves, checked_tile(tile))
+
+
+def _calibration(data: dict[str, Any]) -> Calibration:
+    if data["format"] != FORMAT:
+        raise ValueError(f"its format is {data['format']!r:.60}, not {FORMAT!r}")
+    curves = {str(prompt): _curve(values) for prompt, values in data["curves"].items()}
+    return Calibration(str(data["model"]), str(data["version"]), curves, checked_tile(data.get("tile")))
 
 
 def _curve(values: dict[str, Any]) -> Curve:

@@ -7,7 +7,7 @@ from typing import Any
 
 from s3seg import images
 from s3seg.results.windows import cut_pixels
-from s3seg.sam3.predictor import resize
+from s3seg.sam3.resize import resize
 
 
 def read_resized(

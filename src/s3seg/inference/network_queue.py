@@ -240,10 +240,11 @@ class NetworkQueue:
             self._metrics.stage("wait", now - job.since)
             job.begin()
         try:
-            self._attempt(batch)
-        except InferenceError as err:
-            self._retry(batch, err)
-        except BaseException as err:
+            try:
+                self._attempt(batch)
+            except InferenceError as err:
+                self._retry(batch, err)
+        except BaseException as err:  # also of the retry: the thread must go on
             for job in batch:
                 job.settle(err)
 

@@ -11,9 +11,9 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Executor
-from typing import cast
+from typing import Any, cast
 
 from s3seg.api.codes import code_of
 from s3seg.errors import (
@@ -273,6 +273,8 @@ class Pipeline:
                     return
                 except UnavailableError:
                     continue
+                except Exception:
+                    _log.exception("renewing a lease failed; it is tried again", extra={"task_id": lease.task_id})
 
         renewal = asyncio.ensure_future(renew())
         try:
@@ -295,8 +297,8 @@ class Pipeline:
             self._metrics.stage(stage, stages[stage])
 
 
-async def _all_or_first_error(coroutines: Sequence[object]) -> None:
-    tasks = [asyncio.ensure_future(one) for one in coroutines]  # type: ignore[arg-type]
+async def _all_or_first_error(coroutines: Sequence[Coroutine[Any, Any, object]]) -> None:
+    tasks = [asyncio.ensure_future(one) for one in coroutines]
     try:
         await asyncio.gather(*tasks)
     finally:

@@ -161,7 +161,7 @@ class Sam3Network:
         self, pool: DecodingPool, content: bytes, count: int, *, name: str, **arguments: Any
     ) -> tuple[tuple[int, int], list[Any]]:
         """Run `read_resized` in a decoding process; returns the picture's size, and tensors as in `ResizedImage`."""
-        from s3seg.sam3.predictor import resized_from_bytes
+        from s3seg.sam3.resize import resized_from_bytes
 
         side, memory = self.predictor.image_size, pool.options.memory
         limits = {"side": side, "max_pixels": self._max_pixels, "max_memory": memory}

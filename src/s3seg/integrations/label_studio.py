@@ -24,8 +24,9 @@ from s3seg.integrations.door import ERRORS, KEY_HEADERS, Door, check_number_of_p
 from s3seg.integrations.label_studio_files import LabelStudioFiles
 from s3seg.results import masks
 from s3seg.results.brush_rle import encode_brush
-from s3seg.results.polygons import joined_rings, simplified
+from s3seg.results.polygons import joined_rings
 from s3seg.results.segmentation import Instance, Segmentation
+from s3seg.results.simplify import simplify_ring
 from s3seg.web.disconnects import until_disconnect
 from s3seg.web.operations import Operation
 
@@ -253,7 +254,7 @@ def _polygons(instance: Instance) -> list[dict[str, Any]]:
     height, width = instance.rle.size
     values = []
     for polygon in instance.polygons():
-        path = joined_rings([simplified(ring, _TOLERANCE) for ring in polygon])
+        path = joined_rings([simplify_ring(ring, _TOLERANCE) for ring in polygon])
         points = [[100 * x / width, 100 * y / height] for x, y in path.tolist()]
         values.append({"points": points, "closed": True})
     return values

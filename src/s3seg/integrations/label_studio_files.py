@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from urllib.parse import urljoin, urlsplit
 
 import httpx
@@ -69,6 +68,8 @@ class LabelStudioFiles:
         async with httpx.AsyncClient(timeout=_TIMEOUT_S, transport=self._transport) as client:
             try:
                 return await self._download(client, url, key)
+            except httpx.InvalidURL as err:
+                raise InvalidRequestError(f"data.{key:.60}: {address!r:.100} is not a valid address: {err}") from err
             except httpx.HTTPError as err:
                 raise UnavailableError(
                     f"Label Studio does not answer at {self._host} ({type(err).__name__}); check that it runs there",
@@ -106,7 +107,12 @@ class LabelStudioFiles:
             answer = await client.post(urljoin(self._base, "api/token/refresh"), json={"refresh": secret})
             if answer.status_code != 200:
                 raise ConfigurationError(_REFUSED)
-            self._access = str(answer.json()["access"])
+            try:
+                self._access = str(answer.json()["access"])
+            except (ValueError, KeyError, TypeError):
+                raise ConfigurationError(
+                    f"{self._host} does not answer like a Label Studio; correct S3SEG_LABEL_STUDIO_URL"
+                ) from None
         return f"Bearer {self._access}"
 
 
@@ -116,7 +122,7 @@ def _decoded(url: str, key: str) -> bytes:
         raise InvalidRequestError(f"data.{key:.60}: it is a data: URL without base64; use data:image/png;base64,...")
     try:
         return base64.b64decode(data)
-    except binascii.Error:
+    except ValueError:  # of binascii, or for letters that are not ASCII
         raise InvalidRequestError(
             f"data.{key:.60}: what follows the comma of the data: URL is not valid base64"
         ) from None

@@ -28,8 +28,9 @@ from s3seg.integrations.door import (
     checked_prompt,
     ok,
 )
-from s3seg.results.polygons import Ring, joined_rings, simplified
+from s3seg.results.polygons import Ring, joined_rings
 from s3seg.results.segmentation import Segmentation
+from s3seg.results.simplify import simplify_ring
 from s3seg.web.errors import ErrorResponse
 from s3seg.web.operations import Operation
 
@@ -185,7 +186,7 @@ def _shapes(results: Sequence[Segmentation], epsilon: float) -> list[dict[str, A
             polygons = instance.polygons()
             group += len(polygons) > 1
             for polygon in polygons:
-                path = joined_rings([simplified(ring, epsilon * _length(ring)) for ring in polygon])
+                path = joined_rings([simplify_ring(ring, epsilon * _length(ring)) for ring in polygon])
                 shapes.append(
                     {
                         "label": result.prompt,

@@ -57,48 +57,6 @@ def joined_rings(rings: Sequence[Ring]) -> Ring:
     return path
 
 
-def simplified(ring: Ring, tolerance: float) -> Ring:
-    """Leave out vertices that are close to the line between those that are kept (Douglas and Peucker).
-
-    The result is for people to edit; its rings may touch each other.
-
-    Args:
-        ring: (K, 2) vertices, not closed.
-        tolerance: Largest distance in pixels of a vertex that is left out.
-
-    Returns:
-        The kept vertices, in order: at least three, if there are as many.
-    """
-    count = len(ring)
-    if count <= 3 or tolerance <= 0:
-        return ring
-    points = np.concatenate([ring, ring[:1]]).astype(np.float64)
-    far = int(np.argmax(np.sum((points[:-1] - points[0]) ** 2, axis=1)))
-    kept = np.zeros(count + 1, dtype=bool)
-    kept[[0, far, count]] = True
-    spans = [(0, far), (far, count)]
-    while spans:
-        first, last = spans.pop()
-        if last - first < 2:
-            continue
-        distances = _distances(points[first + 1 : last], points[first], points[last])
-        middle = first + 1 + int(np.argmax(distances))
-        if distances.max() > tolerance:
-            kept[middle] = True
-            spans += [(first, middle), (middle, last)]
-    if kept[:-1].sum() < 3:  # a sliver: its vertex that is farthest from the line of the other two
-        kept[int(np.argmax(_distances(points[:-1], points[0], points[far])))] = True
-    return ring[kept[:-1]]
-
-
-def _distances(points: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """Distances (K,) of points from the segment between two others."""
-    along = end - start
-    length = float(along @ along)
-    share = np.zeros(len(points)) if length == 0 else np.clip((points - start) @ along / length, 0, 1)
-    return np.linalg.norm(points - start - share[:, None] * along, axis=1)
-
-
 def _nearest(vertices: np.ndarray, point: np.ndarray) -> int:
     return int(np.argmin(np.sum((vertices.astype(np.float64) - point) ** 2, axis=1)))
 

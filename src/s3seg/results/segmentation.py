@@ -186,12 +186,8 @@ class Segmentation:
         return max(self, key=lambda one: one.area, default=None)
 
     def _take(self, indices: Sequence[int]) -> Segmentation:
-        columns = {
-            "rles": tuple(self.rles[k] for k in indices),
-            "boxes": self.boxes[list(indices)],
-            "scores": self.scores[list(indices)],
-        }
-        return Segmentation(**{f.name: getattr(self, f.name) for f in fields(self)} | columns)
+        rles = tuple(self.rles[k] for k in indices)
+        return replace(self, rles=rles, boxes=self.boxes[list(indices)], scores=self.scores[list(indices)])
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Segmentation):

@@ -30,17 +30,27 @@ def simplify_polygons(polygons: list[Polygon], tolerance: float) -> list[Polygon
     if not tolerance > 0 or not rings:
         return polygons
     tolerances = [tolerance] * len(rings)
-    simple = [_simplified(ring, tolerance) for ring in rings]
+    simple = [simplify_ring(ring, tolerance) for ring in rings]
     while conflicts := conflicting_rings(rings, simple):
         for k in conflicts:
             tolerances[k] = tolerances[k] / 2 if tolerances[k] > _SMALLEST else 0.0
-            simple[k] = _simplified(rings[k], tolerances[k]) if tolerances[k] else rings[k]
+            simple[k] = simplify_ring(rings[k], tolerances[k]) if tolerances[k] else rings[k]
     remaining = iter(simple)
     return [[next(remaining) for _ in polygon] for polygon in polygons]
 
 
-def _simplified(ring: Ring, tolerance: float) -> Ring:
-    """Return the vertices of a ring that Douglas and Peucker's method keeps: at least three."""
+def simplify_ring(ring: Ring, tolerance: float) -> Ring:
+    """Leave out vertices of one ring that are close to the line between those that are kept (Douglas and Peucker).
+
+    Nothing is done about rings that then touch or cross: it is for shapes that people will edit.
+
+    Args:
+        ring: (K, 2) vertices, not closed.
+        tolerance: Largest distance in pixels of a vertex that is left out.
+
+    Returns:
+        The kept vertices, in order: at least three, if there are as many.
+    """
     count = len(ring)
     if count <= 3:
         return ring

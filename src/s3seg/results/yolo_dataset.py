@@ -29,6 +29,9 @@ _READ_BY_TRAINERS = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 """The suffixes of pictures that are copied as they are; others are written as PNG."""
 
 
+_LONGEST_NAME = 200  # bytes of a file name without its suffix; disks take 255 in all
+
+
 @dataclass(frozen=True, slots=True)
 class YoloDataset:
     """What was written.
@@ -161,7 +164,11 @@ def _shared_folder(paths: Sequence[Path]) -> Path:
 
 
 def _safe(name: str) -> str:
-    return "".join(c if c.isalnum() or c in "-_.=" else "-" for c in name).strip(".") or "picture"
+    """Return a name for a file: the text with dashes for other signs, or, of a long one, its start and a digest."""
+    safe = "".join(c if c.isalnum() or c in "-_.=" else "-" for c in name).strip(".") or "picture"
+    if len(safe.encode()) <= _LONGEST_NAME:
+        return safe
+    return f"{safe[:40]}-{hashlib.sha256(name.encode(errors='replace')).hexdigest()[:16]}"
 
 
 def _validation(names: Sequence[str], share: float) -> set[str]:

@@ -72,9 +72,7 @@ class ClickDecoder(nn.Module):
         """
         outputs = torch.cat([self.object_token, self.iou_token, self.mask_tokens]).expand(len(prompt), -1, -1)
         positions_of_tokens = tokens = torch.cat([outputs, prompt], dim=1)
-        mask = None
-        if valid is not None and not valid.all():
-            mask = attention_mask(F.pad(valid, (outputs.shape[1], 0), value=True))
+        mask = None if valid is None else attention_mask(F.pad(valid, (outputs.shape[1], 0), value=True))
         for layer in self.layers:
             tokens, image = layer(tokens, image, positions_of_tokens, positions, mask)
         attended = self.final_attention(tokens + positions_of_tokens, image + positions, image)

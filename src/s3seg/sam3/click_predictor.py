@@ -143,6 +143,10 @@ class ClickPredictor:
             labels.append(says)
         longest = max(map(len, points))
         padding = [longest - len(places) for places in points]
+        valid = None
+        if any(padding):
+            real = [[True] * len(p) + [False] * n for p, n in zip(points, padding, strict=True)]
+            valid = torch.tensor(real, device=device)
         masks = has_mask = None
         if any(query.mask is not None for query in queries):
             side = tuple(4 * n for n in features.grid)
@@ -152,7 +156,7 @@ class ClickPredictor:
         return ClickPrompts(
             torch.tensor([p + [(0.0, 0.0)] * n for p, n in zip(points, padding, strict=True)], device=device),
             torch.tensor([says + [NEGATIVE] * n for says, n in zip(labels, padding, strict=True)], device=device),
-            torch.tensor([[True] * len(p) + [False] * n for p, n in zip(points, padding, strict=True)], device=device),
+            valid,
             masks,
             has_mask,
         )

@@ -31,11 +31,6 @@ class ClickFeatures:
     grid: tuple[int, int]
     """The patch grid, (h, w)."""
 
-    @property
-    def nbytes(self) -> int:
-        """Size of all tensors in bytes."""
-        return sum(part.nbytes for part in (self.tokens, self.positions, self.half, self.quarter))
-
 
 class ClickHead(nn.Module):
     """SAM 3's tracker for a single image: a second neck, a prompt encoder and a mask decoder.

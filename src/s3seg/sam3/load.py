@@ -20,10 +20,15 @@ from s3seg.sam3.click_prompts import ClickEncoder
 from s3seg.sam3.config import ClickConfig, LiteTextConfig, Sam3Config, names_supported_model
 from s3seg.sam3.decoder import Decoder
 from s3seg.sam3.foreign_files import describe_dtypes, describe_names
-from s3seg.sam3.layouts import LAYOUTS, TRANSFORMERS_LITE_TEXT, Layout
+from s3seg.sam3.layouts import Layout
 from s3seg.sam3.model import Sam3
+from s3seg.sam3.reference_layouts import REFERENCE, REFERENCE_31
 from s3seg.sam3.sources import TensorSource, read_source, required_tensors
 from s3seg.sam3.tensor_files import TensorFile, open_weights
+from s3seg.sam3.transformers_layouts import TRANSFORMERS, TRANSFORMERS_LITE_TEXT
+
+LAYOUTS = (TRANSFORMERS_LITE_TEXT, TRANSFORMERS, REFERENCE_31, REFERENCE)
+"""All layouts, in the order in which they are to be tried."""
 
 _FP32 = (
     "scoring.",

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from s3seg.sam3.layers import cxcywh_to_xyxy
 from s3seg.sam3.model import BoxPrompts, Constants, ImageFeatures, Prompt, Sam3
+from s3seg.sam3.resize import normalise
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +98,6 @@ class Passes:
 
     def forget(self) -> None:
         """Give back memory that is held only to be faster; nothing is held here."""
-
-
-def normalise(pixels: Tensor) -> Tensor:
-    """Scale 0..255 to -1..1, fp32."""
-    return pixels.float() / 127.5 - 1
 
 
 def _for_each(image: ImageFeatures, prompts: int) -> ImageFeatures:

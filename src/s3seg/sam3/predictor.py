@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,22 +20,18 @@ from s3seg.checkpoints.weight_files import find_weights
 from s3seg.errors import CheckpointError, InferenceError, InvalidRequestError, OutOfMemoryError
 from s3seg.results.masks import RLE
 from s3seg.sam3 import postprocess
+from s3seg.sam3.choices import choose_compile, choose_device, choose_dtype
 from s3seg.sam3.click_predictor import ClickedMasks, ClickPredictor, ClickQuery
-from s3seg.sam3.cpu_precision import bfloat16_is_native
 from s3seg.sam3.device import DeviceStatus, device_status, free_cached_memory, prepare
+from s3seg.sam3.fingerprint import fingerprint
 from s3seg.sam3.graphs import RECORDED
 from s3seg.sam3.load import load
 from s3seg.sam3.model import BoxPrompts, ImageFeatures, Sam3
-from s3seg.sam3.passes import Detected, Passes, normalise
+from s3seg.sam3.passes import Detected, Passes
+from s3seg.sam3.resize import resize
 from s3seg.sam3.tokenizer import Tokenizer
 from s3seg.sam3.transfers import HostCopies, rows_to_device, to_device
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-ENVIRONMENT = "S3SEG_DTYPE"
-"""The environment variable that sets the default precision."""
-COMPILE = "S3SEG_COMPILE"
-"""The environment variable that says whether the network is compiled by default, with the words of `SWITCHES`."""
-SWITCHES = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 _TOKENS_AT_ONCE = 65_536  # image tokens of all prompts that are decoded together: 12 prompts at full size
 _TOKENS_AT_ONCE_CPU = 4_096  # beyond this, mapping fresh memory takes longer than one prompt after the other
 _MAX_CACHED_TEXTS = 1024
@@ -128,7 +122,7 @@ class Predictor:
         Args:
             path: A checkpoint folder, or a weight file; see :func:`s3seg.sam3.load.load`.
             device: A torch device, or "auto": CUDA, else MPS, else the CPU.
-            dtype: One of :data:`DTYPES`, or "auto"; see :func:`choose_dtype`.
+            dtype: One of :data:`s3seg.sam3.choices.DTYPES`, or "auto"; see :func:`s3seg.sam3.choices.choose_dtype`.
             image_size: Side of the network's input in pixels; None takes the checkpoint's own.
             compile: True compiles the network, which takes minutes the first time; False runs it as it is; None takes
                 ``S3SEG_COMPILE`` if it is set, and otherwise only records CUDA graphs. See `s3seg.sam3.compiled`.
@@ -284,17 +278,8 @@ class Predictor:
 
     @torch.inference_mode()
     def fingerprint(self) -> str:
-        """Return a digest of the weights: 16 values of each tensor, at the precision of bfloat16.
-
-        It does not depend on the file that they were loaded from, nor on the device.
-        """
-        parts = []
-        for _, tensor in sorted(self.model.state_dict().items()):
-            flat = tensor.flatten()
-            places = torch.linspace(0, len(flat) - 1, min(16, len(flat)), device=flat.device).long()
-            parts.append(flat[places].to(torch.bfloat16).float())
-        values = torch.cat(parts).cpu().numpy()
-        return hashlib.sha256(values.astype("<f4").tobytes()).hexdigest()[:32]
+        """Return a digest of the weights; it does not depend on their file, nor on the device."""
+        return fingerprint(self.model.state_dict())
 
     def _with_examples(self, text: Tensor, query: Query) -> Tensor:
         """Append the tokens of examples to those of a text, (T, C) -> (T + K, C)."""
@@ -344,7 +329,7 @@ class Predictor:
         return detections
 
     def encoded_bytes(self, image: ImageFeatures) -> int:
-        """Return the memory that an encoded image takes, with what its first click adds; see `ClickFeatures`."""
+        """Return the memory that an encoded image takes, with what its first click adds: `ClickFeatures`."""
         return image.nbytes + (5 * image.coarse.nbytes if self.has_clicks else 0)
 
     @property
@@ -472,89 +457,3 @@ def _stack(images: Sequence[ImageFeatures]) -> ImageFeatures:
 
 def _repeat_last(values: Sequence[T], count: int) -> list[T]:
     return [*values, *[values[-1]] * (count - len(values))]
-
-
-def choose_device(name: str) -> torch.device:
-    """Return the device of this name; "auto" is CUDA, else Apple's MPS, else the CPU.
-
-    Raises:
-        InvalidRequestError: The device is not available on this machine.
-    """
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda:0")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as err:
-        reason = str(err).splitlines()[0]
-        raise InvalidRequestError(
-            f"the device {name!r} cannot be used (torch {torch.__version__}): {reason}; "
-            "use 'auto' for the best available device"
-        ) from err
-    return device
-
-
-def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """Return the precision of this name.
-
-    "auto" is the environment variable ``S3SEG_DTYPE`` if it is set; else bfloat16 on CUDA and on processors that
-    multiply bfloat16 in hardware, and float32 elsewhere.
-
-    Raises:
-        InvalidRequestError: The name is not "auto" or one of :data:`DTYPES`.
-    """
-    where = ""
-    if name == "auto" and (wanted := os.environ.get(ENVIRONMENT, "").strip()):
-        name, where = wanted, f" in {ENVIRONMENT}"
-    if name == "auto":
-        is_fast = device.type == "cuda" or (device.type == "cpu" and bfloat16_is_native())
-        return torch.bfloat16 if is_fast else torch.float32
-    if name not in DTYPES:
-        raise InvalidRequestError(f"unknown precision {name!r}{where}; choose one of auto, {', '.join(DTYPES)}")
-    return DTYPES[name]
-
-
-def choose_compile(wanted: bool | None) -> bool | None:
-    """Return what was asked for, or what ``S3SEG_COMPILE`` says; None if neither says anything.
-
-    Raises:
-        InvalidRequestError: The variable holds another word.
-    """
-    word = os.environ.get(COMPILE, "").strip().lower()
-    if wanted is not None or not word:
-        return wanted
-    if word not in SWITCHES:
-        raise InvalidRequestError(f"unknown value {word!r} in {COMPILE}; use true or false, or leave it unset")
-    return SWITCHES[word]
-
-
-def preprocess(image: np.ndarray, size: int) -> Tensor:
-    """Prepare an image for the network: `resize`, then `normalise`; fp32 (1, 3, size, size)."""
-    return normalise(resize(image, size))
-
-
-def resize(image: np.ndarray, size: int) -> Tensor:
-    """Resize without keeping the aspect ratio (antialiased bilinear).
-
-    Args:
-        image: uint8 (H, W, 3), RGB.
-        size: Side of the model's input, in pixels.
-
-    Returns:
-        uint8 (1, 3, size, size)
-    """
-    writable = np.require(image, requirements=["C", "W"])  # Pillow's arrays are read-only, which torch warns about
-    pixels = torch.from_numpy(writable).permute(2, 0, 1)[None]
-    return F.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True)
-
-
-def resized_from_bytes(content: bytes, size: int) -> Tensor:
-    """Make a tensor of the bytes of what `resize` returned, for example in another process.
-
-    Args:
-        content: uint8 (1, 3, size, size), C-contiguous.
-        size: Side of the model's input, in pixels.
-    """
-    return torch.frombuffer(bytearray(content), dtype=torch.uint8).view(1, 3, size, size)

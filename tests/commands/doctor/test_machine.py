@@ -10,7 +10,7 @@ import pytest
 
 from s3seg.commands.doctor import machine
 from s3seg.commands.doctor.machine import Compute, Finding
-from s3seg.sam3.predictor import choose_device, choose_dtype
+from s3seg.sam3.choices import choose_device, choose_dtype
 
 pytestmark = pytest.mark.usefixtures("own_hub_cache")
 

@@ -105,7 +105,7 @@ def compute_in_subprocess(*, timeout: float = 120.0) -> Compute:
 
 _QUERY_TORCH = """
 import json, torch
-from s3seg.sam3.predictor import choose_device, choose_dtype
+from s3seg.sam3.choices import choose_device, choose_dtype
 devices = []
 for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
     p = torch.cuda.get_device_properties(i)

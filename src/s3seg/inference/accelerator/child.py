@@ -52,6 +52,7 @@ class Kept:
 def main() -> None:
     """Serve requests from standard input on standard output; the first message is the function that loads."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the service ends its children
+    threading.excepthook = _end_process
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     silence = os.open(os.devnull, os.O_RDWR)
     os.dup2(silence, 0)
@@ -119,6 +120,13 @@ def _write(predictor: Any, messages: Messages, replies: IO[bytes], done: SimpleQ
         except OSError:
             os._exit(0)
         del request, outcome
+
+
+def _end_process(failed: threading.ExceptHookArgs) -> None:
+    """End the process: without one of its threads it would never answer again, and callers would wait for ever."""
+    threading.__excepthook__(failed)  # writes the traceback
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def _sendable(err: Exception) -> S3segError:

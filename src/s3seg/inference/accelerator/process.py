@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 from s3seg.errors import CheckpointError, InferenceError, S3segError
 from s3seg.inference.accelerator.messages import EndOfStreamError, Messages
 from s3seg.inference.accelerator.protocol import Loaded, Reply, Request
-from s3seg.sam3.predictor import resize
+from s3seg.sam3.resize import resize
 
 if TYPE_CHECKING:
     import numpy as np
@@ -176,7 +176,9 @@ class PredictorProcess:
             if self._failure is not None or self._closed:
                 raise InferenceError(self._failure or "the service is stopping")
             number = next(self._numbers)
-            unneeded, self._unneeded = tuple(self._unneeded), []
+            count = len(self._unneeded)  # a finalizer may add to them meanwhile
+            unneeded = tuple(self._unneeded[:count])
+            del self._unneeded[:count]
             self._pending[number] = future
             try:
                 self._messages.write(
@@ -185,8 +187,9 @@ class PredictorProcess:
             except (OSError, ValueError):  # a pipe that is broken, or closed already
                 self._pending.pop(number, None)
                 raise InferenceError(f"the network's process on {self.name} has ended; try again") from None
-            except InferenceError:
+            except BaseException:
                 self._pending.pop(number, None)
+                self._unneeded += unneeded  # nothing was sent
                 raise
         return future.result()
 

@@ -119,7 +119,9 @@ class Raster:
         """
         values = self._read_values(window)
         if self._palette is not None:
-            return self._palette[values.filled(0)[0]]
+            pixels = self._palette[values.filled(0)[0]]
+            pixels[np.ma.getmaskarray(values)[0]] = 0
+            return pixels
         if self.scale is not None:
             low, high = self.scale
             scaled = (values.astype(np.float32) - np.float32(low)) * np.float32(255 / (high - low))
