@@ -72,7 +72,8 @@ def main() -> None:
     ten = _peak_mb(lambda: predictor.predict(image, queries, alternatives=True))
     peers = _peak_mb(lambda: theirs(places))
     print(f"ten objects at once take {ten:.0f} MB beside weights and encoding; in transformers {peers:.0f} MB")
-    features = predictor.features(image).nbytes / 2**20
+    parts = predictor.features(image)
+    features = sum(part.nbytes for part in (parts.tokens, parts.positions, parts.half, parts.quarter)) / 2**20
     print(
         f"the encoding of a picture takes {image.nbytes / 2**20:.0f} MB, and its features for clicks {features:.0f} MB"
     )
