@@ -8,6 +8,7 @@ import os
 import httpx
 import hypothesis
 import pytest
+import typer.main
 
 from tests.helpers.fixtures import ann, anyio_backend, bob, own_hub_cache, service, system  # noqa: F401
 
@@ -23,6 +24,14 @@ def _certificates_read_once():
     """Share one TLS context among all clients: reading the list of certificates takes longer than most tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("httpx._transports.default.create_ssl_context", functools.cache(httpx.create_ssl_context))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _commands_built_once():
+    """Build the tree of commands once: for each run of a command, it takes longer than most commands."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("typer.testing._get_command", functools.cache(typer.main.get_command))
         yield
 
 
