@@ -11,7 +11,7 @@ TESTING := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
 help:
 	@echo "make demo       set up, then find things in a picture and draw them (out/demo.png)"
 	@echo "make test       set up, then run the tests, one process on each core, at most four"
-	@echo "make test-slow  the tests that take longer: more of the same kills, draws and sizes, and the whole training"
+	@echo "make test-slow  the tests that take longer: more of the same kills, draws, examples and sizes, and the whole training"
 	@echo "make test-workers  the edge inside Cloudflare's runtime, which npm has"
 	@echo "make test-integrations  the tests with other tools' own clients, installed beside"
 	@echo "make docs       the documentation as a site (out/site/index.html), with every warning an error"
@@ -42,7 +42,7 @@ test: $(READY)
 
 test-slow: $(READY)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --group ray --group docs
-	$(TESTING) $(BIN)/python -m pytest -m slow
+	$(TESTING) $(BIN)/python -m pytest -m "slow or hypothesis" --hypothesis-profile=thorough
 
 test-workers: $(READY)
 	$(BIN)/python -m tests.cloudflare.runtime

@@ -12,8 +12,10 @@ import typer.main
 
 from tests.helpers.fixtures import ann, anyio_backend, bob, own_hub_cache, service, system  # noqa: F401
 
-hypothesis.settings.register_profile("s3seg", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
-hypothesis.settings.load_profile("s3seg")
+QUICK = hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], max_examples=50)
+hypothesis.settings.register_profile("quick", QUICK)
+hypothesis.settings.register_profile("thorough", QUICK, max_examples=500)  # of `make test-slow`
+hypothesis.settings.load_profile("quick")
 
 
 os.environ.setdefault("S3SEG_DTYPE", "float32")  # results do not depend on what the processor is fast at

@@ -259,7 +259,7 @@ def test_the_cache_is_where_huggingface_hub_has_it(monkeypatch: pytest.MonkeyPat
 def test_what_safetensors_writes_is_accepted_and_any_cut_of_it_refused(
     tmp_path_factory: pytest.TempPathFactory, sizes: dict[str, int]
 ) -> None:
-    path = tmp_path_factory.mktemp("weights") / "model.safetensors"
+    path = tmp_path_factory.getbasetemp() / "cut.safetensors"
     whole = safetensors.numpy.save({name: np.zeros(size, np.float32) for name, size in sizes.items()})
     path.write_bytes(whole)
     checkpoints.check_safetensors(path)

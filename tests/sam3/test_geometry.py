@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -21,7 +21,6 @@ sizes = st.sampled_from([1, 2, 3, 7])
 grids = st.tuples(st.integers(1, 10), st.integers(1, 10))
 
 
-@settings(max_examples=150, deadline=None)
 @given(
     prompts=st.integers(1, 3).flatmap(
         lambda count: st.lists(st.lists(boxes, min_size=count, max_size=count), min_size=1, max_size=3)

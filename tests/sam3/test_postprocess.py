@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pycocotools import mask as pycocotools_mask
@@ -28,7 +28,6 @@ def check(logits: np.ndarray, size: tuple[int, int]) -> None:
     assert rle == masks.from_coco({"size": size, "counts": encoded["counts"]})
 
 
-@settings(max_examples=300, deadline=None)
 @given(
     logits=hnp.arrays(
         np.float32,
@@ -41,7 +40,6 @@ def test_any_mask_is_the_interpolated_logits_above_zero(logits, size):
     check(logits, size)
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 2**32),
     cells=st.integers(1, 40),
