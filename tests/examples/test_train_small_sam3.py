@@ -126,6 +126,7 @@ def test_orthogonal_brings_singular_values_near_one(rows, columns, seed):
     assert float(after[before > 0.05 * before.norm()].min()) > 0.5
 
 
+@pytest.mark.slow
 def test_a_grown_network_keeps_what_its_parent_learned(finished_run, tmp_path, vocabulary, atlas):
     child = tmp_path / "child"
     start(child, replace(TINY, vit_depth=2, queries=9), vocabulary, atlas, open_any(finished_run))
@@ -164,6 +165,7 @@ def test_a_head_follows_its_concept_into_a_larger_vocabulary(new_run, tmp_path, 
         resume(tmp_path / "child", vocabulary)
 
 
+@pytest.mark.slow
 def test_the_network_is_frozen_while_the_heads_are_warmed_up(run):
     replace(TINY, warm_heads=2).save(run)
     before = torch.load(run / "state.pt", weights_only=True)
@@ -186,6 +188,7 @@ def test_the_rate_rises_stays_and_falls_to_zero():
     assert settings.rate(1000) == 0
 
 
+@pytest.mark.slow
 def test_a_cool_down_that_is_planned_later_starts_at_the_step_that_the_run_has_reached(run):
     replace(TINY, steps=10**9).save(run)
     train(run, minutes=10, last_step=4)

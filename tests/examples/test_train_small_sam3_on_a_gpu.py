@@ -260,6 +260,7 @@ def test_a_step_whose_gradients_are_not_finite_does_not_spoil_the_weights(run, m
     assert all(w.isfinite().all() for w in content["model"].values() if w.is_floating_point())
 
 
+@pytest.mark.slow
 def test_a_bundle_restores_a_run_that_exports_the_same_checkpoint(finished_run, tmp_path, monkeypatch):
     monkeypatch.setattr(bundle, "PART_BYTES", 1 << 20)
     (tmp_path / "state.0-of-9").write_bytes(b"of an earlier time")
@@ -342,6 +343,7 @@ def test_losses_that_stay_infinite_bring_back_the_saved_weights_at_half_the_rate
     assert "no longer finite" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_without_evaluation_the_run_is_packed_at_the_end_and_nothing_else_happens(tmp_path, atlas):
     found = within.within(
         tmp_path / "out", minutes=0.05, size="tiny", device="cpu", workers=0, work=tmp_path / "work", evaluated=False,
@@ -400,6 +402,7 @@ def test_clicks_go_to_the_middle_of_the_largest_mistake():
     assert (cells[1] - 26).abs().max() <= 1
 
 
+@pytest.mark.slow
 def test_the_click_head_learns_from_clicks_and_is_exported(tmp_path, vocabulary, atlas):
     start(tmp_path / "run", replace(SETTINGS, clicks=True, batch=8), vocabulary, atlas, None)
     state, settings, tokenizer = resume(tmp_path / "run", vocabulary)
