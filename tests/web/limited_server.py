@@ -19,12 +19,16 @@ from starlette.middleware import Middleware
 from starlette.responses import JSONResponse, StreamingResponse
 from s3seg.errors import UnavailableError
 from s3seg.web.app import build_app
-from s3seg.web import edge_app, gpu_app
 from s3seg.web.connection_limits import ConnectionLimits
 from s3seg.web.logs import configure_logging
 from s3seg.web.metrics import HttpMetrics
 from s3seg.web.operations import Operation
 from s3seg.web.server import run_server
+
+if sys.argv[2] == "edge":
+    from s3seg.web.edge_app import render_error
+else:
+    from s3seg.web.gpu_app import _render_error as render_error
 
 served = []
 made = []  # bytes of the large answer
@@ -73,7 +77,7 @@ app = build_app(
     [route("GET", "/count", count), route("POST", "/echo", echo), route("GET", "/slow", slow),
      route("GET", "/large", large), route("GET", "/events", events), route("GET", "/busy", busy),
      route("GET", "/crash", crash), route("GET", "/made", tell_made)],
-    render_error={"edge": edge_app.render_error, "gpu": gpu_app._render_error}[sys.argv[2]], metrics=HttpMetrics(),
+    render_error=render_error, metrics=HttpMetrics(),
 )
 configure_logging()
 run_server(app, host="127.0.0.1", port=0, limits=ConnectionLimits(**json.loads(sys.argv[1])))

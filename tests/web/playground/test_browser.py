@@ -7,6 +7,7 @@ import io
 import json
 import re
 
+import pytest
 from PIL import Image
 
 
@@ -134,6 +135,7 @@ def test_waiting_can_be_stopped_and_costs_nothing(browse, idle_service):
     assert said == [[True, True], [False, False, False]]
 
 
+@pytest.mark.slow
 def test_a_limit_is_counted_down(browse, idle_service):
     said = browse(
         """
@@ -156,6 +158,7 @@ def test_a_limit_is_counted_down(browse, idle_service):
     assert said[2] is True
 
 
+@pytest.mark.slow
 def test_results_can_be_saved(browse, service):
     said = browse(
         """

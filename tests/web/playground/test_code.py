@@ -79,10 +79,9 @@ needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="there is n
 
 
 @needs_curl
-@pytest.mark.parametrize("language", LANGUAGES)
-def test_odd_names_and_words_are_quoted_in_every_language(browse, service, run_copied, language):
+def test_odd_names_and_words_are_quoted_in_every_language(browse, service, run_copied):
     name = 'it\'s "$HOME" `x` & träd.png'
-    token = service.token(f"quoter-{language}")
+    token = service.token("quoter")
     said = browse(
         READ_CODE
         + """
@@ -96,9 +95,10 @@ def test_odd_names_and_words_are_quoted_in_every_language(browse, service, run_c
         name=name,
         words="a cat's “$(exit 3)” \\n, -x",
     )
-    masks = run_copied(language, said["code"][language], token=token, file=name, body=encoded(), threshold=0.5)
-    assert len(masks) == 2
-    assert masks == said["masks"]
+    assert len(said["masks"]) == 2
+    for language in LANGUAGES:
+        masks = run_copied(language, said["code"][language], token=token, file=name, body=encoded(), threshold=0.5)
+        assert masks == said["masks"], language
 
 
 STRANGERS_NAMES = (
