@@ -1,4 +1,4 @@
-"""What an input names: folders, patterns and lists of addresses. Buckets are in `test_s3`."""
+"""What an input names: folders, patterns and lists of addresses. Buckets are in `test_storage`."""
 
 from __future__ import annotations
 

@@ -26,12 +26,12 @@ def loops():
 def holds_the_lock(): re.match("(a+)+$", "a" * 60 + "b")
 def finishes_pictures():
     for _ in range(8):
-        time.sleep(0.1)
+        time.sleep(0.15)
         watch.restart()
 
-with PictureWatch(0.4) as watch:
+with PictureWatch(1.0) as watch:
     {function}()
-time.sleep(0.5)
+time.sleep(1.1)
 print("done")
 """
 

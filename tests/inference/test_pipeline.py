@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -408,10 +409,20 @@ async def test_a_cancelled_task_is_dropped_at_the_next_renewal(system):
     await batcher.aclose()
 
 
-async def test_leases_are_renewed_while_the_network_is_busy(system):
+async def test_leases_are_renewed_while_the_network_is_busy(system, monkeypatch):
+    renewed, renew = [], system.queue.renew
+
+    async def counted(lease, **options):
+        renewed.append(lease)
+        return await renew(lease, **options)
+
+    monkeypatch.setattr(system.queue, "renew", counted)
     task = await system.submit()
-    running, batcher = await held_up(system, task, lease_s=0.3)
-    await asyncio.sleep(0.7)
+    began = time.monotonic()
+    running, batcher = await held_up(system, task, lease_s=0.9)
+    async with asyncio.timeout(20):
+        while len(renewed) < 3 or time.monotonic() - began < 1.0:
+            await asyncio.sleep(0.01)
     assert await system.queue.claim("thief", task.task_id, lease_s=1) is None
     system.network.go.set()
     assert (await running).status == TaskStatus.DONE

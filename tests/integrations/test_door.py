@@ -17,14 +17,21 @@ from tests.integrations.test_openai_route import ask
 pytestmark = pytest.mark.anyio
 
 
+async def until(condition) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.002)
+
+
 async def test_requests_beyond_the_places_are_answered_503(monkeypatch):
     monkeypatch.setattr(door, "_AT_ONCE", 1)
     monkeypatch.setattr(door, "_WAIT_S", 0.05)
     network = ScriptedNetwork()
     async with serving("openai", network=network) as client:
         network.go.clear()
+        network.began.clear()
         first = asyncio.ensure_future(ask(client, image=png(), prompt="left"))
-        await asyncio.sleep(0.02)
+        await until(network.began.is_set)
         second = await ask(client, image=png(), prompt="left")
         network.go.set()
         assert (await first).status_code == 200
@@ -45,7 +52,7 @@ async def test_requests_that_wait_together_share_forward_passes():
     async with serving("openai", network=network) as client:
         network.go.clear()
         asking = [asyncio.ensure_future(ask(client, image=png(color), prompt="left")) for color in range(6)]
-        await asyncio.sleep(0.3)
+        await until(lambda: sum(queue.load for queue in client.engine.batcher._queues) == 6)
         network.go.set()
         answers = await asyncio.gather(*asking)
     assert {answer.status_code for answer in answers} == {200}

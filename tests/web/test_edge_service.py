@@ -1,6 +1,7 @@
 """What holds for every route, and the routes that the original contract does not have."""
 
 import asyncio
+import contextlib
 import io
 import json
 import logging
@@ -26,6 +27,7 @@ from s3seg.api.additions import (
 )
 from s3seg.app import Parts, edge_app, local_keys
 from s3seg.app.settings import Settings
+from s3seg.edge import watching
 from s3seg.errors import UnavailableError
 from s3seg.tasks.object_keys import new_image_key
 from s3seg.web.logs import JsonFormatter
@@ -235,11 +237,25 @@ class TestAdditions:
         assert await ann.credits() == 10
         assert error_of(await ann("GET", f"/api/v1/tasks/{task_id}")) == (404, "NOT_FOUND")
 
-    async def test_events_tell_a_task_until_its_end(self, service, ann):
+    @pytest.fixture
+    def read(self, service, monkeypatch):
+        """Set when the service has read a task."""
+        read, changes = asyncio.Event(), watching.changes
+
+        async def told(load, **options):
+            async with contextlib.aclosing(changes(load, **options)) as states:
+                async for task in states:
+                    yield task
+                    read.set()
+
+        monkeypatch.setattr(watching, "changes", told)
+        return read
+
+    async def test_events_tell_a_task_until_its_end(self, service, ann, read):
         task_id = await ann.task_id()
 
         async def work():
-            await asyncio.sleep(0.05)
+            await read.wait()
             await service.finish(task_id)
 
         working = asyncio.create_task(work())
@@ -258,11 +274,11 @@ class TestAdditions:
         assert response.status_code == 200
         assert response.headers["content-type"].startswith("text/event-stream")
 
-    async def test_events_of_a_task_that_vanishes_end_in_an_error(self, ann):
+    async def test_events_of_a_task_that_vanishes_end_in_an_error(self, ann, read):
         task_id = await ann.task_id()
 
         async def vanish():
-            await asyncio.sleep(0.05)
+            await read.wait()
             await ann("DELETE", f"/api/v1/results/{task_id}")
 
         vanishing = asyncio.create_task(vanish())

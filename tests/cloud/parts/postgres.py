@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, LiteralString
 
@@ -27,6 +27,7 @@ class Postgres:
     port: int
     server: Server
     database: str = "postgres"
+    connections: dict[tuple[str, int], psycopg.Connection] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def url(self) -> str:
@@ -45,9 +46,15 @@ class Postgres:
 
     def execute(self, query: str, values: tuple[Any, ...] | None = None) -> list[tuple[Any, ...]]:
         """Run SQL as the owner, without row-level security, and return the rows of the last statement."""
-        with psycopg.connect(self.url, autocommit=True) as connection:
-            cursor = connection.execute(_literal(query), values)
-            return cursor.fetchall() if cursor.description else []
+        cursor = self._connection().execute(_literal(query), values)
+        return cursor.fetchall() if cursor.description else []
+
+    def _connection(self) -> psycopg.Connection:
+        """Return the one connection to this database since the server started."""
+        key = self.database, self.server.pid
+        if key not in self.connections:
+            self.connections[key] = psycopg.connect(self.url, autocommit=True)
+        return self.connections[key]
 
 
 def _literal(query: str) -> LiteralString:
@@ -91,7 +98,10 @@ def postgres(folder: Path) -> Iterator[Postgres]:
         **who,
     )
     with running(server):
-        yield Postgres(port, server)
+        made = Postgres(port, server)
+        yield made
+        for connection in made.connections.values():
+            connection.close()
 
 
 def _unprivileged_user() -> str:
