@@ -88,13 +88,13 @@ class Segmenter:
                 calibration is of another checkpoint.
             InferenceError: The network cannot be compiled on this machine.
         """
+        if isinstance(calibration, str | os.PathLike):
+            calibration = Calibration.load(calibration)
+        self.calibration = calibration
         self.checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else checkpoints.resolve(checkpoint)
         self.network = Sam3Network(self.checkpoint, device=device, dtype=dtype, image_size=image_size, compile=compile)
         self.metadata = self.network.metadata
         self.model = self.network.model
-        if isinstance(calibration, str | os.PathLike):
-            calibration = Calibration.load(calibration)
-        self.calibration = calibration
         if self.calibration is not None:
             self.calibration.check(self.model.name, self.model.version)
         self._encoder = PictureEncoder(self.network)
