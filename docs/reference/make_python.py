@@ -12,7 +12,7 @@ SOURCE = Path(__file__).parents[2] / "src"
 CHAPTERS = {
     "Segmenting": (
         "inference.segmenter.Segmenter",
-        "inference.segmenter.Embedding",
+        "inference.embedding.Embedding",
         "tasks.clicks.Clicks",
         "inference.concepts.Concept",
         "images.LoadedImage",

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from s3seg.images import LoadedImage
     from s3seg.images.video import video_frames
     from s3seg.inference.concepts import Concept
-    from s3seg.inference.segmenter import Embedding, Segmenter
+    from s3seg.inference.embedding import Embedding
+    from s3seg.inference.segmenter import Segmenter
     from s3seg.results import draw, export
     from s3seg.results.combine import merge, without_overlaps
     from s3seg.results.instance import Instance
@@ -45,7 +46,7 @@ _NAMES = {
     "Clicks": "tasks.clicks",
     "Client": "client",
     "Concept": "inference.concepts",
-    "Embedding": "inference.segmenter",
+    "Embedding": "inference.embedding",
     "ImageDecodeError": "errors",
     "InferenceError": "errors",
     "Instance": "results.instance",

@@ -156,8 +156,8 @@ def test_a_result_whose_encoding_is_gone_is_encoded_again_once(seg, monkeypatch)
     result = seg.segment(STREET, "car")
     gc.collect()
     calls = []
-    encode = seg._encode
-    monkeypatch.setattr(seg, "_encode", lambda batch: calls.append(1) or encode(batch))
+    encode = seg.network.encode
+    monkeypatch.setattr(seg.network, "encode", lambda batch: calls.append(1) or encode(batch))
     first = result.refine(0, [(400, 300)])
     second = result.refine(-1, [(40, 30)])
     assert len(calls) == 1

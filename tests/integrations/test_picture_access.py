@@ -82,6 +82,10 @@ def test_pictures_are_listed_without_hidden_and_other_files_up_to_a_limit(folder
     assert access.names(limit=1) == [str(folder / "b.jpg")]
 
 
+def test_a_picture_below_two_folders_is_listed_once(folder):
+    assert PictureAccess([folder, folder / "deep"]).names(limit=9) == [str(folder / "deep" / "red.png")]
+
+
 def test_a_folder_that_is_not_there_is_told_at_once(tmp_path):
     with pytest.raises(ConfigurationError, match="is not a folder"):
         PictureAccess([tmp_path / "absent"])

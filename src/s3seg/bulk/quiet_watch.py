@@ -10,12 +10,12 @@ QUIET_S = 300.0
 
 
 class QuietWatch:
-    """Warns while it is entered, each time that nothing has ended for a while.
+    """Warns, as a context around work, each time that nothing has ended for ``quiet_s`` seconds.
 
     Args:
         on_warning: Called with a line for the user, on a thread of the watch.
         advice: The end of that line.
-        quiet_s: How long is a while, in seconds.
+        quiet_s: Seconds until a warning.
     """
 
     def __init__(self, on_warning: Callable[[str], None], advice: str, *, quiet_s: float = QUIET_S) -> None:

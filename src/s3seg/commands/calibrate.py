@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from s3seg.commands.segmenter_options import Checkpoint, Device
+
 if TYPE_CHECKING:
     from s3seg.inference.calibration import Calibration
 
@@ -41,14 +43,7 @@ def calibrate(
     plot: Annotated[
         Path | None, typer.Option(metavar="PATH", help="Draw precision, recall and F1 over the threshold (PNG).")
     ] = None,
-    checkpoint: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME|PATH|REPO",
-            help='"embedded", "litetext", "sam3", a folder, a weights file or a repo id.',
-            show_default="as for segment",
-        ),
-    ] = None,
+    checkpoint: Checkpoint = None,
     tile: Annotated[
         str | None,
         typer.Option(
@@ -57,7 +52,7 @@ def calibrate(
             show_default="whole pictures only",
         ),
     ] = None,
-    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, mps, cuda, cuda:1 ...")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Choose a threshold for each prompt on a few labelled pictures.
 

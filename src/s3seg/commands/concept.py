@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from s3seg.commands.help import CommandWithSections
+from s3seg.commands.segmenter_options import CHECKPOINT_DEFAULT, MODEL, Device
 
 app = typer.Typer(help="Make concepts of examples.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -37,10 +38,11 @@ def make(
         typer.Option(
             metavar="NAME|PATH|REPO",
             help="The checkpoint that will use the concept; no other can.",
-            show_default="S3SEG_CHECKPOINT, else sam3 if installed, else embedded",
+            show_default=CHECKPOINT_DEFAULT,
+            rich_help_panel=MODEL,
         ),
     ] = None,
-    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, mps, cuda, cuda:1 ...")] = "auto",
+    device: Device = "auto",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and errors only.")] = False,
 ) -> None:
     """Make a concept of examples on one picture or several, to be found on others.

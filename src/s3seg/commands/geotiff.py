@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from s3seg.commands.segmenter_options import MODEL, Device, Dtype, MaxInstances, MorePrompts, Thresholds
+from s3seg.commands.segmenter_options import MODEL, Checkpoint, Device, Dtype, MaxInstances, MorePrompts, Thresholds
 
 
 def geotiff(
@@ -53,15 +53,7 @@ def geotiff(
         typer.Option(min=0, metavar="PIXELS", help="How far outlines may move, to leave out vertices."),
     ] = 0.0,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
-    checkpoint: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME|PATH|REPO",
-            help='"embedded", "litetext", "sam3", a folder, a weights file or a repo id.',
-            show_default="as for segment",
-            rich_help_panel=MODEL,
-        ),
-    ] = None,
+    checkpoint: Checkpoint = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     calibration: Annotated[

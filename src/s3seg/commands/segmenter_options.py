@@ -25,6 +25,16 @@ MaxInstances = Annotated[
     int | None,
     typer.Option(min=1, metavar="N", help="Keep the best N instances of each prompt.", show_default="all"),
 ]
+CHECKPOINT_DEFAULT = "S3SEG_CHECKPOINT, else SAM 3 if downloaded, else embedded"
+Checkpoint = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|PATH|REPO",
+        help='"embedded", "litetext", "sam3", a folder, a weights file or a repo id.',
+        show_default=CHECKPOINT_DEFAULT,
+        rich_help_panel=MODEL,
+    ),
+]
 Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, mps, cuda, cuda:1 ...", rich_help_panel=MODEL)]
 Dtype = Annotated[str, typer.Option(metavar="NAME", help="auto, float32, bfloat16 or float16.", rich_help_panel=MODEL)]
 ImageSize = Annotated[

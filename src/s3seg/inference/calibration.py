@@ -201,9 +201,8 @@ def measure(pairs: Iterable[tuple[Segmentation, Sequence[RLE]]]) -> Curve:
     """Compare what was found of one prompt with what is labelled.
 
     Args:
-        pairs: For each picture the result, with all instances above `MIN_SCORE`, and the labelled masks.
-
-    At least one mask must be labelled.
+        pairs: For each picture the result, with all instances above `MIN_SCORE`, and the labelled masks; at least one
+            mask in all.
     """
     scores: list[float] = []
     right: list[bool] = []

@@ -11,7 +11,8 @@ from s3seg.results.masks import RLE
 from s3seg.results.segmentation import Segmentation
 
 if TYPE_CHECKING:
-    from s3seg.inference.segmenter import Embedding, Segmenter
+    from s3seg.inference.embedding import Embedding
+    from s3seg.inference.segmenter import Segmenter
 
 
 class Refiner:

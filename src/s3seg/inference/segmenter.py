@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import itertools
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast, overload
@@ -19,30 +16,19 @@ from s3seg import checkpoints, images
 from s3seg.checkpoints import Checkpoint
 from s3seg.errors import InvalidRequestError, S3segError
 from s3seg.images import ImageSource, LoadedImage
-from s3seg.images.channel_order import looks_like_bgr
 from s3seg.inference.calibration import Calibration
 from s3seg.inference.concepts import MAX_BOXES, MAX_EXAMPLES, Concept
-from s3seg.inference.hints import channel_order_hint
-from s3seg.inference.making_results import make_click_result, make_result, name_concept
-from s3seg.inference.network import EncodedImage, ResizedImage
+from s3seg.inference.embedding import DecodedPicture, Embedding, PictureEncoder
+from s3seg.inference.predicting import predict_clicks, predict_search
 from s3seg.inference.prefetch import batches, map_ahead
 from s3seg.inference.process_guard import refuse_copying
-from s3seg.inference.prompts import (
-    Box,
-    checked_mask,
-    checked_positive,
-    checked_prompts,
-    make_click_queries,
-    make_queries,
-)
+from s3seg.inference.prompts import Box, checked_positive, checked_prompts, make_queries
 from s3seg.inference.refiner import Refiner
 from s3seg.inference.search import Search, Threshold, thresholds_for
 from s3seg.inference.stages import Sam3Network
-from s3seg.inference.tile_plan import plan_tiles
-from s3seg.inference.tiling import detect_in_tiles
-from s3seg.results.hints import Hint, joined
+from s3seg.results.hints import joined
 from s3seg.results.masks import RLE
-from s3seg.results.segmentation import Instance, Segmentation, cut
+from s3seg.results.segmentation import Instance, Segmentation
 from s3seg.tasks.clicks import Clicks
 from s3seg.tasks.prompts import normalize_prompt
 from s3seg.tasks.tiles import Tile, checked_tile
@@ -51,35 +37,6 @@ if TYPE_CHECKING:
     from s3seg.sam3.predictor import Predictor
 
 S = TypeVar("S")
-
-
-@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
-class Embedding:
-    """A picture that a `Segmenter` has encoded. Further prompts on it take a fraction of the time of the first.
-
-    Attributes:
-        image: The picture.
-        encoded: The network's encoding of it.
-        milliseconds: Time by stage: "decode" (reading, decoding and resizing the picture) and "image" (encoding it).
-            Pictures that were encoded together have equal shares.
-        owner: The segmenter that encoded it; no other can use it.
-        image_id: Identifies the picture in results; see `Segmentation`.
-        hints: What results on this picture say about it.
-    """
-
-    image: LoadedImage
-    encoded: EncodedImage
-    milliseconds: dict[str, float]
-    owner: Segmenter
-    image_id: str
-    hints: tuple[Hint, ...] = ()
-
-    def __repr__(self) -> str:
-        height, width = self.image.size
-        return f"Embedding({self.image.source!r}, {width} x {height})"
-
-    def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise refuse_copying("an Embedding")
 
 
 class Segmenter:
@@ -131,16 +88,16 @@ class Segmenter:
                 calibration is of another checkpoint.
             InferenceError: The network cannot be compiled on this machine.
         """
+        if isinstance(calibration, str | os.PathLike):
+            calibration = Calibration.load(calibration)
+        self.calibration = calibration
         self.checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else checkpoints.resolve(checkpoint)
         self.network = Sam3Network(self.checkpoint, device=device, dtype=dtype, image_size=image_size, compile=compile)
         self.metadata = self.network.metadata
         self.model = self.network.model
-        if isinstance(calibration, str | os.PathLike):
-            calibration = Calibration.load(calibration)
-        self.calibration = calibration
         if self.calibration is not None:
             self.calibration.check(self.model.name, self.model.version)
-        self._encodings = itertools.count(1)
+        self._encoder = PictureEncoder(self.network)
         self._encoded_again: Embedding | None = None
         self._weights: str | None = None
 
@@ -166,6 +123,11 @@ class Segmenter:
         """Side of the square that pictures are resized to, in pixels."""
         return self.predictor.image_size
 
+    @property
+    def batch_size(self) -> int:
+        """How many pictures, or tiles of one, are encoded together unless a caller chooses."""
+        return 1 if self.predictor.device.type == "cpu" else 8
+
     def hint(self, prompt: str) -> str | None:
         """Return a line for the user if the prompt lists several things, or has words unknown to the checkpoint."""
         return joined(self.network.hints(normalize_prompt(prompt)))
@@ -183,7 +145,7 @@ class Segmenter:
                 process that loaded it.
         """
         self.network.check_process()
-        return self._encode([self._decode(image, bgr=bgr)])[0]
+        return self._encoder.encode([self._encoder.decode(image, bgr=bgr)])[0]
 
     @overload
     def segment(
@@ -265,7 +227,7 @@ class Segmenter:
             prompts = checked_prompts(cast("str | Sequence[str] | None", prompt), has_boxes=bool(len(boxes)))
         search = self._search(prompts, threshold, max_instances, tile, boxes, negative_boxes, concept)
         embedding = self._embedding(image, bgr=bgr)
-        results = self._predict(embedding, search)
+        results = self._predict(embedding, search, self.batch_size)
         return results[0] if prompt is None or isinstance(prompt, str | Concept) else results
 
     def require_own(self, concept: Concept) -> None:
@@ -464,20 +426,20 @@ class Segmenter:
         prompts = checked_prompts(prompt, has_boxes=False)
         search = self._search(prompts, threshold, max_instances, tile)
         size = batch_size or self.batch_size
-        decode = partial(self._decode_or_error, bgr=bgr)
+        decode = partial(self._encoder.decode_or_error, bgr=bgr)
         pairs = self._segment_batches(sources, decode, search, size, on_error)
         return ((source, results[0]) for source, results in pairs) if isinstance(prompt, str) else pairs
 
     def _segment_batches(
         self,
         sources: Iterable[S],
-        decode: Callable[[S], _Decoded | S3segError],
+        decode: Callable[[S], DecodedPicture | S3segError],
         search: Search,
         batch_size: int,
         on_error: Callable[[S, S3segError], None] | None,
     ) -> Iterator[tuple[S, list[Segmentation]]]:
         with contextlib.closing(map_ahead(decode, sources, ahead=2 * batch_size)) as decoded:
-            for source, embedding in self._encode_batches(batches(decoded, batch_size)):
+            for source, embedding in self._encoder.encode_batches(batches(decoded, batch_size)):
                 try:
                     if isinstance(embedding, S3segError):
                         raise embedding
@@ -489,54 +451,9 @@ class Segmenter:
                 else:
                     yield source, results
 
-    # ---- decode, encode, predict ----
-
-    def _decode(self, source: ImageSource, *, bgr: bool = False) -> _Decoded:
-        start = time.perf_counter()
-        picture = images.load(source, bgr=bgr)
-        resized = self.network.resize(picture.pixels, picture.size)
-        exchanged = picture.format == "array" and not bgr and looks_like_bgr(picture.pixels)
-        hints = (channel_order_hint(),) if exchanged else ()
-        return _Decoded(picture, resized, _milliseconds_since(start), hints)
-
-    def _decode_or_error(self, source: ImageSource, *, bgr: bool = False) -> _Decoded | S3segError:
-        try:
-            return self._decode(source, bgr=bgr)
-        except S3segError as err:
-            return err
-
-    def _encode_batches(
-        self, groups: Iterable[Sequence[tuple[S, _Decoded | S3segError]]]
-    ) -> Iterator[tuple[S, Embedding | S3segError]]:
-        for batch in groups:
-            readable = [one for _, one in batch if isinstance(one, _Decoded)]
-            encoded: Iterator[Embedding | S3segError]
-            try:
-                encoded = iter(self._encode(readable) if readable else [])
-            except S3segError as err:
-                encoded = itertools.repeat(err)
-            for source, one in batch:
-                yield source, next(encoded) if isinstance(one, _Decoded) else one
-
-    def _encode(self, batch: Sequence[_Decoded]) -> list[Embedding]:
-        start = time.perf_counter()
-        encoded = self.network.encode([one.resized for one in batch])
-        each = _milliseconds_since(start) / len(batch)
-        return [
-            Embedding(
-                one.picture, image, {"decode": one.milliseconds, "image": each}, self, self._image_id(one), one.hints
-            )
-            for one, image in zip(batch, encoded, strict=True)
-        ]
-
-    def _image_id(self, one: _Decoded) -> str:
-        """Return an id of the picture's content; with the number of the encoding, if the picture has no name."""
-        number = "" if one.picture.source else f":{next(self._encodings)}"
-        return f"pixels:{one.digest}{number}"
-
     def _embedding(self, image: ImageSource | Embedding, *, bgr: bool = False) -> Embedding:
         embedding = image if isinstance(image, Embedding) else self.encode(image, bgr=bgr)
-        if embedding.owner is not self:
+        if embedding.owner is not self.network:
             raise InvalidRequestError(f"{embedding!r} was encoded by another Segmenter; encode it with this one")
         return embedding
 
@@ -551,80 +468,18 @@ class Segmenter:
         self.network.check_process()
         self.network.require_clicks()
         embedding = self._embedding(image)
-        encoded = embedding.encoded
-        starts = [] if mask is None else [checked_mask(mask, encoded.size)]
-        queries = make_click_queries(objects, size=encoded.size, starts=starts)
-        start = time.perf_counter()
-        found = self.network.click_queries(encoded, queries, alternatives=alternatives)
-        timings = embedding.milliseconds | {"prompt": _milliseconds_since(start) / len(objects)}
-        refiner = Refiner(self, embedding)
-        return [
-            replace(
-                make_click_result(
-                    self.network,
-                    encoded.size,
-                    "",
-                    one,
-                    timings=timings,
-                    picture=embedding.image,
-                    image_id=embedding.image_id,
-                ),
-                refiner=refiner,
-            )
-            for one in found
-        ]
+        return predict_clicks(
+            self.network,
+            embedding,
+            objects,
+            mask=mask,
+            alternatives=alternatives,
+            refiner=Refiner(self, embedding),
+        )
 
-    def _predict(self, embedding: Embedding, search: Search, batch_size: int | None = None) -> list[Segmentation]:
-        image = embedding.encoded
-        tiles = [] if search.tile is None else plan_tiles(image.size, search.tile, input_side=self.image_size)
-        distinct = list(search.thresholds)
-        queries = make_queries(distinct, search.boxes, search.negative_boxes, size=image.size)
-        if search.concept is not None:
-            queries = [replace(query, examples=search.concept.tokens) for query in queries]
-        lowest = min(search.thresholds.values())
-        start = time.perf_counter()
-        detections = self.network.predict_queries(
-            [(image, query) for query in queries],
-            threshold=lowest,
-            max_instances=None if tiles else search.max_instances,
-        )
-        timings = embedding.milliseconds | {"prompt": _milliseconds_since(start) / len(distinct)}
-        results = [
-            make_result(
-                self.network,
-                image.size,
-                prompt,
-                one,
-                threshold=lowest,
-                timings=timings,
-                photograph=image.photograph,
-                picture=embedding.image,
-                image_id=embedding.image_id,
-            )
-            for prompt, one in zip(distinct, detections, strict=True)
-        ]
-        results = [cut(result, search.thresholds[result.prompt]) for result in results]
-        if tiles:
-            pixels = embedding.image.pixels
-            pieces = detect_in_tiles(
-                self.network,
-                lambda window: pixels[window[0] : window[2], window[1] : window[3]],
-                tiles,
-                distinct,
-                size=image.size,
-                threshold=lowest,
-                batch_size=batch_size or self.batch_size,
-            )
-            results = [result[: search.max_instances] for result in pieces.results(results)]
-        if embedding.hints:
-            results = [replace(one, hints=(*embedding.hints, *one.hints)) for one in results]
+    def _predict(self, embedding: Embedding, search: Search, batch_size: int) -> list[Segmentation]:
         refiner = Refiner(self, embedding)
-        results = [replace(one, refiner=refiner) for one in results]
-        by_prompt = dict(zip(distinct, results, strict=True))
-        asked = [by_prompt[prompt] for prompt in search.prompts]
-        return (
-            asked if search.concept is None else [name_concept(self.network, one, search.concept.name) for one in asked]
-        )
+        return predict_search(self.network, embedding, search, batch_size=batch_size, refiner=refiner)
 
     def _fingerprint(self) -> str:
         if self._weights is None:
@@ -633,11 +488,6 @@ class Segmenter:
 
     def _described(self) -> str:
         return f"{self.model.name} {self.model.version}"
-
-    @property
-    def batch_size(self) -> int:
-        """How many pictures, or tiles of one, are encoded together unless a caller chooses."""
-        return 1 if self.predictor.device.type == "cpu" else 8
 
     def _search(
         self,
@@ -658,19 +508,6 @@ class Segmenter:
         return Search(thresholds, prompts, max_instances, boxes, negative_boxes, tile, concept)
 
 
-@dataclass(frozen=True, slots=True)
-class _Decoded:
-    picture: LoadedImage
-    resized: ResizedImage
-    milliseconds: float
-    hints: tuple[Hint, ...]
-
-    @property
-    def digest(self) -> str:
-        """A digest of what the network sees of the picture: at its input size, which is faster than all pixels."""
-        return hashlib.sha256(b"%d x %d " % self.resized.size + self.resized.pixels.numpy().tobytes()).hexdigest()[:16]
-
-
 def _is_one_picture(sources: object) -> bool:
     """Return whether this is a picture rather than an iterable of pictures; an array has one axis more for several."""
     if isinstance(sources, str | bytes | bytearray | memoryview | os.PathLike | LoadedImage | Embedding):
@@ -680,7 +517,3 @@ def _is_one_picture(sources: object) -> bool:
     if hasattr(sources, "read") or hasattr(sources, "getbands"):  # a file object, a PIL picture
         return True
     return hasattr(sources, "dtype") and getattr(sources, "ndim", None) in (2, 3)
-
-
-def _milliseconds_since(start: float) -> float:
-    return (time.perf_counter() - start) * 1000

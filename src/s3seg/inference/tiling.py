@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from s3seg.inference.clock import milliseconds_since
 from s3seg.inference.prefetch import batches
 from s3seg.inference.prompts import make_queries
 from s3seg.inference.stages import Sam3Network
@@ -76,7 +77,7 @@ class TilePieces:
         if self._max_instances is not None and len(pieces) > 2 * self._max_instances:
             self._pieces[prompt] = self._best(pieces)
         self.presence[prompt] = max(self.presence[prompt], detections.presence)
-        self.milliseconds["masks"] += _milliseconds_since(start)
+        self.milliseconds["masks"] += milliseconds_since(start)
 
     def results(self, whole: Sequence[Segmentation], *, threshold: float | None = None) -> list[Segmentation]:
         """Join the pieces of each prompt with what the whole picture shows.
@@ -120,7 +121,7 @@ class TilePieces:
         timings = dict(whole.timings)
         timings["image"] = timings.get("image", 0.0) + self.milliseconds["image"]
         timings["prompt"] = timings.get("prompt", 0.0) + self.milliseconds["prompt"] * share
-        timings["masks"] = timings.get("masks", 0.0) + self.milliseconds["masks"] * share + _milliseconds_since(start)
+        timings["masks"] = timings.get("masks", 0.0) + self.milliseconds["masks"] * share + milliseconds_since(start)
         return replace(
             whole,
             rles=tuple(piece.rle for piece in pieces),
@@ -164,11 +165,11 @@ def detect_in_tiles(
             for _, window in batch
         ]
         encoded = network.encode(resized)
-        pieces.milliseconds["image"] += _milliseconds_since(start)
+        pieces.milliseconds["image"] += milliseconds_since(start)
         start = time.perf_counter()
         pairs = [(image, query) for image in encoded for query in queries]
         detections = iter(network.predict_queries(pairs, threshold=threshold))
-        pieces.milliseconds["prompt"] += _milliseconds_since(start)
+        pieces.milliseconds["prompt"] += milliseconds_since(start)
         for number, _ in batch:
             for k in range(len(prompts)):
                 pieces.add(number, k, next(detections))
@@ -180,7 +181,3 @@ def detect_in_tiles(
 def _above(threshold: float, pieces: Iterable[Piece]) -> list[Piece]:
     """Return the pieces above the threshold of their prompt; that of the detections may be lower."""
     return [piece for piece in pieces if np.float32(piece.score) > np.float32(threshold)]
-
-
-def _milliseconds_since(start: float) -> float:
-    return (time.perf_counter() - start) * 1000

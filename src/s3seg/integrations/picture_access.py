@@ -67,13 +67,13 @@ class PictureAccess:
         return " or ".join(map(str, self.folders)) or "an allowed folder (there is none)"
 
     def names(self, *, limit: int) -> list[str]:
-        """Return the paths of pictures below the folders, sorted within each folder, at most ``limit``."""
-        found: list[str] = []
+        """Return the paths of pictures below the folders, sorted within each folder, at most ``limit``, each once."""
+        found: dict[str, None] = {}
         for path in self._walk():
-            found.append(str(path))
+            found[str(path)] = None
             if len(found) >= limit:
                 break
-        return found
+        return list(found)
 
     def _walk(self) -> Iterator[Path]:
         visited = 0

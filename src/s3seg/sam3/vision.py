@@ -19,12 +19,16 @@ from s3seg.sam3.positions import rotary_table, rotate
 
 
 class VisionEncoder(nn.Module):
-    """The ViT, and the neck that makes feature maps of its tokens; `Sam3.encode_image` runs them."""
+    """Encodes images as feature maps at 4, 2 and 1 times the patch grid, independently of any prompt."""
 
     def __init__(self, config: Sam3Config) -> None:
         super().__init__()
         self.trunk = ViT(config.vision)
         self.neck = Neck(config.vision.width, config.channels)
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """Pixels (B, 3, H, W) in -1..1 -> maps (B, channels, s * H / patch, s * W / patch) for s = 4, 2, 1."""
+        return self.neck(self.trunk(pixels))
 
 
 class ViT(nn.Module):

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from s3seg.commands.help import CommandWithSections
-from s3seg.commands.segmenter_options import MODEL, Dtype, ImageSize, MaxInstances
+from s3seg.commands.segmenter_options import CHECKPOINT_DEFAULT, MODEL, Dtype, ImageSize, MaxInstances
 
 _PROCESSES = "Processes"
 
@@ -59,7 +59,7 @@ Checkpoint = Annotated[
     typer.Option(
         metavar="NAME|PATH|REPO",
         help='"embedded", "sam3", a folder, a weights file or a repo id; every machine needs it.',
-        show_default="S3SEG_CHECKPOINT, else sam3 if installed, else embedded",
+        show_default=CHECKPOINT_DEFAULT,
         rich_help_panel=MODEL,
     ),
 ]

@@ -18,7 +18,16 @@ from s3seg.commands.segment.output_options import (
     parse_target,
     suffixes_of,
 )
-from s3seg.commands.segmenter_options import MODEL, Device, Dtype, ImageSize, MaxInstances, MorePrompts, Thresholds
+from s3seg.commands.segmenter_options import (
+    MODEL,
+    Checkpoint,
+    Device,
+    Dtype,
+    ImageSize,
+    MaxInstances,
+    MorePrompts,
+    Thresholds,
+)
 
 _OUTPUT = "Output"
 _SERVICE = "Service"
@@ -143,15 +152,7 @@ def segment(
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Print results, warnings and errors only.", rich_help_panel=_OUTPUT)
     ] = False,
-    checkpoint: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME|PATH|REPO",
-            help='"embedded", "litetext", "sam3", a folder, a weights file or a repo id.',
-            show_default="S3SEG_CHECKPOINT, else SAM 3 if downloaded, else embedded",
-            rich_help_panel=MODEL,
-        ),
-    ] = None,
+    checkpoint: Checkpoint = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     image_size: ImageSize = None,

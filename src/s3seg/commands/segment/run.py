@@ -28,6 +28,7 @@ from s3seg.errors import (
     PromptError,
     S3segError,
 )
+from s3seg.inference.clock import milliseconds_since
 from s3seg.results.combine import without_overlaps
 from s3seg.results.hints import Hint
 
@@ -209,7 +210,7 @@ def _segment(
 
         start = time.perf_counter()
         model = backend.load()
-        summary.milliseconds["load"] = _milliseconds_since(start)
+        summary.milliseconds["load"] = milliseconds_since(start)
         if bar:
             bar.update(
                 bar.task_ids[0], description=f"looking for {one_line(', '.join(request.prompts)) or 'what was shown'}"
@@ -223,7 +224,7 @@ def _segment(
             for output in outputs:
                 output.add(picture, keys[str(picture.source)], results)
             summary.add(results)
-            summary.milliseconds["write"] += _milliseconds_since(start)
+            summary.milliseconds["write"] += milliseconds_since(start)
             advance()
     return model
 
@@ -313,7 +314,3 @@ def _count(number: int, word: str) -> str:
 
 def _duration(ms: float) -> str:
     return f"{ms / 1000:.2f} s" if ms >= 1000 else f"{ms:.0f} ms"
-
-
-def _milliseconds_since(start: float) -> float:
-    return (time.perf_counter() - start) * 1000
