@@ -205,7 +205,7 @@ def test_the_service_answers_drains_on_sigterm_and_gives_leases_back(environment
 
 STUCK = """
 import json, sys, time, typer
-import s3seg.app.services
+import s3seg.app.engine
 from tests.helpers.inference_system import ScriptedNetwork
 from s3seg.commands.serve import app
 from s3seg.commands.worker import worker
@@ -219,8 +219,8 @@ class Stuck(ScriptedNetwork):
         stick("stuck")
 
 what = sys.argv.pop(1)
-assert s3seg.app.services._network_loader
-s3seg.app.services._network_loader = lambda settings: lambda: stick("loading") if what == "loading" else Stuck()
+assert s3seg.app.engine._network_loader
+s3seg.app.engine._network_loader = lambda settings: lambda: stick("loading") if what == "loading" else Stuck()
 app() if len(sys.argv) > 1 else typer.run(worker)
 """
 

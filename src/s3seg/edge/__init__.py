@@ -9,7 +9,8 @@
 The routes in `s3seg.web.routes` call these use cases and translate their results to HTTP.
 """
 
-from s3seg.edge.service import Edge, EdgeMemory, EdgeOptions
+from s3seg.edge.options import EdgeMemory, EdgeOptions
+from s3seg.edge.service import Edge
 from s3seg.edge.uploads import Upload
 
 __all__ = ["Edge", "EdgeMemory", "EdgeOptions", "Upload"]

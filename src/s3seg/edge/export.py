@@ -15,6 +15,7 @@ last whole item, and appends it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tarfile
 from collections.abc import AsyncGenerator, Iterable
@@ -22,6 +23,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from s3seg.edge.concurrency import UserShares
 from s3seg.errors import InvalidRequestError, NotFoundError, UnavailableError
 from s3seg.tasks.model import Task
 from s3seg.tasks.ports import ObjectStore, TaskStore
@@ -173,6 +175,29 @@ class AccountExport:
         if sent != size:
             raise UnavailableError(f"an object has {sent} bytes instead of {size}")
         yield bytes(-size % _BLOCK)
+
+
+def require_place(shares: UserShares, user_id: str) -> None:
+    """Raise `UnavailableError` unless the user may be sent an archive now."""
+    if not shares.has_room(user_id):
+        raise UnavailableError(
+            "an export of yours is in progress already, or too many of others are; try again in a while",
+            retry_after=10,
+        )
+
+
+async def holding_place(
+    shares: UserShares, user_id: str, chunks: AsyncGenerator[bytes, None]
+) -> AsyncGenerator[bytes, None]:
+    """Yield the chunks of an archive, and hold a place of the user's meanwhile; see `require_place`."""
+    require_place(shares, user_id)  # again: others may have begun since this one was asked for
+    place = shares.take(user_id)
+    try:
+        async with contextlib.aclosing(chunks):
+            async for chunk in chunks:
+                yield chunk
+    finally:
+        shares.give_back(place)
 
 
 def _described_image(image: StoredImage) -> dict[str, Any]:

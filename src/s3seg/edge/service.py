@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from dataclasses import dataclass
 from datetime import datetime
 
 from s3seg.api.additions import ConceptRequest
 from s3seg.api.edge import SegmentRequest
 from s3seg.edge import direct_uploads
-from s3seg.edge.caching_authenticator import CachingAuthenticator, identity_cache
-from s3seg.edge.concurrency import ConcurrencyLimiter, UserShares
+from s3seg.edge.caching_authenticator import CachingAuthenticator
+from s3seg.edge.concurrency import ConcurrencyLimiter
 from s3seg.edge.direct_uploads import DirectUpload
-from s3seg.edge.export import AccountExport, ExportCursor
+from s3seg.edge.export import AccountExport, ExportCursor, holding_place, require_place
 from s3seg.edge.notifications import WorkerNotifications
-from s3seg.edge.rate_limits import RateLimits, RateMemory
+from s3seg.edge.options import EdgeMemory, EdgeOptions
+from s3seg.edge.rate_limits import RateLimits
 from s3seg.edge.storing import remove_objects, store_picture
 from s3seg.edge.uploads import Inspect, Picture, ThreadedInspection, Upload
 from s3seg.edge.watching import TaskWatcher
@@ -30,7 +29,6 @@ from s3seg.errors import (
     NotFoundError,
     RateLimitedError,
     S3segError,
-    UnavailableError,
 )
 from s3seg.tasks.health import health_check
 from s3seg.tasks.model import Task, TaskRequest
@@ -42,59 +40,6 @@ from s3seg.tasks.webhook_address import check_url
 from s3seg.tasks.webhooks import Webhook, Webhooks
 
 _CHECK_TTL_S = 1.0
-_LONGEST_EXPORT_S = 3600.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EdgeOptions:
-    """Capacities of one edge process.
-
-    Attributes:
-        max_pixels: Largest picture accepted.
-        max_uploads: Uploads held in memory at the same time, at most 10 MB each.
-        max_uploads_per_user: Uploads of one user at the same time, so that a few slow senders do not block the rest.
-        upload_wait_s: Seconds that a further upload waits, its body unread, before it is answered 503. One that arrives
-            slowly gives way to it, as `ConcurrencyLimiter` says.
-        max_watchers: Requests that may wait for a task to end at the same time.
-        max_watchers_per_user: Of these, of one user.
-        max_exports: Archives of all that a user has that are sent at the same time, one to a user.
-        longest_pause_s: Seconds between two readings of a task that a request waits for, after the first ones.
-        presign_s: Seconds that a redirect to a private object is valid.
-        cached_tokens: Verified tokens that are remembered, each for up to a minute.
-        place_lasts_s: Seconds after which the place of an upload or of a waiting request is free again in any case.
-    """
-
-    max_pixels: int = 50_000_000
-    max_uploads: int = 32
-    max_uploads_per_user: int = 8
-    upload_wait_s: float = 2.0
-    max_watchers: int = 500
-    max_watchers_per_user: int = 50
-    max_exports: int = 4
-    longest_pause_s: float = 0.5
-    presign_s: int = 60
-    cached_tokens: int = 10_000
-    place_lasts_s: float = math.inf
-
-
-class EdgeMemory:
-    """What an edge remembers between requests: caches and counts. Plain data, with nothing that a request waits for.
-
-    Where each request has an `Edge` of its own, as in a Worker, these share one.
-
-    Args:
-        options: Capacities.
-    """
-
-    def __init__(self, options: EdgeOptions) -> None:
-        lasts_s = options.place_lasts_s
-        self.identities = identity_cache(capacity=options.cached_tokens)
-        self.rates = RateMemory()
-        self.uploads = UserShares(options.max_uploads, per_user=options.max_uploads_per_user, lasts_s=lasts_s)
-        self.checked: dict[str, str | None] = {}
-        self.checked_until = -math.inf
-        self.exports = UserShares(options.max_exports, per_user=1, lasts_s=min(lasts_s, _LONGEST_EXPORT_S))
-        self.watchers = UserShares(options.max_watchers, per_user=options.max_watchers_per_user, lasts_s=lasts_s)
 
 
 class Edge:
@@ -400,8 +345,8 @@ class Edge:
         """
         export = AccountExport(caller, tasks=self.tasks, objects=self._objects, webhooks=self._webhooks)
         chunks = export.chunks(after=None if after is None else ExportCursor.decode(after))
-        _require_export(self._memory.exports, caller.user_id)
-        return _holding(self._memory.exports, caller.user_id, chunks)
+        require_place(self._memory.exports, caller.user_id)
+        return holding_place(self._memory.exports, caller.user_id, chunks)
 
     async def delete_account(self, caller: Identity, *, confirm: str) -> datetime:
         """Close the caller's account for ever, and return when it was first closed; a repeat changes nothing.
@@ -445,25 +390,3 @@ class Edge:
         }
         problems = await asyncio.gather(*(health_check(part) for part in parts.values()))
         return dict(zip(parts, problems, strict=True))
-
-
-def _require_export(shares: UserShares, user_id: str) -> None:
-    if not shares.has_room(user_id):
-        raise UnavailableError(
-            "an export of yours is in progress already, or too many of others are; try again in a while",
-            retry_after=10,
-        )
-
-
-async def _holding(
-    shares: UserShares, user_id: str, chunks: AsyncGenerator[bytes, None]
-) -> AsyncGenerator[bytes, None]:
-    """Yield the chunks, and hold a place of the user's meanwhile."""
-    _require_export(shares, user_id)  # again: others may have begun since this one was asked for
-    place = shares.take(user_id)
-    try:
-        async with contextlib.aclosing(chunks):
-            async for chunk in chunks:
-                yield chunk
-    finally:
-        shares.give_back(place)

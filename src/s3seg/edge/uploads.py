@@ -103,10 +103,9 @@ async def inspect_in(pool: DecodingPool, data: bytes, *, user_id: str, max_pixel
     picture = Picture(
         content_type=str(fields["content_type"]), width=int(fields["width"]), height=int(fields["height"])
     )
+    # a process that a hostile picture has taken over may answer anything
     if picture.content_type not in _CONTENT_TYPES.values() or not 0 < picture.width * picture.height <= max_pixels:
-        raise ImageDecodeError(
-            "file: not a PNG, JPEG or WebP picture"
-        )  # a process that was taken over may say anything
+        raise ImageDecodeError("file: not a PNG, JPEG or WebP picture")
     return picture
 
 

@@ -20,7 +20,7 @@ def new_delivery_id() -> str:
 
 
 def payload_of(task: Task) -> str:
-    """Return the JSON text that tells of a task that has ended. Databases make the same in their own words."""
+    """Return the JSON text that tells of a task that has ended. The triggers of the databases write the same fields."""
     data: dict[str, str] = {"task_id": task.task_id, "status": task.status.value}
     if task.status == TaskStatus.DONE:
         data["result_id"] = task.task_id

@@ -34,9 +34,8 @@ class HttpMetrics:
             registry=self.registry,
             buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
         )
-        self._known: dict[
-            tuple[str, str, int], Histogram
-        ] = {}  # looking one up by its labels takes longer than observe()
+        # looking one up by its labels takes longer than observe()
+        self._known: dict[tuple[str, str, int], Histogram] = {}
         self._errors = Counter(
             "s3seg_http_errors", "Error responses by the contract's code", ("route", "code"), registry=self.registry
         )
