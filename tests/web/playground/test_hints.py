@@ -32,6 +32,12 @@ def test_unknown_words_are_named_and_the_remedy_is_said_once(run_node):
     assert said.count(REMEDY) == 1
 
 
+def test_unknown_words_of_several_prompts_are_one_sentence(run_node):
+    said = remark(run_node, UNKNOWN, PHOTOGRAPH, {**UNKNOWN, "words": ["gargoyle", "lute"]})
+    assert said.startswith("The model of this service does not know “xylophone”, “gargoyle”, “lute”. This looks like")
+    assert said.count("does not know") == 1
+
+
 def test_a_list_in_one_prompt_has_nothing_to_do_with_the_model(run_node):
     assert remark(run_node, LIST) == "“car”, “tree” were looked for as one thing; put commas between several things."
 

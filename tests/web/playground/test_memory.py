@@ -59,6 +59,29 @@ def test_a_reload_finds_the_waiting_task_again_and_can_still_cancel_it(browse, i
     assert said == [["a.png", "8 × 6", True], 200]
 
 
+def test_who_loses_the_connection_is_told_that_the_task_goes_on(browse, idle_service):
+    said = browse(
+        SUBMIT
+        + """
+        await page.route(/api.v1.tasks/, (route) => route.abort());
+        await page.waitForSelector("#error:not([hidden])");
+        const lost = await text("#error");
+        await page.unroute(/api.v1.tasks/);
+        await page.reload();
+        await page.waitForFunction(() => document.querySelector("#status").textContent.startsWith("Waiting for"));
+        return [lost, await page.isVisible("#error")];
+        """,
+        at=idle_service,
+        token=idle_service.token("cutoff"),
+        expected_noise=("ERR_FAILED",),
+    )
+    assert said[0] == (
+        f"The service at {idle_service.url}/ was not reached. "
+        "Your task is not lost: reload this page to go on waiting for it."
+    )
+    assert said[1] is False
+
+
 def test_a_reload_shows_the_result_again(browse, service):
     said = browse(
         """

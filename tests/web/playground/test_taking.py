@@ -40,6 +40,25 @@ def test_a_picture_is_pasted_or_dropped_and_searched(browse, service, event, req
     assert said == [True, "c.png", "8 × 6", "1 found"]
 
 
+def test_of_several_pictures_the_first_is_taken_and_the_others_are_told(browse, service):
+    said = browse(
+        f"""
+        await open(input.token);
+        await page.evaluate((input) => {{
+          {FILE}
+          const dataTransfer = files({{ ...input, name: "first.png", type: "image/png" }});
+          dataTransfer.items.add(new File(["x"], "second.png", {{ type: "image/png" }}));
+          document.body.dispatchEvent(new DragEvent("drop", {{ dataTransfer, ...options }}));
+        }}, input);
+        await page.waitForSelector("#error:not([hidden])");
+        return [await text("#name"), await text("#error")];
+        """,
+        token=service.token("several"),
+    )
+    assert said[0] == "first.png"
+    assert said[1].startswith("One picture at a time: this is first.png, and 1 more were left out.")
+
+
 def test_the_page_shows_where_to_drop(browse, service):
     said = browse(
         f"""

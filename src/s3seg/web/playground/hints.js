@@ -13,7 +13,14 @@ const BY_OPERATOR = `Whoever runs the service can change that, and needs no acco
 export function remarkOn(metadata) {
   const hints = metadata.hints ?? (metadata.hint ? [{ kind: "other", text: metadata.hint, words: [] }] : []);
   const aboutModel = hints.some(({ kind }) => kind === "photograph" || kind === "unknown_words");
-  return [...hints.map(sentenceFor), ...(aboutModel ? [BY_OPERATOR] : [])].join(" ");
+  return [...withWordsJoined(hints).map(sentenceFor), ...(aboutModel ? [BY_OPERATOR] : [])].join(" ");
+}
+
+/** One hint of all words that the model does not know, whose prompts have one each. */
+function withWordsJoined(hints) {
+  const unknown = hints.filter(({ kind }) => kind === "unknown_words");
+  const words = [...new Set(unknown.flatMap((hint) => hint.words))];
+  return hints.filter((hint) => !unknown.includes(hint) || hint === unknown[0]).map((hint) => (hint === unknown[0] ? { ...hint, words } : hint));
 }
 
 function sentenceFor({ kind, text, words }) {

@@ -95,7 +95,8 @@ function makeRow(item, several, { onPoint, onSwitch, onChoose }) {
   const filled = make("span");
   filled.style.width = `${100 * item.score}%`;
   bar.append(filled);
-  const name = make("span", "name", nameOf(item));
+  const name = make("span", "name");
+  name.append(make("span", "", item.prompt), ` ${item.number}`); // if there is no room, the words are cut and not the number
   const score = make("span", "score", item.score.toFixed(2));
   const [label, box] = switchOf([...(several ? [swatch(item.color)] : []), name, bar, score]);
   const choose = make("button", "more", "⋯");

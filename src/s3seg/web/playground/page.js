@@ -19,6 +19,7 @@ import { Stage } from "./stage.js";
 import { Tiles } from "./tiles.js";
 
 const MOST_PROMPTS = 16;
+const MOST_CHARACTERS = 500; // of a prompt
 const EXAMPLE_PROMPTS = "star, red circle";
 const HINTS = {
   look: "Press an instance to work with it.",
@@ -115,6 +116,8 @@ function findWords() {
   if (words.length > MOST_PROMPTS) {
     return showText("error", `At most ${MOST_PROMPTS} things at a time; these are ${words.length}.`);
   }
+  const long = words.map((word) => [...word].length).find((length) => length > MOST_CHARACTERS);
+  if (long) return showText("error", `At most ${MOST_CHARACTERS} characters for a thing; one of these has ${long}. A few words are enough.`);
   searches.find({ words, tile: tiles.chosen });
 }
 
@@ -190,10 +193,10 @@ function showCode() {
   code.update(asked && url ? { url, file: name, imageUrl, question: asked, threshold: results.chosenThreshold } : null);
 }
 
-function fail(error) {
+function fail(error, goesOn = false) {
   if (!(error instanceof ServiceError)) console.error(error);
   if (error.status === 401) account.refused(sentence(error.message));
-  else showError(error);
+  else showError(error, goesOn);
 }
 
 function showCost() {

@@ -104,6 +104,13 @@ export class PictureChooser {
     event.preventDefault();
     const leaving = event.type === "drop" || (event.type === "dragleave" && event.relatedTarget === null);
     document.body.classList.toggle("dropping", !leaving);
-    if (event.type === "drop") this.take(event.dataTransfer.files[0]);
+    if (event.type === "drop") this.#takeFirst(event.dataTransfer.files);
+  }
+
+  async #takeFirst(files) {
+    const [first, ...others] = files; // all of them now: the list does not outlive the event
+    if ((await this.take(first)) && others.length) {
+      showText("error", `One picture at a time: this is ${first.name}, and ${others.length} more were left out. “s3seg segment” takes whole folders.`);
+    }
   }
 }

@@ -111,11 +111,12 @@ function notFinished(seconds) {
   return `A worker took your task ${seconds} ago and has not finished it. A large picture, and one in tiles, can take this long on a processor without a graphics card. If the worker has stopped, another one takes over by itself.`;
 }
 
-/** Show what went wrong, in the service's own words. */
-export function showError(error) {
-  const again = error.retryAfter ? ` Try again in ${count(error.retryAfter, "second")}.` : "";
-  const request = error.requestId ? ` (request ${error.requestId})` : "";
+/** Show what went wrong, in the service's own words, and a number for its operator if it is not the user's to mend. */
+export function showError(error, goesOn) {
+  const again = error.retryAfter && error.status ? ` Try again in ${count(error.retryAfter, "second")}.` : "";
+  const request = error.requestId && error.status >= 500 ? ` (request ${error.requestId})` : "";
+  const kept = goesOn ? " Your task is not lost: reload this page to go on waiting for it." : "";
   const refund = error.code === "TASK_FAILED" ? " The credits were given back." : "";
-  showText("error", sentence(error.message) + refund + again + request);
+  showText("error", sentence(error.message) + refund + kept + again + request);
   $("error").scrollIntoView({ block: "nearest" });
 }

@@ -16,6 +16,8 @@ export class ServiceError extends Error {
     this.retryAfter = retryAfter;
     /** What the service's log calls the request. */
     this.requestId = requestId;
+    /** The task whose end was not learnt, because the service was not reached; null for none. */
+    this.taskId = null;
   }
 }
 

@@ -22,7 +22,8 @@ export class Searches {
    * @param {object} listener
    * @param {(result: object, stored: object, question: Question | null) => void} listener.onResult Something was found,
    *   perhaps earlier: then how it was asked is not known.
-   * @param {(error: Error) => void} listener.onError A search failed.
+   * @param {(error: Error, goesOn: boolean) => void} listener.onError A search failed; or only its end was not learnt,
+   *   and a reload waits for it again.
    * @param {() => void} listener.onEnd A search has ended in any way.
    */
   constructor(account, picture, progress, listener) {
@@ -125,7 +126,7 @@ export class Searches {
       if (error.status === 400 && this.#picture.current) this.#picture.current.imageUrl = null; // it may be gone
       if (mine.signal.aborted) return;
       $("status").textContent = "";
-      this.#listener.onError(error);
+      this.#listener.onError(error, Boolean(error.taskId) && error.taskId === opened()?.id);
     } finally {
       if (this.#running === mine) {
         this.#running = null;

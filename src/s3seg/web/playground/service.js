@@ -108,6 +108,7 @@ export class Service {
     } catch (error) {
       // nobody waits for it any more, so nobody should pay for it
       if (signal?.aborted) await this.#requests.call("POST", `tasks/${id}/cancel`).catch(() => {});
+      if (error.code === "UNREACHABLE") error.taskId = id;
       throw error;
     }
     return this.result(id, signal);
