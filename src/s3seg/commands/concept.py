@@ -8,7 +8,7 @@ import typer
 
 from s3seg.commands.help import CommandWithSections
 
-app = typer.Typer(help="Make concepts of examples.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Make concepts from examples.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.command("make", cls=CommandWithSections)
@@ -30,7 +30,7 @@ def make(
     ] = None,
     words: Annotated[
         str | None,
-        typer.Option("--prompt", "-p", metavar="TEXT", help="What it is called, to be searched too."),
+        typer.Option("--prompt", "-p", metavar="TEXT", help="Its name, as a further prompt."),
     ] = None,
     checkpoint: Annotated[
         str | None,
@@ -43,7 +43,7 @@ def make(
     device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, mps, cuda, cuda:1 ...")] = "auto",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and errors only.")] = False,
 ) -> None:
-    """Make a concept of examples on one picture or several, to be found on others.
+    """Make a concept from examples on some pictures, to find the same on others.
 
     Use it with: s3seg segment photos/ --concept FILE.safetensors
     """
