@@ -121,10 +121,11 @@ def test_the_guide_to_results_runs_from_top_to_bottom(clone, capsys):
     for code in code_blocks("docs/how-to/results.md", "python"):
         exec(compile(code, "results.md", "exec"), names)
         if "tolerance=pixels" in code:
-            shown = [tuple(map(int, pair.split())) for pair in code.rpartition("# ")[2].split(",")]
-            printed = [tuple(map(int, line.split())) for line in capsys.readouterr().out.splitlines()[-3:]]
-            assert [pixels for pixels, _ in printed] == [pixels for pixels, _ in shown] == [0, 1, 2]
-            assert dict(printed) == pytest.approx(dict(shown), rel=0.05)  # it is about float32 on a CPU
+            shown, printed = code.rpartition("# ")[2], capsys.readouterr().out.splitlines()[-3:]
+            vertices = {int(pixels): int(count) for pixels, count in map(str.split, shown.split(","))}
+            assert list(vertices) == [0, 1, 2]
+            counted = {int(pixels): int(count) for pixels, count in map(str.split, printed)}
+            assert counted == pytest.approx(vertices, rel=0.05)  # masks differ a little between machines
     assert 0 < len(names["sure"]) < len(names["trees"]) < len(names["more"])
     assert len(names["detections"]) == len(names["outlines"]) == len(names["trees"])
     pictures = {"trees.png", "both.png", "again.png", "plain.png", "biggest.png"}

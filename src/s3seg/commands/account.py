@@ -43,7 +43,9 @@ def delete_account(
     token: Token = None,
     confirm: Annotated[
         str | None,
-        typer.Option("--confirm", metavar="USER_ID", help="Your user id, to be asked nothing.", show_default=False),
+        typer.Option(
+            "--confirm", metavar="USER_ID", help="Your user id, to delete without being asked.", show_default=False
+        ),
     ] = None,
 ) -> None:
     """Delete your account on a service and all that it has, for ever. Tokens of the account are refused afterwards."""

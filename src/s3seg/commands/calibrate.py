@@ -48,7 +48,7 @@ def calibrate(
         str | None,
         typer.Option(
             metavar="auto|PIXELS",
-            help="Look also into tiles, as `s3seg segment --tile` will with this calibration.",
+            help="Also look into tiles, as `s3seg segment --tile` will with this calibration.",
             show_default="whole pictures only",
         ),
     ] = None,

@@ -9,7 +9,7 @@ import typer
 from s3seg.commands.help import CommandWithSections
 from s3seg.commands.segmenter_options import CHECKPOINT_DEFAULT, MODEL, Device
 
-app = typer.Typer(help="Make concepts of examples.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Make concepts from examples.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.command("make", cls=CommandWithSections)
@@ -31,7 +31,7 @@ def make(
     ] = None,
     words: Annotated[
         str | None,
-        typer.Option("--prompt", "-p", metavar="TEXT", help="What it is called, to be searched too."),
+        typer.Option("--prompt", "-p", metavar="TEXT", help="Its name, as a further prompt."),
     ] = None,
     checkpoint: Annotated[
         str | None,
@@ -45,7 +45,7 @@ def make(
     device: Device = "auto",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and errors only.")] = False,
 ) -> None:
-    """Make a concept of examples on one picture or several, to be found on others.
+    """Make a concept from examples on some pictures, to find the same on others.
 
     Use it with: s3seg segment photos/ --concept FILE.safetensors
     """

@@ -44,7 +44,7 @@ def yolo(
     ] = 1.0,
     link: Annotated[bool, typer.Option("--link", help="Link to the pictures instead of copying them.")] = False,
 ) -> None:
-    """Make a data set that trainers of YOLO take.
+    """Make a data set for training YOLO.
 
     Writes images/train, images/val, the same folders in labels/, and data.yaml.
     The prompts are the classes. Pictures with nothing on them are kept as background.

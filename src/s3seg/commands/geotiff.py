@@ -58,7 +58,7 @@ def geotiff(
     dtype: Dtype = "auto",
     calibration: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Of `s3seg calibrate --tile`.", rich_help_panel=MODEL),
+        typer.Option(metavar="FILE", help="Thresholds that `s3seg calibrate --tile` chose.", rich_help_panel=MODEL),
     ] = None,
 ) -> None:
     """Find every instance of the prompts in a GeoTIFF raster, and write GeoJSON.

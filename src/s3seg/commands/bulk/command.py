@@ -136,7 +136,7 @@ def run(
             min=1,
             max=86_400,
             metavar="SECONDS",
-            help="End a process in which no picture is finished for so long. A picture that always does this fails.",
+            help="End a process that finishes no picture for this long. A picture that causes it again fails.",
             rich_help_panel=_PROCESSES,
         ),
     ] = 600,

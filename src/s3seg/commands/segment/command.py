@@ -69,7 +69,7 @@ def segment(
         str | None,
         typer.Option(
             metavar="auto|PIXELS",
-            help="Look also into overlapping tiles of this side, for small or many things; slower.",
+            help="Also look into overlapping tiles of this side, for small or many things; slower.",
             show_default="the whole picture only",
         ),
     ] = None,
@@ -158,7 +158,7 @@ def segment(
     image_size: ImageSize = None,
     calibration: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Of `s3seg calibrate`, for --threshold calibrated.", rich_help_panel=MODEL),
+        typer.Option(metavar="FILE", help="Thresholds that `s3seg calibrate` chose.", rich_help_panel=MODEL),
     ] = None,
     url: Annotated[
         str | None,
