@@ -31,7 +31,7 @@ help:
 	@echo "make bench-gpu    on a CUDA card: equal to transformers, how fast, how busy (7 minutes)"
 
 $(BASE): pyproject.toml constraints.txt
-	@echo "setting up $(VENV) (some minutes the first time, most of them PyTorch) ..."
+	@echo "setting up $(VENV) (some minutes the first time, mostly for PyTorch) ..."
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "s3seg needs Python 3.11 or later, this is " + sys.version.split()[0] + "; try make PYTHON=python3.12 ...")'
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) --upgrade "pip>=25.1"
