@@ -11,6 +11,7 @@ RELEASE := $(VENV)/.release
 # Tests start many processes: each works on one core, and finds modules compiled, whatever the environment says.
 TESTING := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
 
+.DELETE_ON_ERROR:
 .PHONY: demo test test-slow test-workers test-integrations docs check release sbom audit bench bench-serve bench-edge bench-cpu bench-gpu clean help
 
 help:
@@ -31,7 +32,7 @@ help:
 	@echo "make bench-gpu    on a CUDA card: equal to transformers, how fast, how busy (7 minutes)"
 
 $(BASE): pyproject.toml constraints.txt
-	@echo "setting up $(VENV) (some minutes the first time, most of them PyTorch) ..."
+	@echo "setting up $(VENV) (some minutes the first time, mostly for PyTorch) ..."
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "s3seg needs Python 3.11 or later, this is " + sys.version.split()[0] + "; try make PYTHON=python3.12 ...")'
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) --upgrade "pip>=25.1"
@@ -92,10 +93,12 @@ release: $(RELEASE)
 # Of the wheels with all extras, in an environment of their own.
 INSTALLED ?= .venv-installed
 OUT ?= out
-sbom: $(RELEASE)
+$(OUT)/sbom.json: $(RELEASE) packaging/sbom.py src/s3seg/__init__.py
 	$(BIN)/python packaging/sbom.py --environment $(INSTALLED) --out $(OUT)
 
-audit: sbom
+sbom: $(OUT)/sbom.json
+
+audit: $(OUT)/sbom.json
 	$(BIN)/python packaging/audit.py $(OUT)/sbom.json
 
 bench: $(READY)

@@ -76,7 +76,7 @@ def install(environment: Path) -> None:
         pip = [str(environment / "bin" / "python"), "-m", "pip", "--disable-pip-version-check"]
         limited = ["--constraint", str(ROOT / "constraints.txt"), "--find-links", folder]
         named = f"s3seg[{extras}]=={distributions.version_of_checkout()}"
-        subprocess.run([*pip, "install", "--quiet", *limited, named], check=True)  # noqa: S603
+        subprocess.run([*pip, "install", "--quiet", "--no-compile", *limited, named], check=True)  # noqa: S603
         subprocess.run([*pip, "uninstall", "--quiet", "--yes", "pip", "setuptools"], check=True)  # noqa: S603
 
 
