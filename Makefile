@@ -8,6 +8,8 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-com
 BASE := $(VENV)/.base
 READY := $(VENV)/.ready
 RELEASE := $(VENV)/.release
+# One more than there are cores, since tests also wait; at most four, for their memory.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(4, 1 + (os.cpu_count() or 1)))')
 # Tests start many processes: each works on one core, and finds modules compiled, whatever the environment says.
 TESTING := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
 
@@ -16,7 +18,7 @@ TESTING := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
 
 help:
 	@echo "make demo       set up, then find things in a picture and draw them (out/demo.png)"
-	@echo "make test       set up, then run the tests, one process on each core, at most four"
+	@echo "make test       set up, then run the tests, one process more than there are cores, at most four"
 	@echo "make test-slow  the tests that take longer: more of the same kills, draws, examples and sizes, and the whole training"
 	@echo "make test-workers  the edge inside Cloudflare's runtime, which npm has"
 	@echo "make test-integrations  the tests with other tools' own clients, installed beside"
@@ -55,7 +57,7 @@ demo: $(BASE)
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/s3seg demo --output out/demo.png
 
 test: $(READY)
-	$(TESTING) $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+	$(TESTING) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 test-slow: $(READY)
 	@$(PIP) -c constraints.txt --group ray --group docs --group release

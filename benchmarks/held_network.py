@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -67,16 +68,14 @@ class HeldPredictor:
         """Do nothing."""
 
 
-def held_network() -> Sam3Network:
-    """Return a network that sleeps in the process that asks it."""
-    predictor: Any = HeldPredictor()  # not a process, but has what is asked of one
-    return Sam3Network(checkpoints.resolve("embedded"), predictor=predictor)
-
-
-def held_network_in_a_process() -> Sam3Network:
-    """Return a network that sleeps in a process of its own."""
-    load: Any = HeldPredictor
-    return Sam3Network(checkpoints.resolve("embedded"), predictor=PredictorProcess(load, device="held"))
+def held_network(*, in_a_process: bool = False) -> Sam3Network:
+    """Return a network that sleeps, in a process of its own or in the one that asks it."""
+    load: Any = HeldPredictor  # not a predictor, but has what is asked of one
+    network = Sam3Network(
+        checkpoints.resolve("embedded"), predictor=PredictorProcess(load, device="held") if in_a_process else load()
+    )
+    network.metadata = replace(network.metadata, drawings_only=False)  # full SAM 3 looks for no photographs
+    return network
 
 
 def eight_ellipses() -> Detections:
