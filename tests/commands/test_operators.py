@@ -58,6 +58,15 @@ def test_on_a_terminal_an_unknown_user_is_asked_about(
     assert s3seg("admin", "credits", "ann", "0").exit_code == (0 if code == 0 else 2)
 
 
+@pytest.mark.parametrize("arguments", [("credits", "ann", "0"), ("tier", "ann", "pro")])
+def test_an_account_without_any_change_of_credits_is_known(
+    s3seg: Command, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("S3SEG_WELCOME_CREDITS", "0")
+    assert s3seg("admin", "tier", "ann", "free", "--create").exit_code == 0
+    assert s3seg("admin", *arguments).exit_code == 0
+
+
 def test_a_user_with_a_token_is_known(s3seg: Command) -> None:
     assert s3seg("token", "--user", "ann").exit_code == 0
     assert s3seg("admin", "credits", "ann", "+5").exit_code == 0
@@ -90,7 +99,8 @@ def _old_objects(*users: str) -> list[Path]:
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"image")
-        os.utime(path, (time.time() - 2 * 86_400,) * 2)
+        two_days_ago = time.time() - 2 * 86_400
+        os.utime(path, (two_days_ago, two_days_ago))
     return paths
 
 

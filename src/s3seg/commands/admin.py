@@ -70,15 +70,15 @@ def tier(
 
 
 async def _confirm_new_account(parts: Parts, user: str, account_id: str) -> None:
-    """Ask before an account is created for a user who has never had credits: the name may be misspelt.
+    """Ask before an account is created for a user who has none: the name may be misspelt.
 
     Raises:
         typer.Abort: The answer is no.
         InvalidRequestError: Nobody can answer.
     """
-    if await parts.accounts.ledger(account_id):
+    if await parts.accounts.known_users([account_id]):
         return
-    unknown = f"the user {user!r} ({account_id}) has never had credits here"
+    unknown = f"the user {user!r} ({account_id}) has no account here"
     if not _can_ask():
         raise InvalidRequestError(f"{unknown}; check the spelling, or add --create to create the account")
     typer.confirm(f"{unknown}. Create the account?", abort=True, err=True)
