@@ -11,6 +11,7 @@ from pyarrow import parquet
 from s3seg.bulk import manifest
 from s3seg.bulk.manifest import Listed
 from s3seg.bulk.storage import Folder
+from s3seg.errors import InvalidRequestError
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def listed(count):
 
 def test_the_columns_are_these(tmp_path):
     out = Folder.at(tmp_path)
-    totals = manifest.write([Listed("/a.png", 5, 7), Listed("https://example.org/b.png")], out)
+    totals = manifest.write([Listed("/a.png", 5, 7), Listed("https://example.org/b.png")], out, "key")
     assert (totals.rows, totals.bytes) == (2, 5)
     table = parquet.read_table(tmp_path / "manifest")
     assert table.schema.equals(
@@ -48,16 +49,17 @@ def test_the_columns_are_these(tmp_path):
 @given(count=st.integers(0, 45), data=st.data())
 def test_any_range_of_ids_gives_the_pictures_in_it(tmp_path_factory, count, data):
     out = Folder.at(tmp_path_factory.mktemp("out"))
-    assert manifest.write(iter(listed(count)), out).rows == count
+    totals = manifest.write(iter(listed(count)), out, "key")
+    assert totals.rows == count
     start = data.draw(st.integers(0, count))
     stop = data.draw(st.integers(start, count))
-    assert manifest.read(out, start, stop) == [one.uri for one in listed(count)[start:stop]]
+    assert manifest.read(out, start, stop, totals.digests) == [one.uri for one in listed(count)[start:stop]]
 
 
 @pytest.mark.usefixtures("small_files")
 def test_only_the_row_groups_of_a_range_are_read(tmp_path, monkeypatch):
     out, asked = Folder.at(tmp_path), []
-    manifest.write(listed(30), out)
+    totals = manifest.write(listed(30), out, "key")
     read = parquet.ParquetFile.read_row_groups
 
     def read_and_note(self, groups, **options):
@@ -65,7 +67,7 @@ def test_only_the_row_groups_of_a_range_are_read(tmp_path, monkeypatch):
         return read(self, groups, **options)
 
     monkeypatch.setattr(parquet.ParquetFile, "read_row_groups", read_and_note)
-    assert manifest.read(out, 17, 22) == [f"/p/{k}.png" for k in range(17, 22)]
+    assert manifest.read(out, 17, 22, totals.digests) == [f"/p/{k}.png" for k in range(17, 22)]
     assert asked == [[1, 2], [0]]
 
 
@@ -80,5 +82,15 @@ def test_pictures_are_listed_file_by_file(tmp_path):
             on_disk = sum(parquet.read_metadata(file).num_rows for file in tmp_path.glob("manifest/*"))
             assert len(taken) - on_disk <= 11, "one file of 10, and the picture that shows that it is full"
 
-    manifest.write(pictures(), Folder.at(tmp_path))
+    manifest.write(pictures(), Folder.at(tmp_path), "key")
     assert len([*tmp_path.glob("manifest/*")]) == 3
+
+
+@pytest.mark.usefixtures("small_files")
+@pytest.mark.parametrize(("count", "key"), [(25, "other"), (26, "key")])
+def test_a_file_of_another_manifest_is_noticed(tmp_path, count, key):
+    out = Folder.at(tmp_path)
+    totals = manifest.write(listed(25), out, "key")
+    manifest.write(listed(count), out, key)
+    with pytest.raises(InvalidRequestError, match="another run was started"):
+        manifest.read(out, 20, 25, totals.digests)

@@ -24,7 +24,7 @@ def out(tmp_path):
 
 
 def test_the_columns_are_these(out, tmp_path):
-    results.write(out, 3, 10, ["/a", "/b"], [GOOD, results.error_row("/b: no")])
+    results.write(out, 3, 10, ["/a", "/b"], [GOOD, results.error_row("/b: no")], fingerprint="f")
     table = parquet.read_table(tmp_path / "results" / "part-0000003.parquet")
     *columns, instances = table.schema
     assert {column.name: str(column.type) for column in columns} == {
@@ -52,42 +52,42 @@ def test_the_columns_are_these(out, tmp_path):
 def test_a_file_is_the_same_whoever_writes_it_and_however_often(out, tmp_path):
     digests = set()
     for _ in range(2):
-        results.write(out, 0, 0, ["/a"], [GOOD])
+        results.write(out, 0, 0, ["/a"], [GOOD], fingerprint="f")
         digests.add(hashlib.sha256((tmp_path / results.part_name(0)).read_bytes()).hexdigest())
     assert len(digests) == 1
     assert [file.name for file in (tmp_path / "results").iterdir()] == ["part-0000000.parquet"]
 
 
 def test_a_whole_file_gives_its_counts(out):
-    counts = results.write(out, 0, 5, ["/a", "/b"], [GOOD, results.error_row("no")])
-    assert counts == Counts(rows=2, failed=1, instances=2) == results.check(out, 0, 5, 7)
+    counts = results.write(out, 0, 5, ["/a", "/b"], [GOOD, results.error_row("no")], fingerprint="f")
+    assert counts == Counts(rows=2, failed=1, instances=2) == results.check(out, 0, 5, 7, fingerprint="f")
 
 
 @pytest.mark.parametrize(("start", "stop"), [(5, 8), (4, 7), (5, 6), (6, 8)])
 def test_a_file_with_other_ids_than_those_of_its_shard_counts_as_missing(out, start, stop):
-    results.write(out, 0, 5, ["/a", "/b"], [GOOD, GOOD])
-    assert results.check(out, 0, start, stop) is None
+    results.write(out, 0, 5, ["/a", "/b"], [GOOD, GOOD], fingerprint="f")
+    assert results.check(out, 0, start, stop, fingerprint="f") is None
 
 
 def test_a_file_with_an_id_twice_counts_as_missing(out, tmp_path):
-    results.write(out, 0, 0, ["/a", "/b"], [GOOD, GOOD])
+    results.write(out, 0, 0, ["/a", "/b"], [GOOD, GOOD], fingerprint="f")
     path = tmp_path / results.part_name(0)
     table = parquet.read_table(path)
     parquet.write_table(pa.concat_tables([table, table.slice(1)]), path)
-    assert results.check(out, 0, 0, 2) is None
+    assert results.check(out, 0, 0, 2, fingerprint="f") is None
     parquet.write_table(pa.concat_tables([table.slice(1), table.slice(1)]), path)
-    assert results.check(out, 0, 0, 2) is None
+    assert results.check(out, 0, 0, 2, fingerprint="f") is None
 
 
 def test_a_file_of_other_columns_counts_as_missing(out, tmp_path):
     (tmp_path / "results").mkdir()
     parquet.write_table(pa.table({"id": [0, 1]}), tmp_path / results.part_name(0))
-    assert results.check(out, 0, 0, 2) is None
+    assert results.check(out, 0, 0, 2, fingerprint="f") is None
 
 
 @pytest.mark.parametrize("counts", [b"{}", b"[]", b"7"])
 def test_a_file_that_does_not_say_what_it_holds_counts_as_missing(out, tmp_path, counts):
-    results.write(out, 0, 0, ["/a"], [GOOD])
+    results.write(out, 0, 0, ["/a"], [GOOD], fingerprint="f")
     path = tmp_path / results.part_name(0)
     parquet.write_table(
         parquet.read_table(path)
@@ -95,23 +95,23 @@ def test_a_file_that_does_not_say_what_it_holds_counts_as_missing(out, tmp_path,
         .cast(results.SCHEMA.with_metadata({b"s3seg": counts})),
         path,
     )
-    assert results.check(out, 0, 0, 1) is None
+    assert results.check(out, 0, 0, 1, fingerprint="f") is None
 
 
 def test_damage_is_never_an_error_of_the_audit(out, tmp_path):
-    results.write(out, 0, 0, ["/a"] * 50, [GOOD] * 50)
+    results.write(out, 0, 0, ["/a"] * 50, [GOOD] * 50, fingerprint="f")
     path = tmp_path / results.part_name(0)
     whole, draw = path.read_bytes(), random.Random(1)
     for length in range(0, len(whole), 97):
         path.write_bytes(whole[:length])
-        assert results.check(out, 0, 0, 50) is None, f"cut to {length} bytes"
+        assert results.check(out, 0, 0, 50, fingerprint="f") is None, f"cut to {length} bytes"
     for _ in range(200):
         damaged = bytearray(whole)
         damaged[draw.randrange(len(whole))] ^= 1 << draw.randrange(8)
         path.write_bytes(damaged)
-        assert results.check(out, 0, 0, 50) in (None, Counts(50, 0, 100))
+        assert results.check(out, 0, 0, 50, fingerprint="f") in (None, Counts(50, 0, 100))
     path.unlink()
-    assert results.check(out, 0, 0, 50) is None
+    assert results.check(out, 0, 0, 50, fingerprint="f") is None
 
 
 def test_only_names_that_we_give_are_files_of_results():
@@ -122,5 +122,5 @@ def test_only_names_that_we_give_are_files_of_results():
 
 
 def test_an_error_with_bytes_that_are_no_text_can_be_stored(out):
-    results.write(out, 0, 0, ["/a"], [results.error_row("caf\udce9.png: no such file")])
+    results.write(out, 0, 0, ["/a"], [results.error_row("caf\udce9.png: no such file")], fingerprint="f")
     assert results.read(out, 0)["error"].to_pylist() == ["caf\\udce9.png: no such file"]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import shlex
 import subprocess
 import sys
 import tarfile
+import time
 from pathlib import Path
 
 import jwt
@@ -17,7 +19,8 @@ from s3seg import checkpoints
 from s3seg.app import whole_app
 from s3seg.app.settings import Settings
 from s3seg.commands import serve
-from s3seg.commands.users import lifetime
+from s3seg.commands.users import lifetime, user_id
+from s3seg.tasks.object_keys import new_image_key
 from tests.commands.running import Command
 
 
@@ -55,6 +58,15 @@ def test_on_a_terminal_an_unknown_user_is_asked_about(
     assert s3seg("admin", "credits", "ann", "0").exit_code == (0 if code == 0 else 2)
 
 
+@pytest.mark.parametrize("arguments", [("credits", "ann", "0"), ("tier", "ann", "pro")])
+def test_an_account_without_any_change_of_credits_is_known(
+    s3seg: Command, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("S3SEG_WELCOME_CREDITS", "0")
+    assert s3seg("admin", "tier", "ann", "free", "--create").exit_code == 0
+    assert s3seg("admin", *arguments).exit_code == 0
+
+
 def test_a_user_with_a_token_is_known(s3seg: Command) -> None:
     assert s3seg("token", "--user", "ann").exit_code == 0
     assert s3seg("admin", "credits", "ann", "+5").exit_code == 0
@@ -76,6 +88,35 @@ def test_values_that_mean_nothing_are_wrong_usage(s3seg: Command, arguments: lis
     assert (done.exit_code, done.stdout) == (2, "")
     assert "rror" in done.stderr
     assert "bug" not in done.stderr
+
+
+# ---- unused objects ----
+
+
+def _old_objects(*users: str) -> list[Path]:
+    """Store an object for each user that nothing refers to, two days ago."""
+    paths = [Path(Settings().data_dir) / "objects" / new_image_key(user_id(user), "image/png") for user in users]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"image")
+        two_days_ago = time.time() - 2 * 86_400
+        os.utime(path, (two_days_ago, two_days_ago))
+    return paths
+
+
+def test_unused_objects_of_unknown_users_are_kept_unless_an_option_names_them(s3seg: Command) -> None:
+    assert s3seg("token", "--user", "ann").exit_code == 0
+    own, one, other = _old_objects("ann", "ben", "cleo")
+    done = s3seg("admin", "gc")
+    assert done.stdout.startswith("removed 1 objects (5 bytes)")
+    assert "kept 2 objects (10 bytes) of 2 users who have no account in this database" in done.stderr
+    assert "--unknown-users" in done.stderr
+    assert [path.exists() for path in (own, one, other)] == [False, True, True]
+    assert s3seg("admin", "gc", "--unknown-users", "--dry-run").stdout.startswith("would remove 2 objects (10 bytes)")
+    assert one.exists()
+    done = s3seg("admin", "gc", "--unknown-users")
+    assert (done.stdout.startswith("removed 2 objects (10 bytes)"), done.stderr) == (True, "")
+    assert [path.exists() for path in (one, other)] == [False, False]
 
 
 # ---- tokens ----

@@ -79,14 +79,16 @@ async def test_objects_that_no_row_refers_to_are_removed(objects, tables):
 @pytest.mark.parametrize("key", ["users/ann/backup.json", f"users/{USER.user_id}/avatar.png", "other/x.png"])
 async def test_objects_of_other_programs_in_the_bucket_are_kept(objects, tables, key):
     await objects.put(key, b"not ours")
-    assert (await collect_garbage(objects, MemoryAccounts(tables), before=TOMORROW)).objects == 0
+    found = await collect_garbage(objects, MemoryAccounts(tables), before=TOMORROW, unknown_users=True)
+    assert (found.objects, found.kept_objects) == (0, 0)
     assert [info.key async for info in objects.list("")] == [key]
 
 
 async def test_recent_objects_are_kept(objects, tables):
     await objects.put(new_image_key(USER.user_id, "image/png"), b"its row is being written")
     yesterday = datetime.now(UTC) - timedelta(days=1)
-    assert (await collect_garbage(objects, MemoryAccounts(tables), before=yesterday)).objects == 0
+    found = await collect_garbage(objects, MemoryAccounts(tables), before=yesterday, unknown_users=True)
+    assert (found.objects, found.kept_objects) == (0, 0)
     assert len([info async for info in objects.list("")]) == 1
 
 
@@ -115,15 +117,18 @@ def _unlimited():
     return Settings(rate_limits="off").rates
 
 
-async def test_scheduled_collection_keeps_objects_of_users_of_another_installation(objects, tables):
+async def test_objects_of_users_without_an_account_are_only_removed_on_request(objects, tables):
     accounts = MemoryAccounts(tables)
     await accounts.ensure(USER.user_id)
     mine, theirs = (new_image_key(user, "image/png") for user in (USER.user_id, str(uuid.uuid4())))
     for key in (mine, theirs):
         await objects.put(key, b"x")
-    assert (await collect_garbage(objects, accounts, before=TOMORROW, known_users_only=True)).objects == 1
+    found = await collect_garbage(objects, accounts, before=TOMORROW)
+    assert (found.objects, found.kept_objects, found.kept_size_bytes, found.kept_users) == (1, 1, 1, 1)
     assert [info.key async for info in objects.list("")] == [theirs]
-    assert (await collect_garbage(objects, accounts, before=TOMORROW)).objects == 1
+    found = await collect_garbage(objects, accounts, before=TOMORROW, unknown_users=True)
+    assert (found.objects, found.kept_objects, found.kept_users) == (1, 0, 0)
+    assert [info.key async for info in objects.list("")] == []
 
 
 async def test_of_several_services_one_does_a_job_that_is_due(tables):

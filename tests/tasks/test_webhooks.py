@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 
 from s3seg.errors import UnavailableError
+from s3seg.tasks.records import Identity
 from s3seg.tasks.webhook_delivery import WebhookDelivery
 from s3seg.tasks.webhooks import DeliveryStatus, DueDelivery, pause_after
 from s3seg.testing.harness import outcome_for
@@ -110,6 +111,83 @@ async def test_a_sender_that_dies_leaves_it_to_another() -> None:
     await harness.pass_time(121)
     assert await WebhookDelivery(harness.outbox, received).send_due() == 1
     assert len(received.ids) == 1
+
+
+class Hangs(Sent):
+    """Receives what goes to others at once; the deliveries to one address are not answered."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self.url = url
+        self.hanging = 0
+        self.most_hanging = 0
+
+    async def send(self, delivery: DueDelivery) -> None:
+        if delivery.url != self.url:
+            return await super().send(delivery)
+        self.hanging += 1
+        self.most_hanging = max(self.most_hanging, self.hanging)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.hanging -= 1
+
+
+async def ended_tasks(harness: MemoryHarness, url: str, count: int) -> Identity:
+    user = await harness.user(credits=count)
+    await harness.webhooks.create_webhook(user, url)
+    for number in range(count):
+        if number % 50 == 49:  # a user may submit 60 tasks a minute
+            await harness.pass_time(61)
+        task = await harness.submit(user)
+        await harness.queue.finish(await harness.claim(task), outcome_for(task))
+    return user
+
+
+async def test_a_webhook_that_does_not_answer_delays_no_other() -> None:
+    harness, sender = MemoryHarness(), Hangs("https://slow.example/hook")
+    slow = await ended_tasks(harness, sender.url, 100)
+    await harness.pass_time(1)
+    other = await ended_tasks(harness, "https://me.example/hook", 1)
+    (own,) = await harness.webhooks.list_deliveries(other)
+    delivery = WebhookDelivery(harness.outbox, sender, idle_s=0.01, patience_s=0.05)
+    delivery.start()
+    async with asyncio.timeout(10):
+        while not sender.ids:
+            await asyncio.sleep(0.01)
+    assert sender.ids == [own.delivery_id]
+    assert sender.most_hanging == 4
+    await delivery.aclose()
+    waiting = await harness.webhooks.list_deliveries(slow, limit=100)
+    assert {one.status for one in waiting} == {DeliveryStatus.PENDING}, "none is lost"
+    assert "it was not sent, since 4 others were not answered in 0.05 seconds" in {one.last_error for one in waiting}
+
+
+async def test_a_webhook_that_answers_gets_all_that_is_due_at_once() -> None:
+    harness, sender = MemoryHarness(), Sent()
+    user = await ended_tasks(harness, "https://me.example/hook", 16)
+    assert await WebhookDelivery(harness.outbox, sender, patience_s=5).send_due() == 16
+    seen = await harness.webhooks.list_deliveries(user)
+    assert {(one.status, one.attempts) for one in seen} == {(DeliveryStatus.DELIVERED, 1)}
+    assert len(sender.ids) == len(set(sender.ids)) == 16
+
+
+async def test_what_cannot_be_recorded_is_sent_again(caplog: pytest.LogCaptureFixture) -> None:
+    harness, sender = MemoryHarness(), Sent()
+    await ended_task(harness)
+    delivered = harness.outbox.delivered
+
+    async def failing(delivery_id: str) -> None:
+        raise UnavailableError("the database is locked")
+
+    delivery = WebhookDelivery(harness.outbox, sender)
+    harness.outbox.delivered = failing  # type: ignore[method-assign]
+    assert await delivery.send_due() == 1
+    assert "it will be sent again: the database is locked" in caplog.text
+    harness.outbox.delivered = delivered  # type: ignore[method-assign]
+    await harness.pass_time(121)
+    assert await delivery.send_due() == 1
+    assert Counter(sender.ids).most_common(1)[0][1] == 2, "the same id"
 
 
 async def test_the_loop_goes_on_after_an_error_of_the_database(caplog: pytest.LogCaptureFixture) -> None:

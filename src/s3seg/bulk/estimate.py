@@ -89,7 +89,7 @@ def estimate(
     segment_rows(segmenter, files[:1], request, batch_size=batch_size)  # the first picture is slower than the others
     start = time.perf_counter()
     rows = segment_rows(segmenter, files, request, batch_size=batch_size)
-    content = results.encode(0, [shown(one.uri) for one in chosen], rows)
+    content = results.encode(0, [shown(one.uri) for one in chosen], rows, fingerprint="")
     seconds = time.perf_counter() - start
     return Estimate(
         pictures=count,

@@ -162,7 +162,8 @@ def _finish_alone(job: ShardJob, engine: Engine, shards: Sequence[int], tracker:
             uris = [shown(one) for one in collected.uris]
             rows = [collected.rows[k] for k in range(len(uris))]
             try:
-                tracker.add(results.write(run.out, shard, run.ids(shard).start, uris, rows))
+                start = run.ids(shard).start
+                tracker.add(results.write(run.out, shard, start, uris, rows, fingerprint=run.fingerprint))
             except (S3segError, OSError) as err:
                 tracker.last_error = str(err)
 

@@ -99,7 +99,7 @@ def shard_of(file_name: str) -> int | None:
     return int(number) if number.isdecimal() and file_name == part_name(int(number)).partition("/")[2] else None
 
 
-def write(out: Folder, shard: int, start: int, uris: Sequence[str], rows: Sequence[Row]) -> Counts:
+def write(out: Folder, shard: int, start: int, uris: Sequence[str], rows: Sequence[Row], *, fingerprint: str) -> Counts:
     """Write the results of a shard completely or not at all.
 
     Args:
@@ -108,30 +108,33 @@ def write(out: Folder, shard: int, start: int, uris: Sequence[str], rows: Sequen
         start: The id of its first picture.
         uris: Addresses, as they are shown.
         rows: The row of each picture, in the same order.
+        fingerprint: Of the run.
 
     Raises:
         UnavailableError: The S3 server does not respond.
         OSError: The file cannot be written.
     """
-    out.write(part_name(shard), encode(start, uris, rows))
+    out.write(part_name(shard), encode(start, uris, rows, fingerprint=fingerprint))
     return count(rows)
 
 
-def encode(start: int, uris: Sequence[str], rows: Sequence[Row]) -> bytes:
+def encode(start: int, uris: Sequence[str], rows: Sequence[Row], *, fingerprint: str) -> bytes:
     """Return the content of a file of results; the arguments are those of `write`."""
     counts = count(rows)
     values = [
         {"id": number, "uri": uri, **row} for number, (uri, row) in enumerate(zip(uris, rows, strict=True), start)
     ]
-    about = json.dumps({"failed": counts.failed, "instances": counts.instances}).encode()
+    about = json.dumps({"failed": counts.failed, "instances": counts.instances, "run": fingerprint}).encode()
     table = pa.Table.from_pylist(values, schema=SCHEMA.with_metadata({_COUNTS: about}))
     content = io.BytesIO()
     parquet.write_table(table, content, compression="zstd")
     return content.getvalue()
 
 
-def check(out: Folder, shard: int, start: int, stop: int) -> Counts | None:
+def check(out: Folder, shard: int, start: int, stop: int, *, fingerprint: str) -> Counts | None:
     """Read the ids of a shard's file, and return its counts if it has each id once and no other; else None.
+
+    A file that another run has written, with another fingerprint, is None too.
 
     Raises:
         UnavailableError: The S3 server does not respond.
@@ -142,8 +145,10 @@ def check(out: Folder, shard: int, start: int, stop: int) -> Counts | None:
                 return None
             ids = content.read(columns=["id"], use_threads=False)["id"].to_numpy()
             about = json.loads((content.schema_arrow.metadata or {})[_COUNTS])
+        if about["run"] != fingerprint:
+            return None
         counts = Counts(stop - start, about["failed"], about["instances"])
-    except (OSError, pa.ArrowInvalid, KeyError, TypeError, ValueError):  # missing or damaged: it is made again
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):  # missing or damaged: it is made again
         return None
     return counts if np.array_equal(np.sort(ids), np.arange(start, stop)) else None
 

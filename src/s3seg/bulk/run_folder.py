@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -40,6 +41,7 @@ class Run:
         rows: The number of its pictures.
         bytes: The sum of their sizes, as far as these are known.
         shard_rows: Pictures of a shard; a shard is the unit of work, and has a file of results.
+        digests: Those of the manifest.
     """
 
     out: Folder
@@ -48,6 +50,12 @@ class Run:
     rows: int
     bytes: int
     shard_rows: int
+    digests: tuple[str, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        """A SHA-256 of request, pictures and shards; the results of runs that differ in one of them have another."""
+        return hashlib.sha256(" ".join([str(self.shard_rows), *self.digests]).encode()).hexdigest()
 
     @property
     def shards(self) -> int:
@@ -62,7 +70,7 @@ class Run:
     def uris(self, shard: int) -> list[str]:
         """The addresses of the pictures of a shard, from the manifest."""
         ids = self.ids(shard)
-        return manifest.read(self.out, ids.start, ids.stop)
+        return manifest.read(self.out, ids.start, ids.stop, self.digests)
 
     def missing(self) -> list[int]:
         """Return the shards that have no file of results. This only lists the folder; `audit` reads the files."""
@@ -72,7 +80,7 @@ class Run:
     def audit(self) -> Audit:
         """Compare the ids of the manifest with those of the results, in both directions.
 
-        Files of results that are damaged, or lack a picture, or have one twice, count as missing.
+        Files of results that are damaged, lack a picture, have one twice, or are of another run count as missing.
 
         Raises:
             S3segError: The S3 server does not respond.
@@ -97,11 +105,18 @@ class Run:
         """Record that the run is complete.
 
         Raises:
-            S3segError: The audit found a picture without a result, or a result without a picture.
+            S3segError: The audit found a picture without a result, or a result without a picture; or another run was
+                started in the same folder at the same time, and has taken it over.
         """
         if audit.missing or audit.unknown or audit.counts.rows != self.rows:
             raise S3segError(f"{self.out.address}: the run is not complete: {audit}")
-        self.out.write(COMPLETE, _json({"format": FORMAT, **asdict(audit.counts)}))
+        found = _find(self.out)
+        if found is None or _run(found, self.out).fingerprint != self.fingerprint:
+            raise S3segError(
+                f"{self.out.address}: another run was started in this folder at the same time, and has replaced this "
+                "one; start this one again with another output"
+            )
+        self.out.write(COMPLETE, _json({"format": FORMAT, "run": self.fingerprint, **asdict(audit.counts)}))
 
     def completed(self) -> Counts | None:
         """Return the counts if the run is complete and every file of results is still there, else None."""
@@ -109,6 +124,8 @@ class Run:
         if content is None or self.missing():
             return None
         values = _values(content, COMPLETE, self.out)
+        if values.get("run") != self.fingerprint:
+            return None
         return Counts(values["rows"], values["failed"], values["instances"])
 
     def _present(self) -> set[int]:
@@ -117,7 +134,7 @@ class Run:
 
     def _check(self, shard: int) -> Counts | None:
         ids = self.ids(shard)
-        return results.check(self.out, shard, ids.start, ids.stop)
+        return results.check(self.out, shard, ids.start, ids.stop, fingerprint=self.fingerprint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +198,7 @@ def start(
             f"{out.address} has {len(strangers)} files of results, but no {RUN} that says of what; "
             "choose another output"
         )
-    totals = manifest.write(_counted(pictures(), on_listing), out)
+    totals = manifest.write(_counted(pictures(), on_listing), out, key)
     if not totals.rows:
         raise InvalidRequestError(f"{source}: there is no picture in it")
     run = Run(
@@ -191,8 +208,9 @@ def start(
         rows=totals.rows,
         bytes=totals.bytes,
         shard_rows=shard_rows or max(_SMALLEST, min(_LARGEST, totals.rows // _SHARDS)),
+        digests=totals.digests,
     )
-    numbers = {"rows": run.rows, "bytes": run.bytes, "shard_rows": run.shard_rows}
+    numbers = {"rows": run.rows, "bytes": run.bytes, "shard_rows": run.shard_rows, "digests": run.digests}
     about = {"format": FORMAT, "version": __version__, "key": key, "input": source, **numbers}
     out.write(RUN, _json({**about, "request": request.to_dict()}))
     return run
@@ -225,6 +243,7 @@ def _run(values: Mapping[str, Any], out: Folder) -> Run:
             rows=values["rows"],
             bytes=values["bytes"],
             shard_rows=values["shard_rows"],
+            digests=tuple(values["digests"]),
         )
     except (KeyError, TypeError) as err:
         raise InvalidRequestError(f"{out.path(RUN)}: this file is damaged: {err!r}") from err

@@ -107,7 +107,14 @@ class ShardWorker:
         try:
             uris = run.uris(shard)
             rows = self._rows(uris)
-            counts = results.write(run.out, shard, run.ids(shard).start, [shown(uri) for uri in uris], rows)
+            counts = results.write(
+                run.out,
+                shard,
+                run.ids(shard).start,
+                [shown(uri) for uri in uris],
+                rows,
+                fingerprint=run.fingerprint,
+            )
         except Exception as err:
             self._loaded = None  # a network that failed may not recover; the next shard gets a fresh one
             hopeless = isinstance(err, _SAME_FOR_EVERY_SHARD)

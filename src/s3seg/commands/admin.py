@@ -70,15 +70,15 @@ def tier(
 
 
 async def _confirm_new_account(parts: Parts, user: str, account_id: str) -> None:
-    """Ask before an account is created for a user who has never had credits: the name may be misspelt.
+    """Ask before an account is created for a user who has none: the name may be misspelt.
 
     Raises:
         typer.Abort: The answer is no.
         InvalidRequestError: Nobody can answer.
     """
-    if await parts.accounts.ledger(account_id):
+    if await parts.accounts.known_users([account_id]):
         return
-    unknown = f"the user {user!r} ({account_id}) has never had credits here"
+    unknown = f"the user {user!r} ({account_id}) has no account here"
     if not _can_ask():
         raise InvalidRequestError(f"{unknown}; check the spelling, or add --create to create the account")
     typer.confirm(f"{unknown}. Create the account?", abort=True, err=True)
@@ -110,21 +110,38 @@ def gc(
         float,
         typer.Option("--older-than", metavar="HOURS", min=1, max=1_000_000, help="Keep objects younger than this."),
     ] = 24.0,
+    unknown_users: Annotated[
+        bool,
+        typer.Option(
+            "--unknown-users",
+            help="Remove objects of users who have no account in this database too. With the wrong database, that is "
+            "everything.",
+        ),
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be removed, remove nothing.")] = False,
 ) -> None:
-    """Remove stored objects that no image or result refers to."""
+    """Remove stored objects that no image or result refers to, of users who have an account here."""
     from s3seg.tasks.maintenance import collect_garbage
 
     if math.isnan(older_than):  # typer's limits let it pass
         raise InvalidRequestError("--older-than must be a number of hours, got nan")
     before = datetime.now(UTC) - timedelta(hours=older_than)
     garbage = run_with_parts(
-        lambda parts: collect_garbage(parts.objects, parts.accounts, before=before, dry_run=dry_run)
+        lambda parts: collect_garbage(
+            parts.objects, parts.accounts, before=before, dry_run=dry_run, unknown_users=unknown_users
+        )
     )
     verb = "would remove" if dry_run else "removed"
     typer.echo(
         f"{verb} {garbage.objects} objects ({garbage.size_bytes} bytes) and {garbage.partial_writes} partial writes"
     )
+    if garbage.kept_objects:
+        typer.echo(
+            f"kept {garbage.kept_objects} objects ({garbage.kept_size_bytes} bytes) of {garbage.kept_users} users who "
+            "have no account in this database; if it is the right one, and no other installation uses this storage, "
+            "add --unknown-users to remove them too",
+            err=True,
+        )
 
 
 @app.command()

@@ -28,11 +28,18 @@ class Collected:
         objects: Number of objects that no row refers to.
         size_bytes: Total size of these objects.
         partial_writes: Number of writes that were never completed; 0 in a dry run.
+        kept_objects: Number of objects that no row refers to and that were kept, since their users have no account
+            here; 0 if those of unknown users were to be removed.
+        kept_size_bytes: Total size of these objects.
+        kept_users: Number of the users of these objects.
     """
 
     objects: int
     size_bytes: int
     partial_writes: int
+    kept_objects: int
+    kept_size_bytes: int
+    kept_users: int
 
 
 async def collect_garbage(
@@ -41,7 +48,7 @@ async def collect_garbage(
     *,
     before: datetime,
     dry_run: bool = False,
-    known_users_only: bool = False,
+    unknown_users: bool = False,
 ) -> Collected:
     """Remove objects that no image and no result refers to.
 
@@ -53,19 +60,24 @@ async def collect_garbage(
         accounts: Knows which objects are in use.
         before: Consider only objects older than this: the row of a newer one may not have been written yet.
         dry_run: Count the objects, but remove nothing.
-        known_users_only: Keep objects of users who have no account here, in case another installation of s3seg shares
-            the bucket, or the database is not the right one.
+        unknown_users: Remove objects of users who have no account here too. By default they are kept, in case another
+            installation of s3seg shares the bucket, or the database is not the right one.
     """
-    removed = removed_bytes = 0
+    removed = removed_bytes = kept = kept_bytes = 0
+    strangers: set[str | None] = set()
     old: list[ObjectInfo] = []
 
     async def remove_unreferenced() -> None:
-        nonlocal removed, removed_bytes
+        nonlocal removed, removed_bytes, kept, kept_bytes
         in_use = await accounts.referenced([info.key for info in old])
         unused = [info for info in old if info.key not in in_use]
-        if known_users_only:
+        if not unknown_users:
             owners = {info.key: owner_of(info.key) for info in unused}
             known = await accounts.known_users(sorted({owner for owner in owners.values() if owner is not None}))
+            foreign = [info for info in unused if owners[info.key] not in known]
+            kept += len(foreign)
+            kept_bytes += sum(info.size_bytes for info in foreign)
+            strangers.update(owners[info.key] for info in foreign)
             unused = [info for info in unused if owners[info.key] in known]
         for info in unused:
             if not dry_run:
@@ -81,7 +93,14 @@ async def collect_garbage(
             await remove_unreferenced()
     await remove_unreferenced()
     partial = 0 if dry_run else await objects.discard_partial_writes(before)
-    return Collected(objects=removed, size_bytes=removed_bytes, partial_writes=partial)
+    return Collected(
+        objects=removed,
+        size_bytes=removed_bytes,
+        partial_writes=partial,
+        kept_objects=kept,
+        kept_size_bytes=kept_bytes,
+        kept_users=len(strangers),
+    )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -205,7 +224,7 @@ def garbage_collection(
 
     async def run() -> str | None:
         before = datetime.now(UTC) - timedelta(hours=_KEEP_H)
-        found = await collect_garbage(objects, accounts, before=before, known_users_only=True)
+        found = await collect_garbage(objects, accounts, before=before)
         if not found.objects and not found.partial_writes:
             return None
         if removals is not None:

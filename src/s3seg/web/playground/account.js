@@ -59,7 +59,7 @@ export class Account {
     this.ask(problem);
   }
 
-  /** Read the account anew, for the credits. */
+  /** Read the account again, since the credits may have changed. */
   async refresh() {
     const asked = this.service;
     if (!asked) return;
@@ -75,7 +75,7 @@ export class Account {
     }
   }
 
-  /** From the address (#token=...), which never reaches a server or its log; it does not stay there either. */
+  /** Take a token from the URL's fragment (#token=...), which no server is sent, and remove it from the URL. */
   #takeFromAddress() {
     const token = new URLSearchParams(location.hash.slice(1)).get("token")?.trim();
     if (!token) return false;
@@ -83,7 +83,7 @@ export class Account {
     if (tokenProblem(token)) this.ask(tokenProblem(token));
     else if (ON_THIS_MACHINE.has(location.hostname)) this.#use(token);
     else {
-      // a stranger's link with a stranger's token would have the user's pictures end in the stranger's account
+      // somebody else's link may hold somebody else's token: the user's pictures would be stored in that account
       this.ask("The link brought a token. Use it only if you know who gave you the link.");
       $("token").value = token;
     }

@@ -1,4 +1,4 @@
-// The instance that the user works with: others like it, not like it, and clicks that repair its mask.
+// The instance that the user works with: use it as an example or a counterexample, and correct its mask with clicks.
 
 import { $, count, say, showText } from "./dom.js";
 import { nameOf } from "./items.js";
@@ -25,8 +25,8 @@ export class Chosen {
    * @param {(item: Item | null) => void} listener.onChoose Another item is chosen, or none.
    * @param {(item: Item) => void} listener.onClose The user has finished with it.
    * @param {() => void} listener.onMarks Other points are to be shown, or another tool is to be used.
-   * @param {(box: number[], positive: boolean) => void} listener.onExample A box shows what to find, or what not.
-   * @param {(click: object) => Promise<import("./rle.js").Mask | null>} listener.onRepair Ask for the mask that clicks show.
+   * @param {(box: number[], positive: boolean) => void} listener.onExample Use a box as an example.
+   * @param {(click: object) => Promise<import("./rle.js").Mask | null>} listener.onRepair Ask for the mask at clicks.
    * @param {(item: Item) => void} listener.onMask An item has another mask.
    */
   constructor(listener) {
@@ -140,7 +140,7 @@ export class Chosen {
   }
 }
 
-/** The question to the service: the points, and a box around the mask so far and what belongs to it. */
+/** The clicks to send: the points, and a box around the current mask and the positive points. */
 function clickOf(box, points) {
   const [x1, y1, x2, y2] = box;
   const inside = points.filter(({ positive }) => positive).map(({ point }) => point);

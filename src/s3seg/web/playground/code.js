@@ -1,9 +1,9 @@
 // What the page does, as Python, curl and a command line to copy. Each gives the same masks as the page.
 //
-// Names and words may be a stranger's, and whoever copies the code runs it. In code for a shell they stand in quotes
-// only, never in comments: a shell that people type into may run those, as zsh does.
+// File names and prompts may come from somebody else, and users run the code that they copy. In shell code they appear
+// in quotes only, never in comments, since an interactive shell may run these, as zsh does.
 
-// What a terminal acts on when it is pasted, and what turns the direction of a text
+// Control characters, which a terminal acts on when they are pasted, and characters that set the direction of text
 const UNPRINTABLE = /[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/g;
 
 /**
@@ -74,12 +74,12 @@ function curlFor({ url, file, imageUrl, question, threshold }) {
   return `${lines.join("\n")}\n`;
 }
 
-/** A variable of the shell between two quoted parts of a JSON text. */
+/** A shell variable inside a JSON text in single quotes: ends the quotes, and opens them again. */
 function variable(name) {
   return `"'"$${name}"'"`;
 }
 
-/** A JSON object as words of a shell: members that are written already, possibly in a list, and plain values. */
+/** A JSON object as a quoted shell word. `written` has members that are shell words already, `values` plain values. */
 function body(written, values) {
   const inner = (text) => (text.startsWith("'") ? text.slice(1, -1) : text);
   const members = Object.entries(written).map(([key, value]) => {
@@ -113,7 +113,7 @@ function commandFor({ url, file, question, threshold }) {
   );
 }
 
-/** A list, a number or a text; JSON writes them as Python does. */
+/** A list, a number or a text as a Python literal, which is the same as in JSON. */
 function python(value) {
   if (Array.isArray(value)) return `[${value.map(python).join(", ")}]`;
   return json(value);
@@ -127,7 +127,7 @@ function escaped(character) {
   return `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`;
 }
 
-/** A word of bash or zsh; of any POSIX shell if the text has only what can be printed. */
+/** A text as a word for bash and zsh; for any POSIX shell, if all its characters are printable. */
 function shell(text) {
   if (/^[\w./:@%+=-]+$/.test(text)) return text;
   if (text.search(UNPRINTABLE) < 0) return `'${text.replaceAll("'", `'\\''`)}'`;
@@ -138,7 +138,7 @@ function asBytes(character) {
   return Array.from(new TextEncoder().encode(character), (byte) => `\\x${byte.toString(16).padStart(2, "0")}`).join("");
 }
 
-/** A text that may stand in a comment of Python. */
+/** A text on one line, for a comment in Python. */
 function oneLine(text) {
   return text.replace(/\s/g, " ").replace(UNPRINTABLE, "");
 }

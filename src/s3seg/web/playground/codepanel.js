@@ -30,7 +30,7 @@ export class CodePanel {
       $("copy").textContent = "Copied";
       say("Copied");
     } catch {
-      // no access to the clipboard, as on plain HTTP: the user copies what is selected
+      // the clipboard cannot be used, for example over plain HTTP: select the text, so that the user can copy it
       getSelection().selectAllChildren($("code-text"));
       $("copy").textContent = "Selected: copy it with Ctrl or ⌘ and C";
     }

@@ -28,7 +28,7 @@ export class Concepts {
       if (service === this.#account.service) this.#show(concepts);
     } catch (error) {
       if (error.status === 404) $("concepts").hidden = true; // an older service, which has none
-      else if (error.status !== 401) this.#listener.onError(error); // an expired token is said elsewhere
+      else if (error.status !== 401) this.#listener.onError(error); // the account reports an expired token
     }
   }
 

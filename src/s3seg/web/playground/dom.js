@@ -25,7 +25,7 @@ export function showText(id, text = "") {
   $(id).hidden = text === "";
 }
 
-/** Say something to those who use a screen reader, beside what is shown. */
+/** Announce a text to screen readers, without showing it. */
 export function say(text) {
   $("spoken").textContent = text;
 }
@@ -41,12 +41,12 @@ export function sentence(text) {
   return /[.!?]$/.test(whole) ? whole : `${whole}.`;
 }
 
-/** What the service says of itself in the page. */
+/** A value that the service wrote into a meta element of the page. */
 export function setting(name) {
   return document.querySelector(`meta[name="${name}"]`).content;
 }
 
-/** Hand a file to the user. */
+/** Download a file. */
 export function save(blob, name) {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(blob);

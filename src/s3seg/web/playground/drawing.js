@@ -58,15 +58,15 @@ export function layerOf(mask, color, scale) {
 export function drawLayer(context, layer, pictureWidth, alpha = 1) {
   const factor = context.canvas.width / (pictureWidth * layer.scale);
   context.globalAlpha = alpha;
-  context.imageSmoothingQuality = factor < 0.5 ? "high" : "low"; // two pixels to a side are enough until then
+  context.imageSmoothingQuality = factor < 0.5 ? "high" : "low"; // bilinear sampling is enough down to a half
   const { canvas, x, y } = layer;
   context.drawImage(canvas, x * factor, y * factor, canvas.width * factor, canvas.height * factor);
   context.globalAlpha = 1;
 }
 
 /**
- * Write labels, the first ones having the first choice of place; one that would cover another is moved, or left out.
- * Where there are very many, they would hide what they name: then those much wider than their box are left out too.
+ * Write labels. Earlier ones are placed first; one that would cover another is moved, or left out. If there are very
+ * many, those much wider than their box are left out too, since they would hide the instances.
  *
  * @param {{text: string, color: number[], box: number[]}[]} labels With boxes in pixels of the canvas.
  * @param {number} em Size of the letters, pixels.
@@ -102,7 +102,7 @@ export function drawLabels(context, labels, em) {
   }
 }
 
-/** How much of each cell of a window of the layer the mask covers, 0..1, row by row. */
+/** The share of each cell of a window of the layer that the mask covers, 0..1, row by row. */
 export function coverage(mask, { scale, x, y, width, height }) {
   const cells = new Float32Array(width * height);
   mask.forEachPiece((column, top, bottom) => {
@@ -115,7 +115,7 @@ export function coverage(mask, { scale, x, y, width, height }) {
   return cells;
 }
 
-/** Call `visit(k, part)` with each cell of 0..count that from..to reaches into, and what part of it. */
+/** Call `visit(k, part)` for each cell k of 0..count that overlaps from..to, with the overlapping part of it, 0..1. */
 function forEachCell(from, to, count, visit) {
   for (let k = Math.max(0, Math.floor(from)); k < Math.min(count, Math.ceil(to)); k++) {
     visit(k, Math.min(to, k + 1) - Math.max(from, k));
@@ -131,7 +131,7 @@ function forEachCell(from, to, count, visit) {
 export function blur(cells, width, height, sigma) {
   const variance = sigma ** 2 / 3;
   const whole = Math.floor((Math.sqrt(12 * variance + 1) - 1) / 2);
-  const short = ((2 * whole + 1) * (variance - (whole * (whole + 1)) / 3)) / 2; // what whole cells leave of it
+  const short = ((2 * whole + 1) * (variance - (whole * (whole + 1)) / 3)) / 2; // variance beyond that of whole cells
   const part = short / ((whole + 1) ** 2 - variance);
   let [from, to] = [Float32Array.from(cells), new Float32Array(cells.length)];
   for (let pass = 0; pass < 3; pass++) {

@@ -4,7 +4,7 @@ import { $, count, say } from "./dom.js";
 import { promptsIn } from "./prompts.js";
 
 const MOST_BOXES = 16; // of each kind
-const NAME = "like this"; // of what is found without words
+const NAME = "like this"; // of what is found by boxes alone
 const MOST_NAME = 120; // characters
 
 /** Collects the examples, and asks for what is like them. */
@@ -15,8 +15,8 @@ export class Examples {
   /**
    * @param {object} listener
    * @param {() => void} listener.onChange There are other examples.
-   * @param {(examples: object) => void} listener.onFind They are to be found, as `Question` has it.
-   * @param {(name: string, examples: object) => Promise<boolean>} listener.onKeep They are to be kept as a concept.
+   * @param {(examples: object) => void} listener.onFind Search with them; they are as in `Question`.
+   * @param {(name: string, examples: object) => Promise<boolean>} listener.onKeep Save them as a concept.
    * @param {(text: string) => void} listener.onRefuse Something cannot be done, for this reason.
    */
   constructor(listener) {
@@ -38,7 +38,7 @@ export class Examples {
     return this.#boxes;
   }
 
-  /** Add an example, or what is not one. */
+  /** Add an example, or a counterexample. */
   add(box, positive) {
     if (this.#boxes.filter((one) => one.positive === positive).length >= MOST_BOXES) {
       return this.#listener.onRefuse(`At most ${MOST_BOXES} boxes of a kind can be given.`);
@@ -80,7 +80,7 @@ export class Examples {
     return this.#boxes.filter((one) => one.positive === positive).map((one) => one.box);
   }
 
-  /** What is typed, if it is one thing: examples can be joined with no more. */
+  /** The prompt that is typed, if it is exactly one: examples cannot be combined with several. */
   #typed() {
     const prompts = promptsIn($("prompts").value);
     return prompts.length === 1 ? prompts[0] : null;

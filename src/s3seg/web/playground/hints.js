@@ -16,7 +16,7 @@ export function remarkOn(metadata) {
   return [...withWordsJoined(hints).map(sentenceFor), ...(aboutModel ? [BY_OPERATOR] : [])].join(" ");
 }
 
-/** One hint of all words that the model does not know, whose prompts have one each. */
+/** The hints, with those about unknown words, of which each prompt has its own, joined into one. */
 function withWordsJoined(hints) {
   const unknown = hints.filter(({ kind }) => kind === "unknown_words");
   const words = [...new Set(unknown.flatMap((hint) => hint.words))];

@@ -5,7 +5,7 @@ const STEP = 0.01; // of the picture's longer side, for an arrow key; a tenth of
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 /**
- * A mark, in pixels of the picture: a box or a point, on what is meant or on what is not.
+ * A mark, in pixels of the picture: a positive or negative box or point.
  *
  * @typedef {{box?: number[], point?: [number, number], positive: boolean}} Mark
  */
@@ -29,8 +29,8 @@ export class Marks {
    * @param {() => void} listener.onLeave It is no longer on the picture.
    * @param {(x: number, y: number) => void} listener.onPoint A click.
    * @param {(box: number[]) => void} listener.onBox A finished box.
-   * @param {() => void} listener.onUndo The last mark is to go.
-   * @param {(text: string) => void} listener.onSay For those who do not see the picture.
+   * @param {() => void} listener.onUndo Remove the last mark.
+   * @param {(text: string) => void} listener.onSay Announce a text to screen readers.
    */
   constructor(image, canvas, listener) {
     this.#image = image;
@@ -50,12 +50,12 @@ export class Marks {
     new ResizeObserver(() => this.#draw()).observe(image);
   }
 
-  /** What a press does: "look" tells of points, "box" draws boxes, "point" sets points. */
+  /** Choose what a press does: "look" reports the point, "box" draws boxes, "point" sets points. */
   use(tool) {
     if (tool === this.#tool) return;
     this.#tool = tool;
     this.#canvas.dataset.tool = tool;
-    this.#canvas.tabIndex = tool === "look" ? -1 : 0; // to look, there is the list
+    this.#canvas.tabIndex = tool === "look" ? -1 : 0; // with the keyboard, instances are chosen in the list
     this.#forget();
   }
 
@@ -177,7 +177,7 @@ function boxOf([ax, ay], [bx, by]) {
 
 const COLORS = { true: "#17c964", false: "#ff5a4f" };
 
-/** Dark under the colour, so that it is seen on any picture; dashed where it is not meant, so that colour is not needed. */
+/** A coloured line on a dark one, to be seen on any picture; negative boxes are dashed, to be told without colours. */
 function drawBox(context, [x1, y1, x2, y2], positive) {
   for (const [width, color] of [[6, "rgb(0 0 0 / .6)"], [3, COLORS[positive]]]) {
     context.lineWidth = width;

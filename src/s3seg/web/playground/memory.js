@@ -51,7 +51,7 @@ function all() {
   return Array.isArray(entries) ? entries.filter(isEntry) : [];
 }
 
-/** Whatever else is in the storage was not written by this page. */
+/** Whether a stored value is an entry: other programs of the same origin may have written something else. */
 function isEntry(entry) {
   return [entry?.id, entry?.name, entry?.user].every((one) => typeof one === "string") && /^[0-9a-f-]{36}$/.test(entry.id);
 }
@@ -69,6 +69,6 @@ function write(storage, key, value) {
     if (value === null) storage.removeItem(key);
     else storage.setItem(key, JSON.stringify(value));
   } catch {
-    // full, or forbidden by the user: the page works without a memory
+    // the storage is full, or the user has turned it off: the page works without it
   }
 }

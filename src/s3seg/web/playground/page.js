@@ -29,7 +29,7 @@ const HINTS = {
   keys: "With keys: arrows move the crosshair, Shift makes it slower, Enter begins and ends, Delete takes back.",
 };
 
-let asked = null; // the question whose answer is shown; null if it is not known
+let asked = null; // the question that led to the shown result; null if it is not known
 
 // ---- the parts ----
 
@@ -147,7 +147,7 @@ function show(result, stored, question) {
   chosen.kinds = result.metadata.prompt_kinds ?? null;
   showTools();
   results.show(result, stored);
-  if (!question) tiles.choose(result.metadata.tile); // as it was when it was asked
+  if (!question) tiles.choose(result.metadata.tile); // show the tiles that the past search used
   $("status").textContent = results.summary();
 }
 
@@ -164,7 +164,7 @@ function choose(item) {
   $("chosen").scrollIntoView({ block: "nearest" });
 }
 
-/** What a press on the picture does. */
+/** The tool in use, which decides what a press on the picture does. */
 function tool() {
   return chosen.repairs ? "repair" : document.querySelector("input[name=tool]:checked").value;
 }
@@ -211,7 +211,7 @@ $("find-form").addEventListener("submit", (event) => {
   findWords();
 });
 $("prompts").addEventListener("keydown", (event) => {
-  const composing = event.isComposing || event.keyCode === 229; // Enter that ends a syllable is not ours
+  const composing = event.isComposing || event.keyCode === 229; // this Enter confirms the text of an input method
   if (event.key === "Enter" && !event.shiftKey && !composing) {
     event.preventDefault();
     $("find-form").requestSubmit();

@@ -12,11 +12,11 @@ export class Past {
   #onOpen;
   #loads = Promise.resolve(); // one picture after another
   #shown = 0; // the latest run of #fill
-  #pictures = new Map(); // canvases by id, so that no picture is read twice
+  #pictures = new Map(); // canvases by id, so that each picture is read only once
 
   /**
    * @param {import("./account.js").Account} account
-   * @param {(entry: import("./memory.js").Entry) => void} onOpen The user wants to see it again.
+   * @param {(entry: import("./memory.js").Entry) => void} onOpen Show this result again.
    */
   constructor(account, onOpen) {
     this.#account = account;

@@ -24,7 +24,7 @@ export class PictureChooser {
 
   /**
    * @param {object} listener
-   * @param {() => void} listener.onBegin Another picture is coming.
+   * @param {() => void} listener.onBegin Another picture is being loaded.
    * @param {(picture: Picture) => void} listener.onTaken It is shown.
    */
   constructor(listener) {
@@ -44,7 +44,7 @@ export class PictureChooser {
     }
   }
 
-  /** Take a file of the user; false if it is not one that can be searched, which is said. */
+  /** Take a file of the user; if it cannot be searched, show why, and return false. */
   async take(file) {
     if (!file) return false;
     this.#listener.onBegin();
@@ -61,7 +61,7 @@ export class PictureChooser {
     return this.#show(new File([blob], name, { type: blob.type }), name, imageUrl);
   }
 
-  /** Take the drawing that the page brings. */
+  /** Take the example drawing, which is part of the page. */
   async takeExample() {
     const drawing = new Image();
     drawing.src = $("example").querySelector("img").src;
@@ -108,7 +108,7 @@ export class PictureChooser {
   }
 
   async #takeFirst(files) {
-    const [first, ...others] = files; // all of them now: the list does not outlive the event
+    const [first, ...others] = files; // copied now, since the browser empties the list after the event
     if ((await this.take(first)) && others.length) {
       showText("error", `One picture at a time: this is ${first.name}, and ${others.length} more were left out. “s3seg segment” takes whole folders.`);
     }

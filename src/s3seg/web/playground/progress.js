@@ -1,9 +1,9 @@
-// What goes on: the state of a search, a clock, and a word to those whose task nobody works on.
+// The progress of a search: its state, a clock, and an explanation if a task waits or runs for long.
 
 import { $, count, sentence, showText } from "./dom.js";
 
 const STEPS = { pending: "Waiting for its turn", processing: "Looking", tiles: "Looking into tiles" };
-const LONG_MS = { pending: 5_000, processing: 60_000 }; // after which a visitor is told what may be wrong
+const LONG_MS = { pending: 5_000, processing: 60_000 }; // after which the page explains what may be wrong
 const SNOOZE_MS = 60_000;
 const ON_THIS_MACHINE = new Set(["127.0.0.1", "localhost", "[::1]"]);
 
@@ -56,7 +56,7 @@ export class Progress {
     this.#tick((passed) => `${Math.max(0, seconds - passed)} s`);
   }
 
-  /** Nothing goes on any more. */
+  /** No search runs any more. */
   end() {
     clearInterval(this.#clock);
     clearTimeout(this.#alarm);
@@ -90,7 +90,7 @@ export class Progress {
     $("patience").hidden = false;
   }
 
-  /** Show a time that changes every second, to the eye only. */
+  /** Show a time that changes every second; screen readers do not announce it. */
   #tick(textAt) {
     clearInterval(this.#clock);
     const start = Date.now();
@@ -111,7 +111,7 @@ function notFinished(seconds) {
   return `A worker took your task ${seconds} ago and has not finished it. A large picture, and one in tiles, can take this long on a processor without a graphics card. If the worker has stopped, another one takes over by itself.`;
 }
 
-/** Show what went wrong, in the service's own words, and a number for its operator if it is not the user's to mend. */
+/** Show the service's message, with the id of the request if it is an error of the service. */
 export function showError(error, goesOn) {
   const again = error.retryAfter && error.status ? ` Try again in ${count(error.retryAfter, "second")}.` : "";
   const request = error.requestId && error.status >= 500 ? ` (request ${error.requestId})` : "";

@@ -3,7 +3,7 @@
 const LONGEST_WAIT_S = 300; // for one request, over all its tries
 const TRIES = 5; // of a service that is busy or cannot be reached
 
-/** What the service refused, in its own words. */
+/** An error with a message for the user: the service's own, or that of this page. */
 export class ServiceError extends Error {
   constructor(message, { status = 0, code = "UNREACHABLE", retryAfter = null, requestId = null } = {}) {
     super(message);
@@ -14,9 +14,9 @@ export class ServiceError extends Error {
     this.code = code;
     /** Seconds to wait before trying again; null if it did not say. */
     this.retryAfter = retryAfter;
-    /** What the service's log calls the request. */
+    /** The id of the request in the service's log. */
     this.requestId = requestId;
-    /** The task whose end was not learnt, because the service was not reached; null for none. */
+    /** The task that was waited for when the service could not be reached; null for none. */
     this.taskId = null;
   }
 }
@@ -34,7 +34,7 @@ export class Requests {
     this.onWait = onWait;
   }
 
-  /** Send JSON, and read what comes back. */
+  /** Send JSON, and return the answer. */
   json(method, path, body, options = {}) {
     const headers = { "Content-Type": "application/json", ...options.headers };
     return this.call(method, path, { ...options, body: JSON.stringify(body), headers });
@@ -53,7 +53,7 @@ export class Requests {
       if (!error) return answer;
       const seconds = error.retryAfter;
       if (seconds === null || tries >= TRIES || Date.now() + 1000 * seconds > giveUp) throw error;
-      if (error.code !== "RATE_LIMITED") tries += 1; // to be early once is no failure
+      if (error.code !== "RATE_LIMITED") tries += 1; // reaching a rate limit does not count as a failed try
       this.onWait(seconds, error);
       await wait(1000 * seconds, signal);
     }
@@ -78,7 +78,7 @@ export class Requests {
   }
 }
 
-/** The error that an answer tells of: the API's own message, or at least who did not speak its language. */
+/** The error in a response: the API's message, or the host and status if the response is not one of the API. */
 export async function errorOf(response) {
   const said = response.headers.get("Retry-After") ?? "";
   const retryAfter = /^\d+$/.test(said) && [429, 503].includes(response.status) ? Number(said) : null;
@@ -99,12 +99,12 @@ export function tokenProblem(token) {
   return "The token has a character that no token has, such as a space, a line break or a quotation mark. Copy it again.";
 }
 
-/** A fresh idempotency key; `crypto.randomUUID` is not there on plain HTTP. */
+/** A new idempotency key; `crypto.randomUUID` does not exist on pages over plain HTTP. */
 export function randomKey() {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-/** Let time pass, unless the signal says that nobody waits any more. */
+/** Wait for so many milliseconds; rejects as soon as the signal is aborted. */
 export function wait(ms, signal) {
   return new Promise((resolve, reject) => {
     signal?.throwIfAborted();

@@ -87,7 +87,7 @@ export class Results {
     return limit === this.#stored?.threshold ? null : limit;
   }
 
-  /** For those who do not see the picture. */
+  /** The result in a sentence, for screen readers. */
   summary() {
     const each = this.#groups.map((items, k) => `${items.filter(this.#above()).length} ${this.#stored.results[k].prompt}`).join(", ");
     return `${$("summary").textContent}: ${each}.`;
@@ -125,7 +125,7 @@ export class Results {
     this.#listing?.focus(item);
   }
 
-  /** Let these stand out, or else the one that the user works with. */
+  /** Highlight these; without any, the one that the user works with. */
   #highlight(items) {
     this.#stage.highlight(items.length || !this.#chosen ? items : [this.#chosen]);
   }

@@ -2,7 +2,7 @@
 
 const CHARACTERS_PER_RUN = 6; // of five bits each: more than any number of pixels takes
 
-/** A mask of height x width pixels. Keeps its runs only; pixels are made when asked for. */
+/** A mask of height x width pixels. It stores only its runs; pixels are computed when they are needed. */
 export class Mask {
   /**
    * @param {{size: [number, number], counts: string}} rle Size is [height, width].

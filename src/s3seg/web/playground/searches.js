@@ -1,4 +1,4 @@
-// The searches: one at a time, each of which can be stopped, and the last of which is found again after a reload.
+// Searches: one runs at a time and can be stopped; the last one is shown again after a reload.
 
 import { $, showText } from "./dom.js";
 import { forget, opened, remember, setOpened } from "./memory.js";
@@ -20,10 +20,10 @@ export class Searches {
    * @param {import("./picture.js").PictureChooser} picture
    * @param {import("./progress.js").Progress} progress
    * @param {object} listener
-   * @param {(result: object, stored: object, question: Question | null) => void} listener.onResult Something was found,
-   *   perhaps earlier: then how it was asked is not known.
-   * @param {(error: Error, goesOn: boolean) => void} listener.onError A search failed; or only its end was not learnt,
-   *   and a reload waits for it again.
+   * @param {(result: object, stored: object, question: Question | null) => void} listener.onResult A search has a
+   *   result; the question is null for an earlier search, of which it is not known.
+   * @param {(error: Error, goesOn: boolean) => void} listener.onError A search failed; with `goesOn`, the service
+   *   could not be reached, and a reload waits for the task again.
    * @param {() => void} listener.onEnd A search has ended in any way.
    */
   constructor(account, picture, progress, listener) {
@@ -48,7 +48,7 @@ export class Searches {
     return true;
   }
 
-  /** Ask the service, and hand on what it found. */
+  /** Search, and report the result. */
   async find(question) {
     showText("error");
     if (!this.#picture.current) return showText("error", "Choose a picture first.");
@@ -66,7 +66,7 @@ export class Searches {
     });
   }
 
-  /** Ask for the mask that clicks show; null if there is none. */
+  /** Ask for the mask at clicks; null if there is none. */
   async repair(question) {
     let mask = null;
     await this.#run(async (service, signal) => {
@@ -81,7 +81,7 @@ export class Searches {
     return mask;
   }
 
-  /** Keep examples on the picture as a concept; false if that failed. */
+  /** Save examples on the picture as a concept; false if that failed. */
   async keep(name, { words, boxes, negativeBoxes }) {
     let kept = false;
     await this.#run(async (service, signal) => {
@@ -107,13 +107,13 @@ export class Searches {
     });
   }
 
-  /** After a reload: what this tab showed before. */
+  /** After a reload, show the search that this tab showed before. */
   reopen() {
     const entry = opened();
     if (entry && entry.user === this.#account.user && !this.#picture.current) this.open(entry);
   }
 
-  /** Do something that can be stopped, after what is under way was stopped. */
+  /** Stop the search that is running, then run another one, which can be stopped too. */
   async #run(work) {
     const { service } = this.#account;
     if (!service) return this.#account.ask("This needs an access token.");
@@ -123,7 +123,7 @@ export class Searches {
     try {
       await work(service, mine.signal);
     } catch (error) {
-      if (error.status === 400 && this.#picture.current) this.#picture.current.imageUrl = null; // it may be gone
+      if (error.status === 400 && this.#picture.current) this.#picture.current.imageUrl = null; // it may be deleted
       if (mine.signal.aborted) return;
       $("status").textContent = "";
       this.#listener.onError(error, Boolean(error.taskId) && error.taskId === opened()?.id);

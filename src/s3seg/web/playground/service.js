@@ -8,7 +8,7 @@ const INSTANCES_FORMAT = "s3seg.instances/1";
 const MOST_LISTED = 100; // results of one request
 
 /**
- * What to find on a picture: words, an object that clicks show, what boxes show, or a concept that the service keeps.
+ * What to find on a picture: words, the object at clicks, what is like examples in boxes, or a stored concept.
  * Words are looked for also in tiles, if `tile` is their side in pixels.
  *
  * @typedef {{words: string[], tile?: number | null}
@@ -26,7 +26,7 @@ export class Service {
    * @param {string} options.home Address of the folder that the service's root is, with a slash at its end.
    * @param {string} options.token The access token.
    * @param {string} options.publicBase What addresses of stored objects begin with; they are read through the edge.
-   * @param {(seconds: number, error: ServiceError) => void} [options.onWait] Told of each wait for a busy service.
+   * @param {(seconds: number, error: ServiceError) => void} [options.onWait] Called before waiting for a busy service.
    */
   constructor({ home, token, publicBase, onWait = () => {} }) {
     this.home = home;
@@ -48,7 +48,7 @@ export class Service {
     return (await this.#requests.call("POST", "upload", { body, signal, repeatable: false })).data;
   }
 
-  /** Send a picture straight to the storage; nothing if the service does not offer it, or the storage did not take it. */
+  /** Send a picture straight to the storage; undefined if the service does not offer this, or the upload failed. */
   async #uploadToStorage(file, signal) {
     if (!file.type) return undefined;
     this.direct ??= await this.#offersDirectUploads(signal);
@@ -56,7 +56,7 @@ export class Service {
     try {
       const asked = { content_type: file.type, size_bytes: file.size };
       const begun = (await this.#requests.json("POST", "uploads", asked, { signal })).data;
-      // a failure may be a lost answer: completing tells
+      // errors are ignored: the upload may have succeeded although its response was lost, which the next request shows
       await fetch(begun.url, { method: "PUT", body: file, headers: begun.headers, signal }).catch(() => {});
       signal?.throwIfAborted();
       return (await this.#requests.json("POST", `uploads/${begun.upload_id}/complete`, {}, { signal })).data;
@@ -76,7 +76,7 @@ export class Service {
     }
   }
 
-  /** What does not work, in the service's words; "" if it is ready. */
+  /** The service's message about what does not work; "" if it is ready. */
   async problem() {
     const response = await fetch(`${this.home}ready`, { credentials: "omit", cache: "no-store" }).catch(() => null);
     if (response === null) return `The service at ${this.home} was not reached.`;
@@ -106,7 +106,7 @@ export class Service {
       signal?.throwIfAborted();
       await this.#ended(id, onStatus, signal);
     } catch (error) {
-      // nobody waits for it any more, so nobody should pay for it
+      // the user has stopped waiting: cancelling gives the credits back
       if (signal?.aborted) await this.#requests.call("POST", `tasks/${id}/cancel`).catch(() => {});
       if (error.code === "UNREACHABLE") error.taskId = id;
       throw error;
@@ -121,11 +121,11 @@ export class Service {
       const task = await this.#requests.json("POST", "segment", { image_url: imageUrl, ...asked }, {
         headers: { "Idempotency-Key": randomKey() },
         signal,
-        interruptible: false, // or there may be a task that nobody knows of
+        interruptible: false, // else a task could be created whose id the page never learns
       });
       return task.data.task_id;
     } finally {
-      // an accepted task no longer needs it
+      // a task has its own copy of the concept from when it was accepted
       if (question.examples) await this.deleteConcept(concept.id).catch(() => {});
     }
   }
@@ -176,7 +176,7 @@ export class Service {
     return stored;
   }
 
-  /** A stored object. Who knows its address may read it, so the token stays here: it may be another host's. */
+  /** A stored object. Its address is enough to read it; the token is not sent, since the host may be another one. */
   async object(url, signal) {
     const address = this.objectAddress(url);
     let response;
@@ -191,7 +191,7 @@ export class Service {
     return response.blob();
   }
 
-  /** Where this page reads an object: through its own service, whatever name that service goes by outside. */
+  /** The address at which this page reads an object: its own service, if the address has the service's public base. */
   objectAddress(url) {
     const base = `${this.publicBase.replace(/\/+$/, "")}/`;
     return url.startsWith(base) ? `${this.home}files/${url.slice(base.length)}` : url;
@@ -217,7 +217,7 @@ function wordsOf({ words, tile }) {
   return { text_prompts: words, ...(tile ? { tile } : {}) };
 }
 
-/** Seconds to leave between looks, so that what remains of the limit lasts until there is more. */
+/** Seconds between two looks, so that what remains of the rate limit lasts until it is reset. */
 function fairPause(rateLimit) {
   const found = /;\s*r=(\d+)\s*;\s*t=(\d+)/.exec(rateLimit ?? "");
   if (!found || Number(found[1]) > 30) return 0;

@@ -1,4 +1,4 @@
-// The masks over the picture: a canvas that is drawn anew when something changes, and a quick look at where one is.
+// The masks over the picture: a canvas that is drawn again when something changes, and which instance is at a point.
 
 import { drawLabels, drawLayer, layerOf, layerScale } from "./drawing.js";
 
@@ -46,7 +46,7 @@ export class Stage {
     this.#make();
   }
 
-  /** Let these stand out; none of them: all alike. */
+  /** Highlight these; without any, all are drawn alike. */
   highlight(items) {
     if (items.length === this.#highlighted.size && items.every((item) => this.#highlighted.has(item))) return;
     this.#highlighted = new Set(items);

@@ -2,14 +2,14 @@
 
 import { $, make } from "./dom.js";
 
-const LARGE = 1000; // pixels of the longer side: what is smaller loses little when the model looks at it once
+const LARGE = 1000; // pixels of the longer side: smaller pictures lose little without tiles
 const SIDES = [2000, 1000, 500, 250]; // pixels
-const MOST_TILES = 256; // that a service takes, unless it was told otherwise
+const MOST_TILES = 256; // default limit of a service
 const OVERLAP = 0.25; // of neighbours, as a share of the side
 const SMALLEST = 0.05; // of a side, that things should have at least
 const WITHOUT = "For things that are small in this picture, or more than 200.";
 
-/** How many tiles the service cuts a picture into, as s3seg/inference/tile_plan.py has it; tests hold both. */
+/** How many tiles the service cuts a picture into, as in s3seg/inference/tile_plan.py; a test compares both. */
 export function tileCount(width, height, side) {
   const along = (length) => (length <= side ? 1 : 1 + Math.ceil((length - side) / (side * (1 - OVERLAP))));
   return along(width) * along(height);
