@@ -114,13 +114,16 @@ def gc(
         bool,
         typer.Option(
             "--unknown-users",
-            help="Remove objects of users who have no account in this database too. With the wrong database, that is "
-            "everything.",
+            help="Remove objects of users who have no account in this database too. With the wrong database, these are "
+            "all objects.",
         ),
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be removed, remove nothing.")] = False,
 ) -> None:
-    """Remove stored objects that no image or result refers to, of users who have an account here."""
+    """Remove stored objects that no image or result refers to.
+
+    Those of users who have no account in this database are kept, and counted.
+    """
     from s3seg.tasks.maintenance import collect_garbage
 
     if math.isnan(older_than):  # typer's limits let it pass

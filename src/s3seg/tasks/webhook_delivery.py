@@ -107,7 +107,7 @@ class WebhookDelivery:
             async with asyncio.timeout(self._patience_s):
                 await turns.acquire()
         except TimeoutError:
-            return f"it was not sent, since {_OF_A_WEBHOOK} others were not answered in {self._patience_s:g} seconds"
+            return f"it was not sent: it waited {self._patience_s:g} seconds for others to the same webhook"
         try:
             return await self._try(delivery)
         finally:
