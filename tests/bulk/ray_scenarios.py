@@ -17,6 +17,7 @@ from typing import Any
 from s3seg.bulk.job import carry_out
 from s3seg.bulk.request import BulkRequest
 from s3seg.bulk.shard_job import ShardJob
+from s3seg.errors import UnavailableError
 from tests.bulk.pretend import PretendNetwork, start_run
 
 PICTURES = Path(__file__).parents[2] / "examples" / "pictures"
@@ -92,6 +93,20 @@ def node_removed(pictures: Path, out: Path) -> None:
         cluster.shutdown()
 
 
+def does_not_start(pictures: Path, out: Path) -> None:
+    """Run where Ray does not start in time, as on a machine that is too busy."""
+    import ray
+
+    def init(*arguments: object, **options: object) -> None:
+        raise Exception("The current node timed out during startup.\nMore about it.")  # noqa: TRY002 (as Ray does)
+
+    ray.init = init
+    try:
+        pretend(pictures, out)
+    except UnavailableError as err:
+        print("said:", err)
+
+
 def dataset(pictures: Path, out: Path) -> None:
     """Call the function of the library, and compose its stage with one of the user's own."""
     import pyarrow as pa
@@ -132,6 +147,5 @@ def dataset(pictures: Path, out: Path) -> None:
 
 if __name__ == "__main__":
     name, pictures_folder, out_folder = sys.argv[1:]
-    {"pretend": pretend, "slow": slow, "limited": limited, "node_removed": node_removed, "dataset": dataset}[name](
-        Path(pictures_folder), Path(out_folder)
-    )
+    scenarios = (pretend, slow, limited, node_removed, does_not_start, dataset)
+    {one.__name__: one for one in scenarios}[name](Path(pictures_folder), Path(out_folder))

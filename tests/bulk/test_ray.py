@@ -200,6 +200,12 @@ def test_a_driver_that_is_killed_leaves_no_process_and_the_same_command_continue
     assert {path: path.stat().st_mtime_ns for path in done} == done, "what was done is not done again"
 
 
+def test_a_machine_that_is_too_busy_to_start_ray_is_an_error_that_says_so(start, tmp_path):
+    run = start(*scenario("does_not_start", make_pictures(tmp_path / "p", 4), tmp_path / "out"))
+    assert run.wait() == 0, run.output
+    assert "said: Ray does not run on this machine: The current node timed out during startup.\n" in run.output
+
+
 def test_ctrl_c_says_how_to_continue_and_leaves_no_process(start, tmp_path):
     pictures, out = tmp_path / "p", tmp_path / "out"
     pictures.mkdir()

@@ -60,7 +60,7 @@ class RayEngine:
 
         Raises:
             InvalidRequestError: The processes that were asked for do not fit.
-            UnavailableError: There is no cluster at the address.
+            UnavailableError: Ray does not start on this machine, or there is no cluster at the address.
         """
         connect(options.address)
         self._on_warning = options.on_warning
@@ -193,7 +193,7 @@ def connect(address: str | None) -> None:
             ray.init("local", include_dashboard=False, object_store_memory=_OBJECT_STORE_BYTES, **quiet)
         else:
             ray.init(address, **quiet)
-    except (ConnectionError, OSError, RuntimeError, ValueError) as err:
+    except Exception as err:  # Ray raises Exception itself where a busy machine does not start it within 30 seconds
         where = "on this machine" if address is None else f"at {address}"
         raise UnavailableError(f"Ray does not run {where}: {_first_line(err)}") from err
     logging.getLogger("ray.data").setLevel(
