@@ -266,6 +266,7 @@ HEIC = b"\x00\x00\x00\x1cftypheic" + bytes(100)
 @pytest.mark.parametrize("brand", [b"heic", b"heix", b"hevc", b"mif1", b"msf1"])
 def test_a_heic_picture_without_pillow_heif_says_what_to_install(brand: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)  # imageio registers it with Pillow, where it is imported
     with pytest.raises(ImageDecodeError, match=r"a HEIC picture, which needs pillow-heif: pip install 's3seg\[heic\]'"):
         images.load(HEIC.replace(b"heic", brand))
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from s3seg import images
 from s3seg.errors import ImageDecodeError, InvalidRequestError
@@ -128,6 +129,7 @@ def test_pictures_that_need_more_software_are_listed_and_not_left_out(tmp_path: 
 
 def test_a_heic_file_of_a_folder_is_refused_with_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)  # imageio registers it with Pillow, where it is imported
     (tmp_path / "IMG_0001.HEIC").write_bytes(b"\0\0\0\x1cftypheic")
     (path,) = expand([tmp_path])
     with pytest.raises(ImageDecodeError, match=r"IMG_0001\.HEIC: .*HEIC picture, which needs pillow-heif"):

@@ -153,7 +153,8 @@ class TestDeath:
         process.call("sleep", 0.0)  # takes the number along
         assert process.call("images") == 0
 
-    def test_a_process_that_cannot_answer_ends_rather_than_let_callers_wait(self, process):
+    def test_a_process_that_cannot_answer_ends_rather_than_let_callers_wait(self):
+        process = PredictorProcess(small_predictors.watched, device="cpu")
         with ThreadPoolExecutor(1) as threads:
             call = threads.submit(process.call, "something_that_cannot_be_sent")
             try:
