@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import pickle
+import re
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import fields, replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -37,6 +41,7 @@ from train_small_sam3.step import kept_in_fp32, losses
 from train_small_sam3.train import train
 from train_small_sam3.views import look
 
+ROOT = Path(__file__).parents[2]
 SETTINGS = replace(TINY, batch=4, prompts=4, queries=16, boxes=0.5, extra_texts=8, dense_texts=20)
 
 
@@ -341,6 +346,28 @@ def test_losses_that_stay_infinite_bring_back_the_saved_weights_at_half_the_rate
     assert all(torch.equal(w, after[name]) for name, w in before.items())
     assert Settings.load(run).muon_rate <= TINY.muon_rate / 2
     assert "no longer finite" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_speed_of_the_network_of_the_scenes_and_of_both_is_measured(icon_cache):
+    command = "-m train_small_sam3.speed --size tiny --clicks --views 2 --seconds 0.5 --workers 1"
+    done = subprocess.run(
+        [sys.executable, *command.split()],
+        cwd=ROOT / "examples",
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    for part in (
+        "the network alone, dense losses only",
+        "the network alone, all losses",
+        "the scenes alone",
+        "both together",
+    ):
+        (found,) = re.findall(rf"{part}: (\d+) (?:images|scenes)/s", done.stdout)
+        assert int(found) > 0
 
 
 @pytest.mark.slow
