@@ -78,8 +78,9 @@ def test_polygons_enclose_the_masks(monkeypatch, segmenter, shape, options):
 
 
 def test_the_threshold_of_the_task_is_used(monkeypatch, segmenter):
+    best, second = (one.score for one in list(segmenter.segment(PICTURES / "park.png", "tree"))[:2])
     counts = []
-    for threshold in (0.1, 0.8, 0.99):
+    for threshold in (0.1, (best + second) / 2, 0.99):
         task = Task(monkeypatch, [label("tree", 5)])
         counts.append(len(task.annotate(CvatFunction(segmenter, {"tree": "tree"}), conf_threshold=threshold)))
     assert counts[0] >= 2 > counts[1] == 1 > counts[2] == 0
