@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from s3seg.sam3 import lite_text
 from s3seg.sam3.layouts import Layout, mlp
@@ -240,12 +241,9 @@ TRANSFORMERS = Layout(
 )
 """``Sam3Model`` and ``Sam3VideoModel`` of transformers, as in ``facebook/sam3``: ``model.safetensors``."""
 
-TRANSFORMERS_LITE_TEXT = Layout(
+TRANSFORMERS_LITE_TEXT = replace(
+    TRANSFORMERS,
     name="transformers, light text encoder",
-    prefix="detector_model.",
-    ignored_prefixes=("tracker_model.", "tracker_neck."),
-    click_prefixes=_CLICK_PREFIXES,
-    click_marker=f"{_CLICKS}.iou_token.weight",
     marker="text_encoder.embeddings.token_embedding.weight",
     table=_DETECTOR | _LITE_TEXT | _CLICK_HEAD,
     unused=(

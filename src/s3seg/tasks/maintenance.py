@@ -64,7 +64,7 @@ async def collect_garbage(
             installation of s3seg shares the bucket, or the database is not the right one.
     """
     removed = removed_bytes = kept = kept_bytes = 0
-    strangers: set[str | None] = set()
+    unknown_owners: set[str | None] = set()
     old: list[ObjectInfo] = []
 
     async def remove_unreferenced() -> None:
@@ -77,7 +77,7 @@ async def collect_garbage(
             foreign = [info for info in unused if owners[info.key] not in known]
             kept += len(foreign)
             kept_bytes += sum(info.size_bytes for info in foreign)
-            strangers.update(owners[info.key] for info in foreign)
+            unknown_owners.update(owners[info.key] for info in foreign)
             unused = [info for info in unused if owners[info.key] in known]
         for info in unused:
             if not dry_run:
@@ -99,7 +99,7 @@ async def collect_garbage(
         partial_writes=partial,
         kept_objects=kept,
         kept_size_bytes=kept_bytes,
-        kept_users=len(strangers),
+        kept_users=len(unknown_owners),
     )
 
 
