@@ -43,8 +43,8 @@ class Batch:
     shown_image: Tensor  # int64 (R,): the image that the boxes are on; mostly the row's own
     shown_labels: Tensor  # bool (R, MOST_BOXES)
     shown_valid: Tensor  # bool (R, MOST_BOXES)
-    click_thing: Tensor  # int64 (B,): one of the valid things, for the click head
-    click_point: Tensor  # fp32 (B, 2): x and y of a point on it, 0..1
+    click_thing: Tensor  # int64 (B, K): things for the click head, valid ones first
+    click_point: Tensor  # fp32 (B, K, 2): x and y of a point on each, 0..1
 
     @property
     def texts(self) -> int:
@@ -73,6 +73,12 @@ class Batch:
             shown_boxes=self.shown_boxes[:0], shown_image=self.shown_image[:0], shown_labels=self.shown_labels[:0],
             shown_valid=self.shown_valid[:0],
         )  # fmt: skip
+
+    def first(self, images: int) -> Batch:
+        """Return the batch with the first of its images only. The rows stay: those of other images have no image."""
+        if images == len(self.images):
+            return self
+        return replace(self, **{name: getattr(self, name)[:images] for name in OF_IMAGES})
 
     def trimmed(self) -> Batch:
         """Return the batch without the columns of tokens that are padding of all texts; waits for the device."""

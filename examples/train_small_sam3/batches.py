@@ -18,7 +18,7 @@ from .concepts import Vocabulary
 from .icons import IconAtlas
 from .meanings import NONE, Meanings
 from .prompts import Prompt, PromptMaker, phrase
-from .scenes import MOST_THINGS, TRAINING, Scene, Thing, draw_scene
+from .scenes import MOST_THINGS, TRAINING, Recipe, Scene, Thing, draw_scene
 from .settings import Settings
 from .shapes import SHAPES
 from .tokenizer import VISUAL
@@ -129,11 +129,21 @@ class BatchMaker(torch.utils.data.Dataset):
     def _scene(self, rng: np.random.Generator, alike: Scene | None) -> Scene:
         """Draw a scene, with things of the same concepts as another one."""
         concepts = {thing.concept for thing in alike.things if thing.concept is not None} if alike else None
-        recipe = replace(self.recipe, concepts=tuple(sorted(concepts))) if concepts else self.recipe
+        recipe = replace(self.recipe, concepts=tuple(sorted(concepts))) if concepts else self._recipe(rng)
         while True:
             scene = draw_scene(int(rng.integers(1 << 60)), recipe, self.vocabulary, self.atlas)
             if scene.things or rng.random() < 0.3:
                 return scene
+
+    def _recipe(self, rng: np.random.Generator) -> Recipe:
+        painted, shapes = self.settings.painted_scenes, self.settings.shape_scenes
+        if not painted + shapes:
+            return self.recipe
+        kind = rng.random()
+        if kind < painted:
+            concepts = self.vocabulary.paintable + self.vocabulary.of_any_colour  # the latter twice as often
+            return replace(self.recipe, concepts=concepts, tinted=0.9, shapes=0.1)
+        return replace(self.recipe, shapes=0.85) if kind < painted + shapes else self.recipe
 
     def _rows(self, image: int, known: _Scene, rng: np.random.Generator) -> list[_Row]:
         """Half of the prompts have answers; some of those are shown by boxes instead of said."""
@@ -199,7 +209,7 @@ class BatchMaker(torch.utils.data.Dataset):
 def view_of(scenes: DrawnScenes, view: int, settings: Settings, step: int, first: int = 0) -> Batch:
     """Return what a step sees of some scenes, on their device; `first` is the first image of this process."""
     seed = (settings.seed * 1_000_003 + step) * 4096 + first
-    return look(scenes, view, seed=seed % (1 << 62), grid=settings.grid)
+    return look(scenes, view, seed=seed % (1 << 62), grid=settings.grid, clicked=settings.clicked)
 
 
 def _areas(scene: Scene) -> np.ndarray:

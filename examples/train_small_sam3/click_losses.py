@@ -1,6 +1,8 @@
-"""Losses of the click head: one thing of each image is clicked, then corrected where the mask is most wrong."""
+"""Losses of the click head: things of each image are clicked, then corrected where their mask is most wrong."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -8,7 +10,7 @@ from torch.nn import functional as F
 
 from s3seg.sam3.click_decoder import ClickPredictions
 from s3seg.sam3.click_prompts import NEGATIVE, POSITIVE, ClickPrompts
-from s3seg.sam3.clicks import ClickHead
+from s3seg.sam3.clicks import ClickFeatures, ClickHead
 
 from .batch import Batch
 from .dense_losses import Losses
@@ -21,7 +23,7 @@ DEPTH = 7
 
 
 def click_predictions(head: ClickHead, tokens: Tensor, batch: Batch) -> list[ClickPredictions]:
-    """Click `ROUNDS` times on one thing of each image; from the second time on, the last mask is given along.
+    """Click `ROUNDS` times on K things of each of B images; from the second time on, the last mask is given along.
 
     Args:
         head: The click head.
@@ -29,11 +31,11 @@ def click_predictions(head: ClickHead, tokens: Tensor, batch: Batch) -> list[Cli
         batch: The truth, with the first click.
 
     Returns:
-        What the head predicts after each click, for B things.
+        What the head predicts after each click, for B * K things.
     """
-    image, true = head.features(tokens), clicked_masks(batch) > 0.5
-    points = batch.click_point[:, None]
-    labels = torch.full_like(batch.click_thing, POSITIVE)[:, None]
+    image, true = _for_each_thing(head.features(tokens), batch.click_thing.shape[1]), clicked_masks(batch) > 0.5
+    points = batch.click_point.flatten(0, 1)[:, None]
+    labels = torch.full_like(batch.click_thing.flatten(), POSITIVE)[:, None]
     logits, rounds = None, []
     for number in range(ROUNDS):
         if number:
@@ -47,18 +49,27 @@ def click_predictions(head: ClickHead, tokens: Tensor, batch: Batch) -> list[Cli
     return rounds
 
 
+def _for_each_thing(image: ClickFeatures, things: int) -> ClickFeatures:
+    """Repeat the features of each image."""
+    if things == 1:
+        return image
+    repeated = {name: getattr(image, name).repeat_interleave(things, 0) for name in ("tokens", "half", "quarter")}
+    return replace(image, **repeated)
+
+
 def click_losses(rounds: list[ClickPredictions], batch: Batch) -> Losses:
     """Compare masks and predicted IoUs with the truth; all in fp32.
 
-    The first mask learns always; of the alternatives the one that is nearest, so that they come to differ.
+    The first mask and the nearest of the alternatives learn most; the others half as much, since in these scenes a
+    click means one thing, and after a single click the alternative that looks best is used.
     """
-    true, counts = clicked_masks(batch), batch.valid.any(1).float()
+    true, counts = clicked_masks(batch), batch.valid.gather(1, batch.click_thing).flatten().float()
     total, parts = true.new_zeros(()), {}
     for number, found in enumerate(rounds, 1):
         logits = found.mask_logits.float()  # (B, masks, H, W)
         wrong = _wrongness(logits, true[:, None])
         iou = _iou(logits.detach() > 0, true[:, None] > 0.5)
-        mask = wrong[:, 0] + wrong[:, 1:].min(1).values
+        mask = wrong[:, 0] + 0.5 * (wrong[:, 1:].min(1).values + wrong[:, 1:].mean(1))
         guess = F.l1_loss(found.ious, iou, reduction="none").mean(1)
         there = F.softplus(-found.object_logits)
         loss = _mean(2 * mask + guess + 0.1 * there, counts)
@@ -69,8 +80,9 @@ def click_losses(rounds: list[ClickPredictions], batch: Batch) -> Losses:
 
 
 def clicked_masks(batch: Batch) -> Tensor:
-    """Return the coverage of the clicked thing of each image: fp32 (B, 4 G, 4 G), 0..1."""
-    return batch.masks[torch.arange(len(batch.masks), device=batch.masks.device), batch.click_thing].float() / 255
+    """Return the coverage of the clicked things: fp32 (B * K, 4 G, 4 G), 0..1."""
+    images = torch.arange(len(batch.masks), device=batch.masks.device)[:, None]
+    return batch.masks[images, batch.click_thing].flatten(0, 1).float() / 255
 
 
 @torch.no_grad()

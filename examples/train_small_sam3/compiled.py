@@ -6,6 +6,7 @@ import functools
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -25,7 +26,7 @@ SHAPES_OF_A_LAYER = 64
 
 
 def compiled_within(
-    seconds: float, state: TrainingState, batch: Batch, *, precision: str, backend: str = "inductor"
+    seconds: float, state: TrainingState, batch: Batch, *, backend: str = "inductor", **of_losses: Any
 ) -> Callable[..., Losses]:  # fmt: skip
     """Return `step.losses` with compiled parts if compiling takes no longer than some seconds, else as it is.
 
@@ -37,8 +38,8 @@ def compiled_within(
         seconds: The most that it may take.
         state: What learns.
         batch: A batch as all others will be.
-        precision: As for `losses`.
         backend: As for `torch.compile`.
+        of_losses: As for `losses`: its precision and more.
     """
     from torch import _dynamo  # importing it takes a second
 
@@ -53,7 +54,7 @@ def compiled_within(
     try:
         with _alarm(seconds):
             for dense_only in (True, False):  # the first is quicker to compile, and the second goes on from it
-                learn(state.model, state.heads, batch, dense_only=dense_only, precision=precision).total.backward()
+                learn(state.model, state.heads, batch, dense_only=dense_only, **of_losses).total.backward()
     except Exception as error:  # the compiler wraps what interrupts it in errors of its own
         for owner, name in layers:
             delattr(owner, name)  # the class's own is seen again

@@ -48,6 +48,16 @@ class Vocabulary:
         return tuple(concept.name for concept in self.concepts)
 
     @cached_property
+    def paintable(self) -> tuple[int, ...]:
+        """Return the concepts that training paints."""
+        return tuple(i for i, concept in enumerate(self.concepts) if concept.paintable)
+
+    @cached_property
+    def of_any_colour(self) -> tuple[int, ...]:
+        """Return the concepts that are natural in any colour."""
+        return tuple(i for i, concept in enumerate(self.concepts) if concept.tint)
+
+    @cached_property
     def groups(self) -> dict[str, tuple[int, ...]]:
         """Indices of the concepts of each group, where hard negatives come from."""
         found = defaultdict(list)

@@ -33,7 +33,7 @@ from .splits import CLICKS, SPLITS, Examiner, Question
 
 FLOOR = 0.1
 """Instances below this score are not looked at: no threshold is as low."""
-THRESHOLDS = tuple(np.round(np.arange(0.2, 0.81, 0.05), 2).tolist())
+THRESHOLDS = tuple(np.round(np.arange(0.2, 0.81, 0.01), 2).tolist())
 LEFT_EMPTY_AT_LEAST = 0.98
 AT_ONCE = 5
 """Scenes of a split that a process is given at a time; what has begun when the time is up is finished."""

@@ -24,7 +24,10 @@ MOST_MASKS = 16
 
 @dataclass(frozen=True)
 class MaskEmbeddings:
-    """What the mask head makes of one answered prompt of each of B images, and of K queries in each."""
+    """What the mask head makes of one answered prompt of each of B images, and of K queries in each.
+
+    The B images are the first of those that are asked: as many as have finer maps.
+    """
 
     rows: Tensor  # int64 (B,): the prompts
     answered: Tensor  # fp32 (B,): 0 for an image without an answered prompt
@@ -42,7 +45,7 @@ def mask_embeddings(
 
     Args:
         model: The network.
-        image: Features of the B images.
+        image: Features of the asked images, with finer maps of the first B.
         encoded: (R, G * G, C).
         prompt: The R prompts.
         found: What each decoder layer found.
@@ -51,6 +54,8 @@ def mask_embeddings(
         fixed_shapes: Keep K at its most; otherwise it is the largest number of queries that count in an image.
     """
     rows, answered = _first_answered_of_each_image(batch)
+    compared = len(image.laterals[0])
+    rows, answered = rows[:compared], answered[:compared]
     query, weight = _queries_of_rows(found, pairs, rows, batch)  # (B, L, 2 N)
     things = query.shape[-1]
     place = torch.arange(query[0].numel(), device=query.device)

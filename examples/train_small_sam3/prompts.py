@@ -121,7 +121,7 @@ class PromptMaker:
         """Return a prompt for each concept, by one of its names, for each shape, and some that paint them."""
         prompts = [self._named(concept, rng) for concept in range(len(self.vocabulary))]
         prompts += [self.of_shape(shape) for shape in SHAPES]
-        paintable = [i for i, concept in enumerate(self.vocabulary.concepts) if concept.paintable]
+        paintable = self.vocabulary.paintable
         for _ in range(phrases):
             colour = _pick(COLOUR_NAMES, rng)
             if rng.random() < 0.5:
@@ -136,7 +136,10 @@ class PromptMaker:
         """Return a prompt about any concept or shape."""
         if rng.random() < 0.7:
             return self.of_concept(self._askable[int(rng.integers(len(self._askable)))], rng)
-        return self.of_shape(_pick(SHAPES, rng), colour=_pick(COLOUR_NAMES, rng) if rng.random() < 0.6 else None)
+        while True:
+            prompt = self.of_shape(_pick(SHAPES, rng), colour=_pick(COLOUR_NAMES, rng) if rng.random() < 0.6 else None)
+            if self._may_be_said(prompt):
+                return prompt
 
     def absent(self, scene: Scene, rng: np.random.Generator) -> Prompt:
         """Return a prompt that is likely to find nothing, often by a little."""
@@ -228,9 +231,11 @@ class PromptMaker:
         return self.of_shape(thing.shape, colour=thing.colour, pattern=_pick(PATTERNS[1:], rng))
 
     def _is_fair(self, prompt: Prompt, scene: Scene) -> bool:
-        if not self.held_out and (prompt.colour, prompt.shape) in HELD_OUT_COMBINATIONS:
-            return False
-        return not any(map(prompt.is_unclear_about, scene.things))
+        return self._may_be_said(prompt) and not any(map(prompt.is_unclear_about, scene.things))
+
+    def _may_be_said(self, prompt: Prompt) -> bool:
+        """Whether it names no held-out combination: nothing that training draws fits one, so it would learn "never"."""
+        return self.held_out or (prompt.colour, prompt.shape) not in HELD_OUT_COMBINATIONS
 
 
 def phrase(prompt: Prompt, vocabulary: Vocabulary, rng: np.random.Generator) -> str:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .parents import Parent
 
 FILE = "settings.json"
 WARM_HEADS = 60
+EVERYTHING, WORDS, CLICKS = "everything", "words", "clicks"
+_TRUTH = {"true": True, "false": False}
 NO_END = 1_000_000_000
 """Steps of a run, or of a part of it, that lasts until the clock says so."""
 
@@ -48,6 +51,16 @@ class Settings:
     """Share of the images with a prompt whose example is shown on another image of the batch."""
     asked: float = 1.0
     """Share of the images of a batch that are asked something; the others have dense losses only, which are cheaper."""
+    masked: float = 1.0
+    """Share of the asked images whose masks are compared; the others are compared by scores and boxes only."""
+    painted_scenes: float = 0.0
+    """Share of the scenes that show only things of the kinds that can be painted, nearly all of them painted."""
+    shape_scenes: float = 0.0
+    """Share of the scenes that show mostly plain shapes."""
+    clicked: int = 1
+    """Things of each image that are clicked."""
+    learns: str = EVERYTHING
+    """What the run teaches: `EVERYTHING`; `WORDS`, all but the click head; or `CLICKS`, the click head alone."""
     views: int = 1
     """Batches that are made of the same drawn scenes, each seen in another way and asked other things."""
     # schedule
@@ -71,6 +84,11 @@ class Settings:
         """Patches along a side."""
         return self.image_size // self.patch_size
 
+    @property
+    def of_losses(self) -> dict[str, Any]:
+        """What `step.losses` is told."""
+        return {"precision": self.precision, "learns": self.learns, "masked": self.masked}
+
     def asked_of(self, images: int) -> int:
         """Return how many of some images are asked: an even number that divides them, or all."""
         count = max(2, round(self.asked * images / 2) * 2)
@@ -90,6 +108,23 @@ class Settings:
         rise = (step - self.warm_heads + 1) / max(1, self.warmup)
         fall = (self.steps - step) / max(1.0, self.steps * self.cooldown)
         return max(0.0, min(1.0, rise, fall))
+
+    def with_values(self, given: Sequence[str]) -> Settings:
+        """Return settings with some values changed, each given as "name=value".
+
+        Raises:
+            ValueError: There is no such setting, or the value is not of its type.
+        """
+        types, changed = {field.name: type(field.default) for field in fields(self)}, {}
+        for text in given:
+            name, _, value = text.partition("=")
+            if name not in types:
+                raise ValueError(f"there is no setting {name!r}; there are {', '.join(types)}")
+            try:
+                changed[name] = _TRUTH[value] if types[name] is bool else types[name](value)
+            except (KeyError, ValueError):
+                raise ValueError(f"{name} must be of type {types[name].__name__}, not {value!r}") from None
+        return replace(self, **changed)
 
     def from_nothing(self, dense: float) -> Settings:
         """Return settings for a network without a parent: a share of the steps comes first, with dense losses only."""

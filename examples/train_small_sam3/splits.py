@@ -133,7 +133,7 @@ class Examiner:
     def _photographs(self, prompts: int = 60) -> Iterator[Question]:
         """Photographs, whole and in quarters, each with many prompts of the vocabulary: nothing is to be found."""
         rng = np.random.default_rng(FIRST_SEED)
-        maker = PromptMaker(self.vocabulary, concepts=_ASKED)
+        maker = PromptMaker(self.vocabulary, concepts=_ASKED, held_out=True)
         nothing = np.zeros((0, self.size, self.size), bool)
         for name in TEST_PHOTOGRAPHS:
             picture = photograph(name)
@@ -149,10 +149,6 @@ class Examiner:
         return np.array(masks, bool).reshape(-1, self.size, self.size)
 
 
-def _tintable(vocabulary: Vocabulary) -> tuple[int, ...]:
-    return tuple(i for i, concept in enumerate(vocabulary.concepts) if concept.tint)
-
-
 RECIPES = {
     "validation": lambda base, _: replace(base, shapes=0.35),
     "shapes and colours": lambda base, _: replace(base, shapes=1.0),
@@ -160,7 +156,7 @@ RECIPES = {
     "seen styles": lambda base, _: replace(base, shapes=0.0),
     "twemoji (held out)": lambda base, _: replace(base, shapes=0.0, styles=("twemoji",)),
     "openmoji (held out)": lambda base, _: replace(base, shapes=0.0, styles=("openmoji",)),
-    "colour and thing": lambda base, v: replace(base, shapes=0.0, tinted=1.0, concepts=_tintable(v)),
+    "colour and thing": lambda base, v: replace(base, shapes=0.0, tinted=1.0, concepts=v.of_any_colour),
     "unknown words": lambda base, _: replace(base, shapes=0.35),
     "examples": lambda base, _: replace(base, shapes=0.35),
     "photographed drawings": lambda base, _: replace(base, shapes=0.35, photographed=1.0),

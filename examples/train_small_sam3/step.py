@@ -7,7 +7,6 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from s3seg.sam3.decoder import Decoder
 from s3seg.sam3.model import BoxPrompts, ImageFeatures, Prompt, Sam3
@@ -17,13 +16,14 @@ from .click_losses import click_losses, click_predictions
 from .dense_losses import AuxiliaryHeads, Losses, dense_losses
 from .detection_losses import detection_losses
 from .mask_losses import mask_embeddings, mask_losses
+from .settings import CLICKS, EVERYTHING
 from .tall import tall
 
 
 def losses(
     model: Sam3, heads: AuxiliaryHeads, batch: Batch, *, dense_only: bool, precision: str = "fp32",
-    fixed_shapes: bool | None = None, of_patches: Callable[..., Losses] = dense_losses,
-    of_masks: Callable[..., Losses] = mask_losses,
+    learns: str = EVERYTHING, masked: float = 1.0, fixed_shapes: bool | None = None,
+    of_patches: Callable[..., Losses] = dense_losses, of_masks: Callable[..., Losses] = mask_losses,
 ) -> Losses:  # fmt: skip
     """Run the network on a batch and compare it with the truth.
 
@@ -34,6 +34,8 @@ def losses(
         dense_only: Whether to leave out queries and masks.
         precision: With "bf16", matrix products run in bf16; losses stay fp32, and so do scores, boxes and presence
             within `kept_in_fp32`.
+        learns: As in `Settings`.
+        masked: As in `Settings`.
         fixed_shapes: Whether all tensors have the shapes that they have in every other batch, and nothing waits for the
             device. If not, what counts for nothing is not computed. None: on a GPU, not on a CPU.
         of_patches: `dense_losses`, or the same compiled.
@@ -43,29 +45,44 @@ def losses(
     fixed_shapes = device != "cpu" if fixed_shapes is None else fixed_shapes
     batch = batch if fixed_shapes else batch.trimmed()
     autocast = torch.autocast(device, torch.bfloat16, enabled=precision == "bf16")
+    if learns == CLICKS:
+        return _click_losses_alone(model, batch, autocast)
     with autocast:
         tokens = model.vision.trunk(normalise(batch.images))  # (B, G, G, width)
         coarse = _coarsest(model, tokens)
         text = model.encode_text(batch.token_ids)
         if not dense_only:
-            asked, asked_tokens = batch.only_asked(), tokens
+            asked, asked_tokens, asked_coarse = batch.only_asked(), tokens, coarse
             if asked is not batch:
-                asked_tokens = tokens[batch.asked]
-            image = model.features(model.vision.neck(asked_tokens))
+                asked_tokens, asked_coarse = tokens[batch.asked], coarse[batch.asked]
+            masked = max(1, round(masked * len(asked_tokens)))
+            image = model.features((*_finer(model, asked_tokens[:masked]), asked_coarse))
             rows = features_of_rows(image, asked)
             prompt = prompt_of_rows(model, coarse, text, batch, fixed_shapes=fixed_shapes)
             encoded = model.encode_prompted(rows, prompt)
             found = model.detect_all(rows, encoded, prompt)
-            clicked = click_predictions(model.clicks, asked_tokens, asked) if model.clicks is not None else []
+            clicks = model.clicks if learns == EVERYTHING else None
+            clicked = click_predictions(clicks, asked_tokens, asked) if clicks is not None else []
     dense = of_patches(heads, tokens.float(), coarse.float(), text.float(), batch)
     if dense_only:
         return dense
     detection, pairs = detection_losses(found, asked, greedy=fixed_shapes)
     with autocast:
         masks = mask_embeddings(model, image, encoded, prompt, found, pairs, asked, fixed_shapes=fixed_shapes)
-    masks = of_masks(heads, masks, asked)
+    masks = of_masks(heads, masks, asked.first(masked))
     parts = [dense, detection, masks, *([click_losses(clicked, asked)] if clicked else [])]
     return Losses(sum(part.total for part in parts), {k: v for part in parts for k, v in part.parts.items()})
+
+
+def _click_losses_alone(model: Sam3, batch: Batch, autocast: torch.autocast) -> Losses:
+    """Let the click head learn from a frozen image encoder: something is clicked in every image, asked or not."""
+    if model.clicks is None:
+        raise ValueError("this network has no click head that could learn")
+    with torch.no_grad(), autocast:
+        tokens = model.vision.trunk(normalise(batch.images))
+    with autocast:
+        clicked = click_predictions(model.clicks, tokens, batch)
+    return click_losses(clicked, batch)
 
 
 @contextmanager
@@ -92,9 +109,14 @@ def kept_in_fp32(model: Sam3) -> Iterator[None]:
 
 
 def _coarsest(model: Sam3, tokens: Tensor) -> Tensor:
-    """Compute the last of the neck's maps, (B, C, G, G): the dense losses need no other."""
+    """Compute the last of the neck's maps, (B, C, G, G): the dense losses and the detector need no other."""
     neck = model.vision.neck
     return neck.smooth[-1](neck.project[-1](tokens.permute(0, 3, 1, 2)))
+
+
+def _finer(model: Sam3, tokens: Tensor) -> tuple[Tensor, ...]:
+    """Compute the neck's other maps, (B, C, 4 G, 4 G) and (B, C, 2 G, 2 G), which only masks need."""
+    return model.vision.neck(tokens)[:-1]
 
 
 def features_of_rows(image: ImageFeatures, batch: Batch) -> ImageFeatures:
@@ -149,24 +171,3 @@ def _examples(model: Sam3, coarse: Tensor, batch: Batch, rows: Tensor | slice) -
     tokens, _ = model.examples(ImageFeatures(coarse[on], coarse, ()), boxes)  # nothing else of the images is looked at
     cls_valid = boxes.valid.any(1, keepdim=True) & (on == batch.row_image[rows])[:, None]
     return tokens, torch.cat([boxes.valid, cls_valid], dim=1)
-
-
-@contextmanager
-def written_out_attention() -> Iterator[None]:
-    """Compute attention as it is written in papers: on a CPU its backward pass is faster than PyTorch's own."""
-    original = F.scaled_dot_product_attention
-    F.scaled_dot_product_attention = _attention
-    try:
-        yield
-    finally:
-        F.scaled_dot_product_attention = original
-
-
-def _attention(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
-    logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-    if is_causal:
-        attn_mask = torch.ones(logits.shape[-2:], dtype=torch.bool, device=q.device).tril()
-    if attn_mask is not None:
-        masked = attn_mask.dtype == torch.bool
-        logits = logits.masked_fill(~attn_mask, -1e9) if masked else logits + attn_mask
-    return logits.softmax(-1) @ v

@@ -35,7 +35,7 @@ from .optimisers import set_rates
 from .settings import NO_END, SIZES, Settings
 from .state import FILE as STATE
 from .state import TrainingState, open_any, resume, start
-from .step import kept_in_fp32, losses, written_out_attention
+from .step import kept_in_fp32, losses
 
 LARGEST_GRADIENT = 2.0
 COMPILE_SECONDS = 60.0
@@ -88,9 +88,9 @@ def train(
         for batch in log.timed(batches):
             learn = learn or _losses(compiled, state, batch, settings)
             settings = settings if plan is None else plan(state.step, settings)
-            state.freeze_network(state.step < settings.warm_heads)
+            state.let_learn(settings.learns, network=state.step >= settings.warm_heads)
             dense_only = state.step < settings.dense_steps
-            done = learn(state.model, state.heads, batch, dense_only=dense_only, precision=settings.precision)
+            done = learn(state.model, state.heads, batch, dense_only=dense_only, **settings.of_losses)
             enough = bool(interrupted) or time.monotonic() > deadline
             stop, broken = learn_from(state, settings, done.total, enough=enough, processes=processes)
             stop = stop or state.step >= min(settings.steps, last_step)
@@ -116,7 +116,7 @@ def train(
 def _losses(compiled: bool, state: TrainingState, batch: Batch, settings: Settings) -> Callable[..., Losses]:
     if not compiled:
         return losses
-    return compiled_within(COMPILE_SECONDS, state, batch, precision=settings.precision)
+    return compiled_within(COMPILE_SECONDS, state, batch, **settings.of_losses)
 
 
 def _start_again(state: TrainingState, settings: Settings, run: Path) -> Settings:
@@ -136,9 +136,7 @@ def suited_to(model: Sam3, settings: Settings, device: torch.device) -> Iterator
     with ExitStack() as stack:
         if settings.precision == "bf16":
             stack.enter_context(kept_in_fp32(model))
-        if device.type == "cpu":
-            stack.enter_context(written_out_attention())
-        else:
+        if device.type != "cpu":
             stack.enter_context(_tf32())
             stack.enter_context(_without_cudnn_attention())
             stack.enter_context(_tried_convolutions())
@@ -297,6 +295,7 @@ def begin_cool_down(run: Path, *, minutes: float) -> Settings:
     """
     settings, step = Settings.load(run), steps_made(run)
     lines = [json.loads(line) for line in (run / LOG).read_text().splitlines()[-20:]]
+    lines = [line for line in lines if line["step"] > settings.warm_heads] or lines  # a frozen network is faster
     speed = sum(line["images_a_second"] for line in lines) / len(lines)
     settings = settings.cool_down(step, max(1, round(60 * minutes * speed / settings.batch)))
     settings.save(run)
@@ -350,18 +349,25 @@ def main() -> None:
     parser.add_argument(
         "--clicks", action="store_true", help="give a new run a click head, trained by simulated clicks"
     )
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="NAME=VALUE", help="settings of a new run; settings.py explains them"
+    )
     parser.add_argument("--last-step", type=int, help="stop before this step")
+    parser.add_argument("--cool-down", type=float, metavar="MINUTES", help="let the rates fall to zero over so long")
     args = parser.parse_args()
     run = args.run.absolute()
     if not (run / STATE).exists():
         parent = open_any(args.grow_from.absolute(), args.extras) if args.grow_from else None
         given = {"clicks": args.clicks, "steps": args.steps, "warm_heads": args.warm_heads, "precision": args.precision}
         settings = replace(SIZES[args.size].grown(parent), **{k: v for k, v in given.items() if v is not None})
+        settings = settings.with_values(args.set)
         rates = {"adam_rate": args.rates * settings.adam_rate, "muon_rate": args.rates * settings.muon_rate}
         vocabulary, settings = load_vocabulary(), replace(settings, **rates)
         start(run, settings, vocabulary, load_atlas(vocabulary), parent)
     elif args.steps:
         replace(Settings.load(run), steps=args.steps).save(run)
+    if args.cool_down:
+        begin_cool_down(run, minutes=args.cool_down)
     if args.processes == 1:
         _as_fast_as_possible(args.threads)
     launch(

@@ -18,7 +18,10 @@ DEPTH = 7
 
 
 @torch.no_grad()
-def look(scenes: DrawnScenes, view: int, *, seed: int, grid: int, photographed: float = TRAINING.photographed) -> Batch:
+def look(
+    scenes: DrawnScenes, view: int, *, seed: int, grid: int, clicked: int = 1,
+    photographed: float = TRAINING.photographed,
+) -> Batch:  # fmt: skip
     """Return a view of some scenes.
 
     The first view is the scene as it was drawn. The others are mirrored half of the time, nearer or farther, shifted
@@ -29,6 +32,7 @@ def look(scenes: DrawnScenes, view: int, *, seed: int, grid: int, photographed: 
         view: Which one.
         seed: Where the choices come from.
         grid: Patches along a side.
+        clicked: How many things of each are clicked.
         photographed: Share that looks like a photograph of a drawing.
     """
     device, count = scenes.images.device, len(scenes.images)
@@ -45,7 +49,7 @@ def look(scenes: DrawnScenes, view: int, *, seed: int, grid: int, photographed: 
     row_image, shown_image, shown_thing = (t[view] for t in (scenes.row_image, scenes.shown_image, scenes.shown_thing))
     shown_valid = scenes.shown_valid[view] & valid[shown_image[:, None], shown_thing]
     shown_boxes = _drawn_by_hand(boxes[shown_image[:, None], shown_thing], rng)
-    things, points = _clicks(masks, valid, rng)
+    things, points = _clicks(masks, valid, clicked, rng)
     return Batch(
         images=images, patch_labels=labels, attributes=scenes.attributes, boxes=boxes, masks=masks, valid=valid,
         token_ids=scenes.token_ids[view], token_valid=scenes.token_valid[view], dense=scenes.dense[view],
@@ -141,15 +145,18 @@ def _drawn_by_hand(boxes: Tensor, rng: Generator) -> Tensor:
     return (boxes + by * boxes[..., 2:].repeat(*[1] * (boxes.ndim - 1), 2)).clamp(0.01, 0.99)
 
 
-def _clicks(masks: Tensor, valid: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
-    """Choose a valid thing of each image, and a point on it (x, y) in 0..1: mostly well inside, as people click."""
-    device, (count, _, side, _) = masks.device, masks.shape
-    thing = (valid * (torch.rand(valid.shape, generator=rng, device=device) + 0.01)).argmax(1)
-    cover = masks[torch.arange(count, device=device), thing].float() / 255
-    inside = cover >= cover.flatten(1).max(1).values[:, None, None].clamp(max=0.5)
-    depth = F.avg_pool2d(inside.float()[:, None], DEPTH, stride=1, padding=DEPTH // 2)[:, 0] * inside
-    least = depth.flatten(1).max(1).values * torch.rand(count, generator=rng, device=device)
+def _clicks(masks: Tensor, valid: Tensor, count: int, rng: Generator) -> tuple[Tensor, Tensor]:
+    """Choose some valid things of each image, and a point on each (x, y) in 0..1: mostly well inside, as people click.
+
+    Where there are fewer things, some of those that are chosen are not valid.
+    """
+    device, (images, _, side, _) = masks.device, masks.shape
+    thing = (valid * (torch.rand(valid.shape, generator=rng, device=device) + 0.01)).topk(count).indices  # (B, K)
+    cover = masks[torch.arange(images, device=device)[:, None], thing].float() / 255  # (B, K, side, side)
+    inside = cover >= cover.amax((-2, -1), keepdim=True).clamp(max=0.5)
+    depth = F.avg_pool2d(inside.float(), DEPTH, stride=1, padding=DEPTH // 2) * inside
+    least = depth.amax((-2, -1)) * torch.rand((images, count), generator=rng, device=device)
     chance = torch.rand(depth.shape, generator=rng, device=device) + 0.01
-    place = (chance * (inside & (depth >= least[:, None, None]))).flatten(1).argmax(1)
-    point = torch.stack([(place % side + 0.5) / side, (place // side + 0.5) / side], dim=1)
-    return thing, torch.where(valid.any(1)[:, None], point, 0.5)
+    place = (chance * (inside & (depth >= least[..., None, None]))).flatten(2).argmax(2)
+    point = torch.stack([(place % side + 0.5) / side, (place // side + 0.5) / side], dim=-1)
+    return thing, torch.where(valid.gather(1, thing)[..., None], point, 0.5)

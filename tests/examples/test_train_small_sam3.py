@@ -21,8 +21,9 @@ from train_small_sam3.metrics import compare, summarise
 from train_small_sam3.muon import Muon, orthogonal
 from train_small_sam3.parents import open_parent
 from train_small_sam3.repeat import repeat
-from train_small_sam3.settings import TINY, Settings
-from train_small_sam3.splits import CLICKS, SPLITS
+from train_small_sam3.settings import CLICKS, TINY, WORDS, Settings
+from train_small_sam3.splits import CLICKS as CLICK_SPLITS
+from train_small_sam3.splits import SPLITS
 from train_small_sam3.state import open_any, resume, start
 from train_small_sam3.step import kept_in_fp32, losses
 from train_small_sam3.train import begin_cool_down, steps_made, train
@@ -98,7 +99,7 @@ def test_the_whole_run_goes_from_nothing_to_a_checkpoint_and_its_figures_in_some
     figures = repeat(tmp_path, size="tiny", scenes=2, minutes=0.02)
     seg = s3seg.Segmenter(tmp_path / "checkpoint", device="cpu")
     assert seg.segment(np.zeros((40, 40, 3), np.uint8), "cat").masks.shape[1:] == (40, 40)
-    assert set(figures["splits"]) == {*SPLITS} - {"validation", *CLICKS}
+    assert set(figures["splits"]) == {*SPLITS} - {"validation", *CLICK_SPLITS}
     assert all(name in capsys.readouterr().out for name in ["twemoji"])
     assert (tmp_path / "grid.png").stat().st_size > 0
     assert (tmp_path / "curve.png").stat().st_size > 0
@@ -178,6 +179,28 @@ def test_the_network_is_frozen_while_the_heads_are_warmed_up(run):
     assert not torch.equal(
         before["model"]["text.token_embedding.weight"], later["model"]["text.token_embedding.weight"]
     )
+
+
+@pytest.mark.parametrize("learns", [WORDS, CLICKS])
+def test_a_run_may_teach_all_but_the_click_head_or_the_click_head_alone(tmp_path, vocabulary, atlas, learns):
+    settings = replace(TINY, clicks=True, clicked=2, learns=learns, steps=2)
+    start(tmp_path, settings, vocabulary, atlas, None)
+    before = torch.load(tmp_path / "state.pt", weights_only=True)
+    train(tmp_path, minutes=10)
+    after = torch.load(tmp_path / "state.pt", weights_only=True)
+    changed = {name for name, weight in after["model"].items() if not torch.equal(before["model"][name], weight)}
+    of_clicks = {name for name in after["model"] if name.startswith("clicks.")}
+    assert changed <= of_clicks if learns == CLICKS else not changed & of_clicks
+    assert len(changed) > 20
+    assert torch.equal(before["heads"]["scale"], after["heads"]["scale"]) == (learns == CLICKS)
+
+
+def test_settings_are_given_by_name_and_value():
+    settings = Settings().with_values(["batch=8", "asked=0.5", "clicks=true", "learns=clicks"])
+    assert settings == replace(Settings(), batch=8, asked=0.5, clicks=True, learns="clicks")
+    for wrong, said in (("bach=8", "'bach'"), ("clicks=yes", "bool, not 'yes'"), ("batch=many", "int, not 'many'")):
+        with pytest.raises(ValueError, match=said):
+            Settings().with_values([wrong])
 
 
 def test_the_rate_rises_stays_and_falls_to_zero():

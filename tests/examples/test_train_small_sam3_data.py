@@ -45,6 +45,27 @@ def test_held_out_combinations_are_neither_drawn_nor_asked_for_in_training(vocab
         assert not {(p.colour, p.shape) for part in asked for p in part} & scenes.HELD_OUT_COMBINATIONS
 
 
+def test_texts_that_only_the_dense_losses_use_name_no_held_out_combination_either(vocabulary):
+    rng = np.random.default_rng(0)
+    maker, examiner = (prompts.PromptMaker(vocabulary, held_out=held_out) for held_out in (False, True))
+    said, examined = ({(p.colour, p.shape) for p in (m.anything(rng) for _ in range(2000))} for m in (maker, examiner))
+    assert not said & scenes.HELD_OUT_COMBINATIONS
+    assert len(said) > 100
+    assert examined & scenes.HELD_OUT_COMBINATIONS
+
+
+@pytest.mark.parametrize("more", ["painted_scenes", "shape_scenes"])
+def test_a_run_may_draw_more_scenes_of_painted_things_or_of_shapes(vocabulary, atlas, more):
+    def share(settings) -> float:
+        looks = batches.BatchMaker(settings, vocabulary, atlas, _Words()).scenes(0).attributes[:, 1:].flatten(0, 1)
+        concept, shape, colour, _ = looks[looks[:, 0] >= 0].T
+        wanted = shape >= 0 if more == "shape_scenes" else (concept < len(vocabulary)) & (colour >= 0)
+        return float(wanted.float().mean())
+
+    settings = replace(TINY, batch=12, elsewhere=0.0)
+    assert share(replace(settings, **{more: 1.0})) > max(0.6, share(settings) + 0.2)
+
+
 def test_a_row_shown_by_boxes_asks_for_the_things_that_look_alike(vocabulary, atlas):
     settings = replace(TINY, batch=8, prompts=4, boxes=1.0, elsewhere=0.0)
     maker = batches.BatchMaker(settings, vocabulary, atlas, _Words())

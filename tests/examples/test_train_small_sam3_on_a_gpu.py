@@ -435,7 +435,7 @@ def test_the_click_head_learns_from_clicks_and_is_exported(tmp_path, vocabulary,
     state, settings, tokenizer = resume(tmp_path / "run", vocabulary)
     batch = BatchMaker(settings, vocabulary, atlas, tokenizer)[0]
     masks = clicked_masks(batch)
-    x, y = (batch.click_point * masks.shape[-1]).long().T
+    x, y = (batch.click_point[:, 0] * masks.shape[-1]).long().T
     there = batch.valid.any(1)
     assert bool(there.any())
     assert bool((masks[torch.arange(8), y, x] > 0)[there].all())
@@ -457,7 +457,7 @@ def test_the_click_head_learns_from_clicks_and_is_exported(tmp_path, vocabulary,
     predictor = Predictor.from_path(tmp_path / "checkpoint", device="cpu", dtype="float32")
     assert predictor.has_clicks
     (image,) = predictor.encode_images([batch.images[0].permute(1, 2, 0).numpy()])
-    point = tuple(batch.click_point[0].tolist())
+    point = tuple(batch.click_point[0, 0].tolist())
     (clicked,) = predictor.click(image, [ClickQuery([point], [True])])
     with torch.no_grad():
         tokens = state.model.vision.trunk(normalise(batch.images[:1]))
@@ -544,6 +544,24 @@ def test_images_that_are_not_asked_change_nothing_but_the_dense_losses(partly_as
     same = {name for name in found[0] if torch.allclose(found[0][name], found[1][name], rtol=1e-4, atol=1e-5)}
     assert {"score", "presence", "box_l1", "dice", "pixel_codes", "semantic", "clicks"} <= same
     assert "edges" not in same
+
+
+def test_masks_may_be_compared_on_some_of_the_asked_images_only(partly_asked):
+    state, maker = partly_asked
+    batch = maker[2]
+    others = batch.asked[1:]  # whose masks count for nothing if nothing is asked of them
+    hidden = replace(batch, row_targets=batch.row_targets & ~torch.isin(batch.row_image, others)[:, None])
+    with torch.no_grad():
+        whole, part, alone = (
+            losses(state.model, state.heads, given, dense_only=False, masked=masked, fixed_shapes=True).parts
+            for given, masked in ((batch, 1.0), (batch, 0.5), (hidden, 1.0))
+        )
+    assert whole["score"] == part["score"]
+    assert whole["dice"] != part["dice"]
+    for name in ("dice", "mask_inside", "query_codes", "semantic"):
+        torch.testing.assert_close(
+            part[name], alone[name], rtol=1e-4, atol=1e-5
+        )  # those without an answer count nothing
 
 
 def test_asking_all_images_of_a_smaller_batch_gives_the_same_detection_losses(partly_asked):

@@ -136,9 +136,11 @@ def test_what_changes_a_whole_picture_has_the_same_strength_as_on_a_cpu(vocabula
 def test_clicks_are_on_things_that_count(drawn):
     masks, valid = (views.targets(drawn.ids, scenes.MOST_THINGS, SETTINGS.grid)[k] for k in (2, 3))
     for seed in range(5):
-        thing, point = views._clicks(masks, valid, torch.Generator().manual_seed(seed))
-        x, y = (point * masks.shape[-1]).long().T
-        there = valid.any(1)
-        assert bool(valid[torch.arange(len(valid)), thing][there].all())
-        assert bool((masks[torch.arange(len(valid)), thing, y, x] > 0)[there].all())
-        assert bool((point[~there] == 0.5).all())
+        things, points = views._clicks(masks, valid, 3, torch.Generator().manual_seed(seed))
+        image = torch.arange(len(valid))[:, None]
+        x, y = (points * masks.shape[-1]).long().unbind(-1)
+        counts = valid.gather(1, things)
+        assert torch.equal(counts.sum(1), valid.sum(1).clamp(max=3))  # valid things go first
+        assert all(len(set(row.tolist())) == 3 for row in things)
+        assert bool((masks[image, things, y, x] > 0)[counts].all())
+        assert bool((points[~counts] == 0.5).all())
