@@ -181,7 +181,7 @@ def kitchen_table(icons: IconSet) -> Picture:
             if (row + column) % 2:
                 p.polygon(_square(cloth, row / 8, column / 12, 1 / 8, 1 / 12), (214, 228, 240))
     put(p, icons, [
-        Item("bread", "bread", 140, 400, 180), Item("cake", "shortcake", 400, 395, 180),
+        Item("bread", "bread", 140, 400, 180), Item("cake", "shortcake", 400, 400, 210),
         Item("grapes", "grapes", 660, 405, 175), Item("apple", "red-apple", 120, 615, 165),
         Item("apple", "red-apple", 300, 622, 165), Item("coffee", "hot-beverage", 480, 610, 175),
         Item("strawberry", "strawberry", 680, 620, 160),
@@ -215,7 +215,7 @@ def street(icons: IconSet) -> Picture:
         p.polygon([(left + 14, 486), (left + 90, 486), (left + 84, 498), (left + 6, 498)], (244, 240, 224))
     p.gradient(590, HEIGHT, (206, 202, 194), (186, 182, 172))
     put(p, icons, [
-        Item("cloud", "cloud", 540, 150, 200, shadow=False),
+        Item("cloud", "cloud", 560, 130, 220, shadow=False),
         Item("house", "house", 130, 376, 210), Item("tree", "deciduous-tree", 400, 378, 182),
         Item("house", "house", 650, 376, 210), Item("car", "automobile", 150, 500, 180),
         Item("bus", "bus", 520, 505, 210), Item("car", "automobile", 620, 615, 190),

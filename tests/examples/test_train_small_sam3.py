@@ -10,10 +10,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
 import s3seg
 from s3seg.sam3.predictor import BoxPrompt, Predictor, Query
+from train_small_sam3.average import average
 from train_small_sam3.batches import BatchMaker
+from train_small_sam3.calibrate import Calibration, Said, best
 from train_small_sam3.curve import draw_curve
 from train_small_sam3.evaluate import evaluate
 from train_small_sam3.export import export
@@ -193,6 +196,47 @@ def test_a_run_may_teach_all_but_the_click_head_or_the_click_head_alone(tmp_path
     assert changed <= of_clicks if learns == CLICKS else not changed & of_clicks
     assert len(changed) > 20
     assert torch.equal(before["heads"]["scale"], after["heads"]["scale"]) == (learns == CLICKS)
+
+
+def test_a_calibration_changes_scores_as_it_says_and_nothing_else(new_run, tmp_path):
+    export(new_run, tmp_path, name="mine", version="1", threshold=0.25, dtype=torch.float32)
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+
+    def found():
+        predictor = Predictor.from_path(tmp_path, device="cpu", dtype="float32")
+        (features,) = predictor.encode_images([image])
+        return predictor.predict(features, [Query("cat")], threshold=0)[0]
+
+    calibration = Calibration(query_slope=1.4, presence_slope=0.7, presence_shift=0.5)
+    before = found()
+    calibration.apply(tmp_path)
+    after = found()
+    wanted = calibration.scores(Said(before.presence, before.scores, np.zeros((len(before.scores), 0))))
+    np.testing.assert_allclose(after.scores, wanted, rtol=1e-4)
+    np.testing.assert_array_equal(after.boxes_xyxy, before.boxes_xyxy)
+    assert abs(after.scores - before.scores).max() > 0.02
+
+
+def test_the_calibration_is_chosen_that_tells_right_answers_from_wrong_ones():
+    right = Said(presence=0.99, scores=np.array([0.99 * 0.55]), iou=np.ones((1, 1)))
+    wrong = Said(presence=0.6, scores=np.array([0.6 * 0.99]), iou=np.zeros((1, 0)))  # nothing is there to be found
+    chosen, after, before = best({"validation": [right, wrong] * 20})
+    assert (before, after) == (0, 1)
+    assert chosen.scores(right)[0] > chosen.scores(wrong)[0]
+
+
+def test_an_average_lies_between_a_checkpoint_and_its_parent(new_run, finished_run, tmp_path):
+    for run, name in ((new_run, "parent"), (finished_run, "child")):
+        export(run, tmp_path / name, name="mine", version="1", threshold=0.25, dtype=torch.float32)
+    average(tmp_path / "child", tmp_path / "parent", tmp_path / "both", share=0.75)
+    parent, child, both = (load_file(tmp_path / name / "model.safetensors") for name in ("parent", "child", "both"))
+    for name, weight in both.items():
+        torch.testing.assert_close(weight, 0.75 * child[name] + 0.25 * parent[name])
+    assert Predictor.from_path(tmp_path / "both", device="cpu", dtype="float32").parameters > 0
+    del child["detr_decoder.presence_token.weight"]
+    save_file(child, tmp_path / "child" / "model.safetensors")
+    with pytest.raises(ValueError, match="presence_token"):
+        average(tmp_path / "child", tmp_path / "parent", tmp_path / "both")
 
 
 def test_settings_are_given_by_name_and_value():
