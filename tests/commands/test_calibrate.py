@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -57,7 +58,9 @@ def test_what_is_missing_is_said(s3seg: Command, pictures, tmp_path):
 
 def test_tiles_are_calibrated_in_tiles_and_used_with_them(s3seg: Command, tmp_path):
     picture, file = tmp_path / "small.png", tmp_path / "calibration.json"
-    picture.write_bytes(circles())
+    large = Image.new("RGB", (1400, 1400), (235, 235, 235))  # in which circles are too small to be seen without tiles
+    large.paste(Image.open(io.BytesIO(circles())))
+    large.save(picture)
     done = s3seg("segment", picture, "red circle", "--tile", "300", "-q", "--mask", tmp_path / "masks")
     assert done.exit_code == 0, done.stderr
     rows = {}
