@@ -74,11 +74,9 @@ class Batch:
             shown_valid=self.shown_valid[:0],
         )  # fmt: skip
 
-    def first(self, images: int) -> Batch:
-        """Return the batch with the first of its images only. The rows stay: those of other images have no image."""
-        if images == len(self.images):
-            return self
-        return replace(self, **{name: getattr(self, name)[:images] for name in OF_IMAGES})
+    def first_images(self, count: int) -> Batch:
+        """Return the batch with its first images only; rows are kept, including those about the other images."""
+        return replace(self, **{name: getattr(self, name)[:count] for name in OF_IMAGES})
 
     def trimmed(self) -> Batch:
         """Return the batch without the columns of tokens that are padding of all texts; waits for the device."""

@@ -209,7 +209,7 @@ class BatchMaker(torch.utils.data.Dataset):
 def view_of(scenes: DrawnScenes, view: int, settings: Settings, step: int, first: int = 0) -> Batch:
     """Return what a step sees of some scenes, on their device; `first` is the first image of this process."""
     seed = (settings.seed * 1_000_003 + step) * 4096 + first
-    return look(scenes, view, seed=seed % (1 << 62), grid=settings.grid, clicked=settings.clicked)
+    return look(scenes, view, seed=seed % (1 << 62), grid=settings.grid, clicked_things=settings.clicked_things)
 
 
 def _areas(scene: Scene) -> np.ndarray:

@@ -13,7 +13,7 @@ import argparse
 import itertools
 import math
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -24,9 +24,9 @@ from safetensors.torch import load_file, save_file
 from s3seg.sam3.predictor import Predictor
 
 from .concepts import load_vocabulary
-from .evaluate import LEFT_EMPTY_AT_LEAST, masks_of
+from .evaluate import LEFT_EMPTY_AT_LEAST, Answer, answer
 from .icons import load_atlas
-from .metrics import mask_iou, match_ious
+from .metrics import summarise
 from .splits import Examiner
 
 THRESHOLD_SPLIT, OTHER_SPLIT = "validation", "colour and thing"
@@ -43,16 +43,6 @@ AT_ONCE = 10
 
 
 @dataclass(frozen=True)
-class Said:
-    """What a checkpoint said to a prompt."""
-
-    presence: float
-    scores: np.ndarray
-    iou: np.ndarray
-    """(N, M), of found masks with true ones."""
-
-
-@dataclass(frozen=True)
 class Calibration:
     """How logits are changed: presence * presence_slope + presence_shift, and query * query_slope."""
 
@@ -65,13 +55,13 @@ class Calibration:
         """Return how far it is from changing nothing."""
         return math.hypot(math.log(self.query_slope), math.log(self.presence_slope), self.presence_shift)
 
-    def scores(self, said: Said) -> np.ndarray:
-        """Return the scores as they would have been."""
-        query = np.clip(said.scores / max(said.presence, 1e-6), 1e-6, 1 - 1e-6)
-        presence = _sigmoid(self.presence_slope * _logit(said.presence) + self.presence_shift)
-        return _sigmoid(self.query_slope * _logit(query)) * presence
+    def apply_to(self, answer: Answer) -> Answer:
+        """Return the answer that a checkpoint gives after the calibration."""
+        query = np.clip(answer.scores / max(answer.presence, 1e-6), 1e-6, 1 - 1e-6)
+        presence = _sigmoid(self.presence_slope * _logit(answer.presence) + self.presence_shift)
+        return replace(answer, scores=_sigmoid(self.query_slope * _logit(query)) * presence, presence=float(presence))
 
-    def apply(self, checkpoint: Path) -> None:
+    def write_to(self, checkpoint: Path) -> None:
         """Change the weights of a checkpoint folder."""
         file = checkpoint / "model.safetensors"
         tensors = load_file(file)
@@ -85,51 +75,34 @@ class Calibration:
         part.replace(file)
 
 
-def f1_where_enough_is_empty(said: dict[str, list[Said]], calibration: Calibration) -> float:
+def f1_where_enough_is_empty(answers: dict[str, list[Answer]], calibration: Calibration) -> float:
     """Return the mean F1 of the splits at the lowest threshold that leaves enough of one of them empty.
 
     Args:
-        said: By split; the threshold suits the prompts of `THRESHOLD_SPLIT` that nothing answers.
+        answers: By split; the threshold suits the prompts of `THRESHOLD_SPLIT` that nothing answers.
         calibration: How scores are changed.
     """
-    scores = {split: [calibration.scores(one) for one in answers] for split, answers in said.items()}
-    chosen = zip(scores[THRESHOLD_SPLIT], said[THRESHOLD_SPLIT], strict=True)
-    threshold = np.quantile([s.max(initial=0) for s, one in chosen if not one.iou.shape[1]], LEFT_EMPTY_AT_LEAST)
-    return float(np.mean([_f1(scores[split], said[split], threshold) for split in said]))
+    changed = {split: [calibration.apply_to(a) for a in some] for split, some in answers.items()}
+    highest = [a.scores.max(initial=0) for a in changed[THRESHOLD_SPLIT] if not a.iou.shape[1]]
+    threshold = float(np.quantile(highest, LEFT_EMPTY_AT_LEAST))
+    return float(np.mean([summarise(a.at(threshold) for a in some).f1 or 0 for some in changed.values()]))
 
 
-def _f1(scores: list[np.ndarray], said: list[Said], threshold: float) -> float:
-    matched = found = expected = 0
-    for s, one in zip(scores, said, strict=True):
-        if one.iou.shape[1]:
-            kept = s > threshold
-            matched, found = matched + len(match_ious(one.iou[kept])), found + int(kept.sum())
-            expected += one.iou.shape[1]
-    return 2 * matched / max(1, found + expected)
-
-
-def best(said: dict[str, list[Said]]) -> tuple[Calibration, float, float]:
-    """Return the mildest calibration with nearly the best F1, its F1, and the one without any calibration."""
+def best(answers: dict[str, list[Answer]]) -> tuple[Calibration, float, float]:
+    """Return the mildest calibration with nearly the best F1, its F1, and the F1 without any calibration."""
     choices = [Calibration(*c) for c in itertools.product(QUERY_SLOPES, PRESENCE_SLOPES, PRESENCE_SHIFTS)]
-    f1 = {choice: f1_where_enough_is_empty(said, choice) for choice in choices}
+    f1 = {choice: f1_where_enough_is_empty(answers, choice) for choice in choices}
     least = max(f1.values()) - NEARLY
     chosen = min((choice for choice in choices if f1[choice] >= least), key=lambda choice: choice.strength)
     return chosen, f1[chosen], f1[Calibration()]
 
 
-def ask(checkpoint: Path, split: str, first: int, scenes: int) -> list[Said]:
+def ask(checkpoint: Path, split: str, first: int, scenes: int) -> list[Answer]:
     """Put the questions about some scenes of a split."""
     torch.set_num_threads(1)
     predictor, vocabulary = Predictor.from_path(checkpoint, device="cpu", dtype="float32"), load_vocabulary()
     examiner = Examiner(vocabulary, load_atlas(vocabulary), predictor.image_size)
-    said, image, features = [], None, None
-    for question in examiner.questions(split, scenes, first):
-        if question.image is not image:
-            image = question.image
-            (features,) = predictor.encode_images([image])
-        (found,) = predictor.predict(features, [question.query], threshold=LOWEST)
-        said.append(Said(found.presence, found.scores, mask_iou(masks_of(found, image.shape[:2]), question.masks)))
-    return said
+    return answer(predictor, examiner.questions(split, scenes, first), floor=LOWEST)
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:
@@ -147,16 +120,18 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--scenes", type=int, default=250, help="of each of the two splits")
     parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--dry-run", action="store_true", help="print the figures, and change nothing")
     args = parser.parse_args()
     firsts = range(FIRST_SCENE, FIRST_SCENE + args.scenes, AT_ONCE)
     parts = [(split, first) for split in (THRESHOLD_SPLIT, OTHER_SPLIT) for first in firsts]
-    said: dict[str, list[Said]] = {}
+    answers: dict[str, list[Answer]] = {}
     with ProcessPoolExecutor(args.processes, get_context("spawn")) as pool:
-        answers = pool.map(ask, itertools.repeat(args.checkpoint), *zip(*parts, strict=True), itertools.repeat(AT_ONCE))
-        for (split, _), some in zip(parts, answers, strict=True):
-            said.setdefault(split, []).extend(some)
-    chosen, after, before = best(said)
-    chosen.apply(args.checkpoint)
+        found = pool.map(ask, itertools.repeat(args.checkpoint), *zip(*parts, strict=True), itertools.repeat(AT_ONCE))
+        for (split, _), some in zip(parts, found, strict=True):
+            answers.setdefault(split, []).extend(some)
+    chosen, after, before = best(answers)
+    if not args.dry_run:
+        chosen.write_to(args.checkpoint)
     print(f"{chosen}: F1 {before:.3f} -> {after:.3f} on {args.scenes} scenes of each split")
 
 

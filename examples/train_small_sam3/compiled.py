@@ -26,7 +26,7 @@ SHAPES_OF_A_LAYER = 64
 
 
 def compiled_within(
-    seconds: float, state: TrainingState, batch: Batch, *, backend: str = "inductor", **of_losses: Any
+    seconds: float, state: TrainingState, batch: Batch, *, backend: str = "inductor", **loss_options: Any
 ) -> Callable[..., Losses]:  # fmt: skip
     """Return `step.losses` with compiled parts if compiling takes no longer than some seconds, else as it is.
 
@@ -39,7 +39,7 @@ def compiled_within(
         state: What learns.
         batch: A batch as all others will be.
         backend: As for `torch.compile`.
-        of_losses: As for `losses`: its precision and more.
+        loss_options: As for `losses`: its precision and more.
     """
     from torch import _dynamo  # importing it takes a second
 
@@ -54,7 +54,7 @@ def compiled_within(
     try:
         with _alarm(seconds):
             for dense_only in (True, False):  # the first is quicker to compile, and the second goes on from it
-                learn(state.model, state.heads, batch, dense_only=dense_only, **of_losses).total.backward()
+                learn(state.model, state.heads, batch, dense_only=dense_only, **loss_options).total.backward()
     except Exception as error:  # the compiler wraps what interrupts it in errors of its own
         for owner, name in layers:
             delattr(owner, name)  # the class's own is seen again

@@ -57,6 +57,8 @@ class Answer:
     scores: np.ndarray
     iou: np.ndarray
     """(N, M), of found masks with true ones."""
+    presence: float = 1.0
+    """The probability that the picture shows what is asked for, 0..1."""
 
     def at(self, threshold: float) -> Outcome:
         """Return what remains above a threshold."""
@@ -65,8 +67,14 @@ class Answer:
         return Outcome(self.iou.shape[1], int(kept.sum()), match_ious(self.iou[kept], at_least))
 
 
-def answer(predictor: Predictor, questions: Iterable[Question]) -> list[Answer]:
-    """Put questions to a checkpoint; questions about one image follow each other, and it is encoded once."""
+def answer(predictor: Predictor, questions: Iterable[Question], *, floor: float = FLOOR) -> list[Answer]:
+    """Put questions to a checkpoint; questions about one image follow each other, and it is encoded once.
+
+    Args:
+        predictor: The checkpoint.
+        questions: What to ask.
+        floor: Instances that score less are left out.
+    """
     answers, image, features = [], None, None
     for question in questions:
         if question.image is not image:
@@ -82,9 +90,9 @@ def answer(predictor: Predictor, questions: Iterable[Question]) -> list[Answer]:
         if question.example is not None:
             (shown,) = predictor.encode_images([question.example[0]])
             query = replace(query, examples=predictor.encode_examples(shown, [question.example[1]]))
-        (found,) = predictor.predict(features, [query], threshold=FLOOR)
+        (found,) = predictor.predict(features, [query], threshold=floor)
         iou = mask_iou(masks_of(found, image.shape[:2]), question.masks)
-        answers.append(Answer(question.split, question.about, found.scores, iou))
+        answers.append(Answer(question.split, question.about, found.scores, iou, found.presence))
     return answers
 
 

@@ -138,7 +138,7 @@ class PromptMaker:
             return self.of_concept(self._askable[int(rng.integers(len(self._askable)))], rng)
         while True:
             prompt = self.of_shape(_pick(SHAPES, rng), colour=_pick(COLOUR_NAMES, rng) if rng.random() < 0.6 else None)
-            if self._may_be_said(prompt):
+            if self._is_allowed(prompt):
                 return prompt
 
     def absent(self, scene: Scene, rng: np.random.Generator) -> Prompt:
@@ -231,9 +231,9 @@ class PromptMaker:
         return self.of_shape(thing.shape, colour=thing.colour, pattern=_pick(PATTERNS[1:], rng))
 
     def _is_fair(self, prompt: Prompt, scene: Scene) -> bool:
-        return self._may_be_said(prompt) and not any(map(prompt.is_unclear_about, scene.things))
+        return self._is_allowed(prompt) and not any(map(prompt.is_unclear_about, scene.things))
 
-    def _may_be_said(self, prompt: Prompt) -> bool:
+    def _is_allowed(self, prompt: Prompt) -> bool:
         """Whether it names no held-out combination: nothing that training draws fits one, so it would learn "never"."""
         return self.held_out or (prompt.colour, prompt.shape) not in HELD_OUT_COMBINATIONS
 

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
 FILE = "settings.json"
 WARM_HEADS = 60
-EVERYTHING, WORDS, CLICKS = "everything", "words", "clicks"
-_TRUTH = {"true": True, "false": False}
+EVERYTHING, ALL_BUT_CLICKS, CLICKS_ONLY = "everything", "all_but_clicks", "clicks_only"
+TRAINED_PARTS = (EVERYTHING, ALL_BUT_CLICKS, CLICKS_ONLY)
+_BOOLEANS = {"true": True, "false": False}
 NO_END = 1_000_000_000
 """Steps of a run, or of a part of it, that lasts until the clock says so."""
 
@@ -51,16 +52,16 @@ class Settings:
     """Share of the images with a prompt whose example is shown on another image of the batch."""
     asked: float = 1.0
     """Share of the images of a batch that are asked something; the others have dense losses only, which are cheaper."""
-    masked: float = 1.0
+    mask_share: float = 1.0
     """Share of the asked images whose masks are compared; the others are compared by scores and boxes only."""
     painted_scenes: float = 0.0
     """Share of the scenes that show only things of the kinds that can be painted, nearly all of them painted."""
     shape_scenes: float = 0.0
     """Share of the scenes that show mostly plain shapes."""
-    clicked: int = 1
+    clicked_things: int = 1
     """Things of each image that are clicked."""
-    learns: str = EVERYTHING
-    """What the run teaches: `EVERYTHING`; `WORDS`, all but the click head; or `CLICKS`, the click head alone."""
+    trained_part: str = EVERYTHING
+    """One of `TRAINED_PARTS`: everything, all but the click head, or the click head alone with the rest frozen."""
     views: int = 1
     """Batches that are made of the same drawn scenes, each seen in another way and asked other things."""
     # schedule
@@ -79,15 +80,21 @@ class Settings:
     precision: str = "fp32"
     """Of the forward pass: "fp32", or "bf16" where the processor has bf16 arithmetic (without it, bf16 is slow)."""
 
+    def __post_init__(self) -> None:
+        if self.trained_part not in TRAINED_PARTS:
+            raise ValueError(f"trained_part must be one of {', '.join(TRAINED_PARTS)}, not {self.trained_part!r}")
+        if self.trained_part == CLICKS_ONLY and not self.clicks:
+            raise ValueError("a network without a click head cannot be trained on clicks only; set clicks=true")
+
     @property
     def grid(self) -> int:
         """Patches along a side."""
         return self.image_size // self.patch_size
 
     @property
-    def of_losses(self) -> dict[str, Any]:
-        """What `step.losses` is told."""
-        return {"precision": self.precision, "learns": self.learns, "masked": self.masked}
+    def loss_options(self) -> dict[str, Any]:
+        """Return the options that `step.losses` takes from here."""
+        return {"precision": self.precision, "trained_part": self.trained_part, "mask_share": self.mask_share}
 
     def asked_of(self, images: int) -> int:
         """Return how many of some images are asked: an even number that divides them, or all."""
@@ -109,7 +116,7 @@ class Settings:
         fall = (self.steps - step) / max(1.0, self.steps * self.cooldown)
         return max(0.0, min(1.0, rise, fall))
 
-    def with_values(self, given: Sequence[str]) -> Settings:
+    def with_overrides(self, given: Sequence[str]) -> Settings:
         """Return settings with some values changed, each given as "name=value".
 
         Raises:
@@ -121,7 +128,7 @@ class Settings:
             if name not in types:
                 raise ValueError(f"there is no setting {name!r}; there are {', '.join(types)}")
             try:
-                changed[name] = _TRUTH[value] if types[name] is bool else types[name](value)
+                changed[name] = _BOOLEANS[value] if types[name] is bool else types[name](value)
             except (KeyError, ValueError):
                 raise ValueError(f"{name} must be of type {types[name].__name__}, not {value!r}") from None
         return replace(self, **changed)

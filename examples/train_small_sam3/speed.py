@@ -88,7 +88,7 @@ def _network_alone(
     if not compile_too:
         return losses
     began = time.monotonic()
-    learn = compiled_within(COMPILE_SECONDS, state, batch, **settings.of_losses)
+    learn = compiled_within(COMPILE_SECONDS, state, batch, **settings.loss_options)
     say(f"compiling took {time.monotonic() - began:.1f} s")
     if learn is not losses:
         speed = _steps_a_second(learn, state, settings, batch, seconds / 2, dense_only=False)
@@ -99,7 +99,7 @@ def _network_alone(
 def _step(
     learn: Callable[..., Losses], state: TrainingState, settings: Settings, batch: Batch, *, dense_only: bool = False
 ) -> None:
-    done = learn(state.model, state.heads, batch, dense_only=dense_only, **settings.of_losses)
+    done = learn(state.model, state.heads, batch, dense_only=dense_only, **settings.loss_options)
     learn_from(state, settings, done.total, enough=False, processes=1)
 
 

@@ -21,7 +21,7 @@ from .network import CONTEXT, new_network, save_configuration, whiten_patches
 from .optimisers import make_optimisers
 from .parents import Parent, grow, grow_heads, open_parent
 from .scenes import TRAINING, draw_scene
-from .settings import CLICKS, WORDS, Settings
+from .settings import ALL_BUT_CLICKS, CLICKS_ONLY, Settings
 from .tokenizer import save_tokenizer, train_tokenizer
 
 FILE = "state.pt"
@@ -66,12 +66,17 @@ class TrainingState:
             if weight is not None and all(v.shape in (weight.shape, ()) for v in parts.values()):
                 owner[weight].state[weight] = {part: value.clone() for part, value in parts.items()}
 
-    def let_learn(self, what: str, *, network: bool) -> None:
-        """Let a part of everything learn: what a run teaches (`Settings.learns`), without the network at first."""
-        self.model.requires_grad_(network and what != CLICKS)
-        self.heads.requires_grad_(what != CLICKS)
+    def set_trainable(self, part: str, *, network: bool) -> None:
+        """Freeze all weights but those of a part.
+
+        Args:
+            part: One of `settings.TRAINED_PARTS`.
+            network: Whether the network is trained, or the auxiliary heads only.
+        """
+        self.model.requires_grad_(network and part != CLICKS_ONLY)
+        self.heads.requires_grad_(part != CLICKS_ONLY)
         if self.model.clicks is not None:
-            self.model.clicks.requires_grad_(network and what != WORDS)
+            self.model.clicks.requires_grad_(network and part != ALL_BUT_CLICKS)
 
     def average_weights(self, decay: float) -> None:
         """Move the averaged weights towards the present ones; faster in the first steps."""

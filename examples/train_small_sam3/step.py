@@ -16,13 +16,13 @@ from .click_losses import click_losses, click_predictions
 from .dense_losses import AuxiliaryHeads, Losses, dense_losses
 from .detection_losses import detection_losses
 from .mask_losses import mask_embeddings, mask_losses
-from .settings import CLICKS, EVERYTHING
+from .settings import CLICKS_ONLY, EVERYTHING
 from .tall import tall
 
 
 def losses(
     model: Sam3, heads: AuxiliaryHeads, batch: Batch, *, dense_only: bool, precision: str = "fp32",
-    learns: str = EVERYTHING, masked: float = 1.0, fixed_shapes: bool | None = None,
+    trained_part: str = EVERYTHING, mask_share: float = 1.0, fixed_shapes: bool | None = None,
     of_patches: Callable[..., Losses] = dense_losses, of_masks: Callable[..., Losses] = mask_losses,
 ) -> Losses:  # fmt: skip
     """Run the network on a batch and compare it with the truth.
@@ -34,8 +34,8 @@ def losses(
         dense_only: Whether to leave out queries and masks.
         precision: With "bf16", matrix products run in bf16; losses stay fp32, and so do scores, boxes and presence
             within `kept_in_fp32`.
-        learns: As in `Settings`.
-        masked: As in `Settings`.
+        trained_part: One of `settings.TRAINED_PARTS`.
+        mask_share: Share of the asked images whose masks are compared.
         fixed_shapes: Whether all tensors have the shapes that they have in every other batch, and nothing waits for the
             device. If not, what counts for nothing is not computed. None: on a GPU, not on a CPU.
         of_patches: `dense_losses`, or the same compiled.
@@ -45,7 +45,7 @@ def losses(
     fixed_shapes = device != "cpu" if fixed_shapes is None else fixed_shapes
     batch = batch if fixed_shapes else batch.trimmed()
     autocast = torch.autocast(device, torch.bfloat16, enabled=precision == "bf16")
-    if learns == CLICKS:
+    if trained_part == CLICKS_ONLY:
         return _click_losses_alone(model, batch, autocast)
     with autocast:
         tokens = model.vision.trunk(normalise(batch.images))  # (B, G, G, width)
@@ -55,13 +55,13 @@ def losses(
             asked, asked_tokens, asked_coarse = batch.only_asked(), tokens, coarse
             if asked is not batch:
                 asked_tokens, asked_coarse = tokens[batch.asked], coarse[batch.asked]
-            masked = max(1, round(masked * len(asked_tokens)))
-            image = model.features((*_finer(model, asked_tokens[:masked]), asked_coarse))
+            with_masks = max(1, round(mask_share * len(asked_tokens)))
+            image = model.features((*_finer(model, asked_tokens[:with_masks]), asked_coarse))
             rows = features_of_rows(image, asked)
             prompt = prompt_of_rows(model, coarse, text, batch, fixed_shapes=fixed_shapes)
             encoded = model.encode_prompted(rows, prompt)
             found = model.detect_all(rows, encoded, prompt)
-            clicks = model.clicks if learns == EVERYTHING else None
+            clicks = model.clicks if trained_part == EVERYTHING else None
             clicked = click_predictions(clicks, asked_tokens, asked) if clicks is not None else []
     dense = of_patches(heads, tokens.float(), coarse.float(), text.float(), batch)
     if dense_only:
@@ -69,15 +69,13 @@ def losses(
     detection, pairs = detection_losses(found, asked, greedy=fixed_shapes)
     with autocast:
         masks = mask_embeddings(model, image, encoded, prompt, found, pairs, asked, fixed_shapes=fixed_shapes)
-    masks = of_masks(heads, masks, asked.first(masked))
+    masks = of_masks(heads, masks, asked.first_images(with_masks))
     parts = [dense, detection, masks, *([click_losses(clicked, asked)] if clicked else [])]
     return Losses(sum(part.total for part in parts), {k: v for part in parts for k, v in part.parts.items()})
 
 
 def _click_losses_alone(model: Sam3, batch: Batch, autocast: torch.autocast) -> Losses:
-    """Let the click head learn from a frozen image encoder: something is clicked in every image, asked or not."""
-    if model.clicks is None:
-        raise ValueError("this network has no click head that could learn")
+    """Compute the losses of the click head on all images, with the image encoder frozen."""
     with torch.no_grad(), autocast:
         tokens = model.vision.trunk(normalise(batch.images))
     with autocast:

@@ -88,9 +88,9 @@ def train(
         for batch in log.timed(batches):
             learn = learn or _losses(compiled, state, batch, settings)
             settings = settings if plan is None else plan(state.step, settings)
-            state.let_learn(settings.learns, network=state.step >= settings.warm_heads)
+            state.set_trainable(settings.trained_part, network=state.step >= settings.warm_heads)
             dense_only = state.step < settings.dense_steps
-            done = learn(state.model, state.heads, batch, dense_only=dense_only, **settings.of_losses)
+            done = learn(state.model, state.heads, batch, dense_only=dense_only, **settings.loss_options)
             enough = bool(interrupted) or time.monotonic() > deadline
             stop, broken = learn_from(state, settings, done.total, enough=enough, processes=processes)
             stop = stop or state.step >= min(settings.steps, last_step)
@@ -116,7 +116,7 @@ def train(
 def _losses(compiled: bool, state: TrainingState, batch: Batch, settings: Settings) -> Callable[..., Losses]:
     if not compiled:
         return losses
-    return compiled_within(COMPILE_SECONDS, state, batch, **settings.of_losses)
+    return compiled_within(COMPILE_SECONDS, state, batch, **settings.loss_options)
 
 
 def _start_again(state: TrainingState, settings: Settings, run: Path) -> Settings:
@@ -360,7 +360,7 @@ def main() -> None:
         parent = open_any(args.grow_from.absolute(), args.extras) if args.grow_from else None
         given = {"clicks": args.clicks, "steps": args.steps, "warm_heads": args.warm_heads, "precision": args.precision}
         settings = replace(SIZES[args.size].grown(parent), **{k: v for k, v in given.items() if v is not None})
-        settings = settings.with_values(args.set)
+        settings = settings.with_overrides(args.set)
         rates = {"adam_rate": args.rates * settings.adam_rate, "muon_rate": args.rates * settings.muon_rate}
         vocabulary, settings = load_vocabulary(), replace(settings, **rates)
         start(run, settings, vocabulary, load_atlas(vocabulary), parent)

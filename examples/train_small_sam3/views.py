@@ -19,7 +19,7 @@ DEPTH = 7
 
 @torch.no_grad()
 def look(
-    scenes: DrawnScenes, view: int, *, seed: int, grid: int, clicked: int = 1,
+    scenes: DrawnScenes, view: int, *, seed: int, grid: int, clicked_things: int = 1,
     photographed: float = TRAINING.photographed,
 ) -> Batch:  # fmt: skip
     """Return a view of some scenes.
@@ -32,7 +32,7 @@ def look(
         view: Which one.
         seed: Where the choices come from.
         grid: Patches along a side.
-        clicked: How many things of each are clicked.
+        clicked_things: How many things of each are clicked.
         photographed: Share that looks like a photograph of a drawing.
     """
     device, count = scenes.images.device, len(scenes.images)
@@ -49,7 +49,7 @@ def look(
     row_image, shown_image, shown_thing = (t[view] for t in (scenes.row_image, scenes.shown_image, scenes.shown_thing))
     shown_valid = scenes.shown_valid[view] & valid[shown_image[:, None], shown_thing]
     shown_boxes = _drawn_by_hand(boxes[shown_image[:, None], shown_thing], rng)
-    things, points = _clicks(masks, valid, clicked, rng)
+    things, points = _clicks(masks, valid, clicked_things, rng)
     return Batch(
         images=images, patch_labels=labels, attributes=scenes.attributes, boxes=boxes, masks=masks, valid=valid,
         token_ids=scenes.token_ids[view], token_valid=scenes.token_valid[view], dense=scenes.dense[view],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -16,17 +17,16 @@ import s3seg
 from s3seg.sam3.predictor import BoxPrompt, Predictor, Query
 from train_small_sam3.average import average
 from train_small_sam3.batches import BatchMaker
-from train_small_sam3.calibrate import Calibration, Said, best
+from train_small_sam3.calibrate import Calibration, best
 from train_small_sam3.curve import draw_curve
-from train_small_sam3.evaluate import evaluate
+from train_small_sam3.evaluate import Answer, evaluate
 from train_small_sam3.export import export
 from train_small_sam3.metrics import compare, summarise
 from train_small_sam3.muon import Muon, orthogonal
 from train_small_sam3.parents import open_parent
 from train_small_sam3.repeat import repeat
-from train_small_sam3.settings import CLICKS, TINY, WORDS, Settings
-from train_small_sam3.splits import CLICKS as CLICK_SPLITS
-from train_small_sam3.splits import SPLITS
+from train_small_sam3.settings import ALL_BUT_CLICKS, CLICKS_ONLY, TINY, Settings
+from train_small_sam3.splits import CLICKS, SPLITS
 from train_small_sam3.state import open_any, resume, start
 from train_small_sam3.step import kept_in_fp32, losses
 from train_small_sam3.train import begin_cool_down, steps_made, train
@@ -102,7 +102,7 @@ def test_the_whole_run_goes_from_nothing_to_a_checkpoint_and_its_figures_in_some
     figures = repeat(tmp_path, size="tiny", scenes=2, minutes=0.02)
     seg = s3seg.Segmenter(tmp_path / "checkpoint", device="cpu")
     assert seg.segment(np.zeros((40, 40, 3), np.uint8), "cat").masks.shape[1:] == (40, 40)
-    assert set(figures["splits"]) == {*SPLITS} - {"validation", *CLICK_SPLITS}
+    assert set(figures["splits"]) == {*SPLITS} - {"validation", *CLICKS}
     assert all(name in capsys.readouterr().out for name in ["twemoji"])
     assert (tmp_path / "grid.png").stat().st_size > 0
     assert (tmp_path / "curve.png").stat().st_size > 0
@@ -184,18 +184,18 @@ def test_the_network_is_frozen_while_the_heads_are_warmed_up(run):
     )
 
 
-@pytest.mark.parametrize("learns", [WORDS, CLICKS])
-def test_a_run_may_teach_all_but_the_click_head_or_the_click_head_alone(tmp_path, vocabulary, atlas, learns):
-    settings = replace(TINY, clicks=True, clicked=2, learns=learns, steps=2)
+@pytest.mark.parametrize("part", [ALL_BUT_CLICKS, CLICKS_ONLY])
+def test_a_run_may_train_all_but_the_click_head_or_the_click_head_alone(tmp_path, vocabulary, atlas, part):
+    settings = replace(TINY, clicks=True, clicked_things=2, trained_part=part, steps=2)
     start(tmp_path, settings, vocabulary, atlas, None)
     before = torch.load(tmp_path / "state.pt", weights_only=True)
     train(tmp_path, minutes=10)
     after = torch.load(tmp_path / "state.pt", weights_only=True)
     changed = {name for name, weight in after["model"].items() if not torch.equal(before["model"][name], weight)}
     of_clicks = {name for name in after["model"] if name.startswith("clicks.")}
-    assert changed <= of_clicks if learns == CLICKS else not changed & of_clicks
+    assert changed <= of_clicks if part == CLICKS_ONLY else not changed & of_clicks
     assert len(changed) > 20
-    assert torch.equal(before["heads"]["scale"], after["heads"]["scale"]) == (learns == CLICKS)
+    assert torch.equal(before["heads"]["scale"], after["heads"]["scale"]) == (part == CLICKS_ONLY)
 
 
 def test_a_calibration_changes_scores_as_it_says_and_nothing_else(new_run, tmp_path):
@@ -209,20 +209,22 @@ def test_a_calibration_changes_scores_as_it_says_and_nothing_else(new_run, tmp_p
 
     calibration = Calibration(query_slope=1.4, presence_slope=0.7, presence_shift=0.5)
     before = found()
-    calibration.apply(tmp_path)
+    calibration.write_to(tmp_path)
     after = found()
-    wanted = calibration.scores(Said(before.presence, before.scores, np.zeros((len(before.scores), 0))))
-    np.testing.assert_allclose(after.scores, wanted, rtol=1e-4)
+    nothing = np.zeros((len(before.scores), 0))
+    wanted = calibration.apply_to(Answer("validation", "cat", before.scores, nothing, before.presence))
+    np.testing.assert_allclose(after.scores, wanted.scores, rtol=1e-4)
+    assert after.presence == pytest.approx(wanted.presence, rel=1e-4)
     np.testing.assert_array_equal(after.boxes_xyxy, before.boxes_xyxy)
     assert abs(after.scores - before.scores).max() > 0.02
 
 
 def test_the_calibration_is_chosen_that_tells_right_answers_from_wrong_ones():
-    right = Said(presence=0.99, scores=np.array([0.99 * 0.55]), iou=np.ones((1, 1)))
-    wrong = Said(presence=0.6, scores=np.array([0.6 * 0.99]), iou=np.zeros((1, 0)))  # nothing is there to be found
+    right = Answer("validation", "", np.array([0.99 * 0.55]), iou=np.ones((1, 1)), presence=0.99)
+    wrong = Answer("validation", "", np.array([0.6 * 0.99]), iou=np.zeros((1, 0)), presence=0.6)  # nothing is there
     chosen, after, before = best({"validation": [right, wrong] * 20})
     assert (before, after) == (0, 1)
-    assert chosen.scores(right)[0] > chosen.scores(wrong)[0]
+    assert chosen.apply_to(right).scores[0] > chosen.apply_to(wrong).scores[0]
 
 
 def test_an_average_lies_between_a_checkpoint_and_its_parent(new_run, finished_run, tmp_path):
@@ -240,11 +242,17 @@ def test_an_average_lies_between_a_checkpoint_and_its_parent(new_run, finished_r
 
 
 def test_settings_are_given_by_name_and_value():
-    settings = Settings().with_values(["batch=8", "asked=0.5", "clicks=true", "learns=clicks"])
-    assert settings == replace(Settings(), batch=8, asked=0.5, clicks=True, learns="clicks")
-    for wrong, said in (("bach=8", "'bach'"), ("clicks=yes", "bool, not 'yes'"), ("batch=many", "int, not 'many'")):
+    settings = Settings().with_overrides(["batch=8", "asked=0.5", "clicks=true", "trained_part=clicks_only"])
+    assert settings == replace(Settings(), batch=8, asked=0.5, clicks=True, trained_part="clicks_only")
+    for wrong, said in (
+        ("bach=8", "'bach'"),
+        ("clicks=yes", "bool, not 'yes'"),
+        ("batch=many", "int, not 'many'"),
+        ("trained_part=words", "not 'words'"),
+        ("trained_part=clicks_only", "set clicks=true"),
+    ):
         with pytest.raises(ValueError, match=said):
-            Settings().with_values([wrong])
+            Settings().with_overrides([wrong])
 
 
 def test_the_rate_rises_stays_and_falls_to_zero():
@@ -255,11 +263,19 @@ def test_the_rate_rises_stays_and_falls_to_zero():
     assert settings.rate(1000) == 0
 
 
+def test_a_cool_down_is_planned_at_the_speed_of_the_steps_that_trained_the_network(new_run, tmp_path):
+    shutil.copytree(new_run, tmp_path, dirs_exist_ok=True)
+    replace(TINY, warm_heads=2, steps=10**9).save(tmp_path)
+    lines = [{"step": 2, "images_a_second": 100.0}, {"step": 4, "images_a_second": 1.0}]  # frozen, then not
+    (tmp_path / "log.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert begin_cool_down(tmp_path, minutes=0.1).steps == steps_made(tmp_path) + 3  # 6 seconds are 3 steps of 2
+
+
 @pytest.mark.slow
 def test_a_cool_down_that_is_planned_later_starts_at_the_step_that_the_run_has_reached(run):
     replace(TINY, steps=10**9).save(run)
     train(run, minutes=10, last_step=4)
-    line = json.dumps({"images_a_second": 3.0})
+    line = json.dumps({"step": 4, "images_a_second": 3.0})
     (run / "log.jsonl").write_text(f"{line}\n{line}\n")
     settings = begin_cool_down(run, minutes=0.1)  # 6 seconds are 18 images, 9 steps of 2
     assert settings.steps == 4 + 9

@@ -553,8 +553,8 @@ def test_masks_may_be_compared_on_some_of_the_asked_images_only(partly_asked):
     hidden = replace(batch, row_targets=batch.row_targets & ~torch.isin(batch.row_image, others)[:, None])
     with torch.no_grad():
         whole, part, alone = (
-            losses(state.model, state.heads, given, dense_only=False, masked=masked, fixed_shapes=True).parts
-            for given, masked in ((batch, 1.0), (batch, 0.5), (hidden, 1.0))
+            losses(state.model, state.heads, given, dense_only=False, mask_share=share, fixed_shapes=True).parts
+            for given, share in ((batch, 1.0), (batch, 0.5), (hidden, 1.0))
         )
     assert whole["score"] == part["score"]
     assert whole["dice"] != part["dice"]
