@@ -360,7 +360,10 @@ def main() -> None:
         parent = open_any(args.grow_from.absolute(), args.extras) if args.grow_from else None
         given = {"clicks": args.clicks, "steps": args.steps, "warm_heads": args.warm_heads, "precision": args.precision}
         settings = replace(SIZES[args.size].grown(parent), **{k: v for k, v in given.items() if v is not None})
-        settings = settings.with_overrides(args.set)
+        try:
+            settings = settings.with_overrides(args.set)
+        except ValueError as error:
+            parser.error(str(error))
         rates = {"adam_rate": args.rates * settings.adam_rate, "muon_rate": args.rates * settings.muon_rate}
         vocabulary, settings = load_vocabulary(), replace(settings, **rates)
         start(run, settings, vocabulary, load_atlas(vocabulary), parent)
