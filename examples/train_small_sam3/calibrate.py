@@ -1,10 +1,11 @@
 """Sharpen the scores of a checkpoint as suits the rule by which its threshold is chosen.
 
     python -m train_small_sam3.calibrate CHECKPOINT --processes 2
+    python -m train_small_sam3.calibrate CHECKPOINT --undo 2.0 1.4 1.0
 
 A score is the product of two probabilities, that of the query and that of the presence. Training does not optimise how
 steep each is: that is chosen here, on scenes of two splits which the evaluation does not use, and folded into the last
-layers of both heads. Scores change, and nothing else.
+layers of both heads. Scores change, and nothing else. To train further from a calibrated checkpoint, undo it first.
 """
 
 from __future__ import annotations
@@ -54,6 +55,11 @@ class Calibration:
     def strength(self) -> float:
         """Return how far it is from changing nothing."""
         return math.hypot(math.log(self.query_slope), math.log(self.presence_slope), self.presence_shift)
+
+    @property
+    def inverse(self) -> Calibration:
+        """Return the calibration that undoes this one."""
+        return Calibration(1 / self.query_slope, 1 / self.presence_slope, -self.presence_shift / self.presence_slope)
 
     def apply_to(self, answer: Answer) -> Answer:
         """Return the answer that a checkpoint gives after the calibration."""
@@ -121,7 +127,14 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=250, help="of each of the two splits")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--dry-run", action="store_true", help="print the figures, and change nothing")
+    parser.add_argument(
+        "--undo", nargs=3, type=float, metavar=("QUERY_SLOPE", "PRESENCE_SLOPE", "PRESENCE_SHIFT"),
+        help="take back a calibration that was printed before, and choose none",
+    )  # fmt: skip
     args = parser.parse_args()
+    if args.undo:
+        Calibration(*args.undo).inverse.write_to(args.checkpoint)
+        return
     firsts = range(FIRST_SCENE, FIRST_SCENE + args.scenes, AT_ONCE)
     parts = [(split, first) for split in (THRESHOLD_SPLIT, OTHER_SPLIT) for first in firsts]
     answers: dict[str, list[Answer]] = {}

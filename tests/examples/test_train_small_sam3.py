@@ -217,6 +217,8 @@ def test_a_calibration_changes_scores_as_it_says_and_nothing_else(new_run, tmp_p
     assert after.presence == pytest.approx(wanted.presence, rel=1e-4)
     np.testing.assert_array_equal(after.boxes_xyxy, before.boxes_xyxy)
     assert abs(after.scores - before.scores).max() > 0.02
+    calibration.inverse.write_to(tmp_path)
+    np.testing.assert_allclose(found().scores, before.scores, rtol=1e-3)
 
 
 def test_the_calibration_is_chosen_that_tells_right_answers_from_wrong_ones():
