@@ -27,8 +27,12 @@ def average(checkpoint: Path, parent: Path, out: Path, *, share: float = 0.5) ->
         share: How much of the average the checkpoint is, 0..1; the rest is its parent.
 
     Raises:
-        ValueError: The two have different weights.
+        ValueError: The two have different weights, or one of them would be overwritten, or the share is not 0..1.
     """
+    if out.resolve() in (checkpoint.resolve(), parent.resolve()):
+        raise ValueError(f"{out} is one of the checkpoints to average; name another folder")
+    if not 0 <= share <= 1:
+        raise ValueError(f"the share must be 0..1, not {share}")
     ours, theirs = load_file(checkpoint / WEIGHTS), load_file(parent / WEIGHTS)
     shapes, others = ({name: t.shape for name, t in tensors.items()} for tensors in (ours, theirs))
     if shapes != others:
@@ -36,7 +40,9 @@ def average(checkpoint: Path, parent: Path, out: Path, *, share: float = 0.5) ->
         raise ValueError(f"{checkpoint} and {parent} have different weights: {', '.join(differ[:3])} ...")
     shutil.copytree(checkpoint, out, dirs_exist_ok=True)
     mean = {name: theirs[name].float().lerp(t.float(), share).to(t.dtype).contiguous() for name, t in ours.items()}
-    save_file(mean, out / WEIGHTS, metadata={"format": "pt"})
+    part = out / f"{WEIGHTS}.part"
+    save_file(mean, part, metadata={"format": "pt"})
+    part.replace(out / WEIGHTS)
 
 
 def main() -> None:

@@ -1,11 +1,11 @@
-"""Sharpen the scores of a checkpoint as suits the rule by which its threshold is chosen.
+"""Rescale the scores of a checkpoint to suit the rule by which its threshold is chosen.
 
     python -m train_small_sam3.calibrate CHECKPOINT --processes 2
     python -m train_small_sam3.calibrate CHECKPOINT --undo 2.0 1.4 1.0
 
 A score is the product of two probabilities, that of the query and that of the presence. Training does not optimise how
-steep each is: that is chosen here, on scenes of two splits which the evaluation does not use, and folded into the last
-layers of both heads. Scores change, and nothing else. To train further from a calibrated checkpoint, undo it first.
+steep each is: that is chosen here, on other scenes of two splits of the evaluation, and folded into the last layers of
+both heads. Scores change, and nothing else. To train further from a calibrated checkpoint, undo that first.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from safetensors.torch import load_file, save_file
 from s3seg.sam3.predictor import Predictor
 
 from .concepts import load_vocabulary
-from .evaluate import LEFT_EMPTY_AT_LEAST, Answer, answer
+from .evaluate import LEFT_EMPTY_AT_LEAST, THRESHOLDS, Answer, answer
 from .icons import load_atlas
 from .metrics import summarise
 from .splits import Examiner
 
 THRESHOLD_SPLIT, OTHER_SPLIT = "validation", "colour and thing"
-"""The one that chooses thresholds in the evaluation, and one of prompts that it hardly has."""
+"""The split on which the evaluation chooses its threshold, and one of prompts that are rare in it."""
 FIRST_SCENE = 1000
-"""Far behind the scenes that the evaluation uses."""
-NEARLY = 0.002
-"""F1 that a milder calibration may be worse: about as much as chance makes of it."""
-LOWEST = 0.01
+"""Far beyond the scenes that the evaluation uses."""
+TOLERANCE = 0.002
+"""How much F1 is given up for a milder calibration: about as much as noise."""
+SCORE_FLOOR = 0.01
 QUERY_SLOPES = (0.7, 1.0, 1.4, 2.0, 2.8, 4.0)
 PRESENCE_SLOPES = (0.7, 1.0, 1.4, 2.0)
 PRESENCE_SHIFTS = (-1.0, 0.0, 1.0, 2.0)
@@ -87,10 +87,15 @@ def f1_where_enough_is_empty(answers: dict[str, list[Answer]], calibration: Cali
     Args:
         answers: By split; the threshold suits the prompts of `THRESHOLD_SPLIT` that nothing answers.
         calibration: How scores are changed.
+
+    Returns:
+        The F1, or 0 where none of the thresholds that the evaluation tries leaves enough empty.
     """
     changed = {split: [calibration.apply_to(a) for a in some] for split, some in answers.items()}
     highest = [a.scores.max(initial=0) for a in changed[THRESHOLD_SPLIT] if not a.iou.shape[1]]
-    threshold = float(np.quantile(highest, LEFT_EMPTY_AT_LEAST))
+    threshold = next((t for t in THRESHOLDS if np.mean(np.array(highest) <= t) >= LEFT_EMPTY_AT_LEAST), None)
+    if threshold is None:
+        return 0.0
     return float(np.mean([summarise(a.at(threshold) for a in some).f1 or 0 for some in changed.values()]))
 
 
@@ -98,7 +103,7 @@ def best(answers: dict[str, list[Answer]]) -> tuple[Calibration, float, float]:
     """Return the mildest calibration with nearly the best F1, its F1, and the F1 without any calibration."""
     choices = [Calibration(*c) for c in itertools.product(QUERY_SLOPES, PRESENCE_SLOPES, PRESENCE_SHIFTS)]
     f1 = {choice: f1_where_enough_is_empty(answers, choice) for choice in choices}
-    least = max(f1.values()) - NEARLY
+    least = max(f1.values()) - TOLERANCE
     chosen = min((choice for choice in choices if f1[choice] >= least), key=lambda choice: choice.strength)
     return chosen, f1[chosen], f1[Calibration()]
 
@@ -108,7 +113,7 @@ def ask(checkpoint: Path, split: str, first: int, scenes: int) -> list[Answer]:
     torch.set_num_threads(1)
     predictor, vocabulary = Predictor.from_path(checkpoint, device="cpu", dtype="float32"), load_vocabulary()
     examiner = Examiner(vocabulary, load_atlas(vocabulary), predictor.image_size)
-    return answer(predictor, examiner.questions(split, scenes, first), floor=LOWEST)
+    return answer(predictor, examiner.questions(split, scenes, first), floor=SCORE_FLOOR)
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:
@@ -126,8 +131,9 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--scenes", type=int, default=250, help="of each of the two splits")
     parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--dry-run", action="store_true", help="print the figures, and change nothing")
-    parser.add_argument(
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--dry-run", action="store_true", help="print the figures, and change nothing")
+    mode.add_argument(
         "--undo", nargs=3, type=float, metavar=("QUERY_SLOPE", "PRESENCE_SLOPE", "PRESENCE_SHIFT"),
         help="take back a calibration that was printed before, and choose none",
     )  # fmt: skip
@@ -135,12 +141,15 @@ def main() -> None:
     if args.undo:
         Calibration(*args.undo).inverse.write_to(args.checkpoint)
         return
-    firsts = range(FIRST_SCENE, FIRST_SCENE + args.scenes, AT_ONCE)
-    parts = [(split, first) for split in (THRESHOLD_SPLIT, OTHER_SPLIT) for first in firsts]
+    if args.scenes < 1:
+        parser.error(f"--scenes must be at least 1, not {args.scenes}")
+    end = FIRST_SCENE + args.scenes
+    firsts = range(FIRST_SCENE, end, AT_ONCE)
+    parts = [(s, first, min(AT_ONCE, end - first)) for s in (THRESHOLD_SPLIT, OTHER_SPLIT) for first in firsts]
     answers: dict[str, list[Answer]] = {}
     with ProcessPoolExecutor(args.processes, get_context("spawn")) as pool:
-        found = pool.map(ask, itertools.repeat(args.checkpoint), *zip(*parts, strict=True), itertools.repeat(AT_ONCE))
-        for (split, _), some in zip(parts, found, strict=True):
+        found = pool.map(ask, itertools.repeat(args.checkpoint), *zip(*parts, strict=True))
+        for (split, *_), some in zip(parts, found, strict=True):
             answers.setdefault(split, []).extend(some)
     chosen, after, before = best(answers)
     if not args.dry_run:

@@ -18,8 +18,8 @@ from .dense_losses import Losses
 ROUNDS = 3
 EARLIER_LOGIT = 10.0
 """Of a mask that is given along with clicks, inside; outside it is the negative. `ClickPredictor` does the same."""
-DEPTH = 7
-"""Side of the window, in cells of the mask, within which the middle of a mistake is looked for."""
+WINDOWS = (3, 7, 15, 31)
+"""Sides, in cells of the mask, of the windows with which the middle of a mistake is looked for."""
 
 
 def click_predictions(head: ClickHead, tokens: Tensor, batch: Batch) -> list[ClickPredictions]:
@@ -60,8 +60,8 @@ def _for_each_thing(image: ClickFeatures, things: int) -> ClickFeatures:
 def click_losses(rounds: list[ClickPredictions], batch: Batch) -> Losses:
     """Compare masks and predicted IoUs with the truth; all in fp32.
 
-    The first mask and the nearest of the alternatives learn most; the others half as much, since in these scenes a
-    click means one thing, and after a single click the alternative that looks best is used.
+    The loss of the first mask counts fully; that of the nearest alternative, and the mean of all alternatives, count
+    half each: in these scenes a click means one thing, and after a single click the best-looking alternative is used.
     """
     true, counts = clicked_masks(batch), batch.valid.gather(1, batch.click_thing).flatten().float()
     total, parts = true.new_zeros(()), {}
@@ -87,7 +87,7 @@ def clicked_masks(batch: Batch) -> Tensor:
 
 @torch.no_grad()
 def next_click(found: Tensor, true: Tensor, image_size: int) -> tuple[Tensor, Tensor]:
-    """Click into the middle of the largest mistake; in a mask without any, into the middle of the thing.
+    """Click into the middle of the widest mistake; in a mask without any, into the middle of the thing.
 
     Args:
         found: bool (B, H, W).
@@ -107,9 +107,12 @@ def next_click(found: Tensor, true: Tensor, image_size: int) -> tuple[Tensor, Te
 
 
 def _depth(region: Tensor) -> Tensor:
-    """Share of a window around each cell of a region that belongs to it; 0 outside."""
-    near = F.avg_pool2d(region.float()[:, None], DEPTH, stride=1, padding=DEPTH // 2)[:, 0]
-    return near * region
+    """How far inside a region each of its cells lies: the shares of windows around it that belong to it; 0 outside."""
+    cells, depth = region.float()[:, None], torch.zeros(region.shape, device=region.device)
+    for side in WINDOWS:
+        rows = F.avg_pool2d(cells, (1, side), stride=1, padding=(0, side // 2))
+        depth += F.avg_pool2d(rows, (side, 1), stride=1, padding=(side // 2, 0))[:, 0]
+    return depth * region
 
 
 def _wrongness(logits: Tensor, true: Tensor) -> Tensor:

@@ -125,9 +125,12 @@ def masks_of(found: Detections, size: tuple[int, int]) -> np.ndarray:
 
 
 def choose_threshold(answers: list[Answer]) -> float:
-    """Return the threshold with the best F1 among those that leave enough negatives empty."""
+    """Return the threshold with the best F1 among those that leave enough negatives empty, if there are any."""
     figures = {t: summarise(a.at(t) for a in answers) for t in THRESHOLDS}
-    cautious = {t: f for t, f in figures.items() if (f.left_empty or 0) >= LEFT_EMPTY_AT_LEAST} or figures
+    cautious = {t: f for t, f in figures.items() if (f.left_empty or 0) >= LEFT_EMPTY_AT_LEAST}
+    if not cautious:
+        print(f"no threshold leaves {LEFT_EMPTY_AT_LEAST:.0%} of the negatives empty; taking the one with the best F1")
+        cautious = figures
     return max(cautious, key=lambda t: cautious[t].f1 or 0)
 
 

@@ -16,6 +16,7 @@ FILE = "settings.json"
 WARM_HEADS = 60
 EVERYTHING, ALL_BUT_CLICKS, CLICKS_ONLY = "everything", "all_but_clicks", "clicks_only"
 TRAINED_PARTS = (EVERYTHING, ALL_BUT_CLICKS, CLICKS_ONLY)
+PRECISIONS = ("fp32", "bf16")
 _BOOLEANS = {"true": True, "false": False}
 NO_END = 1_000_000_000
 """Steps of a run, or of a part of it, that lasts until the clock says so."""
@@ -85,6 +86,12 @@ class Settings:
             raise ValueError(f"trained_part must be one of {', '.join(TRAINED_PARTS)}, not {self.trained_part!r}")
         if self.trained_part == CLICKS_ONLY and not self.clicks:
             raise ValueError("a network without a click head cannot be trained on clicks only; set clicks=true")
+        if self.trained_part == CLICKS_ONLY and self.warm_heads:
+            raise ValueError("training on clicks only has no heads to warm up; set warm_heads=0")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}")
+        if self.painted_scenes + self.shape_scenes > 1:
+            raise ValueError("the shares painted_scenes and shape_scenes must not add up to more than 1")
 
     @property
     def grid(self) -> int:

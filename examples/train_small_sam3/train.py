@@ -273,6 +273,8 @@ def launch(
     processes: int = 1, threads: int = 1, compiled: bool = False,
 ) -> None:  # fmt: skip
     """Train in this process, or in several further ones; a signal to this one is passed on to them."""
+    if (batch := Settings.load(run).batch) % processes:
+        raise ValueError(f"{processes} processes cannot share a batch of {batch} images equally")
     if processes == 1:
         train(run, minutes=minutes, last_step=last_step, device=device, workers=workers, compiled=compiled)
         return
@@ -291,13 +293,21 @@ def launch(
 def begin_cool_down(run: Path, *, minutes: float) -> Settings:
     """Plan that the learning rate falls to zero over some minutes from here, at the speed of the run's last steps.
 
-    The plan is steps, written into the run's settings: what follows can be interrupted and resumed as before.
+    The plan is steps, written into the run's settings: what follows can be interrupted and resumed as before. A fall
+    that has begun is planned anew, from the rate that it has reached.
+
+    Raises:
+        ValueError: The run has trained too little for its speed to be known, or its rate is zero already.
     """
     settings, step = Settings.load(run), steps_made(run)
+    if not (run / LOG).exists():
+        raise ValueError(f"{run} has not trained yet; train it for some minutes first")
+    if not (rate := settings.rate(step)):
+        raise ValueError(f"the learning rate of {run} has reached zero already")
     lines = [json.loads(line) for line in (run / LOG).read_text().splitlines()[-20:]]
     lines = [line for line in lines if line["step"] > settings.warm_heads] or lines  # a frozen network is faster
     speed = sum(line["images_a_second"] for line in lines) / len(lines)
-    settings = settings.cool_down(step, max(1, round(60 * minutes * speed / settings.batch)))
+    settings = settings.cool_down(step, max(1, round(60 * minutes * speed / settings.batch)), rate)
     settings.save(run)
     return settings
 
@@ -370,7 +380,10 @@ def main() -> None:
     elif args.steps:
         replace(Settings.load(run), steps=args.steps).save(run)
     if args.cool_down:
-        begin_cool_down(run, minutes=args.cool_down)
+        try:
+            begin_cool_down(run, minutes=args.cool_down)
+        except ValueError as error:
+            parser.error(str(error))
     if args.processes == 1:
         _as_fast_as_possible(args.threads)
     launch(

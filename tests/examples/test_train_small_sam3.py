@@ -35,7 +35,7 @@ from train_small_sam3.train import begin_cool_down, steps_made, train
 def _tensors(run):
     content = torch.load(run / "state.pt", weights_only=True)
     flat = {f"model.{k}": v for k, v in content["model"].items()}
-    flat |= {f"average.{k}": v for k, v in content["average"].items()}
+    flat |= {f"{part}.{k}": v for part in ("average", "heads") for k, v in content[part].items()}
     for i, optimiser in enumerate(content["optimisers"]):
         for weight, state in optimiser["state"].items():
             flat |= {f"optimiser.{i}.{weight}.{k}": v for k, v in state.items()}
@@ -229,6 +229,12 @@ def test_the_calibration_is_chosen_that_tells_right_answers_from_wrong_ones():
     assert chosen.apply_to(right).scores[0] > chosen.apply_to(wrong).scores[0]
 
 
+def test_of_calibrations_that_are_as_good_the_mildest_is_chosen():
+    right = Answer("validation", "", np.array([0.9]), iou=np.ones((1, 1)), presence=0.95)
+    wrong = Answer("validation", "", np.array([0.1]), iou=np.zeros((1, 0)), presence=0.15)
+    assert best({"validation": [right, wrong] * 20}) == (Calibration(), 1, 1)
+
+
 def test_an_average_lies_between_a_checkpoint_and_its_parent(new_run, finished_run, tmp_path):
     for run, name in ((new_run, "parent"), (finished_run, "child")):
         export(run, tmp_path / name, name="mine", version="1", threshold=0.25, dtype=torch.float32)
@@ -236,7 +242,9 @@ def test_an_average_lies_between_a_checkpoint_and_its_parent(new_run, finished_r
     parent, child, both = (load_file(tmp_path / name / "model.safetensors") for name in ("parent", "child", "both"))
     for name, weight in both.items():
         torch.testing.assert_close(weight, 0.75 * child[name] + 0.25 * parent[name])
-    assert Predictor.from_path(tmp_path / "both", device="cpu", dtype="float32").parameters > 0
+    for out in ("child", "parent"):
+        with pytest.raises(ValueError, match="name another folder"):
+            average(tmp_path / "child", tmp_path / "parent", tmp_path / out)
     del child["detr_decoder.presence_token.weight"]
     save_file(child, tmp_path / "child" / "model.safetensors")
     with pytest.raises(ValueError, match="presence_token"):
@@ -252,9 +260,13 @@ def test_settings_are_given_by_name_and_value():
         ("batch=many", "int, not 'many'"),
         ("trained_part=words", "not 'words'"),
         ("trained_part=clicks_only", "set clicks=true"),
+        ("precision=float16", "not 'float16'"),
+        ("shape_scenes=1.1", "add up to more than 1"),
     ):
         with pytest.raises(ValueError, match=said):
             Settings().with_overrides([wrong])
+    with pytest.raises(ValueError, match="set warm_heads=0"):
+        Settings(clicks=True, trained_part=CLICKS_ONLY, warm_heads=60)
 
 
 def test_the_rate_rises_stays_and_falls_to_zero():
@@ -271,6 +283,20 @@ def test_a_cool_down_is_planned_at_the_speed_of_the_steps_that_trained_the_netwo
     lines = [{"step": 2, "images_a_second": 100.0}, {"step": 4, "images_a_second": 1.0}]  # frozen, then not
     (tmp_path / "log.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     assert begin_cool_down(tmp_path, minutes=0.1).steps == steps_made(tmp_path) + 3  # 6 seconds are 3 steps of 2
+
+
+def test_a_cool_down_that_has_begun_goes_on_from_its_rate_and_one_that_cannot_begin_says_why(new_run, tmp_path):
+    shutil.copytree(new_run, tmp_path, dirs_exist_ok=True)
+    with pytest.raises(ValueError, match="has not trained yet"):
+        begin_cool_down(tmp_path, minutes=0.1)
+    (tmp_path / "log.jsonl").write_text(json.dumps({"step": 4, "images_a_second": 2.0}))
+    step = steps_made(tmp_path)
+    replace(TINY, warmup=0, steps=step + 5, cooldown=10 / (step + 5)).save(tmp_path)  # at half of the full rate
+    settings = begin_cool_down(tmp_path, minutes=0.1)
+    assert [settings.rate(step), settings.rate(step + 3), settings.rate(step + 6)] == pytest.approx([0.5, 0.25, 0])
+    replace(TINY, steps=step).save(tmp_path)
+    with pytest.raises(ValueError, match="reached zero"):
+        begin_cool_down(tmp_path, minutes=0.1)
 
 
 @pytest.mark.slow

@@ -417,16 +417,17 @@ def test_the_table_says_which_bars_are_reached():
     assert set(BARS) <= set(SPLITS)
 
 
-def test_clicks_go_to_the_middle_of_the_largest_mistake():
-    true, found = torch.zeros(3, 32, 32, dtype=torch.bool), torch.zeros(3, 32, 32, dtype=torch.bool)
-    true[:, 4:20, 4:20] = True
+def test_clicks_go_to_the_middle_of_the_widest_mistake():
+    true, found = torch.zeros(4, 64, 64, dtype=torch.bool), torch.zeros(4, 64, 64, dtype=torch.bool)
+    true[:, 8:40, 8:40] = True
     found[1], found[2] = true[1], true[2]
-    found[1, 22:31, 22:31] = True  # too much; the first found nothing, the last is right
-    points, labels = next_click(found, true, 64)
-    cells = ((points + 0.5 / 64) * 32).long()
-    assert labels.tolist() == [1, 0, 1]
-    assert all(true[i, y, x] for i, (x, y) in enumerate(cells.tolist()) if i != 1)
-    assert (cells[1] - 26).abs().max() <= 1
+    found[1, 44:61, 44:61] = True  # too much; of the first nothing was found, the third is right
+    found[3] = true[3]
+    found[3, 10:18, 10:18], found[3, 44:61, 44:61] = False, True  # too little and, wider, too much
+    points, labels = next_click(found, true, 128)
+    cells = ((points + 0.5 / 128) * 64).long()
+    assert labels.tolist() == [1, 0, 1, 0]
+    assert (cells - torch.tensor([24, 52, 24, 52])[:, None]).abs().max() <= 1
 
 
 @pytest.mark.slow
