@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import s3seg
@@ -33,7 +34,7 @@ def main() -> None:
     for number, (path, results) in enumerate(s3seg.Segmenter().segment_many(pictures, arguments.prompts)):
         sure = [result.filter(min_score=arguments.min_score) for result in results]
         s3seg.draw.overlay(path, sure).save(drawn / f"{number:05}-{path.stem}.jpg")
-        found += sure
+        found += [replace(one, image=None) for one in sure]  # its pixels, which the data set reads from the file
     made = write_yolo_dataset(found, arguments.out, root=arguments.folder)
     print(f"{made.folder}: {made.train} pictures to train, {made.val} to validate, {made.instances} instances of")
     print(", ".join(made.classes))

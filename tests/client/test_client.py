@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import io
 import json
+import threading
 import time
 from dataclasses import replace
 
@@ -212,6 +213,44 @@ class TestWaiting:
         with pytest.raises(TimeoutError):
             script.client().segment(encoded(), "cat", timeout=0)
         assert script.requests[-1].url.path == f"/api/v1/tasks/{TASK}/cancel"
+
+    def test_the_wait_of_a_submit_fits_the_time_limits(self, pauses):
+        failed = {"task_id": TASK, "status": "error", "error_message": "no"}
+        failed |= {"created_at": META["timestamp"], "updated_at": META["timestamp"]}
+        image = {"image_id": TASK, "image_url": "http://x/i.png", "size_bytes": 1, "content_type": "image/png"}
+        for read_timeout, timeout, wait in ((None, 600, 20), (60, 600, 20), (5, 600, 2), (60, 7, 7)):
+            script = Script(ok(image), ok(failed), ok(failed))
+            http = httpx.Client(transport=httpx.MockTransport(script), timeout=read_timeout)
+            with pytest.raises(errors.InferenceError):
+                Client("http://edge.example", "t", http=http).segment(encoded(), "cat", timeout=timeout)
+            assert script.requests[1].headers["Prefer"] == f"wait={wait}"
+
+    def test_many_pictures_that_are_given_up_are_cancelled(self):
+        live = {"task_id": TASK, "status": "pending", "created_at": META["timestamp"], "updated_at": META["timestamp"]}
+        image = {"image_id": TASK, "image_url": "http://x/i.png", "size_bytes": 1, "content_type": "image/png"}
+        cancelled, submitted = [], threading.Semaphore(0)
+
+        def answer(request):
+            path = request.url.path
+            if path.endswith("/cancel"):
+                cancelled.append(path)
+            if path.endswith("/segment"):
+                submitted.release()
+                return ok({"task_id": TASK, "status": "pending"}, 202)
+            return ok(image if path.endswith("/upload") else live)
+
+        client = Client("http://edge.example", "t", http=httpx.Client(transport=httpx.MockTransport(answer)))
+
+        def sources():
+            yield encoded()
+            yield encoded()
+            for _ in range(2):
+                submitted.acquire()
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            list(client.segment_many(sources(), "cat", batch_size=3))
+        assert len(cancelled) == 2
 
     def test_a_task_in_error_says_why(self, pauses):
         failed = {"task_id": TASK, "status": "error", "error_message": "the prompt has 40 tokens, at most 32"}

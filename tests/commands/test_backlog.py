@@ -74,3 +74,9 @@ def test_without_any_work_the_rate_must_be_told(s3seg: Command) -> None:
     assert done.exit_code == 2
     assert "pass --rate" in done.stderr
     assert "needed    0 workers" in s3seg("admin", "backlog", "--wait", "10", "--rate", "2").stdout
+
+
+def test_a_rate_without_a_wait_is_refused(s3seg: Command) -> None:
+    done = s3seg("admin", "backlog", "--rate", "2")
+    assert done.exit_code == 2
+    assert "--wait" in done.stderr

@@ -140,3 +140,27 @@ def test_main_exits_with_the_code_of_the_command(tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: no checkpoint ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["serve", "--port", "9000", "gpu"], "--port must come after the command: s3seg serve gpu --port"),
+        (["segment", "a.png", "cat", "--token", "x"], "--token is for a service"),
+        (["segment", "a.png", "cat", "--calibration", "c.json", "--threshold", "0.5"], "leave out --threshold"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(
+    s3seg: Command, picture: GetPicture, tmp_path: Path, arguments: list[str], says: str
+) -> None:
+    done = s3seg(*(picture("street") if argument == "a.png" else argument for argument in arguments))
+    assert done.exit_code == 2
+    assert says in done.stderr
+
+
+def test_a_download_without_a_name_is_refused(s3seg: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("S3SEG_CHECKPOINT")
+    monkeypatch.setenv("S3SEG_DATA_DIR", str(tmp_path))
+    done = s3seg("serve", "gpu", "--pull", "--insecure-no-key")
+    assert done.exit_code == 1
+    assert "--pull needs a name" in done.stderr

@@ -56,6 +56,23 @@ def test_a_raster_becomes_geojson(s3seg: Command, tmp_path):
     assert "no such file" in s3seg("geotiff", tmp_path / "none.tif", "cat").stderr
 
 
+def test_outputs_that_cannot_be_written_are_told_before_the_model_is_loaded(s3seg: Command, tmp_path, monkeypatch):
+    monkeypatch.setattr("s3seg.inference.segmenter.Segmenter", None)
+    path = tmp_path / "map.tif"
+    shape = {"count": 1, "height": 8, "width": 8, "dtype": "uint8"}
+    place = from_origin(500_000, 5_400_000, 1, 1)
+    with rasterio.open(path, "w", driver="GTiff", crs="EPSG:32633", transform=place, **shape) as file:
+        file.write(np.ones((1, 8, 8), np.uint8))
+    before = path.read_bytes()
+    for output, says in ((tmp_path, "is a folder"), (path, "will not be overwritten")):
+        done = s3seg("geotiff", path, "cat", "-o", output)
+        assert done.exit_code == 2
+        assert says in done.stderr
+    assert path.read_bytes() == before
+    done = s3seg("geotiff", path, "cat", "--threshold", "0.5", "--calibration", path)
+    assert "leave out --threshold" in done.stderr
+
+
 def test_coordinates_without_a_longitude_are_told_before_the_model_is_loaded(s3seg: Command, tmp_path, monkeypatch):
     monkeypatch.setattr("s3seg.inference.segmenter.Segmenter", None)
     path = tmp_path / "site.tif"

@@ -140,6 +140,7 @@ def test_the_compose_file_builds_the_images_and_shares_the_data() -> None:
         assert (DEPLOY / "docker" / build["context"] / build["dockerfile"]).exists()
         assert "data:/data" in services[name]["volumes"]
         assert {"API_SECRET_KEY", "S3SEG_PUBLIC_BASE_URL"} <= services[name]["environment"].keys()
+        assert services[name]["env_file"] == [{"path": f"{name}.env", "required": False}]
     assert "ports" not in services["gpu"], "only the proxy is reached from outside"
     assert "ports" not in services["edge"]
 

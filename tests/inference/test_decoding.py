@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from s3seg import checkpoints
 from s3seg.decoding import DecodingOptions, DecodingPool
 from s3seg.errors import ImageDecodeError
 from s3seg.inference.network import ResizedImage
+from s3seg.inference.reading import PictureReader
 from s3seg.inference.stages import Sam3Network
 from tests.helpers.attacks import slow_jpeg
 from tests.helpers.inference_system import STREET, InferenceSystem, ScriptedNetwork
@@ -60,6 +62,27 @@ async def test_a_task_whose_picture_decodes_for_minutes_ends_in_error_with_a_ref
         assert await system.credits() == before
     finally:
         await engine.aclose()
+
+
+async def test_a_picture_that_nobody_waits_for_any_more_is_given_up(system: InferenceSystem):
+    pool = DecodingPool(READ, DecodingOptions(processes=1, deadline_s=600, give_up_s=600, wait_s=None))
+    reader = PictureReader(ReadingNetwork(), cpu=ThreadPoolExecutor(1), decoding=pool)
+    try:
+        file = await reader.identify(slow_jpeg(scans=20_000), name="slow", user_id="ann")
+        first, second = (asyncio.ensure_future(reader.read(file)) for _ in range(2))
+        async with asyncio.timeout(60):
+            while not pool.busy:
+                await asyncio.sleep(0.01)
+            first.cancel()
+            await asyncio.sleep(0.1)
+            assert pool.busy, "the second still waits"
+            second.cancel()
+            while pool.busy:
+                await asyncio.sleep(0.01)
+            other = await reader.identify(encoded("PNG", (8, 6)), name="a", user_id="ann")
+            await reader.read(other)
+    finally:
+        await pool.aclose()
 
 
 async def test_a_task_with_a_slow_picture_does_not_delay_the_task_of_another_user(system: InferenceSystem):

@@ -73,6 +73,16 @@ def test_bands_are_those_that_are_marked_or_chosen(tmp_path, noise):
             Raster(path, bands=wrong)
 
 
+def test_data_that_lies_between_the_samples_is_seen(tmp_path):
+    values = np.zeros((1, 6000, 6000), np.uint16)
+    values[0, 700:1700, 700:1700] = np.linspace(2000, 2999, 1000, dtype=np.uint16)
+    for nodata in (0, None):
+        path = write(tmp_path / f"{nodata}.tif", values, nodata=nodata, tiled=True, compress="deflate")
+        with Raster(path) as raster:
+            seen = raster.read((700, 700, 1700, 1700))
+        assert len(np.unique(seen)) > 20, nodata
+
+
 def test_values_are_scaled_to_8_bits_and_what_is_no_data_is_black(tmp_path):
     values = np.linspace(0, 4000, 100 * 100, dtype=np.uint16).reshape(1, 100, 100)
     values[0, :2] = 65535

@@ -149,3 +149,15 @@ def test_other_json_is_not_taken_for_a_dataset(tmp_path):
         path.write_text(content)
         with pytest.raises(S3segError, match=r"x\.json"):
             Segmentation.from_coco(path)
+
+
+def test_an_empty_mask_is_an_rle_among_polygons():
+    mask = np.zeros((20, 30), bool)
+    mask[5:9, 4:12] = True
+    result = result_of([mask, np.zeros((20, 30))])
+    document = export.coco(result, polygons=True)
+    full, empty = document["annotations"]
+    assert isinstance(full["segmentation"], list)
+    assert coco_mask.decode(empty["segmentation"]).sum() == 0
+    (back,) = Segmentation.from_coco(document)
+    assert [one.area for one in back] == [32, 0]

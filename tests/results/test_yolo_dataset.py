@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -76,6 +77,23 @@ def test_pictures_stay_in_their_part_when_others_are_added(tmp_path):
 
     assert val(few)
     assert val(few) == val(many) & {f"{k}.png" for k in range(10)}
+
+
+def test_labels_are_where_trainers_look_for_them_whatever_the_folders_are_called(tmp_path):
+    results = made(tmp_path, ["site1/images/a.png", "site2/images/b.png"])
+    write_yolo_dataset(results, tmp_path / "set", val=0)
+    pictures = list((tmp_path / "set/images").rglob("*.png"))
+    assert len(pictures) == 2
+    for picture in pictures:  # as Ultralytics does: the last folder called "images" becomes "labels"
+        before, after = str(picture).rsplit("/images/", 1)
+        assert Path(f"{before}/labels/{after}").with_suffix(".txt").is_file()
+
+
+@pytest.mark.parametrize("val", [0.2, 0.99])
+def test_some_pictures_are_for_training(tmp_path, val):
+    results = made(tmp_path, ["p/IMG_0001.png", "p/IMG_0002.png"])  # the digests of both are low
+    done = write_yolo_dataset(results, tmp_path / "set", val=val)
+    assert (done.train, done.val) == (1, 1)
 
 
 def test_names_that_would_share_a_label_file_are_told_apart(tmp_path):

@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 
 import httpx
 from standardwebhooks.webhooks import Webhook as Signer
@@ -23,11 +25,17 @@ Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 """Returns the IP addresses of a host name; raises OSError if it has none."""
 
 _TIMEOUT_S = 10.0
+_RESOLVING = ThreadPoolExecutor(4, thread_name_prefix="s3seg-resolve")
 
 
 async def resolve(host: str, port: int) -> Sequence[str]:
-    """Return the IP addresses of a host name, from the system's resolver."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    """Return the IP addresses of a host name, from the system's resolver, on threads of its own.
+
+    A name server that does not answer holds a thread for many seconds; on the threads of the event loop, that would
+    stop everything else that uses them.
+    """
+    look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    found = await asyncio.get_running_loop().run_in_executor(_RESOLVING, look_up)
     return [str(address[0]) for *_, address in found]
 
 

@@ -86,7 +86,7 @@ class AsyncClient:
         return client
 
     def _set_up(self, core: Core, timeout: float, http: httpx.AsyncClient | None) -> None:
-        self._core = core
+        self._core = core.suited_to(timeout if http is None else http.timeout.read)
         self._timeout = timeout
         self._given_http = http
         self._loop_of_given: weakref.ref[asyncio.AbstractEventLoop] | None = None

@@ -30,7 +30,17 @@ from s3seg.client._archives import Beginning, continue_at, is_whole
 from s3seg.client._images import EncodedImage, prepare
 from s3seg.client._realtime import TaskChanges
 from s3seg.client._settings import checked_token, checked_url
-from s3seg.client._steps import Call, Request, RetryPolicy, Sleep, SleepUnless, Steps, fetch, fetch_data
+from s3seg.client._steps import (
+    Call,
+    Request,
+    RetryPolicy,
+    Sleep,
+    SleepUnless,
+    Steps,
+    StoppedError,
+    fetch,
+    fetch_data,
+)
 from s3seg.client.arguments import (
     check_id,
     check_idempotency_key,
@@ -56,7 +66,7 @@ _M = TypeVar("_M", bound=BaseModel)
 DEFAULT_CONCURRENCY = 4
 """How many images `Client.segment_many` processes at a time by default."""
 
-_PREFERRED_WAIT_S = 20
+_LONGEST_PREFERRED_WAIT_S = 20
 _STORAGE_RETRIES = RetryPolicy(retries=2, max_elapsed_s=60)
 _SHORTEST_POLL_S = 0.1
 _LONGEST_POLL_S = 2.0
@@ -85,6 +95,7 @@ class Core:
         retry_policy: How often and how long to retry a request.
         changes: Reports when tasks change; None to poll.
         learnt: What is known about the service.
+        preferred_wait_s: How long the service may hold back the answer to a submitted task, in case it ends.
     """
 
     url: str
@@ -92,6 +103,7 @@ class Core:
     retry_policy: RetryPolicy
     changes: TaskChanges | None = None
     learnt: _Learnt = field(default_factory=_Learnt, repr=False)
+    preferred_wait_s: float = _LONGEST_PREFERRED_WAIT_S
 
     def __repr__(self) -> str:
         return f"Core(url={self.url!r})"
@@ -133,6 +145,11 @@ class Core:
             retry_policy=retry_policy or RetryPolicy(),
             changes=changes,
         )
+
+    def suited_to(self, read_timeout: float | None) -> Core:
+        """Return the calls for an HTTP client that gives up after so many seconds without a byte; None never does."""
+        longest = _LONGEST_PREFERRED_WAIT_S if read_timeout is None else read_timeout / 2
+        return replace(self, preferred_wait_s=min(_LONGEST_PREFERRED_WAIT_S, longest))
 
     # ---- calls of one request ----
 
@@ -229,10 +246,10 @@ class Core:
 
     # ---- calls of several requests ----
 
-    def wait(self, task_id: str, *, timeout: float) -> Steps[TaskResponse]:
+    def wait(self, task_id: str, *, timeout: float, since: float | None = None) -> Steps[TaskResponse]:
         task_id = check_id(task_id)
         try:
-            return (yield from self._wait(task_id, timeout))
+            return (yield from self._wait(task_id, timeout, time.monotonic() if since is None else since))
         finally:
             if self.changes is not None:
                 self.changes.forget(task_id)
@@ -361,18 +378,20 @@ class Core:
     ) -> Steps[list[Segmentation]]:
         """Submit a task, wait for its end, and read its results."""
         live = self.changes is not None and self.changes.is_live
-        task_id = yield from self._submit(image_url, asked, project_id, None, wait_s=0 if live else _PREFERRED_WAIT_S)
+        wait_s = 0 if live else int(min(self.preferred_wait_s, timeout))
+        since = time.monotonic()
+        task_id = yield from self._submit(image_url, asked, project_id, None, wait_s=wait_s)
         try:
-            task = yield from self.wait(task_id, timeout=timeout)
-        except TimeoutError:
+            task = yield from self.wait(task_id, timeout=timeout, since=since)
+        except (TimeoutError, StoppedError):
             yield from self.cancel(task_id)  # refunds the task, since its result will not be used
             raise
         if task.status == TaskStatus.ERROR:
             raise InferenceError(f"{task.error_message} (task {task_id}; its credits were refunded)")
         return (yield from self.segmentations(task_id, threshold=threshold, max_instances=max_instances))
 
-    def _wait(self, task_id: str, timeout: float) -> Steps[TaskResponse]:
-        give_up = time.monotonic() + timeout
+    def _wait(self, task_id: str, timeout: float, since: float) -> Steps[TaskResponse]:
+        give_up = since + timeout
         interval = _SHORTEST_POLL_S
         request = self._request("GET", f"/tasks/{task_id}")
         while True:

@@ -77,6 +77,10 @@ class Call:
     call: Callable[[], Any]
 
 
+class StoppedError(Exception):
+    """Thrown into the steps of a call whose result will not be used, in place of their next step."""
+
+
 Step = Request | Sleep | SleepUnless | Call
 
 Steps = Generator[Step, Any, _T]

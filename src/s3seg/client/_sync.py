@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -31,7 +32,7 @@ from s3seg.api.edge import (
     UploadResponse,
 )
 from s3seg.client._core import DEFAULT_CONCURRENCY, Core
-from s3seg.client._steps import Call, Request, RetryPolicy, SleepUnless, Step, Steps
+from s3seg.client._steps import Call, Request, RetryPolicy, Sleep, SleepUnless, Step, Steps, StoppedError
 from s3seg.client.arguments import check_prompts, check_sources
 from s3seg.errors import InferenceError, S3segError
 from s3seg.tasks.clicks import Clicks
@@ -112,8 +113,8 @@ class Client:
         return client
 
     def _set_up(self, core: Core, timeout: float, http: httpx.Client | None) -> None:
-        self._core = core
         self._http = http or httpx.Client(timeout=timeout)
+        self._core = core.suited_to(self._http.timeout.read)
         self._owns_http = http is None
 
     def __repr__(self) -> str:
@@ -237,8 +238,11 @@ class Client:
         concurrency = batch_size or DEFAULT_CONCURRENCY
         prompts = prompt if isinstance(prompt, str) else check_prompts(prompt)  # an iterator is read only once
 
+        stop = threading.Event()
+
         def one(source: _S) -> Any:
-            return self.segment(source, prompts, threshold=threshold, max_instances=max_instances, tile=tile)
+            steps = self._core.segment(source, prompts, threshold=threshold, max_instances=max_instances, tile=tile)
+            return self._run(steps, stop)
 
         remaining = iter(check_sources(sources))
         pending: deque[tuple[_S, Future[Any]]] = deque()
@@ -261,6 +265,7 @@ class Client:
                 else:
                     yield source, result
         finally:
+            stop.set()  # those that still run are cancelled, which refunds them
             pool.shutdown(wait=True, cancel_futures=True)
 
     def click(
@@ -510,17 +515,28 @@ class Client:
         """Delete a project; its images and results are kept."""
         self._run(self._core.delete_project(project_id))
 
-    def _run(self, steps: Steps[_T]) -> _T:
+    def _run(self, steps: Steps[_T], stop: threading.Event | None = None) -> _T:
+        """Take the steps of a call, and return its result.
+
+        Args:
+            steps: The call.
+            stop: When it is set, `StoppedError` is thrown into the call, which may still take steps to tidy up.
+        """
         result: Any = None
         error: httpx.TransportError | None = None
         while True:
             try:
                 step = steps.send(result) if error is None else steps.throw(error)
+                if stop is not None and stop.is_set():
+                    stop, step = None, steps.throw(StoppedError)
             except StopIteration as end:
                 return end.value
             result = error = None
             try:
-                result = self._execute(step)
+                if isinstance(step, Sleep) and stop is not None:
+                    stop.wait(step.seconds)
+                else:
+                    result = self._execute(step)
             except httpx.TransportError as err:
                 error = err
 

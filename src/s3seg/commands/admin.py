@@ -249,6 +249,8 @@ def backlog(
     import json
     from dataclasses import asdict
 
+    if wait is None and (rate is not None or price is not None):
+        raise InvalidRequestError("--rate and --price are for planning; say with --wait how long a task may take")
     found = run_with_parts(lambda parts: parts.task_queue.backlog())
     plan = None if wait is None else _plan(found, wait=wait, rate=rate, price=price)
     if as_json:

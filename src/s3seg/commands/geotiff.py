@@ -67,6 +67,7 @@ def geotiff(
     """
     from s3seg.commands.segment.options import parse_thresholds, parse_tile
     from s3seg.commands.terminal import Terminal
+    from s3seg.errors import InvalidRequestError
     from s3seg.inference.segmenter import Segmenter
     from s3seg.integrations.geotiff import Raster, check_coordinates, geojson, segment_geotiff
     from s3seg.results.files import json_text, write_atomically
@@ -77,9 +78,13 @@ def geotiff(
     chosen_bands = None if bands is None else _parse_bands(bands)
     limits = None if scale is None else _parse_scale(scale)
     side = checked_tile(parse_tile(tile)) or "auto"
+    if calibration and threshold:
+        raise InvalidRequestError("--calibration has a threshold for each prompt; leave out --threshold")
     thresholds = "calibrated" if calibration and not threshold else parse_thresholds(threshold or [], asked)
     with Raster(raster, bands=chosen_bands, scale=limits) as opened:
         check_coordinates(opened, crs)  # before the model is loaded
+    if output is not None:
+        _prepare(output, raster)
     terminal = Terminal(quiet=quiet)
     segmenter = Segmenter(checkpoint, device=device, dtype=dtype, calibration=calibration)
     with terminal.progress(100, "looking into windows") as bar:
@@ -114,6 +119,17 @@ def geotiff(
     )
     model = segmenter.model
     terminal.note(f"{model.name} {model.version} on {model.device} in {model.dtype}", label="checkpoint")
+
+
+def _prepare(output: Path, raster: Path) -> None:
+    """Make the folder of the output; raise if it is a folder itself, or would replace the raster."""
+    from s3seg.errors import InvalidRequestError
+
+    if output.is_dir():
+        raise InvalidRequestError(f"{output} is a folder; name a file, such as {output / raster.stem}.geojson")
+    if output.exists() and output.samefile(raster):
+        raise InvalidRequestError(f"{output} is the raster and will not be overwritten; choose another output path")
+    output.parent.mkdir(parents=True, exist_ok=True)
 
 
 def _parse_bands(text: str) -> list[int]:

@@ -26,16 +26,21 @@ AcceptLicense = Annotated[
 
 
 def pull_if_missing(checkpoint: str | None, *, accept_license: bool) -> None:
-    """Download a checkpoint unless it is on this machine; without a name, the default is always there.
+    """Download a checkpoint unless it is on this machine.
 
     Raises:
         CheckpointError: It cannot be downloaded; the message says why.
+        ConfigurationError: None is named, and this machine has only the one in the package.
     """
     from s3seg import checkpoints
-    from s3seg.errors import CheckpointNotFoundError
+    from s3seg.errors import CheckpointNotFoundError, ConfigurationError
 
     try:
-        checkpoints.resolve(checkpoint)
+        found = checkpoints.resolve(checkpoint)
+        if checkpoint is None and found.origin == "embedded":
+            raise ConfigurationError(
+                "--pull needs a name: set --checkpoint or S3SEG_CHECKPOINT, for example to litetext"
+            )
     except CheckpointNotFoundError:
         if checkpoint is None:
             raise

@@ -108,7 +108,10 @@ def pull(
     ] = "litetext",
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.", show_default="main")] = None,
     accept_license: Annotated[
-        bool, typer.Option("--accept-license", help="Accept the licences without being asked.")
+        bool,
+        typer.Option(
+            "--accept-license", envvar="S3SEG_ACCEPT_LICENSE", help="Accept the licences without being asked."
+        ),
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
 ) -> None:

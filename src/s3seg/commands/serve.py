@@ -10,6 +10,7 @@ import typer
 
 from s3seg.commands.model_options import AcceptLicense, Checkpoint, Device, Dtype, Pull, model_settings, pull_if_missing
 from s3seg.commands.users import lifetime, user_id
+from s3seg.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -49,7 +50,10 @@ def serve(
 
     Runs until Ctrl-C. The printed lines that begin with `export` can be pasted into another terminal.
     """
-    if context.invoked_subcommand is not None:
+    if (command := context.invoked_subcommand) is not None:
+        if misplaced := [name for name in context.params if _was_given(context, name)]:
+            options = ", ".join(f"--{name.replace('_', '-')}" for name in misplaced)
+            raise InvalidRequestError(f"{options} must come after the command: s3seg serve {command} {options} ...")
         return
     from s3seg.app import whole_app
     from s3seg.web.logs import configure_logging
@@ -61,6 +65,11 @@ def serve(
     show_token = sys.stdout.isatty() if print_token is None else print_token
     print_access(settings, f"http://{_url_host(host)}:{port}", user, show_token=show_token)
     _run_with_worker(service, settings, host, port)
+
+
+def _was_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 @app.command("edge")
@@ -111,8 +120,6 @@ def serve_gpu(
 
 def check_no_key(insecure_no_key: bool, host: str) -> None:
     """Raise InvalidRequestError if a service would be open to other machines without a key."""
-    from s3seg.errors import InvalidRequestError
-
     if insecure_no_key and host not in _LOOPBACK:
         raise InvalidRequestError(
             f"--insecure-no-key serves on loopback only, and --host is {host}; set API_SECRET_KEY instead"

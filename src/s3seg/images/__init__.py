@@ -32,6 +32,8 @@ __all__ = [
     "is_named",
     "is_url",
     "load",
+    "may_change",
+    "of_result",
     "read_bytes",
     "without_credentials",
 ]
@@ -120,6 +122,25 @@ def is_named(source: object) -> bool:
     if not isinstance(source, tuple) or len(source) != 2:
         return False
     return isinstance(source[0], str) and not isinstance(source[1], str)
+
+
+def may_change(source: object) -> bool:
+    """Return whether a source may become another picture when the next one is asked for.
+
+    A PIL picture does when its frames are iterated over, an array when a camera fills it again, and a file object when
+    it is read on; a path or bytes do not.
+    """
+    one = source[1] if isinstance(source, tuple) and is_named(source) else source
+    return not isinstance(one, str | os.PathLike | bytes | LoadedImage)
+
+
+def of_result(pixels: np.ndarray) -> LoadedImage:
+    """Return the picture that a result holds, as `load` takes it without another check: it was loaded before.
+
+    Args:
+        pixels: (H, W, 3) uint8 RGB.
+    """
+    return LoadedImage(pixels, None, None, "RGB")
 
 
 def read_bytes(source: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES, timeout: float = 30.0) -> bytes:

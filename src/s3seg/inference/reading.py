@@ -30,6 +30,14 @@ class RequestFile:
     user_id: str
 
 
+@dataclass(slots=True)
+class _Reading:
+    """A picture that is being read, and how many wait for it."""
+
+    task: asyncio.Task[ResizedImage]
+    waiting: int = 0
+
+
 class PictureReader:
     """Reads picture files for a network. Use it on one event loop.
 
@@ -43,7 +51,7 @@ class PictureReader:
         self._network = network
         self._cpu = cpu
         self._decoding = decoding
-        self._reading: dict[bytes, asyncio.Task[ResizedImage]] = {}
+        self._reading: dict[bytes, _Reading] = {}
 
     async def identify(self, content: bytes, *, name: str, user_id: str) -> RequestFile:
         """Return the file with the digest of its bytes."""
@@ -52,7 +60,7 @@ class PictureReader:
         return RequestFile(content, digest, name, user_id)
 
     async def read(self, file: RequestFile) -> ResizedImage:
-        """Read a picture, once for all callers that wait for it.
+        """Read a picture, once for all callers that wait for it; when none of them waits any more, it is given up.
 
         Raises:
             ImageDecodeError: It cannot be read, or takes too long to decode.
@@ -60,11 +68,19 @@ class PictureReader:
         """
         reading = self._reading.get(file.digest)
         if reading is None:
-            reading = asyncio.ensure_future(self._read_once(file))
+            task = asyncio.ensure_future(self._read_once(file))
             # marks the exception as retrieved; callers that still wait get it from their own await
-            reading.add_done_callback(lambda done: done.cancelled() or done.exception())
-            self._reading[file.digest] = reading
-        return await asyncio.shield(reading)  # shared: one caller's cancellation must not stop it
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+            reading = self._reading[file.digest] = _Reading(task)
+        reading.waiting += 1
+        try:
+            return await asyncio.shield(reading.task)  # shared: one caller's cancellation must not stop it
+        finally:
+            reading.waiting -= 1
+            if not reading.waiting:
+                reading.task.cancel()  # does nothing if it is done
+                if self._reading.get(file.digest) is reading:
+                    del self._reading[file.digest]
 
     async def read_tiles(self, file: RequestFile, windows: Sequence[Window]) -> list[ResizedImage]:
         """Read windows of a picture; errors as for `read`."""
@@ -75,10 +91,7 @@ class PictureReader:
         return await loop.run_in_executor(self._cpu, lambda: network.read_tiles(content, windows, name=name))
 
     async def _read_once(self, file: RequestFile) -> ResizedImage:
-        try:
-            if self._decoding is not None:
-                return await self._network.read_in(self._decoding, file.content, name=file.name, user_id=file.user_id)
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._cpu, lambda: self._network.read(file.content, name=file.name))
-        finally:
-            del self._reading[file.digest]
+        if self._decoding is not None:
+            return await self._network.read_in(self._decoding, file.content, name=file.name, user_id=file.user_id)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._cpu, lambda: self._network.read(file.content, name=file.name))

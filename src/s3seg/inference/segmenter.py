@@ -351,7 +351,7 @@ class Segmenter:
         """Encode the picture of a result whose `Embedding` is gone; the last picture is kept for further calls."""
         known = self._encoded_again
         if known is None or image_id is None or known.image_id != image_id:
-            known = self._encoded_again = replace(self.encode(pixels), image_id=image_id or "")
+            known = self._encoded_again = replace(self.encode(images.of_result(pixels)), image_id=image_id or "")
         return known
 
     @overload
@@ -438,7 +438,10 @@ class Segmenter:
         batch_size: int,
         on_error: Callable[[S, S3segError], None] | None,
     ) -> Iterator[tuple[S, list[Segmentation]]]:
-        with contextlib.closing(map_ahead(decode, sources, ahead=2 * batch_size)) as decoded:
+        kept = isinstance(sources, list | tuple)  # what is iterated over may fill the same object again
+        may_change = (lambda _: False) if kept else images.may_change
+        ahead = map_ahead(decode, sources, ahead=2 * batch_size, may_change=may_change)
+        with contextlib.closing(ahead) as decoded:
             for source, embedding in self._encoder.encode_batches(batches(decoded, batch_size)):
                 try:
                     if isinstance(embedding, S3segError):

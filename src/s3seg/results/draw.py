@@ -137,7 +137,7 @@ def _cut_out(picture: Image.Image, rle: RLE, *, padding: int) -> Image.Image:
 def thumbnail(result: Columns, *, side: int = 900) -> Image.Image:
     """Draw the overlay within side × side pixels, on a dark background if the result does not hold its picture."""
     height, width = result.size
-    image = Image.new("RGB", (width, height), _NO_PICTURE) if result.image is None else result.image
+    image = Image.new("RGB", (width, height), _NO_PICTURE) if result.image is None else images.of_result(result.image)
     picture = overlay(image, result)
     picture.thumbnail((side, side), Image.Resampling.LANCZOS)
     return picture

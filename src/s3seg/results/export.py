@@ -73,14 +73,16 @@ def coco(
     for result in columns:
         for rle, score, box in zip(result.rles, result.scores.tolist(), result.boxes.tolist(), strict=True):
             x1, y1, x2, y2 = masks.box(rle)
+            area = masks.area(rle)
+            as_polygons = polygons and area > 0  # an empty mask has no outline, but an RLE
             annotations.append(
                 {
                     "id": len(annotations) + 1,
                     "image_id": numbers[id(result)],
                     "category_id": categories[result.prompt or _UNNAMED],
-                    "segmentation": _coco_polygons(rle, tolerance) if polygons else masks.to_coco(rle),
+                    "segmentation": _coco_polygons(rle, tolerance) if as_polygons else masks.to_coco(rle),
                     "bbox": [x1, y1, x2 - x1, y2 - y1],
-                    "area": masks.area(rle),
+                    "area": area,
                     "iscrowd": 0,
                     "score": score,
                     "box_xyxy": box,

@@ -79,9 +79,13 @@ class Instance:
         return draw.overlay(self._picture(image), _Alone(self), **style)
 
     def _picture(self, image: ImageSource | None) -> ImageSource:
-        if image is None and self.image is None:
+        if image is not None:
+            return image
+        if self.image is None:
             raise InvalidRequestError("this instance does not hold its picture (saved files never do): pass image=...")
-        return self.image if image is None else image
+        from s3seg import images
+
+        return images.of_result(self.image)
 
     def __repr__(self) -> str:
         box = ", ".join(f"{side:.1f}" for side in self.box)

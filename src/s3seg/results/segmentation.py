@@ -375,9 +375,13 @@ class Segmentation:
         return draw.crops(self._image(image), self)
 
     def _image(self, image: ImageSource | None) -> ImageSource:
-        if image is None and self.image is None:
+        if image is not None:
+            return image
+        if self.image is None:
             raise InvalidRequestError("this result does not hold its picture (saved files never do): pass image=...")
-        return self.image if image is None else image
+        from s3seg import images
+
+        return images.of_result(self.image)
 
     # ---- other formats ----
 

@@ -63,14 +63,16 @@ def write_yolo_dataset(
     """Write the pictures of results, and their instances as labels, in the layout of Ultralytics.
 
     Pictures keep their folders below ``root``. A picture with nothing on it has an empty label file, so trainers use it
-    as background. Which pictures are for validation depends on their names only: more pictures can be added later, and
-    those that were there stay where they were.
+    as background. Which pictures are for validation depends on their names below ``root`` only: more pictures can be
+    added later, and those that were there stay where they were, except in sets so small that all pictures would be for
+    the same purpose. Folders called ``images`` become ``images_``, since trainers find labels by that name.
 
     Args:
         results: One result or many. Their sources must be picture files, or they must hold their pictures.
         folder: The data set to make; must not exist, or be empty. It is complete or not there at all.
         root: The folder that the names in the data set begin below; by default the one that all pictures share.
-        val: The share of pictures for validation, 0..1. Of two or more pictures, at least one is, unless this is 0.
+        val: The share of pictures for validation, 0..1. Of two or more pictures, at least one is, unless this is 0, and
+            at least one is for training, unless this is 1.
         tolerance: Pixels by which outlines may move, to leave out vertices.
         link: Link to the pictures instead of copying them.
 
@@ -129,6 +131,8 @@ def _names(pictures: Sequence[Picture], root: str | os.PathLike[str] | None) -> 
             name = PurePosixPath(path.relative_to(base).as_posix())
         if name.suffix.lower() not in _READ_BY_TRAINERS:
             name = name.with_name(f"{name.name}.png")
+        # trainers look for labels by replacing the last folder of this name in the path of a picture
+        name = PurePosixPath(*("images_" if part == "images" else part for part in name.parts[:-1]), name.name)
         stem, number = name.with_suffix(""), 1
         while str(name.with_suffix("")).casefold() in taken:  # labels have no suffix of their own
             number += 1
@@ -153,7 +157,7 @@ def _file(picture: Picture) -> Path | None:
 
 
 def _pixels(results: Iterable[Columns]) -> images.ImageSource | None:
-    return next((result.image for result in results if result.image is not None), None)
+    return next((images.of_result(result.image) for result in results if result.image is not None), None)
 
 
 def _shared_folder(paths: Sequence[Path]) -> Path:
@@ -178,6 +182,8 @@ def _validation(names: Sequence[str], share: float) -> set[str]:
     chosen = {name for name, digest in digests.items() if digest < share}
     if not chosen and share and len(names) > 1:
         chosen = {min(names, key=lambda name: digests[name])}
+    elif chosen == set(names) and share < 1:
+        chosen.remove(max(names, key=lambda name: digests[name]))
     return chosen
 
 

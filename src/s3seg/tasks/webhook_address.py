@@ -8,6 +8,12 @@ from urllib.parse import urlsplit
 from s3seg.errors import InvalidRequestError
 from s3seg.tasks.webhooks import MAX_URL_CHARS
 
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")  # the last 32 bits are an IPv4 address
+_LEADING_INSIDE = (
+    ipaddress.ip_network("64:ff9b:1::/48"),  # NAT64 of a site (RFC 8215)
+    ipaddress.ip_network("::/96"),  # compatible with IPv4 (RFC 4291)
+    ipaddress.ip_network("::ffff:0:0:0/96"),  # SIIT (RFC 2765)
+)
 _MAX_LABEL_CHARS = 63  # between two dots of a host name (RFC 1035, 2.3.4)
 
 
@@ -57,6 +63,8 @@ def _is_global(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
         inner = address.ipv4_mapped or address.sixtofour or (address.teredo and address.teredo[1])
         if inner:
             return _is_global(inner)
-        if address in ipaddress.ip_network("64:ff9b::/96"):  # NAT64: the last 32 bits are an IPv4 address
+        if address in _NAT64:
             return _is_global(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+        if address.is_site_local or any(address in network for network in _LEADING_INSIDE):
+            return False
     return address.is_global and not address.is_multicast

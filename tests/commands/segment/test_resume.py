@@ -116,6 +116,33 @@ def test_a_file_of_lines_of_another_request_is_refused_and_kept(s3seg: Command, 
     assert out.read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["found.jsonl", "found.json"])
+def test_a_run_that_fails_before_its_first_picture_keeps_what_an_earlier_one_left(
+    s3seg: Command, folder: Path, tmp_path: Path, name: str
+) -> None:
+    out = tmp_path / name
+    assert s3seg("segment", folder, "star", "-o", out).exit_code == 0
+    before = out.read_bytes()
+    done = s3seg("segment", folder, "star", "-o", out, "--url", "http://127.0.0.1:9", "--token", "x")
+    assert done.exit_code == 1
+    assert out.read_bytes() == before
+    assert s3seg("segment", folder / "a.png", "car", "-o", out).exit_code == 0
+    assert b"b.png" not in out.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "other"),
+    [(("--mask",), ("--mask-kind", "binary")), (("-f", "yolo", "-o"), ("--tolerance", "2"))],
+)
+def test_files_of_another_kind_are_made_anew(
+    s3seg: Command, folder: Path, tmp_path: Path, options: tuple[str, ...], other: tuple[str, ...]
+) -> None:
+    command = ("segment", folder, "star", *options, f"{tmp_path / 'out'}/", "--resume")
+    assert s3seg(*command).exit_code == 0
+    assert _skipped(s3seg(*command, *other).stderr) == 0
+    assert _skipped(s3seg(*command, *other).stderr) == 2
+
+
 def test_a_picture_that_has_changed_is_replaced_in_a_file_of_lines(
     s3seg: Command, folder: Path, tmp_path: Path
 ) -> None:

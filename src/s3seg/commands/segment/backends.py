@@ -154,6 +154,8 @@ def choose_backend(
         InvalidRequestError: The options contradict each other, or the model does not support boxes.
     """
     if options.url is None:
+        if options.token is not None:
+            raise InvalidRequestError("--token is for a service; name its address with --url")
         checkpoint = checkpoints.resolve(options.checkpoint)
         if boxes or concept:
             _check_box_prompts(checkpoint)

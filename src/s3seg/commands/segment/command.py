@@ -28,6 +28,7 @@ from s3seg.commands.segmenter_options import (
     MorePrompts,
     Thresholds,
 )
+from s3seg.errors import InvalidRequestError
 
 _OUTPUT = "Output"
 _SERVICE = "Service"
@@ -190,6 +191,8 @@ def segment(
     )
     from s3seg.commands.segment.run import run
 
+    if calibration and threshold:
+        raise InvalidRequestError("--calibration has a threshold for each prompt; leave out --threshold")
     output = None if output == "-" else output
     format_ = choose_format(json=json, jsonl=jsonl, format_=format_, output=output)
     marks = bool(boxes or points or negative_points or concept)

@@ -68,13 +68,13 @@ class JsonlFile:
     """
 
     def __init__(self, path: Path, keys: Mapping[str, str], *, prompts: int, resume: bool, files: OutputFiles) -> None:
-        """Start the file, or continue it.
+        """Continue the file, or make sure that it can be written: what an earlier run left goes with the first picture.
 
         Args:
             path: The file.
             keys: The resume keys of the run's pictures, by their sources.
             prompts: How many lines a finished picture has.
-            resume: Keep the lines of an earlier run of the same request; otherwise the file is emptied.
+            resume: Keep the lines of an earlier run of the same request; otherwise the first picture replaces them.
             files: Protects the input pictures, and the paths of other outputs.
 
         Raises:
@@ -85,10 +85,12 @@ class JsonlFile:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         self._done: set[str] = set()
+        self._replaces = False
         if resume and path.is_file():
             self._keep_finished_pictures(keys, prompts)
         else:
-            path.write_bytes(b"")
+            path.open("ab").close()
+            self._replaces = True
         files.written.append(path)
 
     def has(self, picture: Picture, key: str) -> bool:
@@ -97,6 +99,9 @@ class JsonlFile:
 
     def add(self, picture: Picture, key: str, results: Sequence[Segmentation]) -> None:
         """Append the picture's lines, all in one write."""
+        if self._replaces:
+            self._path.write_bytes(b"")
+            self._replaces = False
         if key not in self._done:
             jsonl.append(self._path, [result.to_dict() | {_KEY: key} for result in results])
             self._done.add(key)

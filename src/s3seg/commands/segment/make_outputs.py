@@ -11,7 +11,7 @@ from s3seg.commands.segment.documents import DocumentFile, DocumentStdout, Jsonl
 from s3seg.commands.segment.formats import DocumentFormat, PictureFormat
 from s3seg.commands.segment.journal import Journal
 from s3seg.commands.segment.output_files import OutputFiles
-from s3seg.commands.segment.output_options import CLASSES, Format, OutputOptions, Target
+from s3seg.commands.segment.output_options import CLASSES, Format, MaskKind, OutputOptions, Target
 from s3seg.commands.segment.outputs import FolderOutput, Output, SingleOutput
 from s3seg.commands.segment.table import TableOutput
 from s3seg.commands.terminal import Terminal
@@ -84,7 +84,9 @@ def make_outputs(
             if format_ is Format.YOLO and target.is_folder:
                 classes = "".join(f"{prompt}\n" for prompt in prompts or ["object"])
                 files.write(target.path / f"{CLASSES}.txt", classes)
-            return per_picture(target, str(format_), picture_formats[format_])
+            outlines = format_ in (Format.YOLO, Format.GEOJSON)
+            kind = f"{format_} {options.tolerance:g}" if outlines and options.tolerance else str(format_)
+            return per_picture(target, kind, picture_formats[format_])
         lines = len(prompts) or 1
         if format_ is Format.JSONL:
             return JsonlFile(target.path, keys, prompts=lines, resume=resume, files=files)
@@ -95,7 +97,8 @@ def make_outputs(
         suffix = ".png" if options.overlay.is_folder else options.overlay.path.suffix.lower()
         outputs.append(per_picture(options.overlay, "overlay", functools.partial(formats.overlay, suffix=suffix)))
     if options.mask:
-        outputs.append(per_picture(options.mask, "mask", functools.partial(formats.mask, kind=options.mask_kind)))
+        kind = "mask" if options.mask_kind is MaskKind.LABELS else f"mask {options.mask_kind}"
+        outputs.append(per_picture(options.mask, kind, functools.partial(formats.mask, kind=options.mask_kind)))
     if options.crops:
         outputs.append(per_picture(options.crops, "crops", formats.crops))
     if options.format:

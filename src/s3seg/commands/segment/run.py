@@ -23,6 +23,7 @@ from s3seg.commands.terminal import Terminal
 from s3seg.errors import (
     AuthInvalidError,
     ForbiddenError,
+    InferenceError,
     InsufficientCreditsError,
     InvalidRequestError,
     PromptError,
@@ -242,8 +243,8 @@ def _results(
             try:
                 labels = [int(label) for label in clicks.labels]
                 result = model.click(picture.open(), clicks.points, labels, box=clicks.box)
-            except S3segError as err:
-                on_error(err)
+            except (S3segError, TimeoutError) as err:
+                on_error(err if isinstance(err, S3segError) else InferenceError(f"{picture.name}: {err}"))
             else:
                 yield picture, [result]
         return

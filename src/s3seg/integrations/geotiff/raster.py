@@ -26,6 +26,7 @@ _NEEDS_RASTERIO = "reading GeoTIFF needs rasterio: pip install 's3seg[geo]'"
 _MAX_BLOCK_BYTES = 2**28
 _SAMPLES = 16  # windows that an estimate of the scale looks at
 _SAMPLE_SIDE = 512
+_COARSE_SIDE = 1024
 
 _GDAL_OPTIONS = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # what the file says, and nothing that lies beside it
@@ -137,6 +138,14 @@ class Raster:
         with self._reporting():
             return self._source.read(bands, window=RasterWindow.from_slices((top, bottom), (left, right)), masked=True)
 
+    def _read_coarsely(self) -> np.ma.MaskedArray[Any, Any]:
+        """Read the whole raster at a lower resolution, of at most `_COARSE_SIDE` pixels a side."""
+        height, width = self.size
+        step = max(1.0, max(height, width) / _COARSE_SIDE)
+        shape = (3, max(1, round(height / step)), max(1, round(width / step)))
+        with self._reporting():
+            return self._source.read(list(self.bands), out_shape=shape, masked=True)
+
     def _check(self) -> None:
         source = self._source
         if source.height * source.width > MAX_PIXELS:
@@ -203,10 +212,14 @@ class Raster:
             return None
         with np.errstate(invalid="ignore", over="ignore"):  # of a damaged file
             samples = [self._read_values(window).astype(np.float64) for window in self._sample()]
-        values = np.concatenate([np.ma.fix_invalid(sample).compressed() for sample in samples])
+            values = np.concatenate([np.ma.fix_invalid(sample).compressed() for sample in samples])
+            if not len(values) or values.min() == values.max():  # perhaps all of them lie beside the data
+                values = np.ma.fix_invalid(self._read_coarsely().astype(np.float64)).compressed()
         if not len(values):
             return 0.0, 1.0
         low, high = (float(value) for value in np.percentile(values, (2, 98)))
+        if low == high:
+            low, high = float(values.min()), float(values.max())
         return (low, high) if low < high else (low, low + 1)
 
     def _sample(self) -> Iterator[Window]:
