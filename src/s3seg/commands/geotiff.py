@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from s3seg.commands.segmenter_options import MODEL, Checkpoint, Device, Dtype, MaxInstances, MorePrompts, Thresholds
+from s3seg.errors import InvalidRequestError
 
 
 def geotiff(
@@ -67,7 +68,6 @@ def geotiff(
     """
     from s3seg.commands.segment.options import parse_thresholds, parse_tile
     from s3seg.commands.terminal import Terminal
-    from s3seg.errors import InvalidRequestError
     from s3seg.inference.segmenter import Segmenter
     from s3seg.integrations.geotiff import Raster, check_coordinates, geojson, segment_geotiff
     from s3seg.results.files import json_text, write_atomically
@@ -80,7 +80,7 @@ def geotiff(
     side = checked_tile(parse_tile(tile)) or "auto"
     if calibration and threshold:
         raise InvalidRequestError("--calibration has a threshold for each prompt; leave out --threshold")
-    thresholds = "calibrated" if calibration and not threshold else parse_thresholds(threshold or [], asked)
+    thresholds = "calibrated" if calibration else parse_thresholds(threshold or [], asked)
     with Raster(raster, bands=chosen_bands, scale=limits) as opened:
         check_coordinates(opened, crs)  # before the model is loaded
     if output is not None:
@@ -123,8 +123,6 @@ def geotiff(
 
 def _prepare(output: Path, raster: Path) -> None:
     """Make the folder of the output; raise if it is a folder itself, or would replace the raster."""
-    from s3seg.errors import InvalidRequestError
-
     if output.is_dir():
         raise InvalidRequestError(f"{output} is a folder; name a file, such as {output / raster.stem}.geojson")
     if output.exists() and output.samefile(raster):
@@ -133,8 +131,6 @@ def _prepare(output: Path, raster: Path) -> None:
 
 
 def _parse_bands(text: str) -> list[int]:
-    from s3seg.errors import InvalidRequestError
-
     try:
         return [int(one) for one in text.split(",")]
     except ValueError:
@@ -142,8 +138,6 @@ def _parse_bands(text: str) -> list[int]:
 
 
 def _parse_scale(text: str) -> tuple[float, float]:
-    from s3seg.errors import InvalidRequestError
-
     try:
         low, high = (float(one) for one in text.split(","))
     except ValueError:

@@ -207,7 +207,7 @@ def segment(
             points=[parse_point(point) for point in points or []],
             negative_points=[parse_point(point) for point in negative_points or []],
             concept=concept,
-            threshold="calibrated" if calibration and not threshold else parse_thresholds(threshold or [], all_prompts),
+            threshold="calibrated" if calibration else parse_thresholds(threshold or [], all_prompts),
             max_instances=max_instances,
             tile=parse_tile(tile),
             overlaps=not no_overlaps,

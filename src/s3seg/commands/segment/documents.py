@@ -84,14 +84,14 @@ class JsonlFile:
         files.reserve(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
+        self._files = files
         self._done: set[str] = set()
-        self._replaces = False
-        if resume and path.is_file():
-            self._keep_finished_pictures(keys, prompts)
-        else:
+        self._replaces = not (resume and path.is_file())
+        if self._replaces:
             path.open("ab").close()
-            self._replaces = True
-        files.written.append(path)
+        else:
+            self._keep_finished_pictures(keys, prompts)
+            files.written.append(path)
 
     def has(self, picture: Picture, key: str) -> bool:
         """Return whether the file has all lines of this picture."""
@@ -101,6 +101,7 @@ class JsonlFile:
         """Append the picture's lines, all in one write."""
         if self._replaces:
             self._path.write_bytes(b"")
+            self._files.written.append(self._path)
             self._replaces = False
         if key not in self._done:
             jsonl.append(self._path, [result.to_dict() | {_KEY: key} for result in results])
