@@ -9,6 +9,7 @@ depends on them. Nothing is kept.
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import tempfile
 import time
@@ -25,6 +26,7 @@ from .concepts import load_vocabulary
 from .dense_losses import Losses
 from .feed import AHEAD, scenes_of
 from .icons import load_atlas
+from .recorded import RecordedGradients, gradients
 from .settings import SIZES, Settings
 from .state import TrainingState, open_any, resume, start
 from .step import losses
@@ -68,64 +70,90 @@ def main() -> None:
             say("the first scenes are there")
             with suited_to(state.model, settings, device):
                 batch = view_of(drawn, 0, settings, 0)
-                learn = _network_alone(state, settings, batch, args.seconds, compile_too=args.compile, say=say)
+                compute = _network_alone(state, settings, batch, args.seconds, compile_too=args.compile, say=say)
                 if args.kernels:
-                    _kernels(learn, state, settings, batch, say)
+                    _kernels(compute, state, settings, batch, say)
                 _scenes_alone(scenes, settings, args.workers, args.seconds, say)
-                _both(learn, state, settings, scenes, args.seconds, device, say)
+                _both(compute, state, settings, scenes, args.seconds, device, say)
     say(f"done{memory(device.type)}")
 
 
 def _network_alone(
     state: TrainingState, settings: Settings, batch: Batch, seconds: float, *, compile_too: bool, say: Say
 ) -> Callable[..., Losses]:  # fmt: skip
-    """Measure it, and return the losses that were compiled, if they were."""
+    """Measure it in all the ways that there are, and return the last, which is the quickest."""
+    on_gpu = batch.images.device.type == "cuda"
+    compute = functools.partial(gradients, losses)
     for dense_only in (True, False):
-        speed = _steps_a_second(losses, state, settings, batch, seconds / 2, dense_only=dense_only)
+        speed = _steps_a_second(compute, state, settings, batch, seconds / 2, dense_only=dense_only)
         kind = "dense losses only" if dense_only else "all losses"
-        say(f"the network alone, {kind}: {speed * settings.batch:.0f} images/s, {1000 / speed:.1f} ms a step")
+        say(f"the network alone, {kind}: {_speed(speed, settings)}")
     say(f"the network alone{memory(batch.images.device.type)}")
+    if on_gpu:
+        compute = _recorded(losses, state, settings, batch, seconds, say)
     if not compile_too:
-        return losses
+        return compute
     began = time.monotonic()
     learn = compiled_within(COMPILE_SECONDS, state, batch, **settings.loss_options)
     say(f"compiling took {time.monotonic() - began:.1f} s")
-    if learn is not losses:
-        speed = _steps_a_second(learn, state, settings, batch, seconds / 2, dense_only=False)
-        say(f"compiled: {speed * settings.batch:.0f} images/s, {1000 / speed:.1f} ms a step")
-    return learn
+    if learn is losses:
+        return compute
+    compute = functools.partial(gradients, learn)
+    speed = _steps_a_second(compute, state, settings, batch, seconds / 2, dense_only=False)
+    say(f"compiled: {_speed(speed, settings)}")
+    return _recorded(learn, state, settings, batch, seconds, say) if on_gpu else compute
+
+
+def _recorded(
+    learn: Callable[..., Losses], state: TrainingState, settings: Settings, batch: Batch, seconds: float, say: Say
+) -> RecordedGradients:  # fmt: skip
+    """Record the losses, compare the gradients with those that are not recorded, and measure the speed."""
+    compute, found = RecordedGradients(learn), []
+    for each in (functools.partial(gradients, learn), compute, compute):
+        each(state, batch, dense_only=False, **settings.loss_options)
+        found.append(torch.cat([w.grad.flatten() for w in state.learned.values() if w.grad is not None]))
+    plain, *others = found
+    differences = [f"{float((other - plain).norm() / plain.norm()):.1e}" for other in others]
+    say(f"recorded gradients differ by {' and '.join(differences)} from those that are not")
+    speed = _steps_a_second(compute, state, settings, batch, seconds / 2, dense_only=False)
+    say(f"recorded: {_speed(speed, settings)}{memory('cuda')}")
+    return compute
+
+
+def _speed(steps_a_second: float, settings: Settings) -> str:
+    return f"{steps_a_second * settings.batch:.0f} images/s, {1000 / steps_a_second:.1f} ms a step"
 
 
 def _step(
-    learn: Callable[..., Losses], state: TrainingState, settings: Settings, batch: Batch, *, dense_only: bool = False
+    compute: Callable[..., Losses], state: TrainingState, settings: Settings, batch: Batch, *, dense_only: bool = False
 ) -> None:
-    done = learn(state.model, state.heads, batch, dense_only=dense_only, **settings.loss_options)
-    learn_from(state, settings, done.total, enough=False, processes=1)
+    compute(state, batch, dense_only=dense_only, **settings.loss_options)
+    learn_from(state, settings, enough=False, processes=1)
 
 
 def _steps_a_second(
-    learn: Callable[..., Losses], state: TrainingState, settings: Settings, batch: Batch, seconds: float, *,
+    compute: Callable[..., Losses], state: TrainingState, settings: Settings, batch: Batch, seconds: float, *,
     dense_only: bool,
 ) -> float:  # fmt: skip
     device = batch.images.device
     for _ in range(3):
-        _step(learn, state, settings, batch, dense_only=dense_only)
+        _step(compute, state, settings, batch, dense_only=dense_only)
     _wait(device)
     began, count = time.monotonic(), 0
     while time.monotonic() - began < seconds:
         for _ in range(5 if device.type == "cuda" else 1):  # a GPU is asked for several steps before it is waited for
-            _step(learn, state, settings, batch, dense_only=dense_only)
+            _step(compute, state, settings, batch, dense_only=dense_only)
             count += 1
         _wait(device)
     return count / (time.monotonic() - began)
 
 
-def _kernels(learn: Callable[..., Losses], state: TrainingState, settings: Settings, batch: Batch, say: Say) -> None:
+def _kernels(compute: Callable[..., Losses], state: TrainingState, settings: Settings, batch: Batch, say: Say) -> None:
     """Print what takes longest in a step: operations with the shapes of what they are given, and kernels of a GPU."""
     device = batch.images.device
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device.type == "cuda" else [])
     with profile(activities=activities, record_shapes=True) as profiled:
-        _step(learn, state, settings, batch)
+        _step(compute, state, settings, batch)
         _wait(device)
     began = time.monotonic()
     on_gpu = device.type == "cuda"
@@ -158,7 +186,7 @@ def _scenes_alone(scenes: Scenes, settings: Settings, workers: int, seconds: flo
 
 
 def _both(
-    learn: Callable[..., Losses], state: TrainingState, settings: Settings, scenes: Scenes, seconds: float,
+    compute: Callable[..., Losses], state: TrainingState, settings: Settings, scenes: Scenes, seconds: float,
     device: torch.device, say: Say,
 ) -> None:  # fmt: skip
     began, steps, waited = time.monotonic(), 0, 0.0
@@ -168,7 +196,7 @@ def _both(
         waited += time.monotonic() - asked
         for view in range(settings.views):
             step = item * settings.views + view
-            _step(learn, state, settings, view_of(drawn, view, settings, step))
+            _step(compute, state, settings, view_of(drawn, view, settings, step))
             steps += 1
         _wait(device)
     spent = time.monotonic() - began

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -32,6 +33,7 @@ from .dense_losses import Losses
 from .feed import STOPPING, feed
 from .icons import load_atlas
 from .optimisers import set_rates
+from .recorded import RecordedGradients, gradients
 from .settings import NO_END, SIZES, Settings
 from .state import FILE as STATE
 from .state import TrainingState, open_any, resume, start
@@ -51,6 +53,8 @@ def train(
     plan: Callable[[int, Settings], Settings] | None = None,
 ) -> int:  # fmt: skip
     """Make steps until the time is up, a signal comes, or the schedule is at its end; then save the state.
+
+    On a GPU, losses and gradients are recorded once and replayed from then on; see `recorded`.
 
     Args:
         run: Folder of the run.
@@ -81,20 +85,20 @@ def train(
             run, load_vocabulary(), place
         )  # the workers have begun: a GPU takes seconds to open
         stack.enter_context(suited_to(state.model, settings, place))
-        log, last_save, learn = Log(run / LOG, settings), time.monotonic(), None
+        log, last_save, compute = Log(run / LOG, settings), time.monotonic(), None
         if place.type == "cuda":
             gc.collect()
             gc.freeze()  # what is there stays; looking through it again and again would only hold up the GPU
         for batch in log.timed(batches):
-            learn = learn or _losses(compiled, state, batch, settings)
+            compute = compute or _gradients(compiled, state, batch, settings)
             settings = settings if plan is None else plan(state.step, settings)
             state.set_trainable(settings.trained_part, network=state.step >= settings.warm_heads)
             dense_only = state.step < settings.dense_steps
-            done = learn(state.model, state.heads, batch, dense_only=dense_only, **settings.loss_options)
+            done = compute(state, batch, dense_only=dense_only, **settings.loss_options)
             enough = bool(interrupted) or time.monotonic() > deadline
-            stop, broken = learn_from(state, settings, done.total, enough=enough, processes=processes)
+            stop, broken = learn_from(state, settings, enough=enough, processes=processes)
             stop = stop or state.step >= min(settings.steps, last_step)
-            log.add(done.parts | {"loss": done.total.detach(), "skipped": broken})
+            log.add(done.parts | {"loss": done.total, "skipped": broken})
             save_now = time.monotonic() - last_save > 60 * save_minutes
             skipped = 0.0
             if rank == 0 and (state.step % LOG_EVERY == 0 or stop or save_now):
@@ -113,10 +117,12 @@ def train(
     return state.step
 
 
-def _losses(compiled: bool, state: TrainingState, batch: Batch, settings: Settings) -> Callable[..., Losses]:
-    if not compiled:
-        return losses
-    return compiled_within(COMPILE_SECONDS, state, batch, **settings.loss_options)
+def _gradients(compiled: bool, state: TrainingState, batch: Batch, settings: Settings) -> Callable[..., Losses]:
+    """Return what computes the gradients of a step: `gradients`, or the same recorded on a GPU."""
+    learn = compiled_within(COMPILE_SECONDS, state, batch, **settings.loss_options) if compiled else losses
+    if batch.images.device.type == "cuda":
+        return RecordedGradients(learn)
+    return partial(gradients, learn)
 
 
 def _start_again(state: TrainingState, settings: Settings, run: Path) -> Settings:
@@ -233,16 +239,15 @@ def _signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def learn_from(
-    state: TrainingState, settings: Settings, loss: Tensor, *, enough: bool, processes: int
-) -> tuple[bool, Tensor]:  # fmt: skip
-    """Make one step; return whether some process has had enough, and 1 where the gradients were not finite, else 0."""
+def learn_from(state: TrainingState, settings: Settings, *, enough: bool, processes: int) -> tuple[bool, Tensor]:
+    """Move the weights as their gradients say.
+
+    Returns:
+        Whether some process has had enough, and 1 where the gradients were not finite, else 0.
+    """
     set_rates(state.optimisers, settings, state.step)
     weights = [w for o in state.optimisers for group in o.param_groups for w in group["params"]]
     learning = [w for w in weights if w.requires_grad]
-    for weight in weights:
-        weight.grad = None
-    loss.backward()
     if processes > 1:
         enough = _share_gradients(learning, enough, processes)
     gradients = [w.grad for w in weights if w.grad is not None]

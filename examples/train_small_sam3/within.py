@@ -212,12 +212,18 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--asked", type=float, help="share of the images of a step that are asked with prompts, 0..1")
     parser.add_argument("--image-size", type=int, help="side of the network's input in pixels, a multiple of 16")
     parser.add_argument("--queries", type=int, help="a square number")
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="NAME=VALUE", help="further settings of a run; settings.py has them"
+    )
 
 
 def given_settings(args: argparse.Namespace) -> dict:
     """Return what `add_settings` read."""
     names = ("clicks", "views", "batch", "prompts", "asked", "image_size", "queries")
-    return {name: getattr(args, name) for name in names}
+    more = Settings().with_overrides(args.set)
+    return {name: getattr(args, name) for name in names} | {
+        name: getattr(more, name) for name, _, _ in (text.partition("=") for text in args.set)
+    }
 
 
 def main() -> None:
