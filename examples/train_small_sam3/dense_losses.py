@@ -124,8 +124,8 @@ def _naming_loss(heads: AuxiliaryHeads, patches: Tensor, names: Tensor, batch: B
 
 
 def _concept_loss(logits: Tensor, truth: Tensor) -> Tensor:
-    weight = torch.ones(logits.shape[-1], device=logits.device)
-    weight[-1] = 0.15  # most patches are background
+    last = torch.arange(logits.shape[-1], device=logits.device) == logits.shape[-1] - 1
+    weight = torch.where(last, 0.15, 1.0)  # most patches are background
     return F.cross_entropy(logits, truth, weight=weight, ignore_index=-1)
 
 

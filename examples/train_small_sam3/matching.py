@@ -25,9 +25,9 @@ class Pairs:
 def generalised_iou(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """GIoU and IoU of boxes xyxy, element by element: (..., 4), (..., 4) -> (...), (...)."""
     near, far = torch.max(a[..., :2], b[..., :2]), torch.min(a[..., 2:], b[..., 2:])
-    both = (far - near).clamp(min=0).prod(-1)
+    both = _product((far - near).clamp(min=0))
     either = _area(a) + _area(b) - both
-    hull = (torch.max(a[..., 2:], b[..., 2:]) - torch.min(a[..., :2], b[..., :2])).clamp(min=0).prod(-1)
+    hull = _product((torch.max(a[..., 2:], b[..., 2:]) - torch.min(a[..., :2], b[..., :2])).clamp(min=0))
     iou = both / (either + 1e-6)
     return iou - (hull - either) / (hull + 1e-6), iou
 
@@ -80,4 +80,9 @@ def _least_cost(cost: Tensor, targets: Tensor) -> Pairs:
 
 
 def _area(boxes: Tensor) -> Tensor:
-    return (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).prod(-1)
+    return _product((boxes[..., 2:] - boxes[..., :2]).clamp(min=0))
+
+
+def _product(sides: Tensor) -> Tensor:
+    """(..., 2) -> (...). The backward pass of `Tensor.prod` would look for zeros, and wait for a GPU."""
+    return sides[..., 0] * sides[..., 1]

@@ -20,6 +20,8 @@ from .state import TrainingState
 
 WARM_UPS = 3
 """Times that a step is computed before it is recorded, while cuDNN tries its algorithms and tables are made."""
+MOST_DIFFERENT = 0.02
+"""How much the first gradients that are replayed may differ from the true ones; sums in another order make 0.001."""
 Replay = Callable[[], None]
 
 
@@ -104,9 +106,19 @@ class RecordedGradients:
 
     def _recorded(self, compute: Callable[[Batch], Losses], state: TrainingState, batch: Batch) -> _Recording:
         own = Batch(**{field.name: getattr(batch, field.name).clone() for field in fields(batch)})
+        compute(own)
+        true = _flat(state)
         done, replay = self._record(lambda: compute(own))
         kept = {weight: weight.grad for weight in state.learned.values() if weight.grad is not None}
+        replay()
+        difference = float((_flat(state) - true).norm() / true.norm())
+        if not difference <= MOST_DIFFERENT:
+            raise RuntimeError(f"what is replayed differs by {difference:.2g} from what it should be")
         return _Recording(own, done, kept, replay)
+
+
+def _flat(state: TrainingState) -> Tensor:
+    return torch.cat([weight.grad.flatten() for weight in state.learned.values() if weight.grad is not None])
 
 
 def record_on_gpu(compute: Callable[[], Losses]) -> tuple[Losses, Replay]:
