@@ -252,6 +252,38 @@ class TestWaiting:
             list(client.segment_many(sources(), "cat", batch_size=3))
         assert len(cancelled) == 2
 
+    @pytest.mark.parametrize("many", [False, True])
+    def test_a_call_that_is_cancelled_cancels_its_task(self, many):
+        live = {"task_id": TASK, "status": "pending", "created_at": META["timestamp"], "updated_at": META["timestamp"]}
+        image = {"image_id": TASK, "image_url": "http://x/i.png", "size_bytes": 1, "content_type": "image/png"}
+        cancelled, submitted = [], asyncio.Event()
+
+        def answer(request):
+            path = request.url.path
+            if path.endswith("/cancel"):
+                cancelled.append(path)
+            if path.endswith("/segment"):
+                submitted.set()
+                return ok({"task_id": TASK, "status": "pending"}, 202)
+            return ok(image if path.endswith("/upload") else live)
+
+        async def run():
+            http = httpx.AsyncClient(transport=httpx.MockTransport(answer))
+            client = AsyncClient("http://edge.example", "t", http=http)
+
+            async def all_of_many():
+                return [found async for found in client.segment_many([encoded()], "cat")]
+
+            call = asyncio.create_task(all_of_many() if many else client.segment(encoded(), "cat"))
+            await submitted.wait()
+            await asyncio.sleep(0.05)  # it waits for its result
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+
+        asyncio.run(run())
+        assert cancelled == [f"/api/v1/tasks/{TASK}/cancel"]
+
     def test_a_task_in_error_says_why(self, pauses):
         failed = {"task_id": TASK, "status": "error", "error_message": "the prompt has 40 tokens, at most 32"}
         failed |= {"created_at": META["timestamp"], "updated_at": META["timestamp"]}

@@ -146,6 +146,7 @@ def test_main_exits_with_the_code_of_the_command(tmp_path: Path) -> None:
     ("arguments", "says"),
     [
         (["serve", "--port", "9000", "gpu"], "--port must come after the command: s3seg serve gpu --port"),
+        (["mcp", "--port", "9000"], "--port needs --http"),
         (["segment", "a.png", "cat", "--token", "x"], "--token is for a service"),
         (["segment", "a.png", "cat", "--calibration", "c.json", "--threshold", "0.5"], "leave out --threshold"),
     ],

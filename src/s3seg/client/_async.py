@@ -32,7 +32,7 @@ from s3seg.api.edge import (
     UploadResponse,
 )
 from s3seg.client._core import DEFAULT_CONCURRENCY, Core
-from s3seg.client._steps import Call, Request, RetryPolicy, SleepUnless, Step, Steps
+from s3seg.client._steps import Call, Request, RetryPolicy, SleepUnless, Step, Steps, StoppedError
 from s3seg.client.arguments import check_prompts, check_sources
 from s3seg.errors import ConfigurationError, InferenceError, S3segError
 from s3seg.tasks.clicks import Clicks
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 _S = TypeVar("_S")
 _T = TypeVar("_T")
+_TIDY_UP_S = 5.0
+"""The most that cancelling a task of a call may take that is itself cancelled."""
 
 
 class AsyncClient:
@@ -449,6 +451,17 @@ class AsyncClient:
                 result = await self._execute(step)
             except httpx.TransportError as err:
                 error = err
+            except asyncio.CancelledError:
+                with contextlib.suppress(TimeoutError, StoppedError, S3segError, httpx.HTTPError):
+                    await asyncio.wait_for(self._tidy_up(steps), _TIDY_UP_S)
+                raise
+
+    async def _tidy_up(self, steps: Steps[Any]) -> None:
+        """Let a call that is cancelled take its last steps: it cancels its task, whose result nobody waits for."""
+        with contextlib.suppress(StopIteration):
+            step = steps.throw(StoppedError)
+            while True:
+                step = steps.send(await self._execute(step))
 
     async def _execute(self, step: Step) -> Any:
         if isinstance(step, Request):

@@ -17,6 +17,7 @@ _HTTP = "HTTP"
 
 
 def mcp(
+    context: typer.Context,
     folders: Annotated[
         list[Path] | None,
         typer.Option("--folder", metavar="DIR", help="Allow pictures below this folder; repeatable."),
@@ -52,10 +53,12 @@ def mcp(
     """
     from s3seg.commands.segment.backends import choose_backend
     from s3seg.commands.segment.options import ModelOptions
-    from s3seg.commands.serve import check_no_key
-    from s3seg.errors import ConfigurationError
+    from s3seg.commands.serve import check_no_key, was_given
+    from s3seg.errors import ConfigurationError, InvalidRequestError
     from s3seg.web.logs import configure_logging
 
+    if not http and (ignored := [name for name in ("host", "port", "insecure_no_key") if was_given(context, name)]):
+        raise InvalidRequestError(f"--{ignored[0].replace('_', '-')} needs --http")
     try:
         from s3seg.integrations.mcp_server import build_server, http_app
     except ModuleNotFoundError as err:

@@ -51,7 +51,7 @@ def serve(
     Runs until Ctrl-C. The printed lines that begin with `export` can be pasted into another terminal.
     """
     if (command := context.invoked_subcommand) is not None:
-        if misplaced := [name for name in context.params if _was_given(context, name)]:
+        if misplaced := [name for name in context.params if was_given(context, name)]:
             options = ", ".join(f"--{name.replace('_', '-')}" for name in misplaced)
             raise InvalidRequestError(f"{options} must come after the command: s3seg serve {command} {options} ...")
         return
@@ -67,7 +67,8 @@ def serve(
     _run_with_worker(service, settings, host, port)
 
 
-def _was_given(context: typer.Context, name: str) -> bool:
+def was_given(context: typer.Context, name: str) -> bool:
+    """Whether an option was given on the command line; its default does not count."""
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
 
