@@ -147,7 +147,7 @@ def park(icons: IconSet) -> Picture:
     p.ellipse(185, 580, 178, 62, (92, 172, 214))
     p.ellipse(185, 576, 163, 52, (128, 198, 232))
     put(p, icons, [
-        Item("sun", "sun-with-face", 690, 165, 150, shadow=False), Item("cloud", "cloud", 330, 185, 210, shadow=False),
+        Item("sun", "sun-with-face", 690, 165, 150, shadow=False), Item("cloud", "cloud", 330, 172, 210, shadow=False),
         Item("tree", "deciduous-tree", 130, 390, 230), Item("tree", "deciduous-tree", 660, 415, 225),
         Item("duck", "duck", 110, 560, 150, shadow=False, flip=True), Item("duck", "duck", 275, 615, 150, shadow=False),
         Item("dog", "dog", 510, 600, 185),
@@ -181,8 +181,8 @@ def kitchen_table(icons: IconSet) -> Picture:
             if (row + column) % 2:
                 p.polygon(_square(cloth, row / 8, column / 12, 1 / 8, 1 / 12), (214, 228, 240))
     put(p, icons, [
-        Item("bread", "bread", 140, 400, 180), Item("cake", "shortcake", 400, 400, 210),
-        Item("grapes", "grapes", 670, 430, 220), Item("apple", "red-apple", 120, 615, 165),
+        Item("bread", "bread", 140, 400, 180), Item("cupcake", "cupcake", 400, 390, 180),
+        Item("grapes", "grapes", 660, 405, 175), Item("apple", "red-apple", 120, 615, 165),
         Item("apple", "red-apple", 300, 622, 165), Item("coffee", "hot-beverage", 480, 610, 175),
         Item("strawberry", "strawberry", 680, 620, 160),
     ])  # fmt: skip

@@ -124,7 +124,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Restore a run from the files that were brought home.")
     parser.add_argument("folder", type=Path, help="with state.0-of-3 and so on, and figures.json")
     parser.add_argument("--to", type=Path, required=True, help="folder for the run, the checkpoint and its extras")
-    parser.add_argument("--version", default="0.6", help="of the checkpoint")
+    parser.add_argument("--version", default="0.7", help="of the checkpoint")
     parser.add_argument("--evaluate", type=int, metavar="SCENES", help="evaluate on as many scenes of each split")
     parser.add_argument("--processes", type=int, default=1, help="that evaluate")
     args = parser.parse_args()

@@ -34,10 +34,10 @@ THRESHOLD_SPLIT, OTHER_SPLIT = "validation", "colour and thing"
 """The split on which the evaluation chooses its threshold, and one of prompts that are rare in it."""
 FIRST_SCENE = 1000
 """Far beyond the scenes that the evaluation uses."""
-TOLERANCE = 0.002
-"""How much F1 is given up for a milder calibration: about as much as noise."""
+TOLERANCE = 0.006
+"""How much F1 is given up for scores that are less steep: where all are near 0 or 1, a threshold changes nothing."""
 SCORE_FLOOR = 0.01
-QUERY_SLOPES = (0.7, 1.0, 1.4, 2.0, 2.8, 4.0)
+QUERY_SLOPES = (0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6)
 PRESENCE_SLOPES = (0.7, 1.0, 1.4, 2.0)
 PRESENCE_SHIFTS = (-1.0, 0.0, 1.0, 2.0)
 AT_ONCE = 10
@@ -52,9 +52,9 @@ class Calibration:
     presence_shift: float = 0.0
 
     @property
-    def strength(self) -> float:
-        """Return how far it is from changing nothing."""
-        return math.hypot(math.log(self.query_slope), math.log(self.presence_slope), self.presence_shift)
+    def steepness(self) -> tuple[float, float]:
+        """Return how far the slopes are from changing nothing, and then the shift."""
+        return math.hypot(math.log(self.query_slope), math.log(self.presence_slope)), abs(self.presence_shift)
 
     @property
     def inverse(self) -> Calibration:
@@ -100,11 +100,11 @@ def f1_where_enough_is_empty(answers: dict[str, list[Answer]], calibration: Cali
 
 
 def best(answers: dict[str, list[Answer]]) -> tuple[Calibration, float, float]:
-    """Return the mildest calibration with nearly the best F1, its F1, and the F1 without any calibration."""
+    """Return the least steep calibration with nearly the best F1, its F1, and the F1 without any calibration."""
     choices = [Calibration(*c) for c in itertools.product(QUERY_SLOPES, PRESENCE_SLOPES, PRESENCE_SHIFTS)]
     f1 = {choice: f1_where_enough_is_empty(answers, choice) for choice in choices}
     least = max(f1.values()) - TOLERANCE
-    chosen = min((choice for choice in choices if f1[choice] >= least), key=lambda choice: choice.strength)
+    chosen = min((choice for choice in choices if f1[choice] >= least), key=lambda choice: choice.steepness)
     return chosen, f1[chosen], f1[Calibration()]
 
 

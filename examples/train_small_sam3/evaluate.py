@@ -16,6 +16,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -158,7 +159,7 @@ def table(figures: dict[str, Figures]) -> str:
 
 def evaluate(
     checkpoint: Path, *, scenes: int, splits: tuple[str, ...], threshold: float | None, dtype: str, processes: int = 1,
-    seconds: float = float("inf"),
+    seconds: float = float("inf"), scene_size: int | None = None,
 ) -> dict:  # fmt: skip
     """Examine a checkpoint; the threshold, if none is given, is chosen on the validation split.
 
@@ -170,6 +171,7 @@ def evaluate(
         dtype: Precision of the network.
         processes: How many of one thread each share the work; 1 does it in this process.
         seconds: When to stop, if not all scenes are done by then. The splits take turns, so that each has its share.
+        scene_size: Side of the scenes in pixels; by default that of the network's input.
     """
     until = time.monotonic() + seconds
     parts = [("validation", first) for first in range(0, max(10, scenes // 2), AT_ONCE)] if threshold is None else []
@@ -177,7 +179,7 @@ def evaluate(
     parts += [(split, first) for first in range(0, scenes, AT_ONCE) for split in rest]
     if "photographs" in splits:
         parts.insert(len(rest), ("photographs", 0))
-    answers = _examined(checkpoint, parts, scenes, dtype, processes, until)
+    answers = _examined((checkpoint, dtype, scene_size), parts, scenes, processes, until)
     if threshold is None:
         threshold = choose_threshold(answers.pop("validation", []))
     answers = {split: answers[split] for split in splits if answers.get(split)}
@@ -219,10 +221,10 @@ class _Examination:
     examiner: Examiner
 
     @classmethod
-    def open(cls, checkpoint: Path, dtype: str) -> _Examination:
+    def open(cls, checkpoint: Path, dtype: str, scene_size: int | None) -> _Examination:
         predictor = Predictor.from_path(checkpoint, device="cpu", dtype=dtype)
         vocabulary = load_vocabulary()
-        return cls(predictor, Examiner(vocabulary, load_atlas(vocabulary), predictor.model.config.vision.image_size))
+        return cls(predictor, Examiner(vocabulary, load_atlas(vocabulary), scene_size or predictor.image_size))
 
     def answers(self, part: tuple[str, int], scenes: int) -> list[Answer]:
         split, first = part
@@ -232,9 +234,9 @@ class _Examination:
 _OF_THIS_PROCESS: list[_Examination] = []
 
 
-def _open_in_process(checkpoint: Path, dtype: str) -> None:
+def _open_in_process(*what: Any) -> None:
     torch.set_num_threads(1)
-    _OF_THIS_PROCESS.append(_Examination.open(checkpoint, dtype))
+    _OF_THIS_PROCESS.append(_Examination.open(*what))
 
 
 def _answers_in_process(part: tuple[str, int], scenes: int) -> list[Answer]:
@@ -242,18 +244,18 @@ def _answers_in_process(part: tuple[str, int], scenes: int) -> list[Answer]:
 
 
 def _examined(
-    checkpoint: Path, parts: list[tuple[str, int]], scenes: int, dtype: str, processes: int, until: float
+    what: tuple[Path, str, int | None], parts: list[tuple[str, int]], scenes: int, processes: int, until: float
 ) -> dict[str, list[Answer]]:  # fmt: skip
-    """Return the answers of each split, of those parts that were done in time."""
+    """Return the answers of each split, of those parts that were done in time; `what` is what an examination opens."""
     done: dict[tuple[str, int], list[Answer]] = {}
     lengths = {"validation": max(10, scenes // 2)}
     if processes == 1:
-        examination = _Examination.open(checkpoint, dtype)
+        examination = _Examination.open(*what)
         for part in parts:
             if time.monotonic() < until:
                 done[part] = examination.answers(part, lengths.get(part[0], scenes))
     else:
-        with ProcessPoolExecutor(processes, get_context("spawn"), _open_in_process, (checkpoint, dtype)) as pool:
+        with ProcessPoolExecutor(processes, get_context("spawn"), _open_in_process, what) as pool:
             asked = {pool.submit(_answers_in_process, p, lengths.get(p[0], scenes)): p for p in parts}
             try:
                 for future in as_completed(asked, timeout=_seconds_until(until)):
@@ -284,6 +286,7 @@ def main() -> None:
     parser.add_argument("--splits", nargs="+", choices=SPLITS, default=list(SPLITS))
     parser.add_argument("--threshold", type=float, help="instead of the one that suits the validation split best")
     parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
+    parser.add_argument("--scene-size", type=int, help="side of the scenes; by default that of the network's input")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--processes", type=int, default=1, help="of one thread each, instead of threads")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop asking after so long")
@@ -291,7 +294,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     figures = evaluate(
         args.checkpoint, scenes=args.scenes, splits=tuple(args.splits), threshold=args.threshold, dtype=args.dtype,
-        processes=args.processes, seconds=args.seconds,
+        processes=args.processes, seconds=args.seconds, scene_size=args.scene_size,
     )  # fmt: skip
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)

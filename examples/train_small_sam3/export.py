@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--name", default="s3seg-embedded")
-    parser.add_argument("--version", default="0.6")
+    parser.add_argument("--version", default="0.7")
     parser.add_argument("--threshold", type=float, default=0.45)
     parser.add_argument("--dtype", choices=("float16", "float32"), default="float16")
     parser.add_argument("--extras", type=Path, help="file for the heads and momenta that growing from it needs")

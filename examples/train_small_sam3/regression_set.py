@@ -27,7 +27,7 @@ from .splits import Examiner, Question
 if TYPE_CHECKING:
     from transformers import Sam3Model
 
-SIZE = 288
+SIZE = 320
 SCENES = {"shapes and colours": 20, "seen styles": 20, "twemoji (held out)": 20, "examples": 20}
 """Scenes of each split, the first ones of the whole examination; without drawings under a share-alike licence."""
 

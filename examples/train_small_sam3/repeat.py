@@ -33,7 +33,7 @@ DENSE_SHARE = 0.12
 
 def repeat(
     out: Path, *, size: str, scenes: int, parent: Path | None = None, minutes: float | None = None, processes: int = 1,
-    version: str = "0.6",
+    version: str = "0.7",
 ) -> dict:  # fmt: skip
     """Make a checkpoint in `out/checkpoint`; a second call goes on where the first was stopped.
 
@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--grow-from", type=Path, help="checkpoint or run whose weights to start from")
     parser.add_argument("--processes", type=int, default=1, help="they share each batch")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="for the evaluation")
-    parser.add_argument("--version", default="0.6")
+    parser.add_argument("--version", default="0.7")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     figures = repeat(

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 FILE = "settings.json"
 WARM_HEADS = 60
-EVERYTHING, ALL_BUT_CLICKS, CLICKS_ONLY, MASKS_ONLY = "everything", "all_but_clicks", "clicks_only", "masks_only"
-TRAINED_PARTS = (EVERYTHING, ALL_BUT_CLICKS, CLICKS_ONLY, MASKS_ONLY)
+EVERYTHING, ALL_BUT_CLICKS, CLICKS_ONLY = "everything", "all_but_clicks", "clicks_only"
+TRAINED_PARTS = (EVERYTHING, ALL_BUT_CLICKS, CLICKS_ONLY)
 PRECISIONS = ("fp32", "bf16")
 _BOOLEANS = {"true": True, "false": False}
 NO_END = 1_000_000_000
@@ -62,8 +62,7 @@ class Settings:
     clicked_things: int = 1
     """Things of each image that are clicked."""
     trained_part: str = EVERYTHING
-    """One of `TRAINED_PARTS`: everything, all but the click head, or only the click head or what only masks need, with
-    the rest frozen."""
+    """One of `TRAINED_PARTS`: everything, all but the click head, or the click head alone with the rest frozen."""
     views: int = 1
     """Batches that are made of the same drawn scenes, each seen in another way and asked other things."""
     # schedule

@@ -163,7 +163,10 @@ def _kernels(compute: Callable[..., Losses], state: TrainingState, settings: Set
         return (event.self_device_time_total if on_gpu else event.self_cpu_time_total) / 1000
 
     operations = [event for event in found if event.key.startswith("aten::") or "Backward" in event.key]
-    kernels = [event for event in profiled.key_averages() if event.device_type != torch.profiler.DeviceType.CPU]
+    kernels = [
+        event for event in profiled.key_averages()
+        if event.device_type != torch.profiler.DeviceType.CPU and not event.key.startswith("Optimizer.")
+    ]  # fmt: skip
     say(f"kernels of a step: {sum(milliseconds(event) for event in kernels):.1f} ms")
     for kind in (operations, kernels):
         for event in sorted(kind, key=milliseconds, reverse=True)[:KERNELS]:

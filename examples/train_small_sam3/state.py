@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from tokenizers import Tokenizer
-from torch import Tensor, nn
+from torch import Tensor
 
 from s3seg.sam3.model import Sam3
 
@@ -21,7 +21,7 @@ from .network import CONTEXT, new_network, save_configuration, whiten_patches
 from .optimisers import make_optimisers
 from .parents import Parent, grow, grow_heads, open_parent
 from .scenes import TRAINING, draw_scene
-from .settings import ALL_BUT_CLICKS, CLICKS_ONLY, MASKS_ONLY, Settings
+from .settings import ALL_BUT_CLICKS, CLICKS_ONLY, Settings
 from .tokenizer import save_tokenizer, train_tokenizer
 
 FILE = "state.pt"
@@ -73,12 +73,9 @@ class TrainingState:
             part: One of `settings.TRAINED_PARTS`.
             network: Whether the network is trained, or the auxiliary heads only.
         """
-        self.model.requires_grad_(network and part not in (CLICKS_ONLY, MASKS_ONLY))
+        self.model.requires_grad_(network and part != CLICKS_ONLY)
         self.heads.requires_grad_(part != CLICKS_ONLY)
-        if part == MASKS_ONLY:
-            for module in _of_masks(self.model):
-                module.requires_grad_(network)
-        elif self.model.clicks is not None:
+        if self.model.clicks is not None:
             self.model.clicks.requires_grad_(network and part != ALL_BUT_CLICKS)
 
     def average_weights(self, decay: float) -> None:
@@ -106,12 +103,6 @@ class TrainingState:
             kept.copy_(content["average"][name])
         for optimiser, state in zip(self.optimisers, content["optimisers"], strict=True):
             optimiser.load_state_dict(state)
-
-
-def _of_masks(model: Sam3) -> list[nn.Module]:
-    """Return what nothing but masks needs: the mask head, and the neck but for its coarsest map."""
-    neck = model.vision.neck
-    return [model.mask_head, neck.up4_first, neck.up4_second, neck.up2, *neck.project[:-1], *neck.smooth[:-1]]
 
 
 def start(run: Path, settings: Settings, vocabulary: Vocabulary, atlas: IconAtlas, parent: Parent | None) -> None:

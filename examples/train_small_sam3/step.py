@@ -16,7 +16,7 @@ from .click_losses import click_losses, click_predictions
 from .dense_losses import AuxiliaryHeads, Losses, dense_losses
 from .detection_losses import detection_losses
 from .mask_losses import mask_embeddings, mask_losses
-from .settings import CLICKS_ONLY, EVERYTHING, MASKS_ONLY
+from .settings import CLICKS_ONLY, EVERYTHING
 from .tall import tall
 
 
@@ -63,15 +63,13 @@ def losses(
             found = model.detect_all(rows, encoded, prompt)
             clicks = model.clicks if trained_part == EVERYTHING else None
             clicked = click_predictions(clicks, asked_tokens, asked) if clicks is not None else []
+    dense = of_patches(heads, tokens.float(), coarse.float(), text.float(), batch)
     if dense_only:
-        return of_patches(heads, tokens.float(), coarse.float(), text.float(), batch)
+        return dense
     detection, pairs = detection_losses(found, asked, greedy=fixed_shapes)
     with autocast:
         masks = mask_embeddings(model, image, encoded, prompt, found, pairs, asked, fixed_shapes=fixed_shapes)
     masks = of_masks(heads, masks, asked.first_images(with_masks))
-    if trained_part == MASKS_ONLY:
-        return masks
-    dense = of_patches(heads, tokens.float(), coarse.float(), text.float(), batch)
     parts = [dense, detection, masks, *([click_losses(clicked, asked)] if clicked else [])]
     return Losses(sum(part.total for part in parts), {k: v for part in parts for k, v in part.parts.items()})
 

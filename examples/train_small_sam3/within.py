@@ -86,7 +86,7 @@ class TimePlan:
 def within(
     out: Path, *, minutes: float, size: str, device: str, workers: int, work: Path, parent: Path | None = None,
     go_on_from: Path | None = None, scenes: int = 200, save_seconds: float = 45, compiled: bool = False,
-    version: str = "0.6", evaluated: bool = True, checked: bool = True, **changed,
+    version: str = "0.7", evaluated: bool = True, checked: bool = True, **changed,
 ) -> dict:  # fmt: skip
     """Train, cool down, export, evaluate and draw.
 
@@ -242,7 +242,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="compile the network and the losses, within 60 s")
     parser.add_argument("--no-evaluation", action="store_true", help="train to the end; evaluate elsewhere")
     parser.add_argument("--no-check", action="store_true", help="do not compare the CPU's losses with the GPU's first")
-    parser.add_argument("--version", default="0.6", help="of the checkpoint")
+    parser.add_argument("--version", default="0.7", help="of the checkpoint")
     add_settings(parser)
     args = parser.parse_args()
     torch.set_flush_denormal(True)

@@ -102,7 +102,7 @@ def test_pull_shows_size_source_and_licences_and_downloads_nothing_if_nobody_can
     done = s3seg("models", "pull", "litetext")
     assert (done.exit_code, done.stdout) == (1, "")
     for part in (
-        "8.7 MB",
+        "10.8 MB",
         f"{lite_text.endpoint}/vil-uob/sam3-litetext-s0 (no account needed)",
         "https://www.apache.org/licenses/LICENSE-2.0",
         "https://github.com/facebookresearch/sam3/blob/main/LICENSE",

@@ -15,9 +15,7 @@ from safetensors.torch import load_file, save_file
 
 import s3seg
 from s3seg.sam3.predictor import BoxPrompt, Predictor, Query
-from train_small_sam3 import step as step_module
 from train_small_sam3.average import average
-from train_small_sam3.batch import normalise
 from train_small_sam3.batches import BatchMaker
 from train_small_sam3.calibrate import Calibration, best
 from train_small_sam3.curve import draw_curve
@@ -27,7 +25,7 @@ from train_small_sam3.metrics import compare, summarise
 from train_small_sam3.muon import Muon, orthogonal
 from train_small_sam3.parents import open_parent
 from train_small_sam3.repeat import repeat
-from train_small_sam3.settings import ALL_BUT_CLICKS, CLICKS_ONLY, MASKS_ONLY, TINY, Settings
+from train_small_sam3.settings import ALL_BUT_CLICKS, CLICKS_ONLY, TINY, Settings
 from train_small_sam3.splits import CLICKS, SPLITS
 from train_small_sam3.state import open_any, resume, start
 from train_small_sam3.step import kept_in_fp32, losses
@@ -198,31 +196,6 @@ def test_a_run_may_train_all_but_the_click_head_or_the_click_head_alone(tmp_path
     assert changed <= of_clicks if part == CLICKS_ONLY else not changed & of_clicks
     assert len(changed) > 20
     assert torch.equal(before["heads"]["scale"], after["heads"]["scale"]) == (part == CLICKS_ONLY)
-
-
-def test_a_run_may_train_what_only_masks_need(tmp_path, vocabulary, atlas):
-    settings = replace(TINY, batch=4, clicks=True, trained_part=MASKS_ONLY, boxes=0.0, steps=2)
-    start(tmp_path, settings, vocabulary, atlas, None)
-    before = torch.load(tmp_path / "state.pt", weights_only=True)["model"]
-    train(tmp_path, minutes=10)
-    after = torch.load(tmp_path / "state.pt", weights_only=True)["model"]
-    changed = {name for name, weight in after.items() if not torch.equal(before[name], weight)}
-    assert changed
-    assert all(name.startswith(("mask_head.", "vision.neck.")) for name in changed)
-    state, settings, tokenizer = resume(tmp_path, vocabulary)
-    batch = BatchMaker(settings, vocabulary, atlas, tokenizer)[5]
-    found = []
-    for weights in (before, after):  # scores, boxes and the features of clicks stay exactly what they were
-        state.model.load_state_dict(weights)
-        with torch.no_grad():
-            image = state.model.encode_image(normalise(batch.images))
-            rows = step_module.features_of_rows(image, batch)
-            prompt = step_module.prompt_of_rows(
-                state.model, image.coarse, state.model.encode_text(batch.token_ids), batch, fixed_shapes=False
-            )
-            detected = state.model.detect(rows, state.model.encode_prompted(rows, prompt), prompt)
-            found.append((detected.scores, detected.boxes_cxcywh, image.patches))
-    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
 def test_a_calibration_changes_scores_as_it_says_and_nothing_else(new_run, tmp_path):

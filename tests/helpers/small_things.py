@@ -11,15 +11,15 @@ from train_small_sam3.shapes import draw_shape
 
 
 def circles() -> bytes:
-    """Nine red circles of 40 pixels on a picture of 700, in which the network does not see them whole."""
+    """Nine red circles of 28 pixels on a picture of 700, as a whole of which the network misses some."""
     rng = np.random.default_rng(0)
     image = np.full((700, 700, 3), 235, np.uint8)
     for k in range(9):
-        patch = draw_shape("circle", "red", "solid", radius=20, rng=rng)
+        patch = draw_shape("circle", "red", "solid", radius=14, rng=rng)
         top, left = 60 + 220 * (k // 3), 70 + 215 * (k % 3)
         alpha = patch[..., 3:] / 255
-        window = image[top : top + 40, left : left + 40]
-        image[top : top + 40, left : left + 40] = patch[..., :3] + window * (1 - alpha)
+        window = image[top : top + 28, left : left + 28]
+        image[top : top + 28, left : left + 28] = patch[..., :3] + window * (1 - alpha)
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, format="PNG")
     return buffer.getvalue()

@@ -246,7 +246,7 @@ async def test_a_large_jpeg_that_is_read_reduced_gives_masks_of_its_true_size(sy
     buffer = io.BytesIO()
     large.save(buffer, format="JPEG", quality=95)
     system.network = segmenter.network
-    assert system.network.read(buffer.getvalue(), name="p").pixels.shape == (1, 3, 288, 288)
+    assert system.network.read(buffer.getvalue(), name="p").pixels.shape == (1, 3, 320, 320)
     batcher = system.batcher()
     (reduced,) = await batcher.segment(buffer.getvalue(), ["car"], name="p")
     full = segmenter.segment(buffer.getvalue(), "car", threshold=0.1)

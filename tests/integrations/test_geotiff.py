@@ -340,7 +340,7 @@ def test_what_is_larger_than_a_window_is_found_as_a_whole(seg, tmp_path):
     pixels = np.where(disc, np.array([220, 40, 40], np.uint8)[:, None, None], np.uint8(235))
     path = write(tmp_path / "disc.tif", pixels)
     result = segment_geotiff(seg, path, "red circle")
-    assert result.tiles == 20
+    assert result.tiles == 16
     assert len(result) == 1
     assert masks.iou(result.rles, [masks.encode(disc)])[0, 0] > 0.9
 
