@@ -119,6 +119,21 @@ async def test_a_folder_that_is_deleted_or_replaced_is_noticed_and_not_made_agai
     await store.check()
 
 
+async def test_first_uploads_at_the_same_time_make_the_folder_together(store, tmp_path, monkeypatch):
+    stat, other = Path.stat, "users/u/images/4567.png"
+
+    def too_early(path, **options):
+        if path == tmp_path / "objects":
+            monkeypatch.setattr(Path, "stat", stat)
+            store._put(other, path / other, b"another thread's")  # after the folder was looked for, before that is told
+            raise FileNotFoundError(path)
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", too_early)
+    await store.put(KEY, b"first")
+    assert [await store.get(key) for key in (KEY, other)] == [b"first", b"another thread's"]
+
+
 async def test_a_store_that_is_closed_takes_the_folder_that_it_finds(store, tmp_path):
     await store.put(KEY, b"old")
     shutil.rmtree(tmp_path / "objects")

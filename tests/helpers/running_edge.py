@@ -64,7 +64,9 @@ class User:
         return await self("POST", "/api/v1/upload", files=files, data=fields)
 
     async def image_url(self) -> str:
-        return (await self.upload()).json()["data"]["image_url"]
+        uploaded = await self.upload()
+        assert uploaded.status_code == 200, uploaded.text
+        return uploaded.json()["data"]["image_url"]
 
     async def segment(self, *, headers: dict[str, str] | None = None, **body: Any) -> httpx.Response:
         body = {"image_url": await self.image_url(), "text_prompt": "cat"} | body

@@ -116,10 +116,11 @@ class FileObjectStore:
 
     def _require_same_folder(self) -> None:
         """Raise `UnavailableError` if the folder that was used first is no longer there."""
+        known = self._identity  # before the folder is looked at: another thread may make it, and use it first
         try:
             found = self._root.stat()
         except (FileNotFoundError, NotADirectoryError):
-            if self._identity is None:
+            if known is None:
                 return
             raise UnavailableError("the folder of the object store was deleted; restore it") from None
         except OSError as err:
