@@ -89,16 +89,16 @@ def test_the_model_labels_pictures_as_fiftyone_reads_them(fo, segmenter):
 
     from s3seg.integrations.fiftyone_model import FiftyOneModel
 
-    trees, clouds = segmenter.segment(PICTURES / "park.png", ["tree", "cloud"], threshold=0.1)
-    threshold = (trees[0].score + clouds[0].score) / 2
-    assert trees[0].score < threshold < clouds[0].score
-    model = FiftyOneModel(segmenter, ["tree", "cloud"], threshold=threshold)
+    trees, suns = segmenter.segment(PICTURES / "park.png", ["tree", "sun"], threshold=0.1)
+    threshold = (trees[0].score + suns[0].score) / 2
+    assert trees[0].score < threshold < suns[0].score
+    model = FiftyOneModel(segmenter, ["tree", "sun"], threshold=threshold)
     assert isinstance(model, Model)
     assert (model.media_type, model.ragged_batches, model.transforms) == ("image", True, None)
     with model:
         detections = model.predict(read(str(PICTURES / "park.png"))).detections
-    assert [one.label for one in detections] == ["cloud"]
-    assert same_mask(whole_mask(fo, detections[0], (640, 800)), clouds[0].mask)
+    assert [one.label for one in detections] == ["sun"]
+    assert same_mask(whole_mask(fo, detections[0], (640, 800)), suns[0].mask)
 
 
 def test_a_model_needs_a_prompt(fo, segmenter):
