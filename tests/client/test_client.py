@@ -193,6 +193,24 @@ class TestErrors:
             client.task("../me")
 
 
+class NeverDone:
+    """A service whose tasks never end by themselves; it says when one is submitted, and keeps what is cancelled."""
+
+    def __init__(self, submitted):
+        self.submitted, self.cancelled = submitted, []
+
+    def __call__(self, request):
+        path, task = request.url.path, {"task_id": TASK, "status": "pending"}
+        if path.endswith("/segment"):
+            self.submitted()
+            return ok(task, 202)
+        if path.endswith("/upload"):
+            return ok({"image_id": TASK, "image_url": "http://x/i.png", "size_bytes": 1, "content_type": "image/png"})
+        if path.endswith("/cancel"):
+            self.cancelled.append(path)
+        return ok(task | {"created_at": META["timestamp"], "updated_at": META["timestamp"]})
+
+
 class TestWaiting:
     def test_polling_slows_down_near_the_rate_limit(self):
         assert _polling_interval('"tasks";r=59;t=60') == 0
@@ -226,20 +244,9 @@ class TestWaiting:
             assert script.requests[1].headers["Prefer"] == f"wait={wait}"
 
     def test_many_pictures_that_are_given_up_are_cancelled(self):
-        live = {"task_id": TASK, "status": "pending", "created_at": META["timestamp"], "updated_at": META["timestamp"]}
-        image = {"image_id": TASK, "image_url": "http://x/i.png", "size_bytes": 1, "content_type": "image/png"}
-        cancelled, submitted = [], threading.Semaphore(0)
-
-        def answer(request):
-            path = request.url.path
-            if path.endswith("/cancel"):
-                cancelled.append(path)
-            if path.endswith("/segment"):
-                submitted.release()
-                return ok({"task_id": TASK, "status": "pending"}, 202)
-            return ok(image if path.endswith("/upload") else live)
-
-        client = Client("http://edge.example", "t", http=httpx.Client(transport=httpx.MockTransport(answer)))
+        submitted = threading.Semaphore(0)
+        service = NeverDone(submitted.release)
+        client = Client("http://edge.example", "t", http=httpx.Client(transport=httpx.MockTransport(service)))
 
         def sources():
             yield encoded()
@@ -250,25 +257,15 @@ class TestWaiting:
 
         with pytest.raises(KeyboardInterrupt):
             list(client.segment_many(sources(), "cat", batch_size=3))
-        assert len(cancelled) == 2
+        assert len(service.cancelled) == 2
 
     @pytest.mark.parametrize("many", [False, True])
     def test_a_call_that_is_cancelled_cancels_its_task(self, many):
-        live = {"task_id": TASK, "status": "pending", "created_at": META["timestamp"], "updated_at": META["timestamp"]}
-        image = {"image_id": TASK, "image_url": "http://x/i.png", "size_bytes": 1, "content_type": "image/png"}
-        cancelled, submitted = [], asyncio.Event()
-
-        def answer(request):
-            path = request.url.path
-            if path.endswith("/cancel"):
-                cancelled.append(path)
-            if path.endswith("/segment"):
-                submitted.set()
-                return ok({"task_id": TASK, "status": "pending"}, 202)
-            return ok(image if path.endswith("/upload") else live)
+        submitted = asyncio.Event()
+        service = NeverDone(submitted.set)
 
         async def run():
-            http = httpx.AsyncClient(transport=httpx.MockTransport(answer))
+            http = httpx.AsyncClient(transport=httpx.MockTransport(service))
             client = AsyncClient("http://edge.example", "t", http=http)
 
             async def all_of_many():
@@ -282,7 +279,7 @@ class TestWaiting:
                 await call
 
         asyncio.run(run())
-        assert cancelled == [f"/api/v1/tasks/{TASK}/cancel"]
+        assert service.cancelled == [f"/api/v1/tasks/{TASK}/cancel"]
 
     def test_a_task_in_error_says_why(self, pauses):
         failed = {"task_id": TASK, "status": "error", "error_message": "the prompt has 40 tokens, at most 32"}

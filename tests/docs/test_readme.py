@@ -127,6 +127,7 @@ def test_the_guide_to_results_runs_from_top_to_bottom(clone, capsys):
             counted = {int(pixels): int(count) for pixels, count in map(str.split, printed)}
             assert counted == pytest.approx(vertices, rel=0.05)  # masks differ a little between machines
     assert 0 < len(names["sure"]) < len(names["trees"]) <= len(names["more"])
+    assert names["more"].threshold == 0.2 < names["trees"].threshold
     assert len(names["detections"]) == len(names["outlines"]) == len(names["trees"])
     pictures = {"trees.png", "both.png", "again.png", "plain.png", "biggest.png"}
     assert names_in(clone) == pictures | {"trees.json", "coco.json", "street.mp4"}

@@ -11,7 +11,7 @@ from train_small_sam3.shapes import draw_shape
 
 
 def circles() -> bytes:
-    """Nine red circles of 28 pixels on a picture of 700, as a whole of which the network misses some."""
+    """Nine red circles of 28 pixels on a picture of 700: too small to be found without tiles."""
     rng = np.random.default_rng(0)
     image = np.full((700, 700, 3), 235, np.uint8)
     for k in range(9):
