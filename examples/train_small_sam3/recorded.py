@@ -107,18 +107,19 @@ class RecordedGradients:
     def _recorded(self, compute: Callable[[Batch], Losses], state: TrainingState, batch: Batch) -> _Recording:
         own = Batch(**{field.name: getattr(batch, field.name).clone() for field in fields(batch)})
         compute(own)
-        true = _flat(state)
+        true = torch.cat([gradient.flatten() for gradient in _gradients_of(state).values()])
         done, replay = self._record(lambda: compute(own))
-        kept = {weight: weight.grad for weight in state.learned.values() if weight.grad is not None}
+        kept = _gradients_of(state)
         replay()
-        difference = float((_flat(state) - true).norm() / true.norm())
+        replayed = torch.cat([gradient.flatten() for gradient in kept.values()])
+        difference = float((replayed - true).norm() / true.norm())
         if not difference <= MOST_DIFFERENT:
             raise RuntimeError(f"what is replayed differs by {difference:.2g} from what it should be")
         return _Recording(own, done, kept, replay)
 
 
-def _flat(state: TrainingState) -> Tensor:
-    return torch.cat([weight.grad.flatten() for weight in state.learned.values() if weight.grad is not None])
+def _gradients_of(state: TrainingState) -> dict[nn.Parameter, Tensor]:
+    return {weight: weight.grad for weight in state.learned.values() if weight.grad is not None}
 
 
 def record_on_gpu(compute: Callable[[], Losses]) -> tuple[Losses, Replay]:

@@ -220,7 +220,10 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 def given_settings(args: argparse.Namespace) -> dict:
     """Return what `add_settings` read."""
     names = ("clicks", "views", "batch", "prompts", "asked", "image_size", "queries")
-    more = Settings().with_overrides(args.set)
+    try:
+        more = Settings().with_overrides(args.set)
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from None
     return {name: getattr(args, name) for name in names} | {
         name: getattr(more, name) for name, _, _ in (text.partition("=") for text in args.set)
     }

@@ -76,6 +76,29 @@ def test_recorded_steps_learn_what_other_steps_do(run, vocabulary, atlas):
     assert len(set(plain)) == len(plain)  # each batch is another one
 
 
+def test_a_recording_that_gives_other_gradients_is_not_used(run, vocabulary, atlas, capsys):
+    def wrong(state):
+        recorder = Recorder(state)
+
+        def record(compute):
+            done, replay = recorder(compute)
+            written = recorder._gradients()
+
+            def replay_wrongly():
+                replay()
+                for gradient in written.values():
+                    gradient.mul_(1.1)
+
+            return done, replay_wrongly
+
+        return RecordedGradients(learn, record)
+
+    plain, _ = _train(run, vocabulary, atlas, lambda _: functools.partial(gradients, learn), steps=2)
+    found, _ = _train(run, vocabulary, atlas, wrong, steps=2)
+    assert found == plain
+    assert "what is replayed differs by 0.1 from what it should be" in capsys.readouterr().out
+
+
 def test_steps_that_cannot_be_recorded_are_computed_all_the_same(run, vocabulary, atlas, capsys):
     attempts = []
 
